@@ -1,0 +1,93 @@
+"""Super-resolution of images of any size with one network, VDSR (Kim, Lee and Lee, CVPR 2016).
+
+A public name is loaded when it is first used: ``import vdsr_core`` alone is quick and loads no PyTorch.
+
+Examples
+--------
+>>> import numpy as np
+>>> from vdsr_core import resize
+>>> resize(np.zeros((20, 30), np.uint16), 1.5).shape
+(30, 45)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vdsr_core.checkpoint import load_checkpoint, load_model, save_checkpoint
+    from vdsr_core.degradation import degrade
+    from vdsr_core.evaluation import Score, evaluate, psnr, ssim
+    from vdsr_core.inference import find_range, super_resolve, super_resolve_tiles
+    from vdsr_core.intensity import Rescale
+    from vdsr_core.io import ImageFile, read_image, write_image
+    from vdsr_core.model import VDSR, VDSRConfig
+    from vdsr_core.resampling import resize
+    from vdsr_core.tiling import Tile, cover
+
+    __version__: str
+
+__all__ = [  # noqa: RUF022 (the order of `sorted`)
+    "ImageFile",
+    "Rescale",
+    "Score",
+    "Tile",
+    "VDSR",
+    "VDSRConfig",
+    "cover",
+    "degrade",
+    "evaluate",
+    "find_range",
+    "load_checkpoint",
+    "load_model",
+    "psnr",
+    "read_image",
+    "resize",
+    "save_checkpoint",
+    "ssim",
+    "super_resolve",
+    "super_resolve_tiles",
+    "write_image",
+]
+
+_MODULES = {
+    "ImageFile": "io",
+    "Rescale": "intensity",
+    "Score": "evaluation",
+    "Tile": "tiling",
+    "VDSR": "model",
+    "VDSRConfig": "model",
+    "cover": "tiling",
+    "degrade": "degradation",
+    "evaluate": "evaluation",
+    "find_range": "inference",
+    "load_checkpoint": "checkpoint",
+    "load_model": "checkpoint",
+    "psnr": "evaluation",
+    "read_image": "io",
+    "resize": "resampling",
+    "save_checkpoint": "checkpoint",
+    "ssim": "evaluation",
+    "super_resolve": "inference",
+    "super_resolve_tiles": "inference",
+    "write_image": "io",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name at its first use."""
+    value: Any
+    if name in _MODULES:
+        value = getattr(import_module(f"vdsr_core.{_MODULES[name]}"), name)
+    elif name == "__version__":
+        value = import_module("importlib.metadata").version("napari-vdsr")
+    else:
+        msg = f"module 'vdsr_core' has no attribute {name!r}"
+        raise AttributeError(msg)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

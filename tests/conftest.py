@@ -1,0 +1,46 @@
+"""Fixtures for all tests."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None, max_examples=50, derandomize="CI" in os.environ)
+settings.load_profile("default")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def tiny_model():
+    import torch
+
+    from vdsr_core import VDSR, VDSRConfig
+
+    torch.manual_seed(0)
+    return VDSR(VDSRConfig(depth=4, width=8))
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """Folder of the benchmark photographs: Set5, Set14, B100, ..."""
+    return path_from("VDSR_DATA", "the folder of Set5, Set14 and B100")
+
+
+@pytest.fixture(scope="session")
+def oracle_path():
+    """Arrays of the network that the authors of VDSR published."""
+    return path_from("VDSR_ORACLE", "the .npz file of the published network")
+
+
+def path_from(variable, meaning):
+    if variable not in os.environ:
+        pytest.skip(f"needs {variable}, {meaning}")
+    path = Path(os.environ[variable])
+    assert path.exists(), f"{variable} must name {meaning}, got {path}"
+    return path
