@@ -1,0 +1,63 @@
+"""RGB to luma and chroma and back: BT.601 as MATLAB's ``rgb2ycbcr`` has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Rows Y, Cb, Cr; columns R, G, B, for RGB in [0, 1] and luma in [16, 235] / 255.
+TO_YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
+OFFSET = np.array([16.0, 128.0, 128.0]) / 255
+TO_RGB = np.linalg.inv(TO_YCBCR)
+
+
+def rgb_to_ycbcr(rgb: NDArray[Any]) -> NDArray[Any]:
+    """RGB to luma and chroma.
+
+    Parameters
+    ----------
+    rgb : (3, ...) ndarray
+        Red, green and blue; 0 is black, 1 is white.
+
+    Returns
+    -------
+    ycbcr : (3, ...) ndarray
+        Y in [16, 235] / 255, Cb and Cr in [16, 240] / 255.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> (rgb_to_ycbcr(np.ones((3, 1, 1))) * 255).round(6).ravel()
+    array([235., 128., 128.])
+    """
+    return _mix(TO_YCBCR, rgb) + OFFSET.reshape(3, *(1,) * (rgb.ndim - 1))
+
+
+def ycbcr_to_rgb(ycbcr: NDArray[Any]) -> NDArray[Any]:
+    """Luma and chroma to RGB: the inverse of `rgb_to_ycbcr`.
+
+    Parameters
+    ----------
+    ycbcr : (3, ...) ndarray
+        As `rgb_to_ycbcr` returns it.
+
+    Returns
+    -------
+    rgb : (3, ...) ndarray
+        0 is black, 1 is white; not clipped.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ycbcr_to_rgb(np.array([235.0, 128.0, 128.0]) / 255).round(6)
+    array([1., 1., 1.])
+    """
+    return _mix(TO_RGB, ycbcr - OFFSET.reshape(3, *(1,) * (ycbcr.ndim - 1)))
+
+
+def _mix(matrix: NDArray[Any], channels: NDArray[Any]) -> NDArray[Any]:
+    """A 3 x 3 matrix times the channels, added in a fixed order: a matrix product rounds by its shape."""
+    red, green, blue = channels
+    return np.stack([row[0] * red + row[1] * green + row[2] * blue for row in matrix])

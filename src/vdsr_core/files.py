@@ -1,0 +1,79 @@
+"""Write files under a temporary name, so that a half-written one never takes the place of a good one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside `path`; what is written there takes its place when the block ends well.
+
+    Parameters
+    ----------
+    path : path
+        File or folder to write.
+    overwrite : bool, optional
+        Whether an existing one may be replaced.
+
+    Yields
+    ------
+    Path
+        A name with the same suffix in the same folder. It is removed if the block raises.
+
+    Raises
+    ------
+    FileExistsError
+        If `path` exists and `overwrite` is False.
+    FileNotFoundError, NotADirectoryError, PermissionError
+        If the folder of `path` is missing, is a file, or cannot be written to.
+    """
+    path = Path(os.path.realpath(path))  # a link stays a link
+    check_target(path, overwrite)
+    suffix = "".join(path.suffixes[-2:])
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name[:32]}.", suffix=".partial", dir=path.parent))
+    try:
+        temporary = scratch / f"new{suffix}"
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        check_target(path, overwrite)
+        if path.is_dir():
+            _replace_folder(temporary, path, scratch / "old")
+        else:
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _replace_folder(new: Path, path: Path, old: Path) -> None:
+    """Put `new` in the place of the folder `path`, which goes to `old`, or comes back if that fails."""
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except BaseException:
+        os.replace(old, path)
+        raise
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raise unless `path` may be written, as `replacing` says."""
+    folder = path.parent
+    if not folder.exists():
+        msg = f"the folder {folder} does not exist. Make it first."
+        raise FileNotFoundError(msg)
+    if not folder.is_dir():
+        msg = f"{folder} is not a folder. Choose another place for {path.name}."
+        raise NotADirectoryError(msg)
+    if not os.access(folder, os.W_OK):
+        msg = f"the folder {folder} cannot be written to. Choose another place for {path.name}."
+        raise PermissionError(msg)
+    if path.exists() and not overwrite:
+        msg = f"{path} exists. Choose another name, or ask to overwrite it."
+        raise FileExistsError(msg)

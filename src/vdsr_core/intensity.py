@@ -1,0 +1,163 @@
+"""Image units to the network's [0, 1] and back, and the range that is mapped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SLAB = 1 << 22  # pixels looked at in one go, so that a scan needs little memory
+
+
+def check_pixels(dtype: np.dtype[Any], shape: tuple[int, ...], name: str = "image") -> None:
+    """Raise unless an array of `dtype` and `shape` can be an image: real numbers, rows and columns, not empty."""
+    if dtype.kind not in "uif":
+        hint = "Use `image.astype(np.uint8)`." if dtype.kind == "b" else "Use an integer or float dtype."
+        if dtype.kind == "c":
+            hint = "Use `np.abs(image)`, or its real and imaginary parts one by one."
+        msg = f"`{name}` must be of a real dtype, got {dtype}. {hint}"
+        raise TypeError(msg)
+    if len(shape) < 2:
+        msg = f"`{name}` must have at least 2 axes (rows, columns), got shape {shape}. Use `image[None]` for one row."
+        raise ValueError(msg)
+    if 0 in shape:
+        msg = f"`{name}` must not be empty, got shape {shape}. Check how it was read or cropped."
+        raise ValueError(msg)
+
+
+def cast(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """`values` in `dtype`: integers rounded and saturated, never wrapped; floats as they are."""
+    if dtype.kind == "f":
+        return values.astype(dtype, copy=False)
+    limits = np.iinfo(dtype)
+    # The largest float that does not exceed the limit: 2**63 - 1 itself is no float64.
+    high = np.float64(limits.max) if dtype.itemsize < 8 else np.nextafter(np.float64(limits.max), 0)
+    out = np.clip(np.rint(values), float(limits.min), high).astype(dtype)
+    return out if dtype.itemsize < 8 else np.where(values > high, np.array(limits.max, dtype), out)
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """A linear map from image units to [0, 1] and its inverse.
+
+    Values outside the range are mapped like the others, not clipped.
+
+    Parameters
+    ----------
+    low, high : float
+        The image values that become 0 and 1; `low` below `high`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rescale = Rescale(100, 4095)
+    >>> rescale.forward(np.array([100, 4095], np.uint16))
+    array([0., 1.])
+    >>> rescale.inverse(np.array([0.0, 1.0, 20.0]), np.uint16)
+    array([  100,  4095, 65535], dtype=uint16)
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        """Refuse a range that is empty or not finite."""
+        if not (math.isfinite(self.high - self.low) and self.low < self.high):
+            msg = (
+                f"`in_range` must be two finite numbers, low < high, got {(self.low, self.high)}. Use None to find it."
+            )
+            raise ValueError(msg)
+
+    def forward(self, image: NDArray[Any]) -> NDArray[np.float64]:
+        """Image units to [0, 1], as float64."""
+        return (image.astype(np.float64) - self.low) / (self.high - self.low)
+
+    def inverse(self, values: NDArray[np.floating], dtype: Any) -> NDArray[Any]:
+        """[0, 1] to image units of `dtype`; integers are rounded and saturated."""
+        return cast(values.astype(np.float64, copy=False) * (self.high - self.low) + self.low, np.dtype(dtype))
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The extreme values of an image or of a part of it; the extents of parts merge into that of the whole.
+
+    Attributes
+    ----------
+    low, high : float
+        The robust range: the extremes that two neighbouring pixels of a row or column share, so that a hot or dead
+        pixel alone does not count, while the smallest real spot does.
+    minimum, maximum : float
+        The extremes of all pixels.
+    invalid : int
+        How many pixels are NaN or infinite.
+    """
+
+    low: float = math.inf
+    high: float = -math.inf
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    invalid: int = 0
+
+    def merge(self, other: Extent) -> Extent:
+        """The extent of two parts together."""
+        return Extent(
+            min(self.low, other.low),
+            max(self.high, other.high),
+            min(self.minimum, other.minimum),
+            max(self.maximum, other.maximum),
+            self.invalid + other.invalid,
+        )
+
+    @property
+    def constant(self) -> bool:
+        """True when all pixels are equal."""
+        return self.minimum == self.maximum
+
+    @property
+    def in_range(self) -> tuple[float, float]:
+        """(low, high), or the full range where nothing but lone pixels differ from one value."""
+        return (self.low, self.high) if self.low < self.high else (self.minimum, self.maximum)
+
+
+def measure(values: NDArray[Any]) -> Extent:
+    """The extent of pixels in memory; pairs are taken inside `values`.
+
+    Parameters
+    ----------
+    values : (..., M, N) ndarray
+        Pixels of any real dtype.
+    """
+    if values.dtype.kind == "f" and (invalid := values.size - np.count_nonzero(np.isfinite(values))):
+        return Extent(invalid=int(invalid))
+    low, high = math.inf, -math.inf
+    for axis in (-2, -1):
+        first = values[..., :-1, :] if axis == -2 else values[..., :-1]
+        second = values[..., 1:, :] if axis == -2 else values[..., 1:]
+        if first.size:
+            low = min(low, float(np.maximum(first, second).min()))
+            high = max(high, float(np.minimum(first, second).max()))
+    return Extent(low, high, float(values.min()), float(values.max()))
+
+
+def slabs(plane: tuple[int, int]) -> Iterator[slice]:
+    """Row slices that cover a plane of (rows, columns), each overlapping the next by a row: no pair is lost."""
+    rows, columns = plane
+    step = max(1, SLAB // columns)
+    for start in range(0, rows, step):
+        yield slice(max(0, start - 1), min(rows, start + step))
+
+
+def measure_plane(plane: NDArray[Any]) -> Extent:
+    """The extent of a plane, slab by slab.
+
+    Parameters
+    ----------
+    plane : (M, N[, C]) array
+        Anything that gives an ndarray when sliced.
+    """
+    return reduce(Extent.merge, (measure(np.asarray(plane[rows])) for rows in slabs(plane.shape[:2])))

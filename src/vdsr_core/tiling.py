@@ -1,0 +1,115 @@
+"""Cover an image with tiles that read a halo around what they write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+Slices = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A piece of an image: what it reads, what it writes.
+
+    ::
+
+        read   |  halo  |    write    |  halo  |     on the grid of the image
+        crop            |    write    |              inside read
+
+    Attributes
+    ----------
+    read : tuple of slice
+        With the halo, clipped at the edges of the image.
+    write : tuple of slice
+        Without the halo; the `write` parts of a cover touch and never overlap.
+    crop : tuple of slice
+        `write` inside `read`: ``image[read][crop]`` is ``image[write]``.
+    """
+
+    read: Slices
+    write: Slices
+    crop: Slices
+
+
+def cover(shape: Sequence[int], tile: int | None, halo: int) -> list[Tile]:
+    """Tiles that together write each pixel of an image once.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        (..., rows, columns). Leading axes are independent: a tile lies in one plane.
+    tile : int or None
+        Side of the written part in pixels; None takes each plane in one piece.
+    halo : int
+        Pixels that a tile reads beyond each side of its written part, where the image has them.
+
+    Returns
+    -------
+    list of Tile
+        In C order.
+
+    Raises
+    ------
+    ValueError
+        If `tile` is not at least 1, or `halo` is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.arange(63).reshape(7, 9)
+    >>> out = np.zeros_like(image)
+    >>> for tile in cover(image.shape, 4, 2):
+    ...     out[tile.write] = image[tile.read][tile.crop]
+    >>> bool((out == image).all())
+    True
+    """
+    check_tile(tile)
+    if halo < 0:
+        msg = f"`halo` must be at least 0, got {halo}. Take the `halo` of the network."
+        raise ValueError(msg)
+    *leading, rows, columns = shape
+    axes = [[_span(i, i + 1, n, 0) for i in range(n)] for n in leading]
+    for n in (rows, columns):
+        step = tile or n
+        axes.append([_span(i, min(i + step, n), n, halo) for i in range(0, n, step)])
+    return [Tile(*zip(*parts, strict=True)) for parts in product(*axes)]
+
+
+def _span(start: int, stop: int, length: int, halo: int) -> tuple[slice, slice, slice]:
+    """(read, write, crop) of the pixels `start` to `stop` of an axis."""
+    first = max(0, start - halo)
+    return slice(first, min(length, stop + halo)), slice(start, stop), slice(start - first, stop - first)
+
+
+def check_tile(tile: object) -> None:
+    """Raise unless `tile` is None or a whole number of at least 1."""
+    if tile is None:
+        return
+    if isinstance(tile, bool) or not hasattr(tile, "__index__"):
+        msg = f"`tile` must be a whole number or None, got {tile!r}. Try 512."
+        raise TypeError(msg)
+    if tile.__index__() < 1:
+        msg = f"`tile` must be at least 1, got {tile}. Use None to take each plane in one piece."
+        raise ValueError(msg)
+
+
+def halve(tile: Tile, shape: Sequence[int], halo: int) -> list[Tile]:
+    """Smaller tiles that together write what `tile` writes, cut once along each axis longer than a pixel.
+
+    Parameters
+    ----------
+    tile : Tile
+        One of a cover.
+    shape : sequence of int
+        Of the image.
+    halo : int
+        As in `cover`, for the last two axes.
+    """
+    axes = []
+    for write, length, margin in zip(tile.write, shape, [0] * (len(shape) - 2) + [halo] * 2, strict=True):
+        middle = (write.start + write.stop + 1) // 2
+        spans = ((write.start, middle), (middle, write.stop))
+        axes.append([_span(start, stop, length, margin) for start, stop in spans if start < stop])
+    return [Tile(*zip(*parts, strict=True)) for parts in product(*axes)]

@@ -1,0 +1,90 @@
+import os
+
+import pytest
+
+from vdsr_core.files import replacing
+
+
+def test_what_is_written_takes_the_place(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        assert temporary.name.endswith(".ome.tif")
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.ome.tif"]
+
+
+def test_folders_are_replaced_too(tmp_path):
+    path = tmp_path / "a.zarr"
+    for text in ("old", "new"):
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            (temporary / text).touch()
+    assert os.listdir(path) == ["new"]
+    assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path, monkeypatch):
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    (path / "old").touch()
+    replace = os.replace
+
+    def fail(source, target):
+        if target == path and source.name == "new.zarr":
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="Input/output error"), replacing(path) as temporary:
+        temporary.mkdir()
+    assert os.listdir(path) == ["old"]
+    assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    with replacing(tmp_path / "link") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_long_names_work(tmp_path):
+    path = tmp_path / ("a" * 250)
+    with replacing(path) as temporary:
+        temporary.touch()
+    assert path.exists()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_failure_keeps_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(type(error)), replacing(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_existing_file_is_kept_unless_asked(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(FileExistsError, match="exists"), replacing(tmp_path / "a", overwrite=False):
+        pass
+
+
+def test_missing_folder_is_named(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match=r"folder .*none does not exist"),
+        replacing(tmp_path / "none" / "a"),
+    ):
+        pass
+
+
+def test_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "f").touch()
+    with pytest.raises(NotADirectoryError, match="is not a folder"), replacing(tmp_path / "f" / "a"):
+        pass

@@ -1,0 +1,81 @@
+import functools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vdsr_core import Rescale
+from vdsr_core.intensity import Extent, cast, measure, slabs
+
+DTYPES = [
+    np.uint8,
+    np.int8,
+    np.uint16,
+    np.int16,
+    np.uint32,
+    np.int32,
+    np.uint64,
+    np.int64,
+    np.float32,
+    np.float64,
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:6])
+def test_rescale_roundtrip_of_the_whole_dtype(dtype):
+    limits = np.iinfo(dtype)
+    values = np.linspace(limits.min, limits.max, 70001).astype(dtype)
+    rescale = Rescale(limits.min, limits.max)
+    np.testing.assert_array_equal(rescale.inverse(rescale.forward(values), dtype), values)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cast_saturates_and_never_wraps(dtype):
+    values = np.array([-1e30, 1e30])
+    limits = np.finfo(dtype) if np.dtype(dtype).kind == "f" else np.iinfo(dtype)
+    expected = values if np.dtype(dtype).kind == "f" else [limits.min, limits.max]
+    np.testing.assert_array_equal(cast(values, np.dtype(dtype)), np.array(expected, dtype))
+
+
+def test_cast_rounds():
+    np.testing.assert_array_equal(cast(np.array([0.4, 0.6, 254.6]), np.dtype(np.uint8)), [0, 1, 255])
+
+
+@pytest.mark.parametrize("limits", [(1, 1), (2, 1), (np.nan, 1), (0, np.inf), (-1e308, 1e308)])
+def test_bad_range_is_named(limits):
+    with pytest.raises(ValueError, match="`in_range` must be two finite numbers, low < high"):
+        Rescale(*limits)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_lone_pixels_do_not_count_and_pairs_do(rows, columns, seed):
+    """Against the definition: the extremes over all neighbouring pairs."""
+    image = np.random.default_rng(seed).integers(0, 50, (rows, columns))
+    pairs = [(image[i, j], image[i + 1, j]) for i in range(rows - 1) for j in range(columns)]
+    pairs += [(image[i, j], image[i, j + 1]) for i in range(rows) for j in range(columns - 1)]
+    extent = measure(image)
+    assert (extent.minimum, extent.maximum) == (image.min(), image.max())
+    if pairs:
+        assert extent.low == min(max(pair) for pair in pairs)
+        assert extent.high == max(min(pair) for pair in pairs)
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 2**32 - 1), st.integers(1, 100))
+def test_extents_of_slabs_merge_to_that_of_the_whole(rows, columns, seed, size):
+    image = np.random.default_rng(seed).normal(size=(rows, columns))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vdsr_core.intensity.SLAB", size)
+        parts = [measure(image[rows_]) for rows_ in slabs(image.shape)]
+    assert functools.reduce(Extent.merge, parts, Extent()) == measure(image)
+
+
+def test_extent_without_pairs_worth_the_name_takes_the_full_range():
+    image = np.zeros((5, 5))
+    image[2, 2] = 7
+    assert measure(image).in_range == (0, 7)
+    assert measure(np.full((3, 3), 4)).constant
+
+
+def test_extent_counts_what_is_not_finite():
+    assert measure(np.array([[np.nan, 1.0], [np.inf, 2.0]])).invalid == 2

@@ -1,0 +1,62 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vdsr_core import cover
+from vdsr_core.tiling import halve
+
+shapes = st.lists(st.integers(1, 3), max_size=2).flatmap(
+    lambda leading: st.tuples(st.integers(1, 40), st.integers(1, 40)).map(lambda plane: (*leading, *plane))
+)
+
+
+@given(shape=shapes, tile=st.one_of(st.none(), st.integers(1, 50)), halo=st.integers(0, 25))
+def test_cover_writes_each_pixel_once_and_copies_the_image(shape, tile, halo):
+    image = np.arange(math.prod(shape)).reshape(shape)
+    out, count = np.zeros_like(image), np.zeros_like(image)
+    for part in cover(shape, tile, halo):
+        out[part.write] = image[part.read][part.crop]
+        count[part.write] += 1
+    np.testing.assert_array_equal(out, image)
+    assert np.all(count == 1)
+
+
+@given(shape=shapes, tile=st.integers(1, 50), halo=st.integers(0, 25))
+def test_cover_reads_the_halo_except_beyond_edges(shape, tile, halo):
+    for part in cover(shape, tile, halo):
+        for read, write, n in list(zip(part.read, part.write, shape, strict=True))[-2:]:
+            assert read == slice(max(0, write.start - halo), min(n, write.stop + halo))
+            assert write.stop - write.start <= tile
+
+
+@given(shape=shapes, tile=st.integers(1, 50), halo=st.integers(0, 25))
+def test_halve_writes_the_same_pixels_once(shape, tile, halo):
+    for part in cover(shape, tile, halo)[-2:]:
+        expected, count = np.zeros(shape, int), np.zeros(shape, int)
+        expected[part.write] = 1
+        pieces = halve(part, shape, halo)
+        for piece in pieces:
+            count[piece.write] += 1
+            assert piece.read[-1].start == max(0, piece.write[-1].start - halo)
+        np.testing.assert_array_equal(count, expected)
+        assert len(pieces) == math.prod(min(2, s.stop - s.start) for s in part.write[-2:])
+
+
+def test_none_takes_each_plane_in_one_piece():
+    assert [t.write for t in cover((2, 5, 6), None, 3)] == [
+        (slice(i, i + 1), slice(0, 5), slice(0, 6)) for i in range(2)
+    ]
+
+
+@pytest.mark.parametrize(("tile", "error"), [(0, ValueError), (-3, ValueError), (2.5, TypeError), ("8", TypeError)])
+def test_bad_tile_is_named(tile, error):
+    with pytest.raises(error, match="`tile` must be"):
+        cover((4, 4), tile, 1)
+
+
+def test_negative_halo_is_named():
+    with pytest.raises(ValueError, match="`halo` must be at least 0, got -1"):
+        cover((4, 4), 2, -1)
