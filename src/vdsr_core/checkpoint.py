@@ -1,0 +1,263 @@
+"""One safetensors file holds a network: weights, shape, scales and card."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vdsr_core.files import replacing
+from vdsr_core.model import VDSR, VDSRConfig
+
+FORMAT = 1
+DEFAULT = "starter"
+TRAINER = "trainer."  # before the names of a trainer's tensors
+
+
+# What a trainer needs to go on: tensors, and what JSON holds.
+State = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State | None = None) -> None:
+    """Write a network to one safetensors file, with its shape, scales and card in the header.
+
+    The file is written under a temporary name and renamed: a failure leaves the old file or none.
+
+    Parameters
+    ----------
+    path : path
+        The file to write or replace, by custom ``*.safetensors``.
+    model : VDSR
+        The network.
+    trainer : (dict of Tensor, dict), optional
+        The state of an unfinished training, from `Trainer.state`.
+
+    Raises
+    ------
+    TypeError
+        If the card holds what JSON does not.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from vdsr_core import VDSR, VDSRConfig
+    >>> path = tempfile.gettempdir() + "/small.safetensors"
+    >>> save_checkpoint(path, VDSR(VDSRConfig(depth=4, width=8), scales=[2]))
+    >>> load_checkpoint(path).scales
+    (2.0,)
+    """
+    header = {
+        "format": json.dumps(FORMAT),
+        "config": json.dumps(asdict(model.config)),
+        "scales": json.dumps(model.scales),
+        "card": json.dumps(model.card),
+    }
+    arrays = to_arrays(model)
+    if trainer is not None:
+        tensors, record = trainer
+        arrays |= {TRAINER + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        header["trainer"] = json.dumps(record)
+    data = save(arrays, header)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def to_arrays(model: VDSR) -> dict[str, Tensor]:
+    """The parameters by their names in a file: ``weight_00``, ``bias_00``, and so on."""
+    arrays = {}
+    for number, layer in enumerate(model.convolutions):
+        for kind, parameter in layer.named_parameters():
+            arrays[f"{kind}_{number:02d}"] = parameter.detach().cpu().contiguous()
+    return arrays
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
+    """Read a network from a file that `save_checkpoint` wrote.
+
+    Parameters
+    ----------
+    path : path
+        A safetensors file. Nothing in it is executed.
+
+    Returns
+    -------
+    VDSR
+        On the CPU, in evaluation mode.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is a pickle, is damaged, was written by something else or in a newer format, or holds arrays
+        that make no network.
+    """
+    path = Path(path)
+    arrays, header = _read(path)
+    arrays = {name: array for name, array in arrays.items() if not name.startswith(TRAINER)}
+    try:
+        config, scales, card, version = (json.loads(header[key]) for key in ("config", "scales", "card", "format"))
+    except (KeyError, ValueError) as error:
+        msg = f"{path} must have config, scales, card and format in its header, got a wrong or missing {error}. "
+        msg += "Was it saved by another program? Its arrays can be loaded from an .npz file."
+        raise ValueError(msg) from error
+    if version != FORMAT:
+        msg = f"{path} has format {version}; this version reads format {FORMAT}. Please update napari-vdsr."
+        raise ValueError(msg)
+    model = from_arrays(arrays, str(path))
+    if asdict(model.config) != config:
+        msg = f"{path} must hold the network its header says, {config}, got {asdict(model.config)}. It is damaged."
+        raise ValueError(msg)
+    try:
+        model.scales, model.card = tuple(float(scale) for scale in scales), dict(card)
+    except (TypeError, ValueError) as error:
+        msg = f"{path} must have a list of scales and a card in its header, got {scales!r} and {card!r}. It is damaged."
+        raise ValueError(msg) from error
+    return model
+
+
+def load_trainer(path: str | os.PathLike[str]) -> State | None:
+    """Read the state of an unfinished training from a checkpoint; None if it holds none.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `load_checkpoint`.
+    """
+    arrays, header = _read(Path(path))
+    if "trainer" not in header:
+        return None
+    tensors = {name.removeprefix(TRAINER): array for name, array in arrays.items() if name.startswith(TRAINER)}
+    return tensors, json.loads(header["trainer"])
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All arrays of a safetensors file, and its header."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        msg = f"{path} is not a safetensors file, or is damaged: {error}. Copy or save it again."
+        if path.read_bytes()[:2] == b"PK" or path.read_bytes()[:1] == b"\x80":
+            msg = f"{path} is a pickle or a zip archive; a pickle can run code when it is loaded, so it is refused. "
+            msg += "Save its arrays as .npz (weight_00, bias_00, ...) and load that."
+        raise ValueError(msg) from error
+
+
+def load_arrays(path: str | os.PathLike[str]) -> VDSR:
+    """Read a network from an ``.npz`` file of plain arrays, such as a published one.
+
+    Parameters
+    ----------
+    path : path
+        ``weight_00`` (filters, 1, 3, 3), ``bias_00`` (filters,), and so on, in order of the layers.
+
+    Returns
+    -------
+    VDSR
+
+    Raises
+    ------
+    ValueError
+        If the file is no ``.npz`` file, or its arrays make no network.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: torch.from_numpy(np.ascontiguousarray(file[name])) for name in file.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise many kinds for what is no .npz file
+        msg = f"{path} is not an .npz file of plain arrays: {error}. Save it with `numpy.savez`."
+        raise ValueError(msg) from error
+    return from_arrays(arrays, str(path))
+
+
+def from_arrays(arrays: Mapping[str, Tensor], name: str = "arrays") -> VDSR:
+    """A network from its arrays; `name` is for the messages."""
+    depth = sum(key.startswith("weight_") for key in arrays)
+    expected = {f"{kind}_{number:02d}" for kind in ("weight", "bias") for number in range(depth)}
+    if depth < 2 or set(arrays) != expected:
+        odd = sorted(set(arrays) ^ expected)[:3] or "no layers"
+        msg = f"{name} must hold weight_00, bias_00, weight_01 ... and nothing else, got {odd} missing or too many."
+        raise ValueError(msg)
+    if arrays["weight_00"].ndim != 4:
+        msg = (
+            f"{name} must hold weights of shape (out, in, 3, 3), got {tuple(arrays['weight_00'].shape)} for weight_00."
+        )
+        raise ValueError(msg)
+    model = VDSR(VDSRConfig(depth, arrays["weight_00"].shape[0]), scales=())
+    for number, layer in enumerate(model.convolutions):
+        for kind, parameter in layer.named_parameters():
+            array = arrays[f"{kind}_{number:02d}"]
+            if array.shape != parameter.shape or not array.is_floating_point():
+                msg = f"{name}: {kind}_{number:02d} must be of shape {tuple(parameter.shape)} and a float dtype, "
+                msg += f"got {tuple(array.shape)} of {array.dtype}. It holds another network than VDSR."
+                raise ValueError(msg)
+            if not bool(torch.isfinite(array).all()):
+                msg = f"{name}: {kind}_{number:02d} must be finite, got NaN or infinity. Its training went wrong."
+                raise ValueError(msg)
+            parameter.data.copy_(array)
+    return model.eval()
+
+
+def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
+    """The default network, an embedded one by its name, or one from a file.
+
+    Parameters
+    ----------
+    name_or_path : str or path, optional
+        None for the default, the name of an embedded network (`model_names`), or the path of a ``.safetensors``
+        file of ours or of an ``.npz`` file of arrays.
+
+    Returns
+    -------
+    VDSR
+        On the CPU, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network, or the file holds none.
+
+    Examples
+    --------
+    >>> load_model().config
+    VDSRConfig(depth=20, width=64)
+    """
+    if not isinstance(name_or_path, str | os.PathLike | None):
+        kind = type(name_or_path).__name__
+        msg = f"`model` must be a VDSR, a name, a path or None, got {kind}. Use None for the default."
+        raise TypeError(msg)
+    name = str(DEFAULT if name_or_path is None else os.fspath(name_or_path))
+    if name in model_names():
+        with resources.as_file(_pretrained() / f"{name}.safetensors") as path:
+            return load_checkpoint(path)
+    path = Path(name)
+    if not path.is_file():
+        msg = f"`model` must be one of {', '.join(model_names())} or a file, got {name!r}. Check the spelling."
+        raise ValueError(msg)
+    return load_arrays(path) if path.suffix == ".npz" else load_checkpoint(path)
+
+
+def model_names() -> list[str]:
+    """The names of the embedded networks, the default first."""
+    names = (entry.name.removesuffix(".safetensors") for entry in _pretrained().iterdir())
+    return sorted((name for name in names if "." not in name), key=lambda name: (name != DEFAULT, name))
+
+
+def _pretrained() -> Any:
+    """The folder of the embedded networks."""
+    return resources.files("vdsr_core") / "pretrained"

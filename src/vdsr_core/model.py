@@ -1,0 +1,111 @@
+"""The network: VDSR, which predicts what is missing from an interpolated image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class VDSRConfig:
+    """The shape of a VDSR network.
+
+    Attributes
+    ----------
+    depth : int
+        Number of 3 x 3 convolutions, at least 2.
+    width : int
+        Number of filters of each layer but the last, at least 1.
+    """
+
+    depth: int = 20
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse what is no network."""
+        for name, least in (("depth", 2), ("width", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                msg = f"`{name}` must be a whole number of at least {least}, got {value!r}. VDSR has 20 and 64."
+                raise ValueError(msg)
+
+
+class VDSR(nn.Module):
+    """A very deep residual network for super-resolution [1]_.
+
+    Parameters
+    ----------
+    config : VDSRConfig, optional
+        Depth and width; the paper's 20 and 64 by default.
+    scales : sequence of float, optional
+        The scales that the network is made for.
+    card : dict, optional
+        What is known of the network: data, recipe, scores; JSON types only.
+
+    References
+    ----------
+    .. [1] J. Kim, J. K. Lee, K. M. Lee, "Accurate Image Super-Resolution Using Very Deep Convolutional Networks",
+           CVPR 2016. https://arxiv.org/abs/1511.04587
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = VDSR(VDSRConfig(depth=4, width=8))
+    >>> model.halo, model(torch.rand(1, 1, 9, 9)).shape
+    (4, torch.Size([1, 1, 9, 9]))
+    """
+
+    def __init__(
+        self,
+        config: VDSRConfig = VDSRConfig(),
+        *,
+        scales: Sequence[float] = (2.0, 3.0, 4.0),
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.scales = tuple(float(scale) for scale in scales)
+        self.card = dict(card or {})
+        widths = [1] + [config.width] * (config.depth - 1) + [1]
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
+        for layer in self.convolutions:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    @property
+    def convolutions(self) -> list[nn.Conv2d]:
+        """The layers, from input to output."""
+        return list(self.layers)  # type: ignore[arg-type]
+
+    @property
+    def halo(self) -> int:
+        """Pixels of context per side that an output pixel depends on: one for each 3 x 3 layer."""
+        return self.config.depth
+
+    def residual(self, ilr: Tensor) -> Tensor:
+        """What is missing from the interpolated image: f(x) in Section 3.1 of the paper.
+
+        Parameters
+        ----------
+        ilr : (B, 1, H, W) Tensor
+            Interpolated images, in [0, 1] for the full range.
+
+        Returns
+        -------
+        (B, 1, H, W) Tensor
+        """
+        x = ilr
+        *hidden, last = self.convolutions
+        for layer in hidden:
+            x = torch.relu_(layer(x))  # (B, width, H, W)
+        residual: Tensor = last(x)
+        return residual
+
+    def forward(self, ilr: Tensor) -> Tensor:
+        """The super-resolved images: ILR plus residual, (B, 1, H, W) each."""
+        return ilr + self.residual(ilr)

@@ -1,0 +1,150 @@
+import json
+import os
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vdsr_core import VDSR, VDSRConfig, load_checkpoint, load_model, save_checkpoint
+from vdsr_core.checkpoint import model_names, to_arrays
+
+
+@pytest.fixture
+def saved(tmp_path, tiny_model):
+    tiny_model.scales, tiny_model.card = (2.0, 3.5), {"data": "none", "scores": {"Set5": [1.5]}}
+    save_checkpoint(tmp_path / "m.safetensors", tiny_model)
+    return tmp_path / "m.safetensors"
+
+
+def header_of(path):
+    data = path.read_bytes()
+    (size,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + size])["__metadata__"]
+
+
+def rewrite(path, model, **header):
+    save_file(to_arrays(model), path, header_of(path) | header)
+
+
+def test_saved_equals_loaded(saved, tiny_model):
+    model = load_checkpoint(saved)
+    assert (model.config, model.scales, model.card) == (tiny_model.config, tiny_model.scales, tiny_model.card)
+    for a, b in zip(model.parameters(), tiny_model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_npz_arrays_equal_the_checkpoint(tmp_path, saved, tiny_model):
+    np.savez(tmp_path / "m.npz", **{k: v.numpy() for k, v in to_arrays(tiny_model).items()})
+    a, b = load_model(tmp_path / "m.npz"), load_model(saved)
+    x = torch.rand(1, 1, 9, 9)
+    assert torch.equal(a(x), b(x))
+
+
+def test_interrupted_save_keeps_the_old_file(saved, tiny_model):
+    before = saved.read_bytes()
+    tiny_model.card = {"data": object()}
+    with pytest.raises(TypeError):
+        save_checkpoint(saved, tiny_model)
+    assert saved.read_bytes() == before
+    assert os.listdir(saved.parent) == [saved.name]
+
+
+def test_pickles_are_refused_without_running_them(tmp_path, tiny_model):
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "ran"),))
+
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(Bomb()))
+    torch.save(tiny_model.state_dict(), tmp_path / "b.pt")
+    np.savez(tmp_path / "c.npz", weight_00=np.array([Bomb()], object))
+    for name in ("a.pkl", "b.pt"):
+        with pytest.raises(ValueError, match="pickle"):
+            load_model(tmp_path / name)
+    with pytest.raises(ValueError, match=r"c\.npz is not an .npz file of plain arrays"):
+        load_model(tmp_path / "c.npz")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("size", [0, 5, 100, -10])
+def test_truncated_file_is_named(saved, size):
+    saved.write_bytes(saved.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"m\.safetensors is not a safetensors file, or is damaged"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])
+def test_text_file_is_named(tmp_path, suffix):
+    path = tmp_path / f"m{suffix}"
+    path.write_text("these are not weights")
+    with pytest.raises(ValueError, match=path.name):
+        load_model(path)
+
+
+def test_newer_format_is_named(saved, tiny_model):
+    rewrite(saved, tiny_model, format="2")
+    with pytest.raises(ValueError, match=r"has format 2; this version reads format 1\. Please update"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"config": "{"},
+        {"config": '{"depth": 5, "width": 8}'},
+        {"scales": "3"},
+        {"scales": '["a"]'},
+        {"card": "[1]"},
+    ],
+)
+def test_wrong_header_is_named(saved, tiny_model, header):
+    rewrite(saved, tiny_model, **header)
+    with pytest.raises(ValueError, match=r"m\.safetensors must ha?"):
+        load_checkpoint(saved)
+
+
+def test_file_of_another_program_is_named(tmp_path, tiny_model):
+    save_file(to_arrays(tiny_model), tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match="must have config, scales, card and format in its header"):
+        load_checkpoint(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weight_01": None}, "must hold weight_00, bias_00"),
+        ({"extra": torch.zeros(3)}, "must hold weight_00, bias_00"),
+        ({"weight_00": torch.zeros(8, 9)}, r"weights of shape \(out, in, 3, 3\)"),
+        ({"weight_02": torch.zeros(8, 8, 5, 5)}, r"weight_02 must be of shape \(8, 8, 3, 3\)"),
+        ({"bias_03": torch.zeros(1, dtype=torch.int32)}, "bias_03 must be of shape"),
+        ({"bias_01": torch.full((8,), float("nan"))}, "bias_01 must be finite"),
+    ],
+)
+def test_wrong_arrays_are_named(saved, tiny_model, change, message):
+    arrays = {k: v for k, v in (to_arrays(tiny_model) | change).items() if v is not None}
+    save_file(arrays, saved, header_of(saved))
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(saved)
+
+
+def test_default_network_is_embedded_with_its_card():
+    model = load_model()
+    assert model.config == VDSRConfig()
+    assert model.scales == (2, 3, 4)
+    assert {"name", "data", "recipe", "terms", "scores"} <= set(model.card)
+    assert model_names()[0] == model.card["name"]
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=rf"`model` must be one of {', '.join(model_names())} or a file, got 'nope'"):
+        load_model("nope")
+    with pytest.raises(TypeError, match="`model` must be a VDSR, a name, a path or None, got int"):
+        load_model(3)
+
+
+def test_card_and_scales_are_each_models_own():
+    a, b = VDSR(VDSRConfig(2, 1)), VDSR(VDSRConfig(2, 1))
+    a.card["name"] = "a"
+    assert b.card == {}
