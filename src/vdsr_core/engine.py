@@ -1,0 +1,185 @@
+"""Run a batch of tiles through taps and network on a device."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vdsr_core.model import VDSR
+from vdsr_core.resampling import Taps, make_taps
+
+# Layers live at once in `VDSR.residual`: input, output, and the convolution's own scratch space.
+LIVE_LAYERS = 3
+
+
+def choose_device(device: str | torch.device | None = None) -> torch.device:
+    """The device to compute on.
+
+    Parameters
+    ----------
+    device : str or torch.device, optional
+        As PyTorch names it. None takes CUDA, else Apple's MPS if a tile agrees there with the CPU, else the CPU.
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    ValueError
+        If there is no such device here.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        mps = torch.device("mps")
+        return mps if torch.backends.mps.is_available() and agrees_with_cpu(mps) else torch.device("cpu")
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        names = ", ".join(describe_devices())
+        msg = f"`device` must be one of {names} here, got {str(device)!r}. Use None to let it be chosen."
+        raise ValueError(msg) from error
+    return found
+
+
+def describe_devices() -> dict[str, str]:
+    """The devices that are here, by PyTorch's names, each with a few words."""
+    devices = {"cpu": f"{torch.get_num_threads()} threads"}
+    devices |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+    return devices | ({"mps": "Apple"} if torch.backends.mps.is_available() else {})
+
+
+def agrees_with_cpu(device: torch.device) -> bool:
+    """Whether a tile of a small random network comes out on `device` as on the CPU."""
+    model = VDSR()
+    window = np.random.default_rng(0).random((1, 32, 32), dtype=np.float32)
+    taps = (make_taps(32, 2, 0, 64), make_taps(32, 2, 0, 64))
+    try:
+        there = Engine(model, device).run([window], [taps])
+    except RuntimeError:
+        return False
+    return bool(np.abs(there - Engine(model, torch.device("cpu")).run([window], [taps])).max() < 1e-4)
+
+
+class Engine:
+    """A network made ready on a device; the caller's own copy stays as it is.
+
+    Parameters
+    ----------
+    model : VDSR
+        The network; it is computed in float64 if its parameters are, else in float32.
+    device : torch.device
+        From `choose_device`.
+    half : bool, optional
+        Compute the residual in float16 (the interpolated image and the sum stay in float32). By default on CUDA.
+        Tiles whose residual is not finite are run again in float32.
+
+    Attributes
+    ----------
+    batch : int
+        How many equal tiles to give to `run` at once. One on a CPU, where more is no faster: so what shares a batch
+        cannot matter.
+    dtype : numpy dtype
+        Of windows and results.
+    """
+
+    def __init__(self, model: VDSR, device: torch.device, *, half: bool | None = None) -> None:
+        double = next(model.parameters()).dtype == torch.float64
+        half = device.type == "cuda" and not double if half is None else half
+        self.device = device
+        self.batch = 1 if device.type == "cpu" else 8
+        self.dtype = np.dtype(np.float64 if double else np.float32)
+        self.halo = model.halo
+        self._exact = self._ready(model, torch.float64 if double else torch.float32)
+        self._model = self._ready(model, torch.float16) if half else self._exact
+
+    def _ready(self, model: VDSR, dtype: torch.dtype) -> VDSR:
+        """A copy of the network on the device, in the memory format that convolutions like best."""
+        model = copy.deepcopy(model).eval().requires_grad_(False)
+        return model.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    @property
+    def pixel_bytes(self) -> int:
+        """An estimate of the memory that `run` needs on the device per output pixel."""
+        width = self._model.config.width
+        return LIVE_LAYERS * width * next(self._model.parameters()).element_size()
+
+    @torch.inference_mode()
+    def run(self, windows: Sequence[NDArray[Any]], taps: Sequence[tuple[Taps, Taps]]) -> NDArray[Any]:
+        """Interpolate windows and add the predicted residual to the first channel of each.
+
+        Parameters
+        ----------
+        windows : sequence of (C, h, w) ndarray
+            Input pixels; channel 0 goes through the network, the others are interpolated only.
+        taps : sequence of (Taps, Taps)
+            Rows and columns, for each window; as many output pixels for one as for another.
+
+        Returns
+        -------
+        (B, C, H, W) ndarray
+
+        Raises
+        ------
+        MemoryError
+            If the device's memory does not suffice.
+        FloatingPointError
+            If the result is not finite in full precision either.
+        """
+        try:
+            pixels = (torch.from_numpy(np.ascontiguousarray(w, self.dtype)).to(self.device) for w in windows)
+            sr = torch.stack([interpolate(p, *t) for p, t in zip(pixels, taps, strict=True)])  # (B, C, H, W)
+            sr[:, :1] += self._residual(sr[:, :1])
+            return sr.cpu().numpy()
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            cause = str(error).splitlines()[0]
+        # Raised outside the handler: the first error's frames would keep the device's memory.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise MemoryError(cause)
+
+    def _residual(self, ilr: Tensor) -> Tensor:
+        """The residual in the dtype of `ilr`, (B, 1, H, W)."""
+        ilr = ilr.contiguous(memory_format=torch.channels_last)
+        residual = self._model.residual(ilr.to(self._model.convolutions[0].weight.dtype)).to(ilr.dtype)
+        finite = torch.isfinite(residual).flatten(1).all(1)  # (B,)
+        if not bool(finite.all()):
+            residual[~finite] = self._exact.residual(ilr[~finite])
+            if not bool(torch.isfinite(residual).all()):
+                msg = "the network gave NaN or infinity. Its weights are damaged, or `in_range` is far too narrow."
+                raise FloatingPointError(msg)
+        return residual
+
+
+def interpolate(window: Tensor, rows: Taps, columns: Taps) -> Tensor:
+    """Bicubic interpolation of a (C, h, w) window: the sums of `resampling.apply_taps` in their order."""
+    return _apply_taps(_apply_taps(window, rows, 1), columns, 2)
+
+
+def _apply_taps(values: Tensor, taps: Taps, axis: int) -> Tensor:
+    """Weighted sums along an axis; products are rounded before they are added, as NumPy does."""
+    index = torch.from_numpy(taps.index).to(values.device)
+    weight = torch.from_numpy(taps.weight).to(values.dtype).to(values.device)
+    if axis == 1:
+        weight = weight[:, :, None]
+    total = values.index_select(axis, index[0]).mul_(weight[0])
+    for i, w in zip(index[1:], weight[1:], strict=True):
+        total += values.index_select(axis, i).mul_(w)
+    return total
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of PyTorch says that memory has run out, on any device."""
+    text = str(error).lower()
+    words = ("out of memory", "can't allocate memory", "alloc_failed", "failed to allocate")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in text for word in words)

@@ -1,0 +1,512 @@
+"""Super-resolve an image, whole or tile by tile: the public door."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from vdsr_core.checkpoint import load_model
+from vdsr_core.color import rgb_to_ycbcr, ycbcr_to_rgb
+from vdsr_core.engine import Engine, choose_device
+from vdsr_core.intensity import Extent, Rescale, cast, check_pixels, measure, slabs
+from vdsr_core.model import VDSR
+from vdsr_core.resampling import Taps, make_taps, scale_pair, scaled_shape
+from vdsr_core.tiling import Slices, Tile, check_tile, cover, halve
+
+MAX_SCALE = 1000
+Range = tuple[float, float]
+
+
+def super_resolve(
+    image: ArrayLike,
+    scale: float | tuple[float, float],
+    *,
+    model: VDSR | str | os.PathLike[str] | None = None,
+    channel_axis: int | None = None,
+    rgb: bool = False,
+    in_range: Range | Sequence[Range] | None = None,
+    tile: int | None = 512,
+    device: str | torch.device | None = None,
+) -> NDArray[Any]:
+    """Upscale an image with a very deep residual network [1]_.
+
+    Parameters
+    ----------
+    image : (..., M, N) array_like
+        Image of any real dtype. Axes before rows and columns (time, plane) are independent. Anything with a shape, a
+        NumPy dtype and slicing (a memory map, a zarr array) is read window by window.
+    scale : float or (float, float)
+        Output pixels per input pixel, greater than 1, for both axes or for (rows, columns); one of a pair may be 1.
+        It need not be a whole number.
+    model : VDSR, str or path, optional
+        A network, or what `load_model` takes. The default network by default.
+    channel_axis : int, optional
+        Axis of the channels. They are independent unless `rgb` is True.
+    rgb : bool, optional
+        Whether the channels, along the last axis unless `channel_axis` says otherwise, are red, green, blue and
+        perhaps alpha. Then luma goes through the network, chroma and alpha are interpolated.
+    in_range : (low, high) or sequence of them, optional
+        The image values that become 0 and 1 for the network, or one pair for each channel. By default 0 and 255 for
+        8-bit RGB, else what `find_range` finds. Values outside are not clipped.
+    tile : int or None, optional
+        Side of a tile in output pixels. The result does not depend on it (see Notes); memory does. None takes each
+        plane in one piece.
+    device : str or torch.device, optional
+        Where to compute: by default CUDA, MPS or the CPU, the first that is there and works.
+
+    Returns
+    -------
+    out : (..., round(scale * M), round(scale * N)) ndarray
+        Same dtype and intensity units as `image`; integers are rounded and saturated, floats are not clipped. Pixel
+        areas are aligned at the origin: the centre of output pixel i lies at (i + 0.5) / scale - 0.5 in the input.
+
+    Raises
+    ------
+    TypeError
+        If `image` is not of a real dtype, or an option is of the wrong type.
+    ValueError
+        If `scale` is not greater than 1, `image` is empty or holds NaN or infinity, looks like colour without `rgb`
+        or `channel_axis`, or an option has no such value.
+    MemoryError
+        If the result, or a tile, cannot fit in memory.
+
+    See Also
+    --------
+    super_resolve_tiles : The same, one tile at a time.
+    resize : Plain bicubic interpolation.
+
+    Notes
+    -----
+    Tiles overlap by the receptive field of the network and are interpolated from global positions. So the result for
+    any tile size equals that for the whole image, to the rounding of the device: 1e-5 of the range in float32, 1e-3
+    in half precision (CUDA), one step of an integer dtype. On one CPU it is the same bit for bit whatever else is
+    computed.
+
+    References
+    ----------
+    .. [1] J. Kim, J. K. Lee, K. M. Lee, "Accurate Image Super-Resolution Using Very Deep Convolutional Networks",
+           CVPR 2016. https://arxiv.org/abs/1511.04587
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ramp = np.arange(0, 60000, 1000, dtype=np.uint16).reshape(5, 12)
+    >>> out = super_resolve(ramp, 2.5)
+    >>> out.shape, out.dtype
+    ((12, 30), dtype('uint16'))
+    """
+    job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, device)
+    job.check_memory(math.prod(job.shape) * job.image.dtype.itemsize)
+    out = np.empty(job.shape, job.image.dtype)
+    for _ in job.run(out):
+        pass
+    return out
+
+
+def super_resolve_tiles(
+    image: ArrayLike,
+    scale: float | tuple[float, float],
+    out: Any,
+    *,
+    model: VDSR | str | os.PathLike[str] | None = None,
+    channel_axis: int | None = None,
+    rgb: bool = False,
+    in_range: Range | Sequence[Range] | None = None,
+    tile: int | None = 512,
+    device: str | torch.device | None = None,
+) -> Iterator[Tile]:
+    """Upscale an image tile by tile into `out`, as `super_resolve` does.
+
+    Arguments are checked at the call, before the first tile. Closing the iterator cancels the rest.
+
+    Parameters
+    ----------
+    image, scale, model, channel_axis, rgb, in_range, tile, device
+        As in `super_resolve`.
+    out : array
+        Where to write: an ndarray, a memory map, a zarr array; of the shape of the result and the dtype of `image`.
+
+    Yields
+    ------
+    Tile
+        Each tile after ``out[tile.write]`` is written. Its slices are on the grid and in the axis order of `out`.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As in `super_resolve`, and if `out` has another shape or dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.eye(8, dtype=np.float32)
+    >>> out = np.empty((16, 16), np.float32)
+    >>> [tile.write for tile in super_resolve_tiles(image, 2, out, tile=8)][-1]
+    (slice(8, 16, None), slice(8, 16, None))
+    """
+    job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, device)
+    if tuple(out.shape) != job.shape or out.dtype != job.image.dtype:
+        msg = f"`out` must have shape {job.shape} and dtype {job.image.dtype}, got {tuple(out.shape)} and {out.dtype}."
+        raise ValueError(msg)
+    job.check_memory(0)
+    return job.run(out)
+
+
+def find_range(image: ArrayLike, *, channel_axis: int | None = None, rgb: bool = False) -> Range | list[Range]:
+    """The range of an image that `super_resolve` maps to [0, 1] by default.
+
+    It runs between the extremes that two neighbouring pixels share, over all planes: a hot or a dead pixel alone does
+    not count, however many there are, while the smallest real spot does. For 8-bit RGB it is 0 and 255.
+
+    Parameters
+    ----------
+    image, channel_axis, rgb
+        As in `super_resolve`.
+
+    Returns
+    -------
+    (low, high), or a list of them
+        One for each channel of `channel_axis`, unless `rgb` is True. Equal numbers for a constant image.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `image` is no image, or holds NaN or infinity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.tile(np.arange(100, 104), (4, 1))
+    >>> image[1, 1] = 65535
+    >>> find_range(image)
+    (100.0, 103.0)
+    """
+    image = _open(image)
+    axes = _find_axes(image, channel_axis, rgb)
+    ranges = [_default_range(image, axes, extent) for extent in _measure_channels(image, axes)]
+    return ranges if axes.channel is not None else ranges[0]
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """What the axes of an image are.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the image.
+    order : tuple of int
+        The axes other than colour: leading ones, then rows and columns.
+    colour : int or None
+        The axis of red, green, blue (and alpha).
+    channel : int or None
+        The position within `order` of the axis of independent channels.
+    """
+
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    colour: int | None
+    channel: int | None
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """Rows and columns of the image."""
+        return self.shape[self.order[-2]], self.shape[self.order[-1]]
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Lengths of the leading axes."""
+        return tuple(self.shape[axis] for axis in self.order[:-2])
+
+    @property
+    def colours(self) -> int:
+        """How many colour samples a pixel has."""
+        return 1 if self.colour is None else self.shape[self.colour]
+
+    def native(self, slices: Slices) -> Slices:
+        """Slices in the order of the image's own axes."""
+        found = [slice(0, self.colours)] * len(self.shape)
+        for axis, part in zip(self.order, slices, strict=True):
+            found[axis] = part
+        return tuple(found)
+
+    def channel_of(self, slices: Sequence[slice]) -> int:
+        """The number of the independent channel that a tile lies in."""
+        return 0 if self.channel is None else slices[self.channel].start
+
+    def unpack(self, piece: NDArray[Any]) -> NDArray[Any]:
+        """A piece of one plane, in the image's axis order, as (colours, rows, columns)."""
+        rows, columns = (piece.shape[axis] for axis in self.order[-2:])
+        if self.colour is not None:
+            piece = np.moveaxis(piece, self.colour, 0)
+        return piece.reshape(self.colours, rows, columns)
+
+    def pack(self, piece: NDArray[Any]) -> NDArray[Any]:
+        """The inverse of `unpack`."""
+        _, rows, columns = piece.shape
+        lengths = [1] * len(self.shape)
+        lengths[self.order[-2]], lengths[self.order[-1]] = rows, columns
+        if self.colour is not None:
+            lengths[self.colour] = self.colours
+            piece = np.moveaxis(piece, 0, sum(axis < self.colour for axis in self.order[-2:]))
+        return piece.reshape(lengths)
+
+
+class _Job:
+    """One image on its way through one network: checked arguments, and the memory that has proved to suffice."""
+
+    def __init__(
+        self,
+        image: ArrayLike,
+        scale: float | tuple[float, float],
+        model: VDSR | str | os.PathLike[str] | None,
+        channel_axis: int | None,
+        rgb: bool,
+        in_range: Range | Sequence[Range] | None,
+        tile: int | None,
+        device: str | torch.device | None,
+    ) -> None:
+        self.image = _open(image)
+        self.scale = _check_scale(scale)
+        self.axes = _find_axes(self.image, channel_axis, rgb)
+        check_tile(tile)
+        self.tile = tile
+        self.rescales = _find_rescales(self.image, self.axes, in_range)
+        self.device = choose_device(device)
+        self.engine = Engine(model if isinstance(model, VDSR) else load_model(model), self.device)
+        self.plane = scaled_shape(self.axes.plane, self.scale)
+        self.grid = (*self.axes.leading, *self.plane)  # of the result, without colour
+        stops = (slice(0, n) for n in self.grid)
+        self.shape = tuple(part.stop for part in self.axes.native(tuple(stops)))
+        self.most = math.inf  # pixels that fit on the device at once, as far as is known
+
+    def check_memory(self, result: int) -> None:
+        """Raise if the result and one tile on the CPU need more than the machine has left."""
+        side = [n if self.tile is None else min(n, self.tile + 2 * self.engine.halo) for n in self.plane]
+        piece = side[0] * side[1] * self.engine.pixel_bytes if self.device.type == "cpu" else 0
+        free = psutil.virtual_memory().available
+        if result + piece > free:
+            msg = f"`image` must fit in memory when upscaled, got {result / 1e9:.1f} GB for the result and "
+            msg += f"{piece / 1e9:.1f} GB for a tile, with {free / 1e9:.1f} GB free. "
+            msg += "Use a smaller `tile`." if result < free / 2 else "Use `super_resolve_tiles` with `out` on disk."
+            raise MemoryError(msg)
+
+    def run(self, out: Any) -> Iterator[Tile]:
+        """Write all tiles into `out`, yielding each when it is written."""
+        for batch in self.batches():
+            self.write(batch, out)
+            yield from (
+                Tile(self.axes.native(t.read), self.axes.native(t.write), self.axes.native(t.crop)) for t in batch
+            )
+
+    def batches(self) -> Iterator[list[Tile]]:
+        """Tiles, a few of equal size at a time."""
+        batch: list[Tile] = []
+        for tile in cover(self.grid, self.tile, self.engine.halo):
+            if batch and (len(batch) == self.engine.batch or _size(tile) != _size(batch[0])):
+                yield batch
+                batch = []
+            batch.append(tile)
+        yield batch
+
+    def write(self, tiles: list[Tile], out: Any) -> None:
+        """Compute tiles of equal size; where memory runs out, halve the batch, then the tile."""
+        pixels = len(tiles) * math.prod(_size(tiles[0]))
+        parts = self.split(tiles)
+        if pixels <= self.most or not parts:
+            try:
+                results = self.compute(tiles)
+            except MemoryError as error:
+                if not parts:
+                    raise
+                self.most = pixels // 2
+                warnings.warn(f"{self.device} ran out of memory ({error}); going on with smaller tiles", stacklevel=4)
+            else:
+                for tile, result in zip(tiles, results, strict=True):
+                    out[self.axes.native(tile.write)] = self.axes.pack(result)
+                return
+        for part in parts:
+            self.write(part, out)
+
+    def split(self, tiles: list[Tile]) -> list[list[Tile]]:
+        """The same pixels in smaller pieces; nothing if there are none."""
+        middle = len(tiles) // 2
+        if middle:
+            return [tiles[:middle], tiles[middle:]]
+        parts = halve(tiles[0], self.grid, self.engine.halo)
+        return [[part] for part in parts] if len(parts) > 1 else []
+
+    def compute(self, tiles: list[Tile]) -> list[NDArray[Any]]:
+        """The written parts of tiles, (colours, rows, columns) each."""
+        results: dict[int, NDArray[Any]] = {}
+        todo = []
+        for number, tile in enumerate(tiles):
+            rescale = self.rescales[self.axes.channel_of(tile.write)]
+            if isinstance(rescale, Rescale):
+                todo.append((number, tile, rescale))
+            else:
+                results[number] = np.full((self.axes.colours, *_size(tile, "write")), rescale, self.image.dtype)
+        if todo:
+            taps = [self.taps(tile) for _, tile, _ in todo]
+            windows = [encode(self.window(tile, t), rescale) for (_, tile, rescale), t in zip(todo, taps, strict=True)]
+            for (number, tile, rescale), sr in zip(todo, self.engine.run(windows, taps), strict=True):
+                values = sr[:, *tile.crop[-2:]]
+                results[number] = decode(values, rescale, self.image.dtype)
+        return [results[number] for number in range(len(tiles))]
+
+    def taps(self, tile: Tile) -> tuple[Taps, Taps]:
+        """The taps of a tile's rows and columns."""
+        rows, columns = (
+            make_taps(n, s, part.start, part.stop)
+            for n, s, part in zip(self.axes.plane, self.scale, tile.read[-2:], strict=True)
+        )
+        return rows, columns
+
+    def window(self, tile: Tile, taps: tuple[Taps, Taps]) -> NDArray[Any]:
+        """The input pixels that a tile needs, (colours, rows, columns)."""
+        slices = self.axes.native((*tile.read[:-2], *(t.source for t in taps)))
+        return self.axes.unpack(np.asarray(self.image[slices]))
+
+
+def encode(window: NDArray[Any], rescale: Rescale) -> NDArray[np.float64]:
+    """Image units to what the network and the taps take: gray, or luma, chroma and alpha; (C, h, w)."""
+    if len(window) == 1:
+        return rescale.forward(window)
+    values = rescale.forward(window[:3])
+    if len(window) == 3:
+        return rgb_to_ycbcr(values)
+    # Premultiplied: the colour of transparent pixels must not bleed into the others.
+    alpha = window[3:].astype(np.float64) / _opaque(window.dtype)
+    return np.concatenate([rgb_to_ycbcr(values * alpha), alpha])
+
+
+def decode(values: NDArray[Any], rescale: Rescale, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The inverse of `encode`."""
+    if len(values) == 1:
+        return rescale.inverse(values, dtype)
+    colours = ycbcr_to_rgb(values[:3].astype(np.float64))
+    if len(values) == 3:
+        return rescale.inverse(colours, dtype)
+    alpha = np.clip(values[3:].astype(np.float64), 0, 1)
+    visible = alpha > 0.5 / 255
+    colours = np.where(visible, colours / np.where(visible, alpha, 1), 0)
+    # Overshoot divided by a small alpha is no colour.
+    colours = np.where(alpha < 1 - 1e-6, np.clip(colours, 0, 1), colours)
+    return np.concatenate([rescale.inverse(colours, dtype), cast(alpha * _opaque(dtype), dtype)])
+
+
+def _opaque(dtype: np.dtype[Any]) -> float:
+    """The alpha of an opaque pixel."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
+
+
+def _size(tile: Tile, part: str = "read") -> tuple[int, int]:
+    """Rows and columns of a part of a tile."""
+    rows, columns = (s.stop - s.start for s in getattr(tile, part)[-2:])
+    return rows, columns
+
+
+def _open(image: Any) -> Any:
+    """`image` itself if it can be sliced like an ndarray, else as one."""
+    sliceable = isinstance(getattr(image, "dtype", None), np.dtype) and hasattr(image, "__getitem__")
+    image = image if sliceable and hasattr(image, "shape") else np.asarray(image)
+    check_pixels(image.dtype, tuple(image.shape))
+    return image
+
+
+def _check_scale(scale: object) -> tuple[float, float]:
+    """`scale` as (rows, columns), checked to enlarge."""
+    pair = scale_pair(scale)
+    if min(pair) < 1 or max(pair) == 1:
+        msg = f"`scale` must be greater than 1, got {scale}. Use `degrade` to reduce an image."
+        raise ValueError(msg)
+    if max(pair) > MAX_SCALE:
+        msg = f"`scale` must be at most {MAX_SCALE}, got {scale}. The network was made for scales of 2 to 4."
+        raise ValueError(msg)
+    return pair
+
+
+def _find_axes(image: Any, channel_axis: int | None, rgb: bool) -> _Axes:
+    """What the axes are, as declared; an image that looks like colour must be declared."""
+    shape = tuple(image.shape)
+    if channel_axis is None and not rgb:
+        if len(shape) > 2 and 2 <= shape[-1] <= 4:
+            msg = f"`image` must declare its channels, got shape {shape}. Use `rgb=True` for colour, `channel_axis=-1` "
+            msg += "for independent channels, or `channel_axis=0` if the last axis truly holds columns."
+            raise ValueError(msg)
+        return _Axes(shape, tuple(range(len(shape))), None, None)
+    axis = -1 if channel_axis is None else channel_axis
+    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+        msg = f"`channel_axis` must be a whole number or None, got {axis!r}. Use -1 for the last axis."
+        raise TypeError(msg)
+    if len(shape) < 3 or not -len(shape) <= axis < len(shape):
+        word = "rgb" if channel_axis is None else "channel_axis"
+        msg = f"`{word}` must name one of at least 3 axes, got axis {axis} of shape {shape}. Leave it out for gray."
+        raise ValueError(msg)
+    axis = axis % len(shape)
+    others = tuple(i for i in range(len(shape)) if i != axis)
+    if not rgb:
+        return _Axes(shape, (*others[:-2], axis, *others[-2:]), None, len(others) - 2)
+    if shape[axis] not in (3, 4):
+        msg = f"`rgb=True` needs 3 or 4 channels along axis {axis}, got shape {shape}. "
+        msg += "Use `channel_axis` for independent channels."
+        raise ValueError(msg)
+    return _Axes(shape, others, axis, None)
+
+
+def _measure_channels(image: Any, axes: _Axes) -> list[Extent]:
+    """The extent of each independent channel, alpha left out; raises where pixels are not finite."""
+    extents = [Extent()] * (1 if axes.channel is None else axes.leading[axes.channel])
+    columns = slice(0, axes.plane[1])
+    for index in np.ndindex(*axes.leading):
+        leading = tuple(slice(i, i + 1) for i in index)
+        channel = axes.channel_of(leading)
+        for rows in slabs(axes.plane):
+            values = axes.unpack(np.asarray(image[axes.native((*leading, rows, columns))]))
+            extents[channel] = extents[channel].merge(measure(values[:3]))
+            if len(values) == 4:
+                extents[channel] = extents[channel].merge(Extent(invalid=measure(values[3:]).invalid))
+    if invalid := sum(extent.invalid for extent in extents):
+        msg = f"`image` must be finite, got {invalid} NaN or infinite pixels. Replace them, as by `np.nan_to_num`."
+        raise ValueError(msg)
+    return extents
+
+
+def _default_range(image: Any, axes: _Axes, extent: Extent) -> Range:
+    """The range that is mapped to [0, 1] if none is given."""
+    return (0.0, 255.0) if axes.colour is not None and image.dtype == np.uint8 else extent.in_range
+
+
+def _find_rescales(image: Any, axes: _Axes, in_range: Any) -> list[Rescale | float]:
+    """For each independent channel its map to [0, 1], or its only value."""
+    extents = _measure_channels(image, axes)
+    if in_range is None:
+        ranges = [_default_range(image, axes, extent) for extent in extents]
+    else:
+        try:
+            given = np.asarray(in_range, dtype=np.float64)
+        except (TypeError, ValueError):
+            given = np.empty(0)
+        if given.shape not in ((2,), (len(extents), 2)):
+            msg = f"`in_range` must be (low, high), or {len(extents)} of them, one for each channel, got {in_range!r}."
+            raise ValueError(msg)
+        ranges = [(float(low), float(high)) for low, high in np.broadcast_to(given, (len(extents), 2))]
+    alpha = axes.colours == 4
+    rescales: list[Rescale | float] = []
+    for (low, high), extent in zip(ranges, extents, strict=True):
+        if not extent.constant:
+            rescales.append(Rescale(low, high))
+        elif not alpha and low <= high:
+            rescales.append(extent.minimum)
+        else:  # alpha may vary where the colour does not
+            rescales.append(Rescale(low, high if low != high else low + max(1, abs(low))))
+    return rescales

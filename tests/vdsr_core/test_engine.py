@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+
+from vdsr_core import VDSR, VDSRConfig, load_model
+from vdsr_core.engine import Engine, agrees_with_cpu, choose_device, interpolate
+from vdsr_core.resampling import apply_taps, make_taps
+
+CPU = torch.device("cpu")
+
+
+def identity(*shape):
+    return tuple(make_taps(n, 1, 0, n) for n in shape)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [2, 3, 2.37])
+def test_taps_in_torch_equal_numpy_bit_for_bit(rng, dtype, scale):
+    window = rng.random((3, 13, 17)).astype(dtype)
+    rows, columns = (make_taps(n, scale, 3, 20) for n in window.shape[-2:])
+    window = window[:, rows.source, columns.source]
+    expected = apply_taps(apply_taps(window, rows, -2), columns, -1)
+    np.testing.assert_array_equal(interpolate(torch.from_numpy(window), rows, columns).numpy(), expected)
+
+
+def test_run_adds_the_residual_to_the_first_channel_only(rng, tiny_model):
+    window = rng.random((2, 9, 11), dtype=np.float32)
+    out = Engine(tiny_model, CPU).run([window], [identity(9, 11)])[0]
+    expected = tiny_model(torch.from_numpy(window[None, :1])).detach().numpy()[0, 0]
+    np.testing.assert_allclose(out[0], expected, atol=1e-6)
+    np.testing.assert_array_equal(out[1], window[1])
+
+
+def test_what_shares_a_batch_does_not_matter(rng, tiny_model):
+    engine = Engine(tiny_model, CPU)
+    windows = list(rng.random((3, 1, 20, 20), dtype=np.float32))
+    together = engine.run(windows, [identity(20, 20)] * 3)
+    for window, out in zip(windows, together, strict=True):
+        np.testing.assert_allclose(engine.run([window], [identity(20, 20)])[0], out, atol=1e-6)
+    assert engine.batch == 1  # so that it is bit for bit in `super_resolve`
+
+
+def test_the_callers_model_stays_as_it_is(rng, tiny_model):
+    tiny_model.train()
+    Engine(tiny_model, CPU, half=True).run([rng.random((1, 8, 8))], [identity(8, 8)])
+    assert tiny_model.training
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in tiny_model.parameters())
+
+
+def test_half_precision_stays_within_its_bound_on_a_ramp():
+    """The interpolated image and the sum stay in float32; float16 alone would give steps of 5e-4."""
+    ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
+    exact, half = (Engine(load_model(), CPU, half=h).run([ramp], [identity(64, 64)]) for h in (False, True))
+    assert 0 < np.abs(exact - half).max() < 1e-3
+
+
+def test_tiles_that_overflow_in_half_precision_are_run_again(rng):
+    """Activations beyond 65504: float16 gives infinity in one of two tiles."""
+    torch.manual_seed(0)
+    model = VDSR(VDSRConfig(4, 8))
+    model.layers[0].weight.data *= 1e4
+    model.layers[3].weight.data /= 1e4
+    windows = [rng.random((1, 12, 12), dtype=np.float32) * level for level in (100, 1e-3)]
+    taps = [identity(12, 12)] * 2
+    exact, half = (Engine(model, CPU, half=h).run(windows, taps) for h in (False, True))
+    assert np.isfinite(half).all()
+    np.testing.assert_allclose(half[0], exact[0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(half[1], exact[1], rtol=1e-2, atol=1e-3)
+    assert not np.array_equal(half[1], exact[1])
+
+
+def test_a_network_that_gives_nan_is_an_error(rng, tiny_model):
+    tiny_model.layers[0].weight.data.fill_(1e38)
+    with pytest.raises(FloatingPointError, match="the network gave NaN or infinity"):
+        Engine(tiny_model, CPU).run([rng.random((1, 8, 8))], [identity(8, 8)])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "DefaultCPUAllocator: can't allocate memory: you tried",
+        "CUDA out of memory. Tried",
+        "MPS backend out of memory",
+    ],
+)
+def test_lack_of_memory_is_a_memory_error(rng, tiny_model, monkeypatch, message):
+    def fail(*_):
+        raise RuntimeError(message)
+
+    engine = Engine(tiny_model, CPU)
+    monkeypatch.setattr(engine._model, "residual", fail)
+    with pytest.raises(MemoryError, match=message[:10]):
+        engine.run([rng.random((1, 8, 8))], [identity(8, 8)])
+
+
+def test_other_errors_of_the_device_are_not_swallowed(rng, tiny_model, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("illegal instruction")
+
+    engine = Engine(tiny_model, CPU)
+    monkeypatch.setattr(engine._model, "residual", fail)
+    with pytest.raises(RuntimeError, match="illegal instruction"):
+        engine.run([rng.random((1, 8, 8))], [identity(8, 8)])
+
+
+def test_cpu_agrees_with_itself():
+    assert agrees_with_cpu(CPU)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta7", 3.5])
+def test_unknown_device_is_named(device):
+    with pytest.raises(ValueError, match=r"`device` must be one of cpu.* here, got"):
+        choose_device(device)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_agrees_with_cpu(rng):
+    model = VDSR()
+    window = rng.random((1, 64, 64), dtype=np.float32)
+    cpu = Engine(model, CPU).run([window], [identity(64, 64)])
+    cuda = Engine(model, choose_device()).run([window] * 3, [identity(64, 64)] * 3)
+    assert np.abs(cuda - cpu).max() < 1e-3
