@@ -1,0 +1,271 @@
+"""Measure super-resolution by the field's protocol, always beside bicubic interpolation."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from vdsr_core.color import rgb_to_ycbcr
+from vdsr_core.degradation import crop_to_scale, degrade
+from vdsr_core.engine import Engine, choose_device
+from vdsr_core.model import VDSR
+from vdsr_core.resampling import make_taps, resize, scale_pair
+
+# Published PSNR (dB) and SSIM of bicubic interpolation by this protocol.
+BICUBIC = {
+    "Set5": {2: (33.66, 0.9299), 3: (30.39, 0.8682), 4: (28.42, 0.8104)},
+    "Set14": {2: (30.24, 0.8688), 3: (27.55, 0.7742), 4: (26.00, 0.7027)},
+    "B100": {2: (29.56, 0.8431), 3: (27.21, 0.7385), 4: (25.96, 0.6675)},
+}
+
+
+def psnr(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, crop_border: int = 0) -> float:
+    """Peak signal-to-noise ratio.
+
+    Parameters
+    ----------
+    image_true, image_test : (..., M, N) array_like
+        The sharp image and the one to judge, of equal shape.
+    data_range : float
+        The peak: 255 for 8-bit images.
+    crop_border : int, optional
+        Pixels to ignore at each edge.
+
+    Returns
+    -------
+    float
+        In dB; infinite for equal images.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or nothing is left within `crop_border`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(psnr(np.zeros((8, 8)), np.full((8, 8), 25.5), data_range=255), 6)
+    20.0
+    """
+    true, test = _cropped(image_true, image_test, crop_border)
+    error = float(np.mean((true - test) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(data_range**2 / error)
+
+
+def ssim(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, crop_border: int = 0) -> float:
+    """Mean structural similarity [1]_ over an 11 x 11 Gaussian window of sigma 1.5, at valid positions.
+
+    Parameters
+    ----------
+    image_true, image_test : (M, N) array_like
+        The sharp image and the one to judge, of equal shape.
+    data_range : float
+        255 for 8-bit images.
+    crop_border : int, optional
+        Pixels to ignore at each edge.
+
+    Returns
+    -------
+    float
+        1 for equal images.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or less than 11 x 11 pixels are left within `crop_border`.
+
+    References
+    ----------
+    .. [1] Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image Quality Assessment: From Error Visibility to
+           Structural Similarity", IEEE Transactions on Image Processing 13 (2004). :doi:`10.1109/TIP.2003.819861`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ramp = np.add.outer(np.arange(16.0), np.arange(16.0))
+    >>> ssim(ramp, ramp, data_range=255)
+    1.0
+    """
+    from skimage.metrics import structural_similarity
+
+    true, test = _cropped(image_true, image_test, crop_border)
+    if min(true.shape) < 11:
+        msg = f"`image_true` must leave at least 11 x 11 pixels, got {true.shape}. SSIM needs a larger image."
+        raise ValueError(msg)
+    value = structural_similarity(  # type: ignore[no-untyped-call]
+        true, test, data_range=data_range, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    return float(value)
+
+
+def _cropped(true: ArrayLike, test: ArrayLike, border: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both images as float64 without their borders."""
+    true, test = np.asarray(true, np.float64), np.asarray(test, np.float64)
+    if true.shape != test.shape:
+        msg = f"`image_test` must have the shape of `image_true`, {true.shape}, got {test.shape}. Crop one of them."
+        raise ValueError(msg)
+    rows, columns = (slice(border, n - border) for n in true.shape[-2:])
+    inside = (..., rows, columns)
+    if border < 0 or true[inside].size == 0:
+        msg = f"`crop_border` must be at least 0 and leave some pixels, got {border} for shape {true.shape}."
+        raise ValueError(msg)
+    return true[inside], test[inside]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one method restores one image.
+
+    Attributes
+    ----------
+    image : str
+        Its name.
+    scale : float
+        The upscaling factor.
+    method : str
+        "bicubic" or "vdsr".
+    psnr, ssim : float
+        In dB, and as `ssim` returns it (NaN for images too small for its window).
+    seconds : float
+        To make the image from the low-resolution one.
+    """
+
+    image: str
+    scale: float
+    method: str
+    psnr: float
+    ssim: float
+    seconds: float
+
+
+def evaluate(
+    model: VDSR,
+    images: Mapping[str, ArrayLike] | Iterable[tuple[str, ArrayLike]],
+    scales: Sequence[float] = (2, 3, 4),
+    *,
+    device: str | torch.device | None = None,
+) -> Iterator[Score]:
+    """Score a network and bicubic interpolation on sharp images.
+
+    The protocol of the field's tables [1]_: luma only; the image is cropped to a multiple of the scale, reduced by
+    MATLAB's bicubic in floating point without rounding, restored, clipped to 16..235 and rounded to 8 bits;
+    ceil(scale) pixels are ignored at each edge.
+
+    Parameters
+    ----------
+    model : VDSR
+        The network.
+    images : mapping or iterable of (str, array)
+        8-bit images by name: gray (M, N), taken as luma, or RGB (M, N, 3).
+    scales : sequence of float, optional
+        Upscaling factors.
+    device : str or torch.device, optional
+        As in `super_resolve`.
+
+    Yields
+    ------
+    Score
+        For each image and scale, bicubic first, then the network.
+
+    Raises
+    ------
+    ValueError
+        If an image is not 8-bit gray or RGB, or too small for a scale.
+
+    References
+    ----------
+    .. [1] J. Kim, J. K. Lee, K. M. Lee, "Accurate Image Super-Resolution Using Very Deep Convolutional Networks",
+           CVPR 2016. https://arxiv.org/abs/1511.04587
+    """
+    engine = Engine(model, choose_device(device), half=False)
+    for name, image in images.items() if isinstance(images, Mapping) else images:
+        y = luma(np.asarray(image), name)
+        for scale in scales:
+            hr, _ = crop_to_scale(y, scale_pair(scale))
+            low = degrade(hr, scale)
+            for method in ("bicubic", "vdsr"):
+                start = time.perf_counter()
+                ilr = np.clip(resize(low, scale, output_shape=hr.shape), 16, 235)
+                sr = ilr if method == "bicubic" else restore(ilr, engine)
+                seconds = time.perf_counter() - start
+                sr = np.clip(np.rint(sr), 16, 235)
+                border = math.ceil(scale)
+                similarity = math.nan
+                if min(hr.shape) - 2 * border >= 11:
+                    similarity = ssim(hr, sr, data_range=255, crop_border=border)
+                yield Score(
+                    name,
+                    float(scale),
+                    method,
+                    psnr(hr, sr, data_range=255, crop_border=border),
+                    similarity,
+                    seconds,
+                )
+
+
+def luma(image: NDArray[Any], name: str = "image") -> NDArray[np.float64]:
+    """The luma of an 8-bit image in steps of 1, (M, N) in 16..235; a gray image as it is."""
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+        msg = (
+            f"{name} must be 8-bit gray (M, N) or RGB (M, N, 3), got {image.dtype} of shape {image.shape}. Convert it."
+        )
+        raise ValueError(msg)
+    if image.ndim == 2:
+        return image.astype(np.float64)
+    y: NDArray[np.float64] = np.rint(rgb_to_ycbcr(np.moveaxis(image, 2, 0) / 255)[0] * 255)
+    return y
+
+
+def restore(ilr: NDArray[np.float64], engine: Engine) -> NDArray[np.float64]:
+    """An interpolated luma image in 0..255 through the network, whole."""
+    taps = tuple(make_taps(n, 1, 0, n) for n in ilr.shape)  # the identity
+    sr = engine.run([ilr[None] / 255], [(taps[0], taps[1])])[0, 0]
+    return np.asarray(sr, np.float64) * 255
+
+
+def mean_scores(scores: Iterable[Score]) -> list[Score]:
+    """The mean over the images for each scale and method, under the name "mean"."""
+    groups: dict[tuple[float, str], list[Score]] = {}
+    for score in scores:
+        groups.setdefault((score.scale, score.method), []).append(score)
+    return [
+        Score("mean", scale, method, *(float(np.mean(column)) for column in _columns(group)))
+        for (scale, method), group in groups.items()
+    ]
+
+
+def _columns(scores: Sequence[Score]) -> tuple[list[float], list[float], list[float]]:
+    """PSNR, SSIM and seconds of some scores."""
+    return [s.psnr for s in scores], [s.ssim for s in scores], [s.seconds for s in scores]
+
+
+def check_bicubic(name: str, means: Iterable[Score], tolerance: float = 0.02) -> None:
+    """Raise if the bicubic scores of a known set of images differ from the published ones.
+
+    Parameters
+    ----------
+    name : str
+        Of the set, as in the field's tables; sets that are not known pass.
+    means : iterable of Score
+        From `mean_scores`.
+    tolerance : float, optional
+        Largest difference in dB.
+
+    Raises
+    ------
+    ValueError
+        Naming scale and both figures: no score of this run is comparable with published ones.
+    """
+    for score in means:
+        published = BICUBIC.get(name, {}).get(int(score.scale)) if score.scale == int(score.scale) else None
+        if score.method == "bicubic" and published and abs(score.psnr - published[0]) > tolerance:
+            msg = f"bicubic must score {published[0]:.2f} dB on {name} x{score.scale:g}, got {score.psnr:.2f}. "
+            msg += "The folder holds other images, or other sizes, than the published set."
+            raise ValueError(msg)

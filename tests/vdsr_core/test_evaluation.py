@@ -1,0 +1,121 @@
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vdsr_core import VDSR, VDSRConfig, evaluate, load_model, psnr, ssim
+from vdsr_core.evaluation import BICUBIC, Score, check_bicubic, luma, mean_scores
+
+# PSNR and SSIM of the network that the authors published, on Set5.
+PUBLISHED = {2: (37.527, 0.9587), 3: (33.661, 0.9213), 4: (31.346, 0.8838)}
+
+
+def read_folder(folder):
+    return {path.stem: np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))}
+
+
+def test_psnr_of_known_noise(rng):
+    image = rng.random((20, 20))
+    assert psnr(image, image + 0.01, data_range=1) == pytest.approx(40)
+    assert psnr(image, image, data_range=1) == math.inf
+
+
+def test_crop_border_ignores_edges(rng):
+    image = rng.random((20, 21))
+    other = image.copy()
+    other[[0, 1, -1, -2]] += 1
+    other[:, [0, 1, -1, -2]] += 1
+    assert psnr(image, other, data_range=1, crop_border=2) == math.inf
+    assert psnr(image, other, data_range=1, crop_border=1) < 20
+    assert ssim(image, other, data_range=1, crop_border=2) == 1
+
+
+def test_ssim_matches_its_definition(rng):
+    """Wang's formula with an 11 x 11 Gaussian, at one valid position."""
+    a, b = rng.random((2, 11, 11)) * 255
+    axis = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    window = np.outer(axis, axis) / np.outer(axis, axis).sum()
+    mean_a, mean_b = (window * a).sum(), (window * b).sum()
+    var_a, var_b = (window * a * a).sum() - mean_a**2, (window * b * b).sum() - mean_b**2
+    covariance = (window * a * b).sum() - mean_a * mean_b
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    expected = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    expected /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    assert ssim(a, b, data_range=255) == pytest.approx(expected, rel=1e-9)
+
+
+def test_luma_of_gray_is_gray_and_of_rgb_is_rounded(rng):
+    gray = rng.integers(0, 256, (5, 6), np.uint8)
+    np.testing.assert_array_equal(luma(gray), gray)
+    y = luma(rng.integers(0, 256, (5, 6, 3), np.uint8))
+    np.testing.assert_array_equal(y, np.rint(y))
+    assert y.min() >= 16
+    assert y.max() <= 235
+
+
+def test_bicubic_stands_beside_each_score(tiny_model, rng):
+    images = {"a": rng.integers(0, 256, (40, 44, 3), np.uint8), "b": rng.integers(0, 256, (31, 30), np.uint8)}
+    scores = list(evaluate(tiny_model, images, [2, 2.5]))
+    assert [(s.image, s.scale, s.method) for s in scores] == [
+        (image, scale, method) for image in "ab" for scale in (2.0, 2.5) for method in ("bicubic", "vdsr")
+    ]
+    means = mean_scores(scores)
+    assert means[0].psnr == pytest.approx((scores[0].psnr + scores[4].psnr) / 2)
+
+
+def test_zero_network_scores_as_bicubic(tiny_model, rng):
+    for parameter in tiny_model.parameters():
+        parameter.data.zero_()
+    bicubic, ours = evaluate(tiny_model, {"a": rng.integers(0, 256, (40, 44), np.uint8)}, [3])
+    assert (bicubic.psnr, bicubic.ssim) == pytest.approx((ours.psnr, ours.ssim), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["Set5", "Set14", "B100"])
+def test_bicubic_rows_are_the_published_ones(data_dir, name):
+    images = read_folder(data_dir / name)
+    small = VDSR(VDSRConfig(2, 1))
+    means = mean_scores(s for s in evaluate(small, images, [2, 3, 4]) if s.method == "bicubic")
+    assert len(means) == 3
+    for score in means:
+        expected = BICUBIC[name][int(score.scale)]
+        assert score.psnr == pytest.approx(expected[0], abs=0.005 + 0.005)  # the tables round to 0.01
+        assert score.ssim == pytest.approx(expected[1], abs=0.0002)
+    check_bicubic(name, means)
+
+
+def test_published_network_scores_as_published(data_dir, oracle_path):
+    means = mean_scores(evaluate(load_model(oracle_path), read_folder(data_dir / "Set5"), [2, 3, 4]))
+    for score in means:
+        if score.method == "vdsr":
+            assert score.psnr == pytest.approx(PUBLISHED[int(score.scale)][0], abs=0.005)
+            assert score.ssim == pytest.approx(PUBLISHED[int(score.scale)][1], abs=0.0002)
+
+
+def test_default_network_scores_as_its_card_says(data_dir):
+    model = load_model()
+    means = mean_scores(evaluate(model, read_folder(data_dir / "Set5"), [2]))
+    assert means[1].psnr == pytest.approx(model.card["scores"]["Set5"]["2"][0], abs=0.005)
+    assert means[1].ssim == pytest.approx(model.card["scores"]["Set5"]["2"][1], abs=0.0002)
+
+
+def test_wrong_bicubic_row_is_no_result():
+    score = Score("mean", 2.0, "bicubic", 33.69, 0.93, 0.1)
+    with pytest.raises(ValueError, match=r"bicubic must score 33.66 dB on Set5 x2, got 33.69"):
+        check_bicubic("Set5", [score])
+    check_bicubic("my folder", [score])
+
+
+@pytest.mark.parametrize("image", [np.zeros((9, 9), np.uint16), np.zeros((9, 9, 4), np.uint8), np.zeros(9, np.uint8)])
+def test_other_than_8_bit_images_are_named(tiny_model, image):
+    with pytest.raises(ValueError, match="photo must be 8-bit gray"):
+        list(evaluate(tiny_model, {"photo": image}))
+
+
+def test_unequal_shapes_and_large_borders_are_named():
+    with pytest.raises(ValueError, match="`image_test` must have the shape of `image_true`"):
+        psnr(np.zeros((3, 3)), np.zeros((3, 4)), data_range=1)
+    with pytest.raises(ValueError, match="`crop_border` must be at least 0 and leave some pixels, got 2"):
+        psnr(np.zeros((4, 4)), np.zeros((4, 4)), data_range=1, crop_border=2)
+    with pytest.raises(ValueError, match="at least 11 x 11 pixels"):
+        ssim(np.zeros((10, 30)), np.zeros((10, 30)), data_range=1)
