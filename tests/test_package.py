@@ -1,6 +1,7 @@
 """What users get: the wheel with its real dependencies, in an environment of its own."""
 
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -38,8 +39,8 @@ def run(command, **options):
 def test_wheel_is_complete(wheel):
     names = ZipFile(wheel).namelist()
     source = [path.relative_to(ROOT / "src") for path in (ROOT / "src").glob("*/**/*") if path.is_file()]
-    expected = {path.as_posix() for path in source if "__pycache__" not in path.parts}
-    expected = {name for name in expected if ".egg-info/" not in name}
+    built = re.compile(r"(^|/)\.|__pycache__|\.egg-info/")
+    expected = {path.as_posix() for path in source if not built.search(path.as_posix())}
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert {"vdsr_core/py.typed", "vdsr_core/sample/u2os.tif", "napari_vdsr/napari.yaml"} <= expected
     assert any(name.startswith("vdsr_core/pretrained/") for name in expected)

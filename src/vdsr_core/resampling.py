@@ -171,8 +171,8 @@ def resize(
     --------
     >>> import numpy as np
     >>> resize(np.array([[0.0, 1.0]]), 2).round(3)
-    array([[-0.07 ,  0.203,  0.797,  1.07 ],
-           [-0.07 ,  0.203,  0.797,  1.07 ]])
+    array([[-0.094,  0.203,  0.797,  1.094],
+           [-0.094,  0.203,  0.797,  1.094]])
     """
     image = np.asarray(image)
     check_pixels(image.dtype, image.shape)
