@@ -1,0 +1,1 @@
+"""VDSR super-resolution in napari."""
