@@ -1,0 +1,592 @@
+"""The `vdsr` command."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import math
+import os
+import platform
+import re
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
+    from rich.progress import Progress
+
+    from vdsr_core.evaluation import Score
+    from vdsr_core.io import ImageFile
+    from vdsr_core.model import VDSR
+
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr")
+EXPECTED = (ValueError, TypeError, OSError, MemoryError, FloatingPointError, ImportError)
+INTERRUPTED = 130  # what shells expect after Ctrl-C
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 all is well, 1 an image or another file is bad, 2 the command line is bad, "
+    "130 interrupted. Set VDSR_DEBUG=1 to see the traceback of an error.",
+)
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="Network: the name of an embedded one, or a .safetensors or .npz file.", show_default="embedded"),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.", show_default="the fastest that works"),
+]
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        from vdsr_core import __version__
+
+        typer.echo(f"vdsr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def vdsr(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and leave.", callback=show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Upscale images with a very deep residual network (VDSR), and measure how well it does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+# ------------------------------------------------------------------------------------------------ errors
+
+
+def complain(error: BaseException, source: object = "") -> None:
+    """Print an error as one line on stderr, with the name of the file it is about."""
+    if os.environ.get("VDSR_DEBUG"):
+        traceback.print_exception(error)
+    message = " ".join(str(error).split()) or type(error).__name__
+    where = f"{source}: " if source and str(source) not in message else ""
+    typer.echo(f"vdsr: {where}{message}", err=True)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn expected errors, Ctrl-C and warnings into one line on stderr each, and an exit code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: typer.echo(f"vdsr: warning: {message}", err=True)
+        try:
+            yield
+        except KeyboardInterrupt:
+            typer.echo("vdsr: interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:  # `vdsr ... | head`: nobody reads on
+            raise
+        except EXPECTED as error:
+            complain(error)
+            raise typer.Exit(1) from None
+
+
+def check_options(
+    scales: Iterable[float | tuple[float, float]], in_range: tuple[float, float] | None = None, **options: Any
+) -> None:
+    """Raise a usage error if `super_resolve` does not take these options, before any image is read."""
+    import numpy as np
+
+    from vdsr_core.inference import super_resolve
+    from vdsr_core.intensity import Rescale
+
+    try:
+        for scale in scales:
+            super_resolve(np.zeros((1, 1), np.uint8), scale, **options)  # constant: the network does not run
+        if in_range is not None:
+            Rescale(*in_range)
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+# --------------------------------------------------------------------------------------------- progress
+
+
+@contextmanager
+def progress_bar(*columns: str) -> Iterator[Progress]:
+    """A bar with time left on stderr, if that is a terminal; it vanishes at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    shown: list[Any] = [TextColumn("{task.description}", markup=False), BarColumn(), *columns]
+    with Progress(
+        *shown,
+        TimeRemainingColumn(),
+        "left",
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        disable=not console.is_terminal,
+    ) as progress:
+        yield progress
+
+
+# ---------------------------------------------------------------------------------------------- upscale
+
+
+def parse_scale(text: str) -> float | tuple[float, float]:
+    """``2`` or ``2,1.5`` (rows, columns) as numbers."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 2):
+        msg = f"must be a number, or two with a comma (rows,columns), got {text!r}. Try 2."
+        raise typer.BadParameter(msg, param_hint="--scale")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+@app.command()
+def upscale(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IN...",
+            help="Image files, folders of them, or patterns such as 'plate/*.tif'.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            show_default=False,
+            help="File for one image (its suffix names the format: .tif, .ome.tif, .png, .jpg, .zarr), "
+            "or folder, made if missing, where cells.tif becomes cells_x2.tif.",
+        ),
+    ],
+    scale: Annotated[
+        str,
+        typer.Option(
+            metavar="S",
+            show_default=False,
+            help="Output pixels per input pixel, above 1, such as 2 or 2.5; or ROWS,COLUMNS such as 2,1.5.",
+        ),
+    ],
+    model: Model = None,
+    tile: Annotated[int, typer.Option(help="Side of a tile, in output pixels: smaller needs less memory.")] = 512,
+    device: Device = None,
+    in_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH",
+            help="Darkest and brightest intensity that matter, in the image's own units.",
+            show_default="found in each image",
+        ),
+    ] = None,
+    axes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LETTERS",
+            show_default="as each file says",
+            help="What the axes are, such as CYX: T time, C channels, Z planes, Y rows, X columns, S colour samples.",
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["tif", "ome.tif", "png", "jpg", "zarr"] | None,
+        typer.Option(help="Format of the files in the folder OUT.", show_default="as each image"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+) -> None:
+    """Upscale images: dtype, intensities, channels and metadata are kept, pixels get smaller.
+
+    Prints a line per image. An output that exists is kept; a bad image is named, and the others go on.
+
+    Example: vdsr upscale cells.tif -o cells_x2.tif --scale 2
+    """
+    factor = parse_scale(scale)
+    with plain_errors():
+        jobs = plan(images, output, scale_name(factor), format)
+        from vdsr_core.checkpoint import load_model
+
+        network = load_model(model)
+        options: dict[str, Any] = {"model": network, "tile": tile, "device": device, "in_range": in_range}
+        check_options([factor], **options)
+        failed = False
+        for source, target in jobs:
+            try:
+                outcome = upscale_file(source, target, factor, axes, overwrite, options)
+                typer.echo(f"{source} -> {target}  {outcome}")
+            except BrokenPipeError:
+                raise
+            except EXPECTED as error:
+                complain(error, source)
+                failed = True
+        raise typer.Exit(int(failed))
+
+
+def scale_name(scale: float | tuple[float, float]) -> str:
+    """What is added to the name of an upscaled image, such as ``_x2``."""
+    return "_x" + "x".join(f"{s:g}" for s in (scale if isinstance(scale, tuple) else (scale,)))
+
+
+def plan(inputs: Iterable[str], output: str, added: str, format: str | None) -> list[tuple[Path, Path]]:
+    """The images and where each goes; makes the folder that they go to.
+
+    Outputs of an earlier run, found among the inputs, are left out.
+    """
+    sources = list(dict.fromkeys(path for text in inputs for path in expand(text)))
+    folder = Path(output)
+    if is_folder(output):
+        targets = [folder / f"{stem}{added}.{format or kind}" for stem, kind in map(split_name, sources)]
+        made = {target.resolve() for target in targets}
+        jobs = [job for job in zip(sources, targets, strict=True) if job[0].resolve() not in made]
+    elif len(sources) == 1 and format is None:
+        jobs = [(sources[0], folder)]
+    else:
+        rule = "goes with a folder OUT" if format else f"must be a folder for {len(sources)} images"
+        msg = f"{rule}, got the file {output}. End the name of a folder with a slash."
+        raise typer.BadParameter(msg, param_hint="--format" if format else "--output")
+    check_targets(jobs)
+    if is_folder(output):
+        folder.mkdir(parents=True, exist_ok=True)
+    return jobs
+
+
+def expand(text: str) -> list[Path]:
+    """The images that a path, a folder or a pattern names; a path need not exist."""
+    path = Path(text)
+    folder = path.is_dir() and path.suffix.lower() != ".zarr"
+    if not folder and (path.exists() or not glob.has_magic(text)):
+        return [path]
+    pattern = os.path.join(glob.escape(text), "*") if folder else text
+    found = (Path(name) for name in glob.glob(pattern, recursive=True))
+    images = sorted(name for name in found if name.suffix.lower() in SUFFIXES)
+    if not images:
+        msg = f"{text} holds no image ({', '.join(SUFFIXES)}). Check the name."
+        raise FileNotFoundError(msg)
+    return images
+
+
+def is_folder(output: str) -> bool:
+    """Whether OUT is a folder of images: it exists as one, has no suffix, or ends with a slash."""
+    path = Path(output)
+    exists = path.is_dir() and path.suffix.lower() != ".zarr"
+    return exists or not path.suffix or output.endswith(("/", os.sep))
+
+
+def split_name(path: Path) -> tuple[str, str]:
+    """The name without its suffix, and the suffix without its first dot: ``ome.tif`` is one."""
+    match = re.fullmatch(r"(.+?)\.((?:ome\.)?[^.]+)", path.name)
+    return (match[1], match[2]) if match else (path.name, "tif")
+
+
+def check_targets(jobs: Iterable[tuple[Path, Path]]) -> None:
+    """Raise if an image would take the place of another one, or of its own source."""
+    sources: dict[Path, Path] = {}
+    for source, target in jobs:
+        first = sources.setdefault(target.resolve(), source)
+        if first != source or target.resolve() == source.resolve():
+            msg = f"{target} must be the output of one image and no input, got {first} and {source}. "
+            msg += "Choose another OUT, or upscale them one by one."
+            raise ValueError(msg)
+
+
+def upscale_file(
+    source: Path,
+    target: Path,
+    scale: float | tuple[float, float],
+    axes: str | None,
+    overwrite: bool,
+    options: dict[str, Any],
+) -> str:
+    """Upscale one file; returns what is to be said of it."""
+    from vdsr_core.io import check_writable, read_image, write_image
+
+    if target.exists() and not overwrite:
+        return "kept: it exists (--overwrite replaces it)"
+    start = time.perf_counter()
+    image = declare_axes(read_image(source), axes)
+    shape = upscaled_shape(image, scale)
+    check_memory(shape, image.data.dtype.itemsize)
+    check_writable(target, shape, image.data.dtype, image.axes, overwrite=overwrite)
+    result = upscale_image(image, shape, scale, source.name, options)
+    write_image(target, result, overwrite=overwrite)
+    return f"{shape} {image.data.dtype}  {time.perf_counter() - start:.1f} s"
+
+
+def declare_axes(image: ImageFile, axes: str | None) -> ImageFile:
+    """The image with other axes, checked to end with rows and columns, channels aside."""
+    image = image if axes is None else replace(image, axes=axes)
+    if not image.axes.replace("S" if image.rgb else "C", "").endswith("YX"):
+        msg = f"the last axes must be rows and columns (YX), got {image.axes}. Reorder, or correct by --axes."
+        raise ValueError(msg)
+    return image
+
+
+def upscaled_shape(image: ImageFile, scale: float | tuple[float, float]) -> tuple[int, ...]:
+    """The shape of the result."""
+    from vdsr_core.resampling import scale_pair, scaled_shape
+
+    shape, y, x = list(image.data.shape), image.axes.index("Y"), image.axes.index("X")
+    shape[y], shape[x] = scaled_shape((shape[y], shape[x]), scale_pair(scale))
+    return tuple(shape)
+
+
+def check_memory(shape: tuple[int, ...], itemsize: int) -> None:
+    """Raise if the result does not fit in the memory that is free."""
+    import psutil
+
+    needed, free = math.prod(shape) * itemsize, psutil.virtual_memory().available
+    if needed > free:
+        msg = f"the result must fit in memory, got {needed / 1e9:.1f} GB for shape {shape} with "
+        msg += f"{free / 1e9:.1f} GB free. Crop the image or use a smaller scale."
+        raise MemoryError(msg)
+
+
+def upscale_image(
+    image: ImageFile,
+    shape: tuple[int, ...],
+    scale: float | tuple[float, float],
+    name: str,
+    options: dict[str, Any],
+) -> ImageFile:
+    """The image upscaled to `shape`, with a progress bar."""
+    import numpy as np
+
+    from vdsr_core.inference import super_resolve_tiles
+    from vdsr_core.resampling import scale_pair
+
+    pixels: Any = image.data
+    out = np.empty(shape, pixels.dtype)
+    tiles = super_resolve_tiles(pixels, scale, out, channel_axis=image.channel_axis, rgb=image.rgb, **options)
+    samples = 1e6 * (shape[image.axes.index("S")] if image.rgb else 1)  # in a megapixel
+    with progress_bar("{task.completed:.1f} of {task.total:.1f} megapixels") as progress:
+        task = progress.add_task(name, total=out.size / samples)
+        for tile in tiles:
+            progress.advance(task, out[tile.write].size / samples)
+    return image.with_data(out, scale_pair(scale))
+
+
+# --------------------------------------------------------------------------------------------- evaluate
+
+
+class SeveralScales(TyperCommand):
+    """A command that reads ``--scales 2 3 4`` as ``--scales 2,3,4``: an option takes one word only."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join the numbers that follow ``--scales``."""
+        start = args.index("--scales") + 1 if "--scales" in args else len(args)
+        stop = start
+        while stop < len(args) and re.fullmatch(r"[\d.,]*\d[\d.,]*", args[stop]):
+            stop += 1
+        joined = [",".join(args[start:stop])] if start < stop else []
+        return super().parse_args(ctx, [*args[:start], *joined, *args[stop:]])
+
+
+def parse_scales(text: str) -> list[float]:
+    """``2,3,4`` as numbers."""
+    try:
+        scales = [float(part) for part in text.split(",") if part]
+    except ValueError:
+        scales = []
+    if not scales:
+        msg = f"must be numbers, got {text!r}. Try 2 3 4."
+        raise typer.BadParameter(msg, param_hint="--scales")
+    return scales
+
+
+@app.command(cls=SeveralScales)
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Sharp 8-bit images, gray or RGB, such as Set5.", show_default=False)],
+    scales: Annotated[
+        str,
+        typer.Option(metavar="S...", help="Upscaling factors: 2 3 4 or 2,3,4."),
+    ] = "2,3,4",
+    model: Model = None,
+    format: Annotated[
+        Literal["table", "csv", "json"] | None,
+        typer.Option(help="How to print; csv and json in full precision.", show_default="by FILE's suffix, else table"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there instead of on stdout.")
+    ] = None,
+    device: Device = None,
+    per_image: Annotated[
+        bool, typer.Option("--per-image/--mean-only", help="A row for each image, or for the mean only.")
+    ] = True,
+) -> None:
+    """Measure a network on sharp images, beside bicubic interpolation, by the protocol of the field's tables.
+
+    PSNR in dB and SSIM of the luma, gain over bicubic in dB, and the network's seconds per image. For Set5,
+    Set14 and B100 (the folder's name) the bicubic scores must be the published ones: else the exit code is 1,
+    for no figure of this run is comparable.
+
+    Example: vdsr evaluate Set5 --scales 2 3 4
+    """
+    factors = parse_scales(scales)
+    suffix = output.suffix[1:].lower() if output else ""
+    style = format or (suffix if suffix in ("csv", "json") else "table")
+    with plain_errors():
+        from vdsr_core.checkpoint import load_model
+        from vdsr_core.evaluation import check_bicubic, mean_scores
+        from vdsr_core.files import replacing
+
+        network = load_model(model)
+        check_options(factors, model=network, device=device)
+        with replacing(output) if output else nullcontext() as temporary:
+            scores = score_images(folder, factors, network, device)
+            means = mean_scores(scores)
+            rows = pair_methods([*(scores if per_image else []), *means])
+            text = {"table": to_table, "csv": to_csv, "json": to_json}[style](rows)
+            if temporary:
+                temporary.write_text(text, encoding="utf-8")
+            else:
+                typer.echo(text, nl=False)
+        check_bicubic(folder.resolve().name, means)
+
+
+def score_images(folder: Path, scales: list[float], model: VDSR, device: str | None) -> list[Score]:
+    """The scores of all images of a folder, with a progress bar."""
+    from vdsr_core.evaluation import evaluate as scores_of
+    from vdsr_core.io import read_image
+
+    if not folder.is_dir():
+        msg = f"{folder} is not a folder. Give one that holds the images."
+        raise NotADirectoryError(msg)
+    paths = expand(str(folder))
+    images: Any = ((path.stem, read_image(path).data) for path in paths)
+    scores = []
+    with progress_bar("{task.completed:.0f} of {task.total:.0f}") as progress:
+        task = progress.add_task(folder.name, total=2 * len(paths) * len(scales))
+        for score in scores_of(model, images, scales, device=device):
+            scores.append(score)
+            progress.update(task, advance=1, description=f"{score.image} x{score.scale:g}")
+    return scores
+
+
+def pair_methods(scores: list[Score]) -> list[dict[str, Any]]:
+    """One row for each image and scale, scale by scale, from scores that alternate: bicubic, network."""
+    return [
+        {
+            "image": ours.image,
+            "scale": ours.scale,
+            "bicubic_psnr": bicubic.psnr,
+            "psnr": ours.psnr,
+            "gain": ours.psnr - bicubic.psnr,
+            "bicubic_ssim": bicubic.ssim,
+            "ssim": ours.ssim,
+            "bicubic_seconds": bicubic.seconds,
+            "seconds": ours.seconds,
+        }
+        for bicubic, ours in sorted(zip(scores[::2], scores[1::2], strict=True), key=lambda both: both[0].scale)
+    ]
+
+
+def to_table(rows: list[dict[str, Any]]) -> str:
+    """Rows for people, as a Markdown table."""
+    formats = {
+        "image": "", "scale": "g", "bicubic_psnr": ".2f", "psnr": ".2f", "gain": "+.2f",
+        "bicubic_ssim": ".4f", "ssim": ".4f", "seconds": ".2f",
+    }  # fmt: skip
+    head = [name.replace("_", " ") for name in formats]
+    cells = [[f"{row[name]:{form}}" for name, form in formats.items()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = (
+        " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in (head, rule, *cells)
+    )
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """Rows as comma-separated values in full precision."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def to_json(rows: list[dict[str, Any]]) -> str:
+    """Rows as a list of JSON objects in full precision; null for what is not finite."""
+
+    def known(value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps([{key: known(value) for key, value in row.items()} for row in rows], indent=1) + "\n"
+
+
+# ------------------------------------------------------------------------------------------------- info
+
+
+@app.command()
+def info(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="Network: the name of an embedded one, or a .safetensors or .npz file.",
+            show_default="embedded",
+        ),
+    ] = None,
+) -> None:
+    """Print what is known of a network, and of this machine."""
+    with plain_errors():
+        from vdsr_core.checkpoint import load_model
+
+        network = load_model(model)
+        for line in (*machine_lines(), *network_lines(network)):
+            typer.echo(line)
+
+
+def machine_lines() -> Iterator[str]:
+    """Versions and devices."""
+    from importlib.metadata import version
+
+    from vdsr_core import __version__
+    from vdsr_core.checkpoint import model_names
+    from vdsr_core.engine import choose_device, describe_devices
+
+    yield f"vdsr      {__version__}"
+    yield f"python    {platform.python_version()} on {platform.platform()}"
+    yield f"torch     {version('torch')}"
+    yield f"numpy     {version('numpy')}"
+    yield f"devices   {', '.join(f'{name} ({text})' for name, text in describe_devices().items())}"
+    yield f"chosen    {choose_device()}"
+    yield f"embedded  {', '.join(model_names())}"
+
+
+def network_lines(model: VDSR) -> Iterator[str]:
+    """What a network is, and its card."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    yield ""
+    yield f"network   depth {model.config.depth}, width {model.config.width}, {parameters} parameters"
+    yield f"scales    {', '.join(f'{scale:g}' for scale in model.scales) or 'not known'}"
+    yield f"halo      {model.halo} pixels"
+    yield from card_lines(model.card)
+
+
+def card_lines(card: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """A card, an entry per line, those inside another one indented."""
+    for key, value in card.items():
+        if isinstance(value, dict) and value:
+            yield f"{indent}{key}"
+            yield from card_lines(value, f"{indent}  ")
+        elif value not in ({}, [], "", None):
+            yield f"{indent}{key:<{max(9 - len(indent), 0)}} {value}"

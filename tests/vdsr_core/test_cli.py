@@ -1,0 +1,487 @@
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from vdsr_core import (
+    ImageFile,
+    __version__,
+    evaluate,
+    read_image,
+    save_checkpoint,
+    super_resolve,
+    write_image,
+)
+from vdsr_core import io as vdsr_io
+from vdsr_core.cli import SUFFIXES, app
+from vdsr_core.evaluation import mean_scores
+
+
+@pytest.fixture
+def network(tmp_path, tiny_model):
+    """The path of a small network; the tests' own folder is beside it."""
+    (tmp_path / "network").mkdir()
+    path = tmp_path / "network" / "tiny.safetensors"
+    save_checkpoint(path, tiny_model)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder, the current one."""
+    path = tmp_path / "images"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return path
+
+
+@pytest.fixture
+def vdsr(network):
+    """Runs the command in this process, with the small network where a network is wanted."""
+
+    def run(*words, model=network):
+        words = [str(word) for word in words]
+        return CliRunner().invoke(app, words if model is None else [*words, "--model", str(model)])
+
+    return run
+
+
+def draw(path, shape, dtype=np.uint8, axes="YX", **known):
+    """Write an image of random blobs and return it."""
+    rng = np.random.default_rng(sum(path.name.encode()))
+    coarse = rng.random([-(-n // 3) if letter in "YX" else n for n, letter in zip(shape, axes, strict=True)])
+    for axis, letter in enumerate(axes):
+        coarse = np.repeat(coarse, 3, axis) if letter in "YX" else coarse
+    limit = np.iinfo(dtype).max if np.dtype(dtype).kind == "u" else 1
+    image = ImageFile((coarse[tuple(slice(n) for n in shape)] * limit).astype(dtype), axes, **known)
+    write_image(path, image)
+    return image
+
+
+# ---------------------------------------------------------------------------------------------- upscale
+
+
+@pytest.mark.parametrize(
+    ("scale", "shape"), [("2", (40, 50)), ("2.5", (50, 62)), ("2,1.5", (40, 38)), ("1,3", (20, 75))]
+)
+def test_upscale_writes_what_super_resolve_gives(folder, vdsr, network, scale, shape):
+    image = draw(folder / "a.tif", (20, 25), np.uint16, pixel_size=(0.5, 0.5), unit="µm")
+    result = vdsr("upscale", "a.tif", "-o", "b.tif", "--scale", scale, "--tile", 16)
+    assert result.exit_code == 0, result.stderr
+    assert re.fullmatch(rf"a\.tif -> b\.tif  \({shape[0]}, {shape[1]}\) uint16  \d+\.\d s\n", result.stdout)
+    assert result.stderr == ""
+    out = read_image("b.tif")
+    pair = tuple(float(s) for s in scale.split(",")) * (2 if "," not in scale else 1)
+    np.testing.assert_array_equal(out.data, super_resolve(image.data, pair, model=network, tile=16))
+    assert out.pixel_size == pytest.approx((0.5 / pair[0], 0.5 / pair[1]))
+    assert out.data.shape == shape
+
+
+def test_upscale_reads_colour_and_channels_from_the_file(folder, vdsr, network):
+    rgb = draw(folder / "rgb.png", (12, 14, 3), axes="YXS")
+    cells = draw(folder / "cells.ome.tif", (2, 12, 14), np.uint16, axes="CYX", channel_names=("DNA", "actin"))
+    result = vdsr("upscale", ".", "-o", "out", "--scale", 2)
+    assert result.exit_code == 0, result.stderr
+    out = read_image("out/rgb_x2.png").data
+    np.testing.assert_array_equal(out, super_resolve(rgb.data, 2, model=network, rgb=True))
+    out = read_image("out/cells_x2.ome.tif")
+    np.testing.assert_array_equal(out.data, super_resolve(cells.data, 2, model=network, channel_axis=0))
+    assert out.channel_names == ("DNA", "actin")
+
+
+def test_upscale_axes_says_what_the_file_does_not(folder, vdsr, network):
+    image = draw(folder / "a.tif", (2, 12, 14), axes="QYX")
+    assert vdsr("upscale", "a.tif", "-o", "b.tif", "--scale", 2, "--axes", "CYX").exit_code == 0
+    expected = super_resolve(image.data, 2, model=network, channel_axis=0)
+    np.testing.assert_array_equal(read_image("b.tif").data, expected)
+    result = vdsr("upscale", "a.tif", "-o", "c.tif", "--scale", 2, "--axes", "YXZ")
+    assert result.exit_code == 1
+    assert "a.tif: the last axes must be rows and columns (YX), got YXZ" in result.stderr
+
+
+def test_upscale_in_range_is_used(folder, vdsr, network):
+    image = draw(folder / "a.tif", (12, 14), np.float32)
+    assert vdsr("upscale", "a.tif", "-o", "b.tif", "--scale", 2, "--in-range", "-1", "4.5").exit_code == 0
+    expected = super_resolve(image.data, 2, model=network, in_range=(-1, 4.5))
+    np.testing.assert_array_equal(read_image("b.tif").data, expected)
+
+
+@pytest.mark.parametrize("source", [("in",), ("in/*.png",), ("in/**",), ("in/a.png", "in/b.png"), ("in", "in/a.*")])
+def test_upscale_takes_folders_and_patterns(folder, vdsr, source):
+    (folder / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        draw(folder / "in" / name, (6, 7))
+    (folder / "in" / "notes.txt").write_text("no image")
+    result = vdsr("upscale", *source, "-o", "new/out", "--scale", 3, "--format", "tif")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(os.listdir("new/out")) == ["a_x3.tif", "b_x3.tif"]
+
+
+def test_upscale_takes_names_with_brackets_and_dots(folder, vdsr):
+    draw(folder / "a[1].v2.png", (6, 7))
+    assert vdsr("upscale", "a[1].v2.png", "-o", "out.v2/", "--scale", "2,1.5").exit_code == 0
+    assert os.listdir("out.v2") == ["a[1].v2_x2x1.5.png"]
+
+
+def test_upscale_reads_and_writes_zarr(folder, vdsr, network):
+    pytest.importorskip("zarr")
+    image = draw(folder / "a.zarr", (2, 20, 25), np.uint16, axes="CYX")
+    assert vdsr("upscale", ".", "-o", "out", "--scale", 2).exit_code == 0
+    out = read_image("out/a_x2.zarr")
+    assert (out.axes, out.data.dtype) == ("CYX", np.uint16)
+    np.testing.assert_array_equal(out.data[...], super_resolve(image.data, 2, model=network, channel_axis=0))
+    assert vdsr("upscale", "a.zarr", "-o", "b.zarr", "--scale", 2).exit_code == 0
+    assert vdsr("upscale", "a.zarr", "-o", "b.zarr", "--scale", 2).stdout.endswith("(--overwrite replaces it)\n")
+
+
+def test_upscale_keeps_outputs_unless_told(folder, vdsr):
+    draw(folder / "a.png", (6, 7))
+    (folder / "b.png").write_text("mine")
+    result = vdsr("upscale", "a.png", "-o", "b.png", "--scale", 2)
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "a.png -> b.png  kept: it exists (--overwrite replaces it)\n",
+    )
+    assert (folder / "b.png").read_text() == "mine"
+    assert vdsr("upscale", "a.png", "-o", "b.png", "--scale", 2, "--overwrite").exit_code == 0
+    assert read_image("b.png").data.shape == (12, 14)
+
+
+def test_upscale_into_its_own_folder_does_not_upscale_outputs_again(folder, vdsr):
+    draw(folder / "a.png", (6, 7))
+    for _ in range(2):
+        assert vdsr("upscale", ".", "-o", ".", "--scale", 2).exit_code == 0
+    assert sorted(os.listdir()) == ["a.png", "a_x2.png"]
+
+
+def test_upscale_never_replaces_an_input(folder, vdsr):
+    draw(folder / "a.png", (6, 7))
+    result = vdsr("upscale", "a.png", "-o", "a.png", "--scale", 2, "--overwrite")
+    assert result.exit_code == 1
+    assert "must be the output of one image and no input" in result.stderr
+    assert read_image("a.png").data.shape == (6, 7)
+
+
+def test_upscale_refuses_two_images_with_one_output(folder, vdsr):
+    for name in ("x", "y"):
+        (folder / name).mkdir()
+        draw(folder / name / "a.png", (6, 7))
+    result = vdsr("upscale", "x", "y", "-o", "out", "--scale", 2)
+    assert result.exit_code == 1
+    assert re.search(r"out.a_x2\.png must be the output of one image and no input, got x.a\.png and y", result.stderr)
+    assert not (folder / "out").exists()
+
+
+def test_upscale_goes_on_after_a_bad_file(folder, vdsr):
+    for name in ("a.png", "d.png"):
+        draw(folder / name, (6, 7))
+    (folder / "b.tif").write_text("text")
+    nan = ImageFile(np.full((4, 4), np.nan, np.float32), "YX")
+    write_image("c.tif", nan)
+    result = vdsr("upscale", "a.png", "b.tif", "c.tif", "gone.png", "d.png", "-o", "out", "--scale", 2)
+    assert result.exit_code == 1
+    assert [line.split(" -> ")[0] for line in result.stdout.splitlines()] == ["a.png", "d.png"]
+    lines = result.stderr.splitlines()
+    assert [re.match(r"vdsr: (\S+?\.\w+)", line)[1] for line in lines] == ["b.tif", "c.tif", "gone.png"]
+    assert "must be finite, got 16 NaN" in lines[1]
+    assert sorted(os.listdir("out")) == ["a_x2.png", "d_x2.png"]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("b.gif", "b.gif"),
+        ("b.jpg", "must hold uint8, got uint16"),
+        ("gone/b.tif", "folder gone does not exist"),
+        ("a.png/b.tif", "a.png"),
+    ],
+)
+def test_upscale_checks_the_target_before_computing(folder, vdsr, monkeypatch, target, message):
+    draw(folder / "a.png", (6, 7), np.uint16)
+    monkeypatch.setattr("vdsr_core.cli.upscale_image", lambda *_: pytest.fail("computed"))
+    result = vdsr("upscale", "a.png", "-o", target, "--scale", 2)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert os.listdir() == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a.png", "-o", "b.png"], "Missing option"),
+        (["a.png", "-o", "b.png", "--scale", "two"], "must be a number"),
+        (["a.png", "-o", "b.png", "--scale", "1,2,3"], "must be a number"),
+        (["a.png", "-o", "b.png", "--scale", "0.5"], "must be greater than 1"),
+        (["a.png", "-o", "b.png", "--scale", "nan"], "finite"),
+        (["a.png", "-o", "b.png", "--scale", "1e9"], "at most 1000"),
+        (["a.png", "-o", "b.png", "--scale", "2", "--tile", "0"], "must be at least 1"),
+        (["a.png", "-o", "b.png", "--scale", "2", "--device", "abacus"], "must be one of cpu"),
+        (["a.png", "-o", "b.png", "--scale", "2", "--in-range", "5", "5"], "low < high"),
+        (["a.png", "a.png", ".", "-o", "b.png", "--scale", "2", "--format", "png"], "folder OUT"),
+        (["*.png", "-o", "b.png", "--scale", "2"], "must be a folder for 2 images"),
+    ],
+)
+def test_upscale_names_wrong_options(folder, vdsr, monkeypatch, words, message):
+    monkeypatch.setenv("COLUMNS", "500")
+    draw(folder / "a.png", (6, 7))
+    draw(folder / "c.png", (6, 7))
+    result = vdsr("upscale", *words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert sorted(os.listdir()) == ["a.png", "c.png"]
+
+
+def test_upscale_names_what_holds_no_image(folder, vdsr):
+    for source in ("*.png", "."):
+        result = vdsr("upscale", source, "-o", "out", "--scale", 2)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"vdsr: {source} holds no image (.tif, ")
+    assert os.listdir() == []
+
+
+def test_upscale_refuses_what_memory_cannot_hold(folder, vdsr, monkeypatch):
+    draw(folder / "a.tif", (300, 300), np.float64)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 10**8}))
+    result = vdsr("upscale", "a.tif", "-o", "b.tif", "--scale", 20)
+    assert result.exit_code == 1
+    assert "a.tif: the result must fit in memory, got 0.3 GB for shape (6000, 6000) with 0.1 GB free" in result.stderr
+
+
+def test_unknown_network_lists_the_known_ones(folder, vdsr):
+    draw(folder / "a.png", (6, 7))
+    result = vdsr("upscale", "a.png", "-o", "b.png", "--scale", 2, model="nope")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("vdsr: `model` must be one of ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_interruption_leaves_no_file(folder, vdsr, monkeypatch):
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+
+    draw(folder / "a.png", (6, 7))
+    for where in ("vdsr_core.inference.super_resolve_tiles", "vdsr_core.io.write_png"):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, interrupted)
+            result = vdsr("upscale", "a.png", "-o", "b.png", "--scale", 2)
+        assert (result.exit_code, result.stderr) == (130, "vdsr: interrupted\n")
+        assert os.listdir() == ["a.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_leaves_no_file(folder, network):
+    """The first image is done when its line appears; the second would take a minute."""
+    draw(folder / "a.png", (6, 7))
+    draw(folder / "b.png", (1000, 1000))
+    command = [sys.executable, "-m", "vdsr_core", "upscale", "a.png", "b.png", "-o", "out", "--scale", "2"]
+    command += ["--tile", "8", "--model", str(network)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        line = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    assert line.startswith("a.png -> ")
+    assert (rest, errors, process.returncode) == ("", "vdsr: interrupted\n", 130)
+    assert os.listdir("out") == ["a_x2.png"]
+
+
+def test_debug_shows_the_traceback(folder, vdsr, monkeypatch):
+    monkeypatch.setenv("VDSR_DEBUG", "1")
+    result = vdsr("upscale", "gone.png", "-o", "b.png", "--scale", 2)
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("vdsr: gone.png does not exist")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode elsewhere")
+def test_file_names_may_be_any_bytes(folder, vdsr):
+    draw(folder / "a.png", (6, 7))
+    os.rename(b"a.png", b"\xe9.png")
+    result = vdsr("upscale", ".", "-o", "out", "--scale", 2)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert os.listdir(b"out") == [b"\xe9_x2.png"]
+
+
+# --------------------------------------------------------------------------------------------- evaluate
+
+
+@pytest.fixture
+def sharp(folder):
+    """Two sharp images by name."""
+    return {
+        "a": draw(folder / "a.png", (50, 41)).data,
+        "b": draw(folder / "b.png", (40, 44, 3), axes="YXS").data,
+    }
+
+
+def numbers(rows):
+    """Rows without what a clock says."""
+    return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
+
+
+def expected_rows(model, images, scales):
+    """The rows that `evaluate` of vdsr_core gives."""
+    scores = list(evaluate(model, images, scales))
+    pairs = [(a, b) for part in (scores, mean_scores(scores)) for a, b in zip(part[::2], part[1::2], strict=True)]
+    return [
+        {
+            "image": ours.image, "scale": ours.scale, "bicubic_psnr": bicubic.psnr, "psnr": ours.psnr,
+            "gain": ours.psnr - bicubic.psnr, "bicubic_ssim": bicubic.ssim, "ssim": ours.ssim,
+        }
+        for scale in scales for bicubic, ours in pairs if ours.scale == scale
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["--scales", "2", "3"], ["--scales", "2,3"], ["--scales=2,3"]])
+def test_evaluate_json_equals_evaluate(sharp, vdsr, tiny_model, words):
+    result = vdsr("evaluate", ".", *words, "--format", "json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert numbers(json.loads(result.stdout)) == expected_rows(tiny_model, sharp, [2, 3])
+
+
+def test_evaluate_csv_equals_evaluate(sharp, vdsr, tiny_model):
+    result = vdsr("evaluate", "--scales", "3", ".", "--format", "csv")
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = [
+        {key: value if key == "image" else float(value) for key, value in row.items()}
+        for row in csv.DictReader(io.StringIO(result.stdout))
+    ]
+    assert [row["image"] for row in rows] == ["a", "b", "mean"]
+    assert numbers(rows) == expected_rows(tiny_model, sharp, [3])
+    assert all(row["seconds"] > 0 for row in rows)
+
+
+def test_evaluate_table_shows_both_methods(sharp, vdsr, tiny_model):
+    result = vdsr("evaluate", ".", "--mean-only", "--scales", "2.5", "4")
+    assert (result.exit_code, result.stderr) == (0, "")
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.stdout.splitlines()]
+    assert head == ["image", "scale", "bicubic psnr", "psnr", "gain", "bicubic ssim", "ssim", "seconds"]
+    for row, known in zip(
+        rows, [r for r in expected_rows(tiny_model, sharp, [2.5, 4]) if r["image"] == "mean"], strict=True
+    ):
+        assert row[:2] == ["mean", f"{known['scale']:g}"]
+        assert row[2:5] == [f"{known['bicubic_psnr']:.2f}", f"{known['psnr']:.2f}", f"{known['gain']:+.2f}"]
+
+
+def test_evaluate_writes_the_format_of_the_suffix(sharp, vdsr, tiny_model, tmp_path):
+    result = vdsr("evaluate", ".", "--scales", "2", "-o", tmp_path / "scores.json")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert numbers(json.loads((tmp_path / "scores.json").read_text())) == expected_rows(tiny_model, sharp, [2])
+
+
+def test_evaluate_json_has_no_nan(folder, vdsr):
+    draw(folder / "small.png", (10, 10))
+    result = vdsr("evaluate", ".", "--scales", "2", "--format", "json")
+    assert json.loads(result.stdout, parse_constant=pytest.fail)[0]["ssim"] is None
+
+
+def test_evaluate_gate_fails_for_other_images_of_a_known_name(folder, vdsr):
+    (folder / "Set5").mkdir()
+    draw(folder / "Set5" / "a.png", (40, 40))
+    result = vdsr("evaluate", "Set5", "--scales", "2", "--format", "csv")
+    assert result.exit_code == 1
+    assert len(result.stdout.splitlines()) == 3
+    assert re.fullmatch(r"vdsr: bicubic must score 33\.66 dB on Set5 x2, got .*\n", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["gone"], 1, "vdsr: gone is not a folder"),
+        (["empty"], 1, "vdsr: empty holds no image"),
+        (["deep"], 1, "must be 8-bit gray"),
+        (["deep", "-o", "gone/scores.csv"], 1, "gone does not exist"),
+        (["deep", "--scales", "x"], 2, "must be numbers"),
+        (["deep", "--scales", ","], 2, "must be numbers"),
+        (["deep", "--scales", "1"], 2, "must be greater than 1"),
+        (["deep", "--scales"], 2, "requires an argument"),
+    ],
+)
+def test_evaluate_names_bad_input(folder, vdsr, network, monkeypatch, words, code, message):
+    monkeypatch.setenv("COLUMNS", "500")
+    (folder / "empty").mkdir()
+    (folder / "deep").mkdir()
+    draw(folder / "deep" / "a.png", (40, 40), np.uint16)
+    result = vdsr("evaluate", "--model", network, *words, model=None)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr
+
+
+def test_evaluate_known_set_passes_the_gate(data_dir, vdsr):
+    result = vdsr("evaluate", data_dir / "Set5", "--scales", "4", "--mean-only", "--format", "json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert json.loads(result.stdout)[0]["bicubic_psnr"] == pytest.approx(28.42, abs=0.005)
+
+
+# -------------------------------------------------------------------------------------- info, the whole
+
+
+def test_info_names_network_machine_and_versions(tmp_path, tiny_model, vdsr):
+    tiny_model.card = {"name": "tiny", "terms": "", "scores": {"Set5": {"x2": 36.5}}, "note": "[bold]"}
+    save_checkpoint(tmp_path / "card.safetensors", tiny_model)
+    result = vdsr("info", tmp_path / "card.safetensors", model=None)
+    assert (result.exit_code, result.stderr) == (0, "")
+    parameters = sum(parameter.numel() for parameter in tiny_model.parameters())
+    for line in (
+        f"vdsr      {__version__}",
+        f"numpy     {np.__version__}",
+        "embedded  starter",
+        f"network   depth 4, width 8, {parameters} parameters",
+        "halo      4 pixels",
+        "name      tiny",
+        "scores\n  Set5\n    x2    36.5",
+        "note      [bold]",
+    ):
+        assert f"{line}\n" in result.stdout
+    assert "terms" not in result.stdout
+
+
+def test_info_describes_the_default_network(vdsr):
+    result = vdsr("info", model=None)
+    assert "\nnetwork   depth 20, width 64, 665921 parameters\nscales    2, 3, 4\n" in result.stdout
+
+
+def test_info_of_a_damaged_file_is_one_line(tmp_path, vdsr):
+    (tmp_path / "a.pt").write_bytes(b"PK")
+    result = vdsr("info", tmp_path / "a.pt", model=None)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert result.stderr.startswith("vdsr: ")
+
+
+def test_help_names_every_option(vdsr, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for name, command in get_command(app).commands.items():
+        shown = re.sub(r"\x1b\[[\d;]*m", "", vdsr(name, "--help", model=None).stdout)
+        for param in command.params:
+            assert param.param_type_name == "argument" or all(word in shown for word in param.opts)
+            assert param.help.endswith("."), f"{name} {param.name}"
+
+
+def test_help_and_version_load_no_torch():
+    code = "import sys; from vdsr_core.cli import app\n"
+    code += "try: app(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
+    for option in ("--help", "--version"):
+        done = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "False"
+        assert "vdsr" in done.stdout.lower()
+
+
+def test_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "vdsr_core", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"vdsr {__version__}\n"
+    done = subprocess.run([sys.executable, "-m", "vdsr_core", "upscale"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "upscale [OPTIONS]" in done.stderr
+
+
+def test_suffixes_are_those_of_io():
+    assert set(SUFFIXES) == set(vdsr_io._KINDS)
