@@ -189,7 +189,7 @@ def evaluate(
         y = luma(np.asarray(image), name)
         for scale in scales:
             hr, _ = crop_to_scale(y, scale_pair(scale))
-            low = degrade(hr, scale)
+            low = degrade(y, scale)
             for method in ("bicubic", "vdsr"):
                 start = time.perf_counter()
                 ilr = np.clip(resize(low, scale, output_shape=hr.shape), 16, 235)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdsr_core import VDSR, VDSRConfig, evaluate, load_model, psnr, ssim
+from vdsr_core import VDSR, VDSRConfig, degrade, evaluate, load_model, psnr, resize, ssim
 from vdsr_core.evaluation import BICUBIC, Score, check_bicubic, luma, mean_scores
 
 # PSNR and SSIM of the network that the authors published, on Set5.
@@ -119,3 +119,12 @@ def test_unequal_shapes_and_large_borders_are_named():
         psnr(np.zeros((4, 4)), np.zeros((4, 4)), data_range=1, crop_border=2)
     with pytest.raises(ValueError, match="at least 11 x 11 pixels"):
         ssim(np.zeros((10, 30)), np.zeros((10, 30)), data_range=1)
+
+
+def test_any_scale_degrades_the_image_and_not_its_crop(rng):
+    """24 pixels at 2.5: 9 are left, which make 22; 22 pixels would leave 8."""
+    image = rng.integers(0, 256, (24, 29), np.uint8)
+    bicubic, _ = evaluate(VDSR(VDSRConfig(2, 1)), {"a": image}, [2.5])
+    ilr = np.clip(np.rint(resize(degrade(image.astype(float), 2.5), 2.5)), 16, 235)
+    assert ilr.shape == (22, 28)
+    assert bicubic.psnr == psnr(image[:22, :28], ilr, data_range=255, crop_border=3)
