@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
         msg = f"{path} has format {version}; this version reads format {FORMAT}. Please update napari-vdsr."
         raise ValueError(msg)
     model = from_arrays(arrays, str(path))
+    if isinstance(config, dict):
+        model.config = replace(model.config, residual=config.setdefault("residual", True))
     if asdict(model.config) != config:
         msg = f"{path} must hold the network its header says, {config}, got {asdict(model.config)}. It is damaged."
         raise ValueError(msg)
@@ -237,11 +239,12 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
     >>> load_model().config
     VDSRConfig(depth=20, width=64)
     """
-    if not isinstance(name_or_path, str | os.PathLike | None):
+    try:
+        name = DEFAULT if name_or_path is None else os.fspath(name_or_path)
+    except TypeError as error:
         kind = type(name_or_path).__name__
         msg = f"`model` must be a VDSR, a name, a path or None, got {kind}. Use None for the default."
-        raise TypeError(msg)
-    name = str(DEFAULT if name_or_path is None else os.fspath(name_or_path))
+        raise TypeError(msg) from error
     if name in model_names():
         with resources.as_file(_pretrained() / f"{name}.safetensors") as path:
             return load_checkpoint(path)

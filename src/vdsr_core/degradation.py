@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.intensity import check_pixels
+from vdsr_core.intensity import cast, check_pixels
 from vdsr_core.resampling import resize, scale_pair, scaled_shape
 
 
@@ -22,8 +22,18 @@ def crop_to_scale(hr: NDArray[Any], scale: tuple[float, float]) -> tuple[NDArray
     return hr[..., :rows, :columns], (low[0], low[1])
 
 
-def degrade(image: ArrayLike, scale: float | tuple[float, float]) -> NDArray[Any]:
+def degrade(
+    image: ArrayLike,
+    scale: float | tuple[float, float],
+    *,
+    blur: float = 0.0,
+    shot_noise: float = 0.0,
+    read_noise: float = 0.0,
+    seed: int | np.random.Generator | None = None,
+) -> NDArray[Any]:
     """Reduce an image by antialiased bicubic interpolation, as super-resolution is trained and tested with.
+
+    On request it is blurred before, as by an objective, and noisy after, as from a camera.
 
     Parameters
     ----------
@@ -32,6 +42,13 @@ def degrade(image: ArrayLike, scale: float | tuple[float, float]) -> NDArray[Any
         ``round(scale * m)`` pixels, m = floor(n / scale).
     scale : float or (float, float)
         How many times fewer pixels, at least 1, for both axes or for (rows, columns).
+    blur : float, optional
+        Standard deviation of a Gaussian in pixels of `image`, applied to rows and columns before the reduction.
+    shot_noise, read_noise : float, optional
+        Poisson and Gaussian noise of the reduced image: its variance is ``shot_noise * value + read_noise**2`` in
+        units of `image`. So `shot_noise` is the value of one photon (values below 0 hold none).
+    seed : int or numpy.random.Generator, optional
+        Of the noise: the same number gives the same noise, a generator gives other noise each time.
 
     Returns
     -------
@@ -43,13 +60,15 @@ def degrade(image: ArrayLike, scale: float | tuple[float, float]) -> NDArray[Any
     TypeError
         If `image` is not of a real dtype or `scale` is not made of numbers.
     ValueError
-        If `scale` is less than 1, or `image` has fewer pixels than `scale`.
+        If `scale` is less than 1, `image` has fewer pixels than `scale`, or blur or noise is negative.
 
     Examples
     --------
     >>> import numpy as np
     >>> degrade(np.ones((9, 7)), 2).shape
     (4, 3)
+    >>> degrade(np.full((9, 7), 1000, np.uint16), 2, blur=1.2, shot_noise=4, read_noise=10).dtype
+    dtype('uint16')
     """
     image = np.asarray(image)
     check_pixels(image.dtype, image.shape)
@@ -57,5 +76,25 @@ def degrade(image: ArrayLike, scale: float | tuple[float, float]) -> NDArray[Any
     if min(pair) < 1:
         msg = f"`scale` must be at least 1, got {scale}. Use `super_resolve` or `resize` to enlarge an image."
         raise ValueError(msg)
-    hr, low = crop_to_scale(image, pair)
-    return resize(hr, (1 / pair[0], 1 / pair[1]), output_shape=low)
+    for name, value in (("blur", blur), ("shot_noise", shot_noise), ("read_noise", read_noise)):
+        if not 0 <= value < math.inf:
+            msg = f"`{name}` must be at least 0 and finite, got {value}. Leave it out for none."
+            raise ValueError(msg)
+    hr, shape = crop_to_scale(image, pair)
+    if not (blur or shot_noise or read_noise):
+        return resize(hr, (1 / pair[0], 1 / pair[1]), output_shape=shape)
+    values = _blurred(hr.astype(np.float64), blur) if blur else hr.astype(np.float64)
+    low = resize(values, (1 / pair[0], 1 / pair[1]), output_shape=shape)
+    rng = np.random.default_rng(seed)
+    if shot_noise:
+        low = rng.poisson(np.maximum(low, 0) / shot_noise) * shot_noise + np.minimum(low, 0)
+    return cast(low + read_noise * rng.standard_normal(low.shape), image.dtype)
+
+
+def _blurred(image: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+    """An image blurred along rows and columns; edges are mirrored, as in `resize`."""
+    from skimage.filters import gaussian
+
+    sigmas = [0] * (image.ndim - 2) + [sigma, sigma]
+    blurred: NDArray[np.float64] = gaussian(image, sigmas, mode="reflect")  # type: ignore[no-untyped-call]
+    return blurred

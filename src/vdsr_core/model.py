@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -21,10 +21,14 @@ class VDSRConfig:
         Number of 3 x 3 convolutions, at least 2.
     width : int
         Number of filters of each layer but the last, at least 1.
+    residual : bool
+        Whether the layers predict what is missing from the interpolated image, as in VDSR. False is for comparison:
+        they predict the image itself.
     """
 
     depth: int = 20
     width: int = 64
+    residual: bool = field(default=True, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what is no network."""
@@ -103,8 +107,8 @@ class VDSR(nn.Module):
         *hidden, last = self.convolutions
         for layer in hidden:
             x = torch.relu_(layer(x))  # (B, width, H, W)
-        residual: Tensor = last(x)
-        return residual
+        out: Tensor = last(x)
+        return out if self.config.residual else out - ilr
 
     def forward(self, ilr: Tensor) -> Tensor:
         """The super-resolved images: ILR plus residual, (B, 1, H, W) each."""

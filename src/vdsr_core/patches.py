@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from vdsr_core.degradation import crop_to_scale, degrade
 from vdsr_core.resampling import resize, scale_pair
 
 Augment = Literal["none", "flips", "dihedral"]
+Degrade = Callable[[NDArray[Any], float], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,19 @@ class Choice:
         Of the first pixel.
     flips : (B, 3) Tensor of bool
         Whether to flip rows, flip columns, and transpose.
+    intensity : (B, 2) Tensor of float32
+        Gain and offset.
     """
 
     pair: Tensor
     row: Tensor
     column: Tensor
     flips: Tensor
+    intensity: Tensor
+
+    def part(self, number: int, count: int) -> Choice:
+        """Every `count`-th patch, from `number` on."""
+        return Choice(*(getattr(self, field.name)[number::count] for field in fields(self)))
 
 
 class Patches:
@@ -43,53 +51,102 @@ class Patches:
     Each image is kept once, its interpolated images, one for each scale, beside it. A batch is one gather from each
     array; only the numbers of its patches come from the host.
 
+    A patch draws one of the groups that an image belongs to: a scale of `scales`, a draw from `scale_range`, or the
+    registered pairs, all being equally likely; then a place in an image of that group.
+
     Parameters
     ----------
     images : sequence of (M, N) ndarray
         Sharp gray or luma images in [0, 1].
-    scales : sequence of float
-        A patch draws one of them, all being equally likely.
+    scales : sequence of float, optional
+        Each image is reduced and interpolated by each of them.
+    scale_range : (low, high), optional
+        And by `draws` scales of its own from this range: one, at random, from each of as many equal parts of it.
+    draws : int, optional
+        How many.
+    pairs : sequence of ((m, n) ndarray, (M, N) ndarray), optional
+        Registered low and sharp images of one field of view, in the same intensities, instead of or beside `images`.
+        Their scale is the ratio of their shapes; a low image as large as the sharp one is taken as interpolated.
+    degrade : callable, optional
+        ``degrade(image, scale)`` gives the low image, of floor(n / scale) pixels; bicubic by default. For blur and
+        noise, `functools.partial` of `vdsr_core.degrade`. It is called once for each image and scale.
     patch : int, optional
         Side of a patch in pixels; less where the smallest image is smaller.
     grid : bool, optional
         Take patches that do not overlap, each once an epoch, as the paper does, instead of random ones.
     augment : {"dihedral", "flips", "none"}, optional
         Flips and right-angle rotations, flips only, or nothing.
+    gain, offset : (low, high), optional
+        Ranges that each patch draws from, gain by its logarithm: its intensities become ``gain * values + offset``.
+    seed : int, optional
+        Of the draws from `scale_range`.
     device : torch.device, optional
         Where the arrays lie.
 
     Raises
     ------
     ValueError
-        If there are no images, or none is large enough for a scale.
+        If there are no images, one is not finite or too small for a scale, the images of a pair do not belong
+        together, or an option has no such value.
+
+    Examples
+    --------
+    >>> image = np.random.default_rng(0).random((64, 48))
+    >>> patches = Patches([image], [2, 3], scale_range=(1.5, 4), patch=32)
+    >>> ilr, hr = patches.gather(patches.choose(step=0, count=16))
+    >>> ilr.shape, len(patches.factors)
+    (torch.Size([16, 1, 32, 32]), 6)
     """
 
     def __init__(
         self,
-        images: Sequence[NDArray[Any]],
+        images: Sequence[NDArray[Any]] = (),
         scales: Sequence[float] = (2, 3, 4),
         *,
+        scale_range: tuple[float, float] | None = None,
+        draws: int = 4,
+        pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]] = (),
+        degrade: Degrade = degrade,
         patch: int = 41,
         grid: bool = False,
         augment: Augment = "dihedral",
+        gain: tuple[float, float] = (1.0, 1.0),
+        offset: tuple[float, float] = (0.0, 0.0),
+        seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not images:
-            msg = "`images` must hold at least one image, got none. Check the folder."
+        if patch < 1:
+            msg = f"`patch` must be at least 1, got {patch}. The paper has 41."
             raise ValueError(msg)
+        sharp = [*images, *(high for _, high in pairs)]
+        _check(sharp, [low for low, _ in pairs], augment, gain, offset)
         self.scales = tuple(float(scale) for scale in scales)
-        self.grid, self.augment = grid, augment
+        self.grid, self.augment, self.gain, self.offset = grid, augment, gain, offset
         self.device = torch.device(device)
-        pairs = [(image, scale) for scale in self.scales for image in images]
-        shapes = [crop_to_scale(image, scale_pair(scale))[0].shape for image, scale in pairs]
-        self.patch = min(patch, *(min(shape) for shape in shapes))
-        self.shape = torch.tensor(shapes)  # (pairs, 2)
-        hr_start = np.tile(_starts([image.size for image in images]), len(self.scales))
-        ilr_start = _starts([rows * columns for rows, columns in shapes])
-        hr_stride, ilr_stride = [image.shape[1] for image, _ in pairs], [columns for _, columns in shapes]
+        drawn = draw_scales(len(images), scale_range, draws, seed)
+        groups = [*([scale] * len(images) for scale in self.scales), *drawn]
+        if images and not groups:
+            msg = "`scales` must hold at least one scale, got none. Give some, or a `scale_range`."
+            raise ValueError(msg)
+        ilrs = [
+            interpolate_back(image, scale, degrade)
+            for factors in groups
+            for image, scale in zip(images, factors, strict=True)
+        ]
+        ilrs += [interpolate_low(low, high, f"pair {n}") for n, (low, high) in enumerate(pairs)]
+        number = [*range(len(images))] * len(groups) + [*range(len(images), len(sharp))]  # of the sharp image
+        self.factors = [s for factors in groups for s in factors] + [
+            high.shape[0] / low.shape[0] for low, high in pairs
+        ]
+        self.group = torch.tensor([g for g, fs in enumerate(groups) for _ in fs] + [len(groups)] * len(pairs))
+        self.shape = torch.tensor([ilr.shape for ilr in ilrs])  # (pairs, 2)
+        self.patch = min(patch, int(self.shape.min()))
+        hr_start = _starts([image.size for image in sharp])[number]
+        hr_stride = [sharp[n].shape[1] for n in number]
+        ilr_start, ilr_stride = _starts([ilr.size for ilr in ilrs]), [ilr.shape[1] for ilr in ilrs]
         self.layout = torch.from_numpy(np.stack([hr_start, hr_stride, ilr_start, ilr_stride]))  # (4, pairs)
-        self.hr = torch.from_numpy(np.concatenate([np.ravel(image) for image in images]).astype(np.float32))
-        self.ilr = torch.from_numpy(np.concatenate([interpolate_back(*pair).ravel() for pair in pairs]))
+        self.hr = torch.from_numpy(np.concatenate([np.ravel(image) for image in sharp]).astype(np.float32))
+        self.ilr = torch.from_numpy(np.concatenate([ilr.ravel() for ilr in ilrs]))
         self.hr, self.ilr = self.hr.to(self.device), self.ilr.to(self.device)
 
     def __len__(self) -> int:
@@ -97,7 +154,7 @@ class Patches:
         return int((self.shape // self.patch).prod(1).sum())
 
     def choose(self, step: int, count: int, seed: int = 0) -> Choice:
-        """Draw the patches of a step: each its own scale, image, place and orientation.
+        """Draw the patches of a step: each its own scale, image, place, orientation, gain and offset.
 
         The same step, count and seed give the same patches, whatever was drawn before.
         """
@@ -106,13 +163,17 @@ class Patches:
         flips = torch.rand(count, 3, generator=generator) < 0.5
         if self.augment != "dihedral":
             flips[:, 2 if self.augment == "flips" else 0 :] = False
-        return Choice(pair, row, column, flips)
+        (low, high), (least, most) = self.gain, self.offset
+        u, v = torch.rand(count, 2, generator=generator).unbind(1)
+        intensity = torch.stack([low * (high / low) ** u, least + (most - least) * v], 1)  # (B, 2)
+        return Choice(pair, row, column, flips, intensity)
 
     def _crops(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Random places: all scales are equally likely, then all places within their images."""
+        """Random places: all groups are equally likely, then all places within their images."""
         places = self.shape - self.patch + 1  # (pairs, 2)
-        weight = places.prod(1).double().reshape(len(self.scales), -1)
-        pair = torch.multinomial((weight / weight.sum(1, True)).ravel(), count, True, generator=generator)
+        weight = places.prod(1).double()
+        total = torch.zeros(len(weight), dtype=torch.float64).index_add_(0, self.group, weight)  # of each group
+        pair = torch.multinomial(weight / total[self.group], count, True, generator=generator)
         where = torch.rand(count, 2, generator=generator, dtype=torch.float64)
         row, column = (where * places[pair]).long().unbind(1)
         return pair, row, column
@@ -121,7 +182,10 @@ class Patches:
         """Places that do not overlap: an epoch takes each once, in an order of its own."""
         number = torch.arange(step * count, (step + 1) * count)
         epoch, place = number // len(self), number % len(self)
-        orders = {e: torch.randperm(len(self), generator=make_generator(seed, -1 - e)) for e in epoch.unique().tolist()}
+        orders = {
+            e: torch.randperm(len(self), generator=make_generator(seed, -1 - e))
+            for e in range(int(epoch[0]), int(epoch[-1]) + 1)
+        }
         place = torch.stack([orders[e][p] for e, p in zip(epoch.tolist(), place, strict=True)])
         cells = self.shape // self.patch  # (pairs, 2)
         ends = cells.prod(1).cumsum(0)
@@ -148,6 +212,9 @@ class Patches:
         column = left + torch.where(flip_columns, self.patch - 1 - column, column)
         ilr = self.ilr[ilr_start + row * ilr_stride + column]
         hr = self.hr[hr_start + row * hr_stride + column]
+        if [*self.gain, *self.offset] != [1, 1, 0, 0]:
+            gain, offset = choice.intensity.to(self.device).T[:, :, None, None]  # (B, 1, 1)
+            ilr, hr = ilr * gain + offset, hr * gain + offset
         return ilr[:, None], hr[:, None]
 
 
@@ -162,7 +229,66 @@ def _starts(sizes: Sequence[int]) -> NDArray[np.int64]:
     return np.cumsum([0, *sizes])[:-1]
 
 
-def interpolate_back(image: NDArray[Any], scale: float) -> NDArray[np.float32]:
+def _check(
+    sharp: Sequence[NDArray[Any]],
+    low: Sequence[NDArray[Any]],
+    augment: str,
+    gain: tuple[float, float],
+    offset: tuple[float, float],
+) -> None:
+    """Raise unless these images and options make patches."""
+    if not sharp:
+        msg = "`images` must hold at least one image, got none. Check the folder."
+        raise ValueError(msg)
+    for image in (*sharp, *low):
+        if image.ndim != 2 or not np.isfinite(image).all():
+            what = f"shape {image.shape}" if image.ndim != 2 else "NaN or infinity"
+            msg = f"`images` must be finite arrays of rows and columns, got {what}. Split into planes, replace pixels."
+            raise ValueError(msg)
+    if augment not in get_args(Augment):
+        msg = f"`augment` must be one of {', '.join(get_args(Augment))}, got {augment!r}."
+        raise ValueError(msg)
+    if not 0 < gain[0] <= gain[1]:
+        msg = f"`gain` must be two numbers, 0 < low <= high, got {gain}. Use (1, 1) for none."
+        raise ValueError(msg)
+    if not offset[0] <= offset[1]:
+        msg = f"`offset` must be two numbers, low <= high, got {offset}. Use (0, 0) for none."
+        raise ValueError(msg)
+
+
+def draw_scales(count: int, scale_range: tuple[float, float] | None, draws: int, seed: int) -> list[list[float]]:
+    """For each part of the range, a scale for each of `count` images."""
+    if scale_range is None:
+        return []
+    low, high = scale_range
+    if not 1 < low <= high:
+        msg = f"`scale_range` must be two numbers, 1 < low <= high, got {scale_range}. Try (1.5, 4)."
+        raise ValueError(msg)
+    if draws < 1:
+        msg = f"`draws` must be at least 1, got {draws}. Leave out `scale_range` for none."
+        raise ValueError(msg)
+    place = (np.arange(draws)[:, None] + np.random.default_rng((seed, 1)).random((draws, count))) / draws
+    scales: list[list[float]] = (low + (high - low) * place).tolist()
+    return scales
+
+
+def interpolate_back(image: NDArray[Any], scale: float, degrade: Degrade = degrade) -> NDArray[np.float32]:
     """The interpolated image that belongs to a sharp one: reduced and enlarged again, in floating point."""
-    hr, _ = crop_to_scale(np.asarray(image, np.float64), scale_pair(scale))
-    return resize(degrade(hr, scale), scale, output_shape=(hr.shape[-2], hr.shape[-1])).astype(np.float32)
+    image = np.asarray(image, np.float64)
+    hr, shape = crop_to_scale(image, scale_pair(scale))
+    low = degrade(image, scale)
+    if low.shape != shape:
+        msg = f"`degrade` must give floor(n / scale) pixels, {shape} for {hr.shape} and {scale:g}, got {low.shape}."
+        raise ValueError(msg)
+    return resize(low, scale, output_shape=(hr.shape[-2], hr.shape[-1])).astype(np.float32)
+
+
+def interpolate_low(low: NDArray[Any], high: NDArray[Any], name: str = "pair") -> NDArray[np.float32]:
+    """The low image of a registered pair on the grid of the sharp one; `name` is for the message."""
+    rows, columns = (n / m for n, m in zip(high.shape, low.shape, strict=True))
+    if min(rows, columns) < 1 or abs(rows - columns) * min(low.shape) > 1:  # more than rounding explains
+        msg = f"`pairs` must show one field of view, the second image larger by one factor, got shapes {low.shape} and "
+        msg += f"{high.shape} in {name}. Register and crop them."
+        raise ValueError(msg)
+    shape = (high.shape[0], high.shape[1])
+    return resize(low.astype(np.float64), (rows, columns), output_shape=shape).astype(np.float32)

@@ -5,16 +5,33 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from vdsr_core.checkpoint import State
 from vdsr_core.model import VDSR
 from vdsr_core.patches import Patches
+
+Loss = Literal["l2", "l2_mean", "l1", "charbonnier"]
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["step", "cosine", "one_cycle"]
+Clip = Literal["value", "norm", "none"]
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "loss": get_args(Loss),
+    "optimizer": get_args(Optimizer),
+    "schedule": get_args(Schedule),
+    "clip": get_args(Clip),
+}
+ONE_CYCLE_RISE = 0.3  # the share of the training in which the rate rises
+# From which share of the training and which step on less than so many dB over bicubic is odd.
+STUCK_SHARE, STUCK_STEPS, STUCK_GAIN = 0.1, 100, 0.05
 
 
 @dataclass(frozen=True)
@@ -36,8 +53,9 @@ class TrainConfig:
         Stochastic gradient descent with `momentum`, or AdamW.
     learning_rate : float
         At the start, after `warmup` steps.
-    schedule : {"step", "cosine"}
-        Divide the rate by 10 after each quarter of the steps, as the paper does, or let it fall as a cosine.
+    schedule : {"step", "cosine", "one_cycle"}
+        Divide the rate by 10 after each quarter of the steps, as the paper does; let it fall as a cosine to 1/1000; or
+        let it rise from 1/25 over three tenths of the steps first [1]_.
     warmup : int
         Steps over which the rate rises from zero.
     momentum, weight_decay : float
@@ -45,27 +63,98 @@ class TrainConfig:
     clip : {"value", "norm", "none"}
         What `theta` bounds: each element of the gradient, or its norm.
     theta : float
-        The bound is ``theta / learning_rate`` for SGD, whose step is then at most theta; `theta` itself for AdamW.
+        The bound is ``theta / learning_rate``: a step of SGD is then at most theta.
     average : float
         Decay of the running mean of the weights that is kept as the result; 0 keeps the last weights.
     seed : int
         Of the patches.
+
+    Raises
+    ------
+    ValueError
+        If a field has no such value.
+
+    References
+    ----------
+    .. [1] L. N. Smith, N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
+           Rates", 2018. https://arxiv.org/abs/1708.07120
+
+    Examples
+    --------
+    >>> TrainConfig(loss="l3")
+    Traceback (most recent call last):
+    ValueError: `loss` must be one of l2, l2_mean, l1, charbonnier, got 'l3'. The default is 'l2'.
     """
 
     steps: int = 9960
     seconds: float | None = None
     batch_size: int = 64
-    loss: Literal["l2", "l2_mean", "l1", "charbonnier"] = "l2"
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    loss: Loss = "l2"
+    optimizer: Optimizer = "sgd"
     learning_rate: float = 0.1
-    schedule: Literal["step", "cosine"] = "step"
+    schedule: Schedule = "step"
     warmup: int = 0
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    clip: Literal["value", "norm", "none"] = "value"
+    clip: Clip = "value"
     theta: float = 0.01
     average: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no training can be done with."""
+        for name, choices in CHOICES.items():
+            self._check(name, getattr(self, name) in choices, f"be one of {', '.join(choices)}")
+        for name, least in (("steps", 1), ("batch_size", 1), ("warmup", 0), ("seed", 0)):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            self._check(name, whole and value >= least, f"be a whole number of at least {least}")
+        for name in ("learning_rate", "theta", "seconds"):
+            value = getattr(self, name)
+            given = value is not None or name != "seconds"
+            self._check(name, not given or (_is_number(value) and value > 0), "be a finite number greater than 0")
+        for name, stop in (("weight_decay", math.inf), ("momentum", 1), ("average", 1)):
+            value = getattr(self, name)
+            self._check(name, _is_number(value) and 0 <= value < stop, f"be a number from 0 to below {stop}")
+
+    def _check(self, name: str, good: bool, rule: str) -> None:
+        """Raise an error that names a field unless it is good."""
+        if not good:
+            default = type(self).__dataclass_fields__[name].default
+            msg = f"`{name}` must {rule}, got {getattr(self, name)!r}. The default is {default!r}."
+            raise ValueError(msg)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether `value` is a finite real number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# For `kim2016`, 80 epochs of the grid of 41 x 41 patches of 291 images.
+PRESETS = {
+    "kim2016": TrainConfig(),
+    "default": TrainConfig(
+        steps=100_000,
+        loss="l1",
+        optimizer="adamw",
+        learning_rate=5e-4,
+        schedule="cosine",
+        warmup=500,
+        clip="none",
+        average=0.999,
+    ),
+    "finetune": TrainConfig(
+        steps=1000,
+        batch_size=16,
+        loss="l1",
+        optimizer="adamw",
+        learning_rate=1e-4,
+        schedule="cosine",
+        warmup=20,
+        clip="none",
+        average=0.99,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +176,7 @@ class Progress:
     seconds_left : float
         At that speed, validation not counted.
     gain : float or None
-        What `validate` returned after this step: by custom dB over bicubic; None where it was not called.
+        What `validate` returned after this step: dB over bicubic; None where it was not called.
     """
 
     step: int
@@ -98,6 +187,13 @@ class Progress:
     patches_per_second: float
     seconds_left: float
     gain: float | None
+
+
+def make_model(seed: int = 0) -> VDSR:
+    """A new network whose first weights follow from the seed; the global random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VDSR()
 
 
 def clip_gradients(parameters: Iterable[Tensor], theta: float, learning_rate: float, *, norm: bool = False) -> float:
@@ -165,11 +261,34 @@ def rate_at(step: int, share: float, config: TrainConfig) -> float:
     rate = config.learning_rate * min(1, (step + 1) / max(1, config.warmup))
     if config.schedule == "step":
         return rate * 0.1 ** int(4 * share)
+    if config.schedule == "one_cycle":
+        if share < ONE_CYCLE_RISE:
+            return rate * (0.04 + 0.96 * (1 - math.cos(math.pi * share / ONE_CYCLE_RISE)) / 2)
+        share = (share - ONE_CYCLE_RISE) / (1 - ONE_CYCLE_RISE)
     return rate * (0.001 + 0.999 * (1 + math.cos(math.pi * share)) / 2)
+
+
+def find_rank() -> tuple[int, int]:
+    """The number of this process and how many train together: (0, 1) unless `torch.distributed` is initialised."""
+    together = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors of one dtype, in place, by their sums over all processes."""
+    if find_rank()[1] > 1:
+        flat = torch.cat([tensor.ravel() for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, total in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(total.view_as(tensor))
 
 
 class Trainer:
     """Train a network on patches.
+
+    Where `torch.distributed` is initialised, as by ``torchrun``, the processes share each batch and train as one:
+    with the patches, the gradients and so the weights that a single process would have, to rounding. The first
+    process validates.
 
     Parameters
     ----------
@@ -180,9 +299,19 @@ class Trainer:
     config : TrainConfig, optional
         How to train.
     validate : callable, optional
-        Called with the network as it would be saved; returns a figure of merit, by custom the gain over bicubic in dB.
+        Called with the network as it would be saved; returns its gain over bicubic in dB. If that is below 0.05 when
+        a tenth of the training, 100 steps and the warm-up are done, a warning names the probable cause, once.
     validate_every : int, optional
-        Steps between validations.
+        Steps between validations; there is one after the last step, too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from vdsr_core import VDSRConfig
+    >>> data = Patches([np.random.default_rng(0).random((32, 32))], [2])
+    >>> trainer = Trainer(VDSR(VDSRConfig(depth=3, width=4)), data, TrainConfig(steps=2, batch_size=4))
+    >>> [progress.step for progress in trainer.run()]
+    [1, 2]
     """
 
     def __init__(
@@ -194,11 +323,21 @@ class Trainer:
         validate: Callable[[VDSR], float] | None = None,
         validate_every: int = 1000,
     ) -> None:
-        self.model = model.to(data.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.model: VDSR = model.to(data.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if validate_every < 1:
+            msg = f"`validate_every` must be at least 1, got {validate_every}. The default is 1000."
+            raise ValueError(msg)
         self.data, self.config = data, config
+        self.rank, self.ranks = find_rank()
+        if self.ranks > config.batch_size:
+            msg = f"`batch_size` must be at least the number of processes, {self.ranks}, got {config.batch_size}."
+            raise ValueError(msg)
+        for parameter in self.model.parameters() if self.ranks > 1 else ():
+            dist.broadcast(parameter.data, 0)
         self.validate, self.validate_every = validate, validate_every
         self.step, self.spent = 0, 0.0
-        self.average = copy.deepcopy(self.model).requires_grad_(False) if config.average else self.model
+        self.warned, self.last_gain = False, math.inf
+        self.average: VDSR = copy.deepcopy(self.model).requires_grad_(False) if config.average else self.model
         parameters = list(self.model.parameters())
         if config.optimizer == "sgd":
             self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
@@ -215,18 +354,36 @@ class Trainer:
         return self.average
 
     def run(self) -> Iterator[Progress]:
-        """Train on from the current step, yielding after each; closing the iterator stops."""
+        """Train on from the current step, yielding after each; closing the iterator stops.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite; that step leaves the network as it was.
+        """
         while self.share < 1:
             start = time.perf_counter()
             rate = rate_at(self.step, self.share, self.config)
             loss, clipped = self.advance(rate)
             self.spent += time.perf_counter() - start
+            if self.ranks > 1 and self.config.seconds is not None:  # all must stop after the same step
+                spent = torch.tensor(self.spent, device=self.data.device)
+                dist.broadcast(spent, 0)
+                self.spent = float(spent)
             gain = None
-            if self.validate and (self.step % self.validate_every == 0 or self.share >= 1):
+            if self.validate and not self.rank and (self.step % self.validate_every == 0 or self.share >= 1):
                 gain = self.validate(self.result)
             left = self.spent * (1 / self.share - 1)
             speed = self.step * self.config.batch_size / self.spent
-            yield Progress(self.step, self.share, rate, loss, clipped, speed, left, gain)
+            progress = Progress(self.step, self.share, rate, loss, clipped, speed, left, gain)
+            if gain is not None:
+                late = self.share >= STUCK_SHARE and self.step >= max(STUCK_STEPS, self.config.warmup)
+                if gain < STUCK_GAIN and late and not self.warned:
+                    self.warned = True
+                    msg = f"stuck at or below bicubic: {gain:+.2f} dB after step {self.step}. "
+                    warnings.warn(msg + self.find_cause(progress), stacklevel=2)
+                self.last_gain = gain
+            yield progress
 
     @property
     def share(self) -> float:
@@ -238,16 +395,24 @@ class Trainer:
     def advance(self, rate: float) -> tuple[float, float]:
         """One step: loss and share of clipped gradients."""
         config = self.config
-        ilr, hr = self.data.gather(self.data.choose(self.step, config.batch_size, config.seed))
+        choice = self.data.choose(self.step, config.batch_size, config.seed).part(self.rank, self.ranks)
+        ilr, hr = self.data.gather(choice)
         half = self.data.device.type == "cuda"
         with torch.autocast(self.data.device.type, torch.bfloat16, enabled=half):
             residual = self.model.residual(ilr)
-        loss = compute_loss(ilr + residual.float(), hr, config.loss)
+        loss = compute_loss(ilr + residual.float(), hr, config.loss) * (len(hr) / config.batch_size)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        loss = loss.detach()
+        add_up([loss, *(parameter.grad for parameter in self.model.parameters() if parameter.grad is not None)])
         clipped = 0.0
         if config.clip != "none":
             clipped = clip_gradients(self.model.parameters(), config.theta, rate, norm=config.clip == "norm")
+        value = float(loss)
+        if not math.isfinite(value):  # asked for here, when a GPU has done all that was queued
+            msg = f"the loss must stay finite, got {value} in step {self.step + 1} at learning rate {rate:g}. "
+            msg += "Go on from the last checkpoint, or start anew, with a lower `learning_rate` or `theta`."
+            raise FloatingPointError(msg)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -257,7 +422,33 @@ class Trainer:
             with torch.no_grad():
                 torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         self.step += 1
-        return float(loss.detach()), clipped
+        return value, clipped
+
+    @torch.no_grad()
+    def find_cause(self, progress: Progress) -> str:
+        """The probable cause of a network stuck at the bicubic score, from what is seen of it."""
+        ilr, hr = self.data.gather(self.data.choose(self.step, self.config.batch_size, self.config.seed))
+        missing = float((hr - ilr).square().mean().sqrt())
+        ratio = float(self.model.residual(ilr).square().mean().sqrt()) / max(missing, 1e-12)
+        if missing < 1e-4:
+            return "The images are all but flat: bicubic leaves nothing to learn. Use sharper images or larger scales."
+        if progress.clipped > 0.5:
+            return (
+                f"{progress.clipped:.0%} of the gradient is clipped: `theta` is too tight for this loss. Raise `theta`."
+            )
+        if progress.gain is not None and progress.gain > self.last_gain + STUCK_GAIN:
+            return f"It still gains: train longer, or with a higher rate than {progress.learning_rate:g}."
+        if ratio > 1.5:
+            return (
+                f"The residual is {ratio:.1f} times as large as what is missing: the rate, {progress.learning_rate:g}, "
+                "is too high. Lower `learning_rate`."
+            )
+        if ratio < 0.1:
+            return (
+                f"The residual has collapsed to {ratio:.1%} of what is missing. Start anew with a lower `learning_rate`"
+                " (layers that died of a high one stay dead) or a lower `weight_decay`."
+            )
+        return f"The rate, {progress.learning_rate:g}, may be too low, or the images too few. Raise `learning_rate`."
 
     def state(self) -> State:
         """All that a later run needs to go on as if it had not stopped: tensors, and JSON."""

@@ -148,3 +148,11 @@ def test_card_and_scales_are_each_models_own():
     a, b = VDSR(VDSRConfig(2, 1)), VDSR(VDSRConfig(2, 1))
     a.card["name"] = "a"
     assert b.card == {}
+
+
+def test_non_residual_network_is_saved_as_such_and_files_without_the_word_are_residual(tmp_path, tiny_model):
+    for residual in (False, True):
+        model = VDSR(VDSRConfig(4, 8, residual=residual))
+        save_checkpoint(tmp_path / "c.safetensors", model)
+        assert load_checkpoint(tmp_path / "c.safetensors").config == model.config
+    assert load_model("starter").config.residual

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from vdsr_core import degrade, resize
 
@@ -46,3 +47,41 @@ def test_enlarging_is_refused():
 def test_too_small_image_is_named():
     with pytest.raises(ValueError, match=r"`image` must have at least `scale` pixels a side, got \(3, 9\)"):
         degrade(np.zeros((3, 9)), 4)
+
+
+def test_blur_is_a_gaussian_before_the_reduction(rng):
+    image = rng.random((2, 30, 40))
+    expected = ndimage.gaussian_filter(image, (0, 1.5, 1.5), mode="reflect")
+    np.testing.assert_allclose(degrade(image, 2, blur=1.5), degrade(expected, 2), atol=1e-4)
+    assert np.abs(degrade(image, 2) - degrade(expected, 2)).max() > 0.05
+
+
+@pytest.mark.parametrize(("shot", "read"), [(4, 0), (0, 30), (4, 30)])
+def test_noise_has_the_mean_and_the_variance_it_should(shot, read):
+    for value in (50.0, 1000.0):
+        image = np.full((400, 400), value)
+        noise = degrade(image, 2, shot_noise=shot, read_noise=read, seed=0) - value
+        assert noise.var() == pytest.approx(shot * value + read**2, rel=0.03)
+        assert abs(noise.mean()) < 4 * noise.std() / 200
+
+
+def test_noise_follows_from_the_seed(rng):
+    image = rng.random((20, 20))
+    generator = np.random.default_rng(3)
+    first, second = (degrade(image, 2, read_noise=0.1, seed=generator) for _ in range(2))
+    np.testing.assert_array_equal(degrade(image, 2, read_noise=0.1, seed=3), first)
+    assert not np.array_equal(first, second)
+
+
+def test_noisy_integers_are_rounded_and_saturated():
+    image = np.full((40, 40), 250, np.uint8)
+    noisy = degrade(image, 2, read_noise=50, seed=0)
+    assert noisy.dtype == np.uint8
+    assert noisy.max() == 255
+    assert noisy.min() > 0
+
+
+@pytest.mark.parametrize("name", ["blur", "shot_noise", "read_noise"])
+def test_negative_blur_or_noise_is_named(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 0 and finite, got -1"):
+        degrade(np.ones((8, 8)), 2, **{name: -1})

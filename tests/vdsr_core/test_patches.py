@@ -27,7 +27,7 @@ def test_patches_come_from_the_images_and_belong_together(images, grid):
         scale, number = scales[choice.pair[k] // len(images)], int(choice.pair[k]) % len(images)
         m = [int(n / scale) for n in images[number].shape]
         truth = images[number][: round(scale * m[0]), : round(scale * m[1])].astype(np.float64)
-        back = resize(degrade(truth, scale), scale, output_shape=truth.shape)
+        back = resize(degrade(images[number].astype(np.float64), scale), scale, output_shape=truth.shape)
         rows, columns = (slice(start, start + 9) for start in (choice.row[k], choice.column[k]))
         orientation = [i for i, p in enumerate(dihedral(truth[rows, columns])) if np.allclose(p, hr[k])]
         assert len(orientation) == 1
@@ -81,3 +81,88 @@ def test_patch_shrinks_to_the_smallest_image(rng):
 def test_no_images_is_an_error():
     with pytest.raises(ValueError, match="`images` must hold at least one image"):
         Patches([])
+
+
+def test_draws_from_a_range_of_scales_are_prepared_like_given_scales(images):
+    """A pair for each image and part of the range, equal to that of the same scale when it is given."""
+    patches = Patches(images, [2], scale_range=(1.5, 4), draws=5, patch=8)
+    assert patches.factors[:3] == [2, 2, 2]
+    drawn = np.reshape(patches.factors[3:], (5, 3))
+    edges = np.linspace(1.5, 4, 6)
+    assert np.all((edges[:-1, None] <= drawn) & (drawn < edges[1:, None]))
+    assert len(np.unique(drawn)) == 15
+    start = 0
+    for number, scale in enumerate(patches.factors):
+        ilr = Patches([images[number % 3]], [scale]).ilr
+        torch.testing.assert_close(patches.ilr[start : start + len(ilr)], ilr, rtol=0, atol=0)
+        start += len(ilr)
+    assert start == len(patches.ilr)
+    assert Patches(images, [2], scale_range=(1.5, 4), draws=5, seed=1).factors != patches.factors
+    group = patches.choose(0, 6000).pair // 3
+    assert torch.bincount(group).tolist() == pytest.approx([1000] * 6, rel=0.15)
+
+
+def test_gain_and_offset_are_drawn_per_patch_and_change_nothing_else(images):
+    plain = Patches(images, [2, 3], patch=8)
+    varied = Patches(images, [2, 3], patch=8, gain=(0.25, 4), offset=(-0.5, 0.5))
+    before, choice = plain.choose(3, 500), varied.choose(3, 500)
+    assert torch.equal(before.row, choice.row)
+    assert torch.equal(before.flips, choice.flips)
+    gain, offset = choice.intensity.T
+    assert 0.25 <= gain.min() < 0.3
+    assert 3.5 < gain.max() <= 4
+    assert (gain < 1).float().mean().item() == pytest.approx(0.5, abs=0.1)  # as often down as up
+    assert -0.5 <= offset.min() < -0.4 < 0.4 < offset.max() <= 0.5
+    for old, new in zip(plain.gather(before), varied.gather(choice), strict=True):
+        torch.testing.assert_close(new, old * gain[:, None, None, None] + offset[:, None, None, None])
+
+
+def test_degrade_is_the_callers(images):
+    patches = Patches(images, [2], degrade=lambda image, scale: degrade(image, scale, blur=2), patch=8)
+    expected = [resize(degrade(im.astype(float), 2, blur=2), 2) for im in images]
+    np.testing.assert_allclose(patches.ilr, np.concatenate([e.ravel() for e in expected]), atol=1e-6)
+    with pytest.raises(ValueError, match=r"`degrade` must give floor\(n / scale\) pixels, \(15, 20\)"):
+        Patches(images, [2], degrade=lambda image, _: image)
+
+
+def test_registered_pairs_join_and_are_a_group_of_their_own(images, rng):
+    pairs = [(rng.random((9, 10)), rng.random((18, 20))), (rng.random((8, 10)), rng.random((20, 25)))]
+    patches = Patches(images, [2, 3], pairs=pairs, patch=8)
+    assert patches.factors[6:] == [2, 2.5]
+    choice = patches.choose(0, 600)
+    assert (choice.pair >= 6).float().mean().item() == pytest.approx(1 / 3, abs=0.06)
+    ilr, hr = (part.numpy()[:, 0] for part in patches.gather(choice))
+    for k in torch.nonzero(choice.pair >= 6).ravel().tolist()[:20]:
+        low, high = pairs[int(choice.pair[k]) - 6]
+        window = tuple(slice(start, start + 8) for start in (choice.row[k], choice.column[k]))
+        (orientation,) = (i for i, p in enumerate(dihedral(high[window])) if np.allclose(p, hr[k]))
+        up = resize(low, high.shape[0] / low.shape[0])
+        np.testing.assert_allclose(ilr[k], dihedral(up[window])[orientation], atol=1e-6)
+    alone = Patches(pairs=[(high, high) for _, high in pairs])
+    assert torch.equal(alone.hr, alone.ilr)  # as large as the sharp one: interpolated already
+
+
+@pytest.mark.parametrize("shape", [(10, 20), (10, 21), (9, 9), (30, 20)])
+def test_pairs_of_other_fields_of_view_are_named(rng, shape):
+    pair = (rng.random((10, 10)), rng.random(shape))
+    with pytest.raises(ValueError, match=r"`pairs` must show one field of view.*\(10, 10\) and .* in pair 1"):
+        Patches(pairs=[(rng.random((5, 5)), rng.random((10, 10))), pair])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patch": 0}, "`patch` must be at least 1, got 0"),
+        ({"scales": []}, "`scales` must hold at least one scale"),
+        ({"scale_range": (1, 3)}, "`scale_range` must be two numbers, 1 < low <= high"),
+        ({"scale_range": (2, 3), "draws": 0}, "`draws` must be at least 1"),
+        ({"augment": "rotations"}, "`augment` must be one of none, flips, dihedral, got 'rotations'"),
+        ({"gain": (0, 2)}, "`gain` must be two numbers, 0 < low <= high"),
+        ({"offset": (1, 0)}, "`offset` must be two numbers, low <= high"),
+        ({"images": [np.full((30, 30), np.nan)]}, "`images` must be finite .*got NaN or infinity"),
+        ({"images": [np.zeros((3, 30, 30))]}, r"`images` must be .*got shape \(3, 30, 30\)"),
+    ],
+)
+def test_bad_options_are_named(images, options, message):
+    with pytest.raises(ValueError, match=message):
+        Patches(**{"images": images} | options)

@@ -1,6 +1,9 @@
 import copy
 import itertools
 import math
+import subprocess
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +15,15 @@ from vdsr_core.patches import Patches
 from vdsr_core.training import TrainConfig, Trainer, clip_gradients, compute_loss, rate_at
 
 QUICK = {"batch_size": 4, "learning_rate": 1e-3, "loss": "l1", "optimizer": "adamw", "clip": "none"}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """More are slower for so small networks, and need not give the same bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -68,6 +80,110 @@ def test_cosine_warms_up_and_falls():
     assert rates[-1] == pytest.approx(0.001)
 
 
+def test_one_cycle_is_that_of_torch():
+    config = TrainConfig(steps=1000, schedule="one_cycle", learning_rate=0.1)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.1, 1001, pct_start=0.3, div_factor=25, final_div_factor=40, cycle_momentum=False
+    )
+    for step in range(1000):
+        optimizer.step()
+        theirs.step()
+        expected = theirs.get_last_lr()[0]
+        assert rate_at(step + 1, (step + 1) / 1000, config) == pytest.approx(expected, rel=0.02, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("loss", "l3", "be one of l2, l2_mean, l1, charbonnier"),
+        ("optimizer", "adam", "be one of sgd, adamw"),
+        ("schedule", None, "be one of step, cosine, one_cycle"),
+        ("clip", "element", "be one of value, norm, none"),
+        ("steps", 0, "be a whole number of at least 1"),
+        ("steps", 2.5, "be a whole number of at least 1"),
+        ("batch_size", True, "be a whole number of at least 1"),
+        ("seed", -1, "be a whole number of at least 0"),
+        ("learning_rate", 0, "be a finite number greater than 0"),
+        ("theta", math.nan, "be a finite number greater than 0"),
+        ("seconds", "2h", "be a finite number greater than 0"),
+        ("momentum", 1, "be a number from 0 to below 1"),
+        ("average", -0.1, "be a number from 0 to below 1"),
+        ("weight_decay", math.inf, "be a number from 0 to below inf"),
+    ],
+)
+def test_bad_config_is_named(name, value, rule):
+    with pytest.raises(ValueError, match=rf"^`{name}` must {rule}, got {value!r}\. The default is "):
+        TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize("clip", ["value", "norm", "none"])
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_network(data, clip):
+    trainer = Trainer(VDSR(VDSRConfig(3, 4)), data, TrainConfig(steps=5, average=0.9, **QUICK | {"clip": clip}))
+    run = trainer.run()
+    next(run)
+    before = copy.deepcopy(trainer.state())
+    data.hr[:] = math.nan
+    with pytest.raises(FloatingPointError, match=r"got nan in step 2 at learning rate .*Go on from"):
+        next(run)
+    after = trainer.state()
+    assert after[1]["step"] == 1
+    assert all(torch.equal(before[0][name], after[0][name]) for name in before[0])
+
+
+def stuck(model, data, gain=0.0, steps=300, **options):
+    """The warnings of 150 steps with a constant gain over bicubic, measured every 30."""
+    config = TrainConfig(**{"steps": steps, "batch_size": 2, "learning_rate": 1e-9} | options)
+    validate = gain if callable(gain) else lambda _: gain
+    trainer = Trainer(model, data, config, validate=validate, validate_every=30)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(itertools.islice(trainer.run(), 150))
+    return [str(warning.message) for warning in caught]
+
+
+def silent(model, factor=0.0):
+    """The network with its last layer scaled: by 0, its residual has collapsed."""
+    with torch.no_grad():
+        for parameter in model.convolutions[-1].parameters():
+            parameter *= factor
+    return model
+
+
+def test_stuck_at_bicubic_is_named_once_with_its_cause(data):
+    torch.manual_seed(0)
+    model = VDSR(VDSRConfig(3, 4))
+    wide = {"theta": 1e3, "momentum": 0}
+    causes = {
+        "`theta` is too tight": stuck(copy.deepcopy(model), data, theta=1e-20),
+        "has collapsed to 0.0%": stuck(silent(copy.deepcopy(model)), data, **wide),
+        "is too high": stuck(silent(copy.deepcopy(model), 100), data, **wide),
+        "all but flat": stuck(copy.deepcopy(model), Patches([np.full((30, 30), 0.5)], [2], patch=16), **wide),
+    }
+    for cause, messages in causes.items():
+        assert len(messages) == 1
+        assert messages[0].startswith("stuck at or below bicubic: +0.00 dB after step 120. ")
+        assert cause in messages[0]
+    assert stuck(copy.deepcopy(model), data, gain=0.06, **wide) == []
+    gains = iter(range(-9, 0))
+    (message,) = stuck(copy.deepcopy(model), data, gain=lambda _: next(gains), **wide)
+    assert "It still gains: train longer" in message
+    assert "after step 150" in stuck(copy.deepcopy(model), data, steps=1300, **wide)[0]  # not before a tenth
+
+
+def test_residual_learning_and_its_opposite(rng):
+    """f(x) is the residual, or the image itself; so is what the loss compares it with."""
+    torch.manual_seed(0)
+    model = VDSR(VDSRConfig(3, 4))
+    other = VDSR(VDSRConfig(3, 4, residual=False))
+    other.load_state_dict(model.state_dict())
+    ilr, hr = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)
+    f = model.residual(ilr)
+    torch.testing.assert_close(other(ilr), f)
+    torch.testing.assert_close(compute_loss(model(ilr), hr, "l2"), (hr - ilr - f).square().sum() / 4)
+    torch.testing.assert_close(compute_loss(other(ilr), hr, "l2"), (hr - f).square().sum() / 4)
+
+
 def test_losses_against_their_definitions(rng):
     hr, sr = torch.from_numpy(rng.random((2, 3, 1, 5, 5)))
     error = (hr - sr).numpy()
@@ -80,8 +196,6 @@ def test_losses_against_their_definitions(rng):
 
 @pytest.mark.parametrize("config", [QUICK | {"average": 0.9}, {"batch_size": 4, "theta": 0.001}])
 def test_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, config):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     start = VDSR(VDSRConfig(4, 8))
     config = TrainConfig(steps=8, **config)
@@ -96,7 +210,6 @@ def test_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, config):
     second = Trainer(VDSR(VDSRConfig(4, 8)), data, config)
     second.restore(load_trainer(tmp_path / "c.safetensors"))
     assert [p.step for p in second.run()] == [4, 5, 6, 7, 8]
-    torch.set_num_threads(threads)
     assert torch.equal(weights(second.model), weights(whole.model))
     assert torch.equal(weights(second.result), weights(whole.result))
 
@@ -146,12 +259,17 @@ def test_validation_is_called_with_what_is_kept(data):
         VDSR(VDSRConfig(3, 4)),
         data,
         TrainConfig(steps=5, average=0.9, **QUICK),
-        validate=lambda model: weights(model).sum().item(),
+        validate=lambda model: weights(model).abs().sum().item(),
         validate_every=2,
     )
     gains = [progress.gain for progress in trainer.run()]
     assert [gain is None for gain in gains] == [True, False, True, False, False]
-    assert gains[-1] == weights(trainer.average).sum().item()
+    assert gains[-1] == weights(trainer.average).abs().sum().item()
+
+
+def test_validate_every_is_checked(data):
+    with pytest.raises(ValueError, match="`validate_every` must be at least 1, got 0"):
+        Trainer(VDSR(VDSRConfig(3, 4)), data, validate_every=0)
 
 
 def test_closing_the_iterator_stops(data):
@@ -170,3 +288,41 @@ def test_time_budget_resumes_at_its_spent_share(data):
     other = Trainer(VDSR(VDSRConfig(3, 4)), data, config)
     other.restore((tensors, record | {"spent": 750.0}))
     assert other.share == 0.75
+
+
+ONE_OF_TWO = """
+import sys
+import numpy as np, torch, torch.distributed as dist
+from vdsr_core import VDSR, VDSRConfig, Patches, TrainConfig, Trainer, save_checkpoint
+rank, count, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+if count > 1:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
+torch.manual_seed(rank)  # the weights of the first are taken
+model = VDSR(VDSRConfig(4, 8))
+data = Patches([np.random.default_rng(0).random((30, 40))], [2, 3], patch=16)
+config = TrainConfig(steps=4, batch_size=5, theta=0.001, average=0.9)
+trainer = Trainer(model, data, config, validate=lambda _: 1.0, validate_every=2)
+steps = list(trainer.run())
+trainer.result.card = {"loss": [p.loss for p in steps], "clipped": [p.clipped for p in steps],
+                       "gain": [p.gain for p in steps]}
+save_checkpoint(f"{folder}/{rank}_of_{count}.safetensors", trainer.result)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    """A batch of 5 in parts of 3 and 2: weights, losses and clipped shares of the joint batch, to rounding."""
+    jobs = [(0, 1), (0, 2), (1, 2)]
+    runs = [
+        subprocess.Popen([sys.executable, "-c", ONE_OF_TWO, str(rank), str(count), str(tmp_path)])
+        for rank, count in jobs
+    ]
+    assert [run.wait(120) for run in runs] == [0, 0, 0]
+    one, first, second = (load_checkpoint(tmp_path / f"{rank}_of_{count}.safetensors") for rank, count in jobs)
+    assert torch.equal(weights(first), weights(second))
+    torch.testing.assert_close(weights(first), weights(one), rtol=1e-4, atol=1e-6)
+    assert first.card["loss"] == second.card["loss"] == pytest.approx(one.card["loss"], rel=1e-4)
+    assert first.card["clipped"] == pytest.approx(one.card["clipped"], abs=0.01)
+    assert 0 < min(one.card["clipped"]) < 1
+    assert (first.card["gain"], second.card["gain"]) == ([None, 1, None, 1], [None] * 4)
