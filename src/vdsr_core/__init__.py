@@ -19,26 +19,36 @@ if TYPE_CHECKING:
     from vdsr_core.checkpoint import load_checkpoint, load_model, save_checkpoint
     from vdsr_core.degradation import degrade
     from vdsr_core.evaluation import Score, evaluate, psnr, ssim
+    from vdsr_core.fine_tuning import fine_tune, fine_tune_steps
     from vdsr_core.inference import find_range, super_resolve, super_resolve_tiles
     from vdsr_core.intensity import Rescale
     from vdsr_core.io import ImageFile, read_image, write_image
     from vdsr_core.model import VDSR, VDSRConfig
+    from vdsr_core.patches import Patches
     from vdsr_core.resampling import resize
     from vdsr_core.tiling import Tile, cover
+    from vdsr_core.training import Progress, TrainConfig, Trainer, clip_gradients
 
     __version__: str
 
 __all__ = [  # noqa: RUF022 (the order of `sorted`)
     "ImageFile",
+    "Patches",
+    "Progress",
     "Rescale",
     "Score",
     "Tile",
+    "TrainConfig",
+    "Trainer",
     "VDSR",
     "VDSRConfig",
+    "clip_gradients",
     "cover",
     "degrade",
     "evaluate",
     "find_range",
+    "fine_tune",
+    "fine_tune_steps",
     "load_checkpoint",
     "load_model",
     "psnr",
@@ -53,15 +63,22 @@ __all__ = [  # noqa: RUF022 (the order of `sorted`)
 
 _MODULES = {
     "ImageFile": "io",
+    "Patches": "patches",
+    "Progress": "training",
     "Rescale": "intensity",
     "Score": "evaluation",
     "Tile": "tiling",
+    "TrainConfig": "training",
+    "Trainer": "training",
     "VDSR": "model",
     "VDSRConfig": "model",
+    "clip_gradients": "training",
     "cover": "tiling",
     "degrade": "degradation",
     "evaluate": "evaluation",
     "find_range": "inference",
+    "fine_tune": "fine_tuning",
+    "fine_tune_steps": "fine_tuning",
     "load_checkpoint": "checkpoint",
     "load_model": "checkpoint",
     "psnr": "evaluation",

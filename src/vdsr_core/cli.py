@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import re
+import signal
 import sys
 import time
 import traceback
@@ -17,6 +18,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,8 +30,11 @@ if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     from rich.progress import Progress
 
     from vdsr_core.evaluation import Score
+    from vdsr_core.fine_tuning import HoldOut
     from vdsr_core.io import ImageFile
     from vdsr_core.model import VDSR
+    from vdsr_core.training import Progress as StepProgress
+    from vdsr_core.training import Trainer
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr")
 EXPECTED = (ValueError, TypeError, OSError, MemoryError, FloatingPointError, ImportError)
@@ -70,7 +76,7 @@ def vdsr(
         typer.Option("--version", help="Print the version and leave.", callback=show_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Upscale images with a very deep residual network (VDSR), and measure how well it does."""
+    """Upscale images with a very deep residual network (VDSR), train it, and measure how well it does."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -531,6 +537,314 @@ def to_json(rows: list[dict[str, Any]]) -> str:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return json.dumps([{key: known(value) for key, value in row.items()} for row in rows], indent=1) + "\n"
+
+
+# ------------------------------------------------------------------------------------------------ train
+
+LOG_STEPS = 100  # steps between rows of the log
+
+
+@app.command(cls=SeveralScales)
+def train(
+    folder: Annotated[Path, typer.Argument(help="Sharp images to learn from.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="OUT", show_default=False, help="File of the network, .safetensors."),
+    ],
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="MODEL", help="Train this network further.", show_default="a new network"),
+    ] = None,
+    preset: Annotated[
+        Literal["kim2016", "default", "finetune"] | None,
+        typer.Option(
+            help="Recipe: that of the paper (80 epochs), a modern one, or a short one for a trained network.",
+            show_default="finetune with --from, else default",
+        ),
+    ] = None,
+    scales: Annotated[
+        str | None, typer.Option(metavar="S...", help="Upscaling factors: 2 3 4 or 2,3,4.", show_default="2 3 4")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Batches to train with.", show_default="as the preset says")] = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Train for so long instead: 2h, 90m, 1h30m.", show_default=False),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all that is random.", show_default="0")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished training in OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    save_every: Annotated[str, typer.Option(metavar="TIME", help="Time between checkpoints.")] = "3m",
+    device: Device = None,
+) -> None:
+    """Train a network on a folder of images, a tenth of which is held out to measure the gain over bicubic.
+
+    Prints a line per measurement. OUT is saved every few minutes, on Ctrl-C and at the end; --resume goes on from it
+    as if nothing had happened. A log is written beside it (.train.csv), curves (.train.png) if matplotlib is installed.
+
+    Example: vdsr train photographs -o ours.safetensors --time-budget 2h
+    """
+    given = {
+        "from": start,
+        "preset": preset,
+        "scales": None if scales is None else parse_scales(scales),
+        "steps": steps,
+        "seconds": None if time_budget is None else parse_time(time_budget, "--time-budget"),
+        "seed": seed,
+    }
+    pause = parse_time(save_every, "--save-every")
+    if output.suffix != ".safetensors":
+        msg = f"must end with .safetensors, got {output}."
+        raise typer.BadParameter(msg, param_hint="--output")
+    if steps is not None and time_budget is not None:
+        msg = "goes without --steps: one of them says how long to train."
+        raise typer.BadParameter(msg, param_hint="--time-budget")
+    with plain_errors():
+        from vdsr_core.checkpoint import load_trainer
+        from vdsr_core.files import check_target
+
+        if resume and not output.exists():
+            msg = f"{output} does not exist. Leave out --resume to begin."
+            raise FileNotFoundError(msg)
+        check_target(output.resolve(), overwrite or resume)
+        state = load_trainer(output) if resume else None
+        if resume and (state is None or "command" not in state[1]):
+            msg = f"{output} must hold an unfinished training, got a finished network. Use --from {output} to train on."
+            raise ValueError(msg)
+        if state:
+            given = continue_as(state[1]["command"], given)
+        trainer, measure, record = prepare_training(folder, output, given, state, device)
+        raise typer.Exit(run_training(trainer, measure, output, record, pause))
+
+
+def parse_time(text: str, option: str) -> float:
+    """``1h30m``, ``90m``, ``45s`` or ``45`` as seconds."""
+    number = r"(\d+\.?\d*|\.\d+)"
+    match = re.fullmatch(f"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text)
+    if not text or not match:
+        msg = f"must be a time, got {text!r}. Try 2h, 90m or 1h30m."
+        raise typer.BadParameter(msg, param_hint=option)
+    return sum(float(part) * unit for part, unit in zip(match.groups("0"), (3600, 60, 1), strict=True))
+
+
+def continue_as(begun: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The options that a training was begun with; raises if others are given now."""
+    for name, value in given.items():
+        if value is not None and value != begun[name]:
+            msg = f"`{name}` must be as the training was begun, {begun[name]}, got {value}. Leave it out to resume."
+            raise ValueError(msg)
+    return begun
+
+
+def prepare_training(
+    folder: Path, output: Path, given: dict[str, Any], state: Any, device: str | None
+) -> tuple[Trainer, HoldOut, dict[str, Any]]:
+    """The trainer, what measures its network, and what a checkpoint has to say of the command."""
+    from vdsr_core.checkpoint import load_checkpoint, load_model
+    from vdsr_core.engine import choose_device
+    from vdsr_core.fine_tuning import HoldOut, describe, describe_recipe, split
+    from vdsr_core.patches import Patches
+    from vdsr_core.training import PRESETS, Trainer, make_model
+
+    seed = given["seed"] or 0
+    if state:
+        model = load_checkpoint(output)
+    elif given["from"]:
+        model = load_model(given["from"])
+    else:
+        model = make_model(seed)
+    scales = given["scales"] or [2.0, 3.0, 4.0]
+    preset = given["preset"] or ("finetune" if given["from"] else "default")
+    config = replace(PRESETS[preset], seconds=given["seconds"], seed=seed)
+    if given["steps"] is not None:
+        config = replace(config, steps=given["steps"], warmup=min(config.warmup, given["steps"] // 20))
+    images = read_folder(folder, scales)
+    record = {"command": given, "images": list(images)}
+    if state and state[1]["images"] != record["images"]:
+        odd = sorted(set(state[1]["images"]) ^ set(images)) or "another order"
+        msg = f"{folder} must hold the images of the training to resume, got {odd} missing or too many."
+        raise ValueError(msg)
+    train_with, held = split(images, 0.1, model.halo, seed)
+    where = choose_device(device)
+    grid = preset == "kim2016"
+    data = Patches([plane for _, plane in train_with], scales, patch=41 if grid else 48, grid=grid, device=where)
+    if grid and given["steps"] is None:
+        config = replace(config, steps=math.ceil(80 * len(data) / config.batch_size))
+    measure = HoldOut([plane for _, plane in held], scales, device=str(where))
+    every = min(1000, max(1, config.steps // 20))
+    trainer = Trainer(model, data, config, validate=measure.validate, validate_every=every)
+    if state:
+        trainer.restore(state)
+    else:
+        origin = f"from {model.card.get('name', Path(given['from']).name)}; " if given["from"] else ""
+        trainer.result.scales = tuple(scales)
+        trainer.result.card = {
+            "name": output.stem,
+            "data": ", ".join([*describe(images, "image"), f"of {folder.resolve().name}", "10% held out"]),
+            "recipe": f"{origin}{preset}: {describe_recipe(config, data)}",
+            "terms": model.card.get("terms", "") if given["from"] else "",
+        }
+    return trainer, measure, record
+
+
+def read_folder(folder: Path, scales: list[float]) -> dict[str, list[tuple[None, Any]]]:
+    """The planes of all images of a folder, by name; those that cannot be used are named and counted."""
+    from vdsr_core.fine_tuning import find_planes
+    from vdsr_core.io import read_image
+
+    if not folder.is_dir():
+        msg = f"{folder} is not a folder. Give one that holds the images."
+        raise NotADirectoryError(msg)
+    images: dict[str, list[tuple[None, Any]]] = {}
+    bad = 0
+    paths = [path for path in expand(str(folder)) if not path.name.endswith(".train.png")]  # curves
+    with progress_bar("{task.completed:.0f} of {task.total:.0f} images") as progress:
+        for path in progress.track(paths, description=folder.name):
+            try:
+                image = read_image(path)
+                named: Any = {path.name: image.data}
+                found, skipped = find_planes(named, scales, channel_axis=image.channel_axis, rgb=image.rgb)
+            except (ValueError, TypeError, OSError) as error:
+                complain(error, path)
+                bad += 1
+                continue
+            images |= found
+            for why in skipped.values():
+                typer.echo(f"vdsr: {path}: left out, {why}", err=True)
+                bad += 1
+    if bad:
+        typer.echo(f"vdsr: {bad} of {len(paths)} images left out", err=True)
+    if not images:
+        msg = f"{folder} must hold an image to train with, got {len(paths)} that cannot be used. Check them."
+        raise ValueError(msg)
+    return images
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """Note Ctrl-C and SIGTERM instead of stopping at once; a second one stops as usual."""
+    noted: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        noted.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_training(trainer: Trainer, measure: HoldOut, output: Path, record: dict[str, Any], pause: float) -> int:
+    """Train to the end or the first signal, with checkpoints and a log; returns the exit code."""
+    from vdsr_core.checkpoint import save_checkpoint
+
+    def save(*, finished: bool = False) -> None:
+        tensors, state = trainer.state()
+        save_checkpoint(output, trainer.result, trainer=None if finished else (tensors, state | record))
+
+    log = Log(output, trainer.step)
+    saved = time.monotonic()
+    with noted_signals() as signals, log, progress_bar("{task.percentage:.1f} %") as bar:
+        task = bar.add_task("training", total=1)
+        if not trainer.step:
+            save()  # a full disk or a wrong name shows now
+        for progress in trainer.run():
+            log.add(progress)
+            bar.update(task, completed=progress.share, description=f"step {progress.step}  loss {log.loss:.4g}")
+            if progress.gain is not None:
+                typer.echo(f"step {progress.step}  loss {log.loss:.4g}  {progress.gain:+.2f} dB over bicubic")
+            if signals and progress.share < 1:
+                break
+            if time.monotonic() - saved >= pause:
+                save()
+                saved = time.monotonic()
+    if trainer.share < 1:
+        save()
+        typer.echo(f"vdsr: interrupted after step {trainer.step}; --resume goes on from {output}", err=True)
+        return INTERRUPTED
+    scores = measure.score(trainer.result)
+    trainer.result.card["hold_out"] = {
+        scale: {"bicubic": round(measure.bicubic[scale], 3), "after": round(scores[scale], 3)} for scale in scores
+    }
+    save(finished=True)
+    log.draw()
+    typer.echo(f"{output}  {trainer.step} steps, {trainer.spent:.0f} s, {measure.gain(scores):+.2f} dB over bicubic")
+    return 0
+
+
+class Log:
+    """The rows of a CSV file beside a checkpoint, one for every 100 steps and every measurement.
+
+    Parameters
+    ----------
+    output : Path
+        The checkpoint.
+    step : int
+        Rows of an earlier run beyond this step are dropped: these steps come again.
+    """
+
+    def __init__(self, output: Path, step: int) -> None:
+        self.path = output.with_suffix(".train.csv")
+        self.loss, self._since, self._curves = math.nan, [0.0, 0], optional_curves(output)
+        self.rows: list[dict[str, Any]] = []
+        if step and self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as stream:
+                self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= step]
+
+    def __enter__(self) -> Log:
+        """Write what is kept."""
+        names = ("step", "share", "learning_rate", "loss", "clipped", "patches_per_second", "gain")
+        self._stream = self.path.open("w", newline="", encoding="utf-8")
+        self._writer = csv.DictWriter(self._stream, names, lineterminator="\n")
+        self._writer.writeheader()
+        self._writer.writerows(self.rows)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the files."""
+        self._stream.close()
+        if self._curves:
+            self._curves.close()
+
+    def add(self, progress: StepProgress) -> None:
+        """Note a step; `loss` is the mean since the last row."""
+        self._since = [self._since[0] + progress.loss, self._since[1] + 1]
+        self.loss = self._since[0] / self._since[1]
+        if progress.step % LOG_STEPS and progress.gain is None:
+            return
+        row = {name: getattr(progress, name) for name in self._writer.fieldnames} | {"loss": self.loss}
+        self.rows.append(row)
+        self._writer.writerow(row)
+        self._stream.flush()
+        self._since = [0.0, 0]
+        for name in ("loss", "gain", "learning_rate", "clipped") if self._curves else ():
+            if row[name] is not None:
+                self._curves.add_scalar(name, row[name], progress.step)
+
+    def draw(self) -> None:
+        """A PNG of the curves, if matplotlib is installed."""
+        if not find_spec("matplotlib"):
+            return
+        figure = import_module("matplotlib.figure").Figure(figsize=(7, 7), layout="constrained")
+        for axes, name in zip(figure.subplots(3, sharex=True), ("loss", "gain", "learning_rate"), strict=True):
+            points = [(int(row["step"]), float(row[name])) for row in self.rows if row[name] not in ("", None)]
+            axes.plot(*zip(*points, strict=True))
+            axes.set(ylabel="dB over bicubic" if name == "gain" else name.replace("_", " "))
+            if name != "gain":
+                axes.set_yscale("log")
+        axes.set(xlabel="step")
+        figure.savefig(self.path.with_suffix(".png"))  # OUT's name with .train.png
+
+
+def optional_curves(output: Path) -> Any:
+    """A writer for TensorBoard, if that is installed."""
+    if not find_spec("tensorboard"):
+        return None
+    return import_module("torch.utils.tensorboard").SummaryWriter(output.with_suffix(".tensorboard"))
 
 
 # ------------------------------------------------------------------------------------------------- info

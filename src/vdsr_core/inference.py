@@ -196,6 +196,35 @@ def find_range(image: ArrayLike, *, channel_axis: int | None = None, rgb: bool =
     return ranges if axes.channel is not None else ranges[0]
 
 
+def network_planes(
+    image: ArrayLike,
+    *,
+    channel_axis: int | None = None,
+    rgb: bool = False,
+    in_range: Range | Sequence[Range] | None = None,
+) -> Iterator[NDArray[np.float32] | None]:
+    """What the network sees of an image: plane by plane, each in the range that `super_resolve` maps it to.
+
+    Parameters
+    ----------
+    image, channel_axis, rgb, in_range
+        As in `super_resolve`.
+
+    Yields
+    ------
+    (M, N) ndarray or None
+        Each plane of each channel, or its luma; None for a plane of a constant channel, which the network never sees.
+    """
+    pixels = _open(image)
+    axes = _find_axes(pixels, channel_axis, rgb)
+    rescales = _find_rescales(pixels, axes, in_range)
+    for index in np.ndindex(*axes.leading):
+        leading = tuple(slice(i, i + 1) for i in index)
+        rescale = rescales[axes.channel_of(leading)]
+        values = axes.unpack(np.asarray(pixels[axes.native((*leading, *(slice(0, n) for n in axes.plane)))]))
+        yield encode(values, rescale)[0].astype(np.float32) if isinstance(rescale, Rescale) else None
+
+
 @dataclass(frozen=True)
 class _Axes:
     """What the axes of an image are.

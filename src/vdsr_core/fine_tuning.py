@@ -1,0 +1,503 @@
+"""Fine-tune a network on a user's own images, and say whether it helped."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vdsr_core.checkpoint import load_model
+from vdsr_core.degradation import crop_to_scale
+from vdsr_core.engine import Engine, choose_device
+from vdsr_core.evaluation import psnr, restore
+from vdsr_core.inference import Range, find_range, network_planes
+from vdsr_core.model import VDSR
+from vdsr_core.patches import Patches, interpolate_back, interpolate_low
+from vdsr_core.resampling import scale_pair
+from vdsr_core.training import PRESETS, STUCK_GAIN, Progress, TrainConfig, Trainer
+
+PIECE, PIECES = 192, 8  # the side of a held-out piece in pixels, and how many there are, at most
+
+Plane = NDArray[np.float32]
+Pair = tuple[Plane, Plane]
+Images = ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike]
+
+
+def fine_tune(
+    images: Images = (),
+    *,
+    model: VDSR | str | os.PathLike[str] | None = None,
+    scales: Sequence[float] | None = None,
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]] = (),
+    steps: int = 1000,
+    seconds: float | None = None,
+    learning_rate: float = 1e-4,
+    batch_size: int = 16,
+    patch: int = 48,
+    hold_out: float = 0.2,
+    validate_every: int = 50,
+    patience: int = 5,
+    channel_axis: int | None = None,
+    rgb: bool = False,
+    in_range: Range | Sequence[Range] | None = None,
+    device: str | None = None,
+    seed: int = 0,
+) -> VDSR:
+    """Train a network further on your own sharp images, and measure on a part held out whether that helps.
+
+    A part of the images never enters the training: whole images, or a strip of a single one, with a gap. After every
+    `validate_every` steps the network is measured there; the best weights, the running mean of those of the training
+    or those of the start, are kept.
+
+    Parameters
+    ----------
+    images : ndarray, sequence of ndarray, or mapping of name to ndarray
+        Sharp images of any real dtypes and sizes, each (..., M, N): low ones are made from them by `degrade`. Values
+        are mapped as `super_resolve` does. Images that are constant or too small are left out and named in the card.
+    model : VDSR, str or path, optional
+        Where to start: a network, which stays as it is, or what `load_model` takes. The default network by default.
+    scales : sequence of float, optional
+        To train for with `images`; those of the network by default.
+    pairs : sequence of (ndarray, ndarray), optional
+        Registered low and sharp images of one field of view, in the same intensity units, instead of or beside
+        `images`. Both are mapped by the range of the low one.
+    steps : int, optional
+        Most batches to train with.
+    seconds : float, optional
+        Train for so long instead.
+    learning_rate : float, optional
+        At the start; it falls as a cosine.
+    batch_size, patch : int, optional
+        Patches in a batch, and pixels of their sides; less where the smallest image is smaller.
+    hold_out : float, optional
+        The share that is held out, at least one image, or some rows or columns.
+    validate_every, patience : int, optional
+        Steps between validations, and after how many without a better one to stop.
+    channel_axis, rgb, in_range, device
+        As in `super_resolve`, for all images.
+    seed : int, optional
+        Of the choice of held-out images and of patches.
+
+    Returns
+    -------
+    VDSR
+        Its card tells data and recipe, and under ``"hold_out"`` for each scale the PSNR in dB of bicubic
+        interpolation, and of the network before and after; ``card["summary"]`` says in a sentence whether it helped.
+
+    Warns
+    -----
+    UserWarning
+        If it did not help: less than 0.05 dB on the held-out part.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an image is none, or an option has no such value; if there is nothing to train with, or to hold out.
+
+    See Also
+    --------
+    fine_tune_steps : The same, one step at a time.
+
+    Examples
+    --------
+    >>> from vdsr_core import VDSRConfig
+    >>> image = np.random.default_rng(0).random((64, 64))
+    >>> start = VDSR(VDSRConfig(depth=3, width=4))
+    >>> with warnings.catch_warnings(action="ignore"):  # noise cannot be learnt
+    ...     tuned = fine_tune(image, model=start, scales=[2], steps=2, batch_size=2)
+    >>> sorted(tuned.card["hold_out"]["2"])
+    ['after', 'before', 'bicubic']
+    """
+    network = copy.deepcopy(model) if isinstance(model, VDSR) else load_model(model)
+    run = fine_tune_steps(
+        network,
+        images,
+        scales=scales,
+        pairs=pairs,
+        steps=steps,
+        seconds=seconds,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        patch=patch,
+        hold_out=hold_out,
+        validate_every=validate_every,
+        patience=patience,
+        channel_axis=channel_axis,
+        rgb=rgb,
+        in_range=in_range,
+        device=device,
+        seed=seed,
+    )
+    for _ in run:
+        pass
+    if not network.card["helped"]:
+        warnings.warn(network.card["summary"], stacklevel=2)
+    return network
+
+
+def fine_tune_steps(
+    model: VDSR,
+    images: Images = (),
+    *,
+    scales: Sequence[float] | None = None,
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]] = (),
+    steps: int = 1000,
+    seconds: float | None = None,
+    learning_rate: float = 1e-4,
+    batch_size: int = 16,
+    patch: int = 48,
+    hold_out: float = 0.2,
+    validate_every: int = 50,
+    patience: int = 5,
+    channel_axis: int | None = None,
+    rgb: bool = False,
+    in_range: Range | Sequence[Range] | None = None,
+    device: str | None = None,
+    seed: int = 0,
+) -> Iterator[Progress]:
+    """Fine-tune step by step, as `fine_tune` does; `model` holds the best weights so far, and their card.
+
+    Arguments are checked at the call, before the first step. Closing the iterator cancels the rest; what has been
+    found by then stays in `model`.
+
+    Parameters
+    ----------
+    model : VDSR
+        Where to start and where the result goes.
+    images, scales, pairs, steps, seconds, learning_rate, batch_size, patch, hold_out, validate_every, patience
+        As in `fine_tune`.
+    channel_axis, rgb, in_range, device, seed
+        As in `fine_tune`.
+
+    Yields
+    ------
+    Progress
+        After each step; its `gain` is over bicubic on the held-out part, where it was measured.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `fine_tune`.
+    """
+    config = replace(
+        PRESETS["finetune"],
+        steps=steps,
+        seconds=seconds,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    config = replace(config, warmup=min(config.warmup, steps // 20))
+    for name, value in (("validate_every", validate_every), ("patience", patience)):
+        if value < 1:
+            msg = f"`{name}` must be at least 1, got {value}. Leave it out for the default."
+            raise ValueError(msg)
+    factors = [] if not _named(images) else [float(scale) for scale in scales or model.scales or (2, 3, 4)]
+    options: dict[str, Any] = {"channel_axis": channel_axis, "rgb": rgb, "in_range": in_range}
+    sources, skipped = find_planes(images, factors, **options)
+    couples, left_out = find_pairs(pairs, **options)
+    if not (sources or couples):
+        reasons = "; ".join(f"{name}: {why}" for name, why in (skipped | left_out).items()) or "none at all"
+        msg = f"`images` must hold one to train with, got {reasons}. Add larger images with detail."
+        raise ValueError(msg)
+    train, held = split(sources, hold_out, model.halo, seed)
+    train_pairs, held_pairs = split(couples, hold_out, model.halo, seed)
+    where = choose_device(device)
+    measure = HoldOut([high for _, high in held], factors, held_pairs, device=str(where))
+    data = Patches([high for _, high in train], factors, pairs=train_pairs, patch=patch, device=where)
+    words = describe(sources, "image") + describe(couples, "pair")
+    words.append(f"{hold_out:.0%} held out")
+    words += [f"{name} left out: {why}" for name, why in (skipped | left_out).items()]
+    card = {
+        "name": "fine-tuned",
+        "data": ", ".join(words),
+        "recipe": f"from {model.card.get('name', 'a network')}; {describe_recipe(config, data)}",
+        "terms": model.card.get("terms", ""),
+    }
+    tuned = tuple(sorted({round(factor, 3) for factor in data.factors}))
+    return _run(model, data, config, measure, validate_every, patience, tuned, card)
+
+
+def _run(
+    model: VDSR,
+    data: Patches,
+    config: TrainConfig,
+    hold_out: HoldOut,
+    validate_every: int,
+    patience: int,
+    scales: tuple[float, ...],
+    card: dict[str, Any],
+) -> Iterator[Progress]:
+    """Train a copy of `model`, which gets the weights that are best on the held-out part."""
+    before = hold_out.score(model)
+    best, after, waited = hold_out.gain(before), before, 0
+    last: dict[str, float] = {}
+
+    def validate(network: VDSR) -> float:
+        last.update(hold_out.score(network))
+        return hold_out.gain(last)
+
+    learner = copy.deepcopy(model).float().requires_grad_(True)
+    trainer = Trainer(learner, data, config, validate=validate, validate_every=validate_every)
+    model.card = card | verdict(hold_out.bicubic, before, after, trainer.step)
+    for progress in trainer.run():
+        if progress.gain is not None:
+            waited += 1
+            if progress.gain > best:
+                best, after, waited = progress.gain, dict(last), 0
+                model.load_state_dict(trainer.result.state_dict())
+                model.scales = scales
+            model.card = card | verdict(hold_out.bicubic, before, after, trainer.step)
+        yield progress
+        if waited >= patience:
+            return
+
+
+def verdict(
+    bicubic: Mapping[str, float], before: Mapping[str, float], after: Mapping[str, float], steps: int
+) -> dict[str, Any]:
+    """What a card says of the result: PSNR for each scale, and a sentence."""
+    plain, old, new = (float(np.mean(list(scores.values()))) for scores in (bicubic, before, after))
+    helped = new - old >= STUCK_GAIN
+    words = f"Fine-tuning {'helped' if helped else 'did not help'}: {new:.2f} dB on the held-out part after {steps} "
+    words += f"steps, {old:.2f} before, {plain:.2f} by bicubic interpolation."
+    if new <= old:
+        words += " The weights are those of the start."
+    if new < plain:
+        words += " Bicubic interpolation is better here: other images, or sharper ones, are needed."
+    scores = {
+        scale: {"bicubic": round(bicubic[scale], 3), "before": round(before[scale], 3), "after": round(after[scale], 3)}
+        for scale in bicubic
+    }
+    return {"summary": words, "helped": helped, "hold_out": scores}
+
+
+def describe(sources: Mapping[str, Sequence[Any]], what: str) -> list[str]:
+    """How many images or pairs there are, in words; nothing if there are none."""
+    planes = sum(len(source) for source in sources.values())
+    plural = "s" if len(sources) > 1 else ""
+    return [f"{len(sources)} {what}{plural} ({planes} plane{'s' if planes > 1 else ''})"] if sources else []
+
+
+def describe_recipe(config: TrainConfig, data: Patches) -> str:
+    """The settings of a training in words."""
+    length = f"{config.steps} steps" if config.seconds is None else f"{config.seconds:g} s"
+    scales = ", ".join(dict.fromkeys(f"{factor:.3g}" for factor in data.factors))
+    return (
+        f"at most {length} of {config.batch_size} patches of {data.patch} x {data.patch}, scales {scales}; "
+        f"{config.loss}; {config.optimizer}, rate {config.learning_rate:g}, {config.schedule} schedule; "
+        f"weight average {config.average:g}; seed {config.seed}"
+    )
+
+
+# ------------------------------------------------------------------------------------------------- data
+
+
+def _named(images: Any) -> dict[str, Any]:
+    """The images by name; an ndarray is one image."""
+    if isinstance(images, Mapping):
+        return dict(images)
+    if hasattr(images, "shape") and hasattr(images, "dtype"):
+        return {"image 0": images}
+    return {f"image {number}": image for number, image in enumerate(images)}
+
+
+def find_planes(
+    images: Images, scales: Sequence[float], **options: Any
+) -> tuple[dict[str, list[tuple[None, Plane]]], dict[str, str]]:
+    """The planes of each image, as the network sees them, and why images were left out.
+
+    `options` are those of `super_resolve` that say what the axes and values mean.
+    """
+    sources, skipped = {}, {}
+    least = math.ceil(4 * max(scales, default=1))
+    for name, image in _named(images).items():
+        try:
+            planes = [plane for plane in network_planes(image, **options) if plane is not None and np.ptp(plane)]
+        except (TypeError, ValueError) as error:
+            error.args = (f"{name}: {error}",)
+            raise
+        if planes and min(planes[0].shape) >= least:
+            sources[name] = [(None, plane) for plane in planes]
+        else:
+            skipped[name] = f"smaller than {least} x {least} pixels" if planes else "constant"
+    return sources, skipped
+
+
+def find_pairs(
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]], *, in_range: Range | Sequence[Range] | None = None, **options: Any
+) -> tuple[dict[str, list[Pair]], dict[str, str]]:
+    """The planes of each pair, interpolated and sharp, by the range of the low one; and why pairs were left out."""
+    sources, skipped = {}, {}
+    for number, (low, high) in enumerate(pairs):
+        name = f"pair {number}"
+        found = find_range(low, **options)
+        if any(least == most for least, most in (found if isinstance(found, list) else [found])):
+            skipped[name] = "constant"
+            continue
+        ranges = found if in_range is None else in_range
+        planes = [list(network_planes(image, in_range=ranges, **options)) for image in (low, high)]
+        if len(planes[0]) != len(planes[1]):
+            msg = f"`pairs` must hold images with as many planes, got {len(planes[0])} and {len(planes[1])} in {name}."
+            raise ValueError(msg)
+        both = [(a, b) for a, b in zip(*planes, strict=True) if a is not None and b is not None and np.ptp(b)]
+        if both and min(both[0][1].shape) >= 8:
+            sources[name] = [(interpolate_low(a, b, name), b) for a, b in both]
+        else:
+            skipped[name] = "smaller than 8 x 8 pixels" if both else "constant"
+    return sources, skipped
+
+
+def split(sources: Mapping[str, list[Any]], hold_out: float, gap: int, seed: int = 0) -> tuple[list[Any], list[Any]]:
+    """What to train with and what to hold out: whole images, or of a single one the far end of its longer axis.
+
+    Parameters
+    ----------
+    sources : mapping of name to list of (ndarray or None, ndarray)
+        The planes of each image; both of a pair on one grid.
+    hold_out : float
+        The share, between 0 and 1.
+    gap : int
+        Pixels that are used for neither at a cut; at most an eighth.
+    seed : int, optional
+        Of the choice among several images.
+
+    Returns
+    -------
+    train, held : list of (ndarray or None, ndarray)
+    """
+    if not 0 < hold_out < 1:
+        msg = f"`hold_out` must be between 0 and 1, got {hold_out}. Try 0.2."
+        raise ValueError(msg)
+    names = list(sources)
+    if len(names) > 1:
+        count = min(max(1, round(hold_out * len(names))), len(names) - 1)
+        held = set(np.random.default_rng((seed, 2)).permutation(len(names))[:count].tolist())
+        parts: tuple[list[Any], list[Any]] = ([], [])
+        for number, name in enumerate(names):
+            parts[number in held].extend(sources[name])
+        return parts
+    pieces = [cut(both, hold_out, gap) for source in sources.values() for both in source]
+    return [train for train, _ in pieces], [held for _, held in pieces]
+
+
+def cut(both: Any, hold_out: float, gap: int) -> tuple[Any, Any]:
+    """One plane, or the two of a pair, in a part to train with and one to hold out, at most a half."""
+    shape = both[1].shape
+    axis, length = int(np.argmax(shape)), max(shape)
+    held = min(max(round(hold_out * length), min(16, length // 3)), length // 2)
+    stop = length - held - min(gap, length // 8)
+    parts = []
+    for part in (slice(0, stop), slice(length - held, length)):
+        window = (part, slice(None)) if axis == 0 else (slice(None), part)
+        parts.append(tuple(None if plane is None else plane[window] for plane in both))
+    return parts[0], parts[1]
+
+
+# ------------------------------------------------------------------------------------------------ score
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A held-out part of an image.
+
+    Attributes
+    ----------
+    scale : str
+        Its factor.
+    ilr, hr : (M, N) ndarray
+        Interpolated and sharp, in [0, 1].
+    border : int
+        Pixels at each edge that do not count.
+    """
+
+    scale: str
+    ilr: NDArray[np.float64]
+    hr: NDArray[np.float64]
+    border: int
+
+    def psnr(self, sr: NDArray[np.float64]) -> float:
+        """Peak signal-to-noise ratio of a restored piece in dB, at most 120."""
+        return min(120.0, psnr(self.hr, sr, data_range=1, crop_border=self.border))
+
+
+class HoldOut:
+    """Parts of images that are not trained with, and how well a network restores them.
+
+    Parameters
+    ----------
+    planes : sequence of (M, N) ndarray
+        Sharp images in [0, 1]. A few pieces of them are measured, up to 8 of up to 192 x 192 pixels.
+    scales : sequence of float
+        By which they are reduced.
+    pairs : sequence of (ndarray, ndarray), optional
+        Interpolated and sharp images.
+    device : str, optional
+        Where networks run.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to measure: no images, or flat ones.
+    """
+
+    def __init__(
+        self, planes: Sequence[Plane], scales: Sequence[float], pairs: Sequence[Pair] = (), *, device: str | None = None
+    ) -> None:
+        self.device = choose_device(device)
+        self.pieces = [
+            make_piece(scale, interpolate_back(hr, scale), crop_to_scale(hr, scale_pair(scale))[0])
+            for hr in _some([_centre(plane) for plane in planes])
+            for scale in scales
+        ]
+        crops = _some([(_centre(ilr), _centre(hr)) for ilr, hr in pairs])
+        self.pieces += [make_piece(0, ilr, hr) for ilr, hr in crops]
+        self.pieces = [piece for piece in self.pieces if np.ptp(piece.hr)]
+        if not self.pieces:
+            msg = "`images` must leave something to hold out, got none, or flat ones only. Add images with detail."
+            raise ValueError(msg)
+        self.bicubic = self._means(piece.psnr(piece.ilr) for piece in self.pieces)
+
+    def score(self, model: VDSR) -> dict[str, float]:
+        """The mean PSNR of a network in dB, for each scale."""
+        engine = Engine(model, self.device, half=False)
+        return self._means(piece.psnr(restore(piece.ilr * 255, engine) / 255) for piece in self.pieces)
+
+    def gain(self, scores: Mapping[str, float]) -> float:
+        """The mean over the scales of what `score` gave, less that of bicubic interpolation."""
+        return float(np.mean([scores[scale] - self.bicubic[scale] for scale in self.bicubic]))
+
+    def validate(self, model: VDSR) -> float:
+        """The gain of a network over bicubic interpolation in dB, as `Trainer` asks for it."""
+        return self.gain(self.score(model))
+
+    def _means(self, values: Iterable[float]) -> dict[str, float]:
+        """The mean for each scale of a value for each piece."""
+        groups: dict[str, list[float]] = {}
+        for piece, value in zip(self.pieces, values, strict=True):
+            groups.setdefault(piece.scale, []).append(value)
+        return {scale: float(np.mean(group)) for scale, group in groups.items()}
+
+
+def make_piece(scale: float, ilr: Plane, hr: Plane) -> Piece:
+    """A piece in double precision; `scale` 0 is that of registered pairs."""
+    border = min(math.ceil(scale) or 4, (min(hr.shape) - 1) // 4)
+    return Piece(f"{scale:.3g}" if scale else "pairs", ilr.astype(np.float64), hr.astype(np.float64), border)
+
+
+def _centre(plane: Plane) -> Plane:
+    """The middle of a plane, up to PIECE pixels a side."""
+    rows, columns = (slice(max(0, n - PIECE) // 2, max(0, n - PIECE) // 2 + PIECE) for n in plane.shape)
+    return plane[rows, columns]
+
+
+def _some(items: list[Any]) -> list[Any]:
+    """Up to PIECES of the items, evenly spread."""
+    return items[:: math.ceil(len(items) / PIECES)] if items else []

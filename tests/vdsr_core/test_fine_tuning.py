@@ -1,0 +1,222 @@
+import copy
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from vdsr_core import VDSR, VDSRConfig, degrade, find_range, load_checkpoint, psnr, resize, save_checkpoint
+from vdsr_core.engine import Engine
+from vdsr_core.evaluation import restore
+from vdsr_core.fine_tuning import HoldOut, cut, find_pairs, find_planes, fine_tune, fine_tune_steps, split
+from vdsr_core.inference import network_planes
+from vdsr_core.intensity import Rescale
+
+QUICK = {"scales": [2], "steps": 3, "batch_size": 2, "patch": 16}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def start():
+    torch.manual_seed(0)
+    return VDSR(VDSRConfig(depth=4, width=8), scales=[2])
+
+
+def rectangles(side, seed=0, dtype=np.uint16):
+    """An image of sharp-edged rectangles: there is something to learn."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((side, side))
+    for _ in range(side):
+        row, column = rng.integers(0, side - 4, 2)
+        image[row : row + rng.integers(2, side // 4), column : column + rng.integers(2, side // 4)] = rng.random()
+    return (image * 4000 + 100).astype(dtype)
+
+
+def weights(model):
+    return torch.cat([parameter.detach().ravel() for parameter in model.parameters()])
+
+
+def shrink(model, factor):
+    """Scale the residual: by 0, the network is bicubic interpolation."""
+    with torch.no_grad():
+        for parameter in model.convolutions[-1].parameters():
+            parameter *= factor
+
+
+def silently(function, *args, **kwargs):
+    with warnings.catch_warnings(action="ignore"):
+        return function(*args, **kwargs)
+
+
+def test_fine_tuning_helps_and_its_card_is_true(start, tmp_path):
+    """The card's figures are those of the returned network on the hold-out, and can be saved."""
+    image = rectangles(128)
+    shrink(start, 0.1)
+    before = weights(start)
+    options = {"steps": 250, "learning_rate": 3e-3, "batch_size": 8, "patch": 24, "patience": 9, "scales": [2]}
+    tuned = silently(fine_tune, image, model=start, **options)
+    assert torch.equal(weights(start), before)
+    scores = tuned.card["hold_out"]["2"]
+    assert tuned.card["helped"]
+    assert tuned.card["summary"].startswith("Fine-tuning helped: ")
+    assert scores["after"] > scores["bicubic"] + 0.3 > scores["before"]
+    low, high = find_range(image)
+    held = Rescale(low, high).forward(image)[128 - 26 :].astype(np.float32)
+    back = resize(degrade(held.astype(np.float64), 2), 2)
+    sr = restore(back * 255, Engine(tuned, torch.device("cpu"))) / 255
+    assert scores["bicubic"] == pytest.approx(psnr(held, back, data_range=1, crop_border=2), abs=1e-3)
+    assert scores["after"] == pytest.approx(psnr(held, sr, data_range=1, crop_border=2), abs=1e-3)
+    save_checkpoint(tmp_path / "tuned.safetensors", tuned)
+    assert load_checkpoint(tmp_path / "tuned.safetensors").card == tuned.card
+
+
+def test_where_it_does_not_help_the_start_is_kept_and_it_is_said(start, rng):
+    shrink(start, 0)  # from noise nothing better can be learnt
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tuned = fine_tune(rng.random((64, 64)), model=start, **QUICK | {"steps": 100, "learning_rate": 1.0})
+    assert re.match(r"stuck at or below bicubic: .*Start anew with a lower", str(caught[0].message))
+    assert re.search(r"did not help: .* The weights are those of the start\.$", str(caught[1].message))
+    assert torch.equal(weights(tuned), weights(start))
+    assert not tuned.card["helped"]
+    scores = tuned.card["hold_out"]["2"]
+    assert scores["after"] == scores["before"] == scores["bicubic"]
+
+
+def test_steps_keep_the_best_in_the_given_network(start):
+    """Closing early leaves the best so far; it stops after `patience` validations without a better one."""
+    run = fine_tune_steps(
+        start, rectangles(64), validate_every=1, patience=99, learning_rate=1e-2, **QUICK | {"steps": 99}
+    )
+    gains = []
+    for progress in run:
+        gains.append(progress.gain)
+        if len(gains) == 6:
+            run.close()
+    assert gains[-1] < max(gains) - 0.1
+    scores = start.card["hold_out"]["2"]
+    assert scores["after"] - scores["bicubic"] == pytest.approx(max(gains), abs=2e-3)
+    assert "after 6 steps" in start.card["summary"]
+    worse = fine_tune_steps(
+        start, rectangles(64), validate_every=1, patience=3, learning_rate=1e-30, **QUICK | {"steps": 99}
+    )
+    assert len(silently(list, worse)) <= 4
+
+
+def test_several_images_are_held_out_whole_and_one_by_a_strip_with_a_gap(rng):
+    sources = {f"{n}": [(None, np.full((20, 20), n)), (None, np.full((20, 20), n))] for n in range(10)}
+    train, held = split(sources, 0.2, 4, seed=1)
+    of_train, of_held = ({int(plane[0, 0]) for _, plane in part} for part in (train, held))
+    assert (len(of_train), len(of_held), len(held)) == (8, 2, 4)
+    assert not of_train & of_held
+    assert split(sources, 0.2, 4, seed=1)[1][0][1] is held[0][1]
+    plane = np.add.outer(np.zeros(50), np.arange(200))
+    train, held = split({"one": [(plane, plane)]}, 0.25, 20)
+    assert train[0][1].shape == train[0][0].shape == (50, 130)
+    np.testing.assert_array_equal(held[0][1], plane[:, 150:])
+
+
+@pytest.mark.parametrize("side", [8, 12, 16, 32, 100])
+def test_cut_leaves_something_on_both_sides(side):
+    (_, train), (_, held) = cut((None, np.zeros((side, 8))), 0.2, 20)
+    assert len(held) >= min(16, side // 3)
+    assert len(train) >= side // 2 - 1
+    assert len(train) + len(held) <= side
+
+
+@pytest.mark.parametrize(
+    ("image", "options"),
+    [
+        (rectangles(32), {}),
+        (rectangles(32, dtype=np.float32), {"scales": [2, 3, 4]}),
+        (np.stack([rectangles(32), rectangles(32, 1) // 2, np.full((32, 32), 7, np.uint16)]), {"channel_axis": 0}),
+        (np.stack([rectangles(40, s) // 20 for s in range(3)], -1).astype(np.uint8), {"rgb": True}),
+        (np.stack([rectangles(24, s) for s in range(5)]), {}),
+        (rectangles(16), {}),
+        (rectangles(32), {"in_range": (0, 65535)}),
+        ([rectangles(32), rectangles(40, dtype=np.int8), rectangles(50, dtype=np.float64)], {"scales": [1.5, 2.37]}),
+        ({"a": rectangles(32), "flat": np.zeros((32, 32)), "small": rectangles(15)}, {"scales": [4]}),
+    ],
+)
+def test_all_kinds_of_images_train(start, image, options):
+    tuned = silently(fine_tune, image, model=start, **QUICK | options)
+    expected = {f"{scale:.3g}" for scale in options.get("scales", [2])}
+    assert set(tuned.card["hold_out"]) == expected
+    assert all(np.isfinite(list(scores.values())).all() for scores in tuned.card["hold_out"].values())
+    if isinstance(image, dict):
+        assert "flat left out: constant, small left out: smaller than 16 x 16 pixels" in tuned.card["data"]
+        assert "1 image (1 plane)" in tuned.card["data"]
+
+
+def test_planes_are_what_super_resolve_maps(rng):
+    image = (rng.random((3, 20, 24)) * [[[10]], [[1000]], [[0]]]).astype(np.uint16)
+    planes = list(network_planes(image, channel_axis=0))
+    assert planes[2] is None
+    for plane, channel in zip(planes[:2], image[:2], strict=True):
+        np.testing.assert_allclose(plane, Rescale(*find_range(channel)).forward(channel), rtol=1e-6)
+    sources, skipped = find_planes({"x": image}, [2], channel_axis=0)
+    assert len(sources["x"]) == 2
+    assert skipped == {}
+
+
+def test_pairs_train_by_the_range_of_the_low_image(start):
+    sharp = rectangles(64)
+    pairs = [(degrade(sharp, 2), sharp), (degrade(sharp.T, 2), sharp.T)]
+    sources, _ = find_pairs(pairs)
+    ilr, hr = sources["pair 0"][0]
+    rescale = Rescale(*find_range(pairs[0][0]))
+    np.testing.assert_allclose(hr, rescale.forward(sharp), rtol=1e-6)
+    np.testing.assert_allclose(ilr, resize(rescale.forward(pairs[0][0]), 2), atol=1e-5)
+    tuned = silently(fine_tune, pairs=pairs, model=start, **QUICK | {"scales": None})
+    assert list(tuned.card["hold_out"]) == ["pairs"]
+    assert "2 pairs (2 planes)" in tuned.card["data"]
+    one = silently(fine_tune, [sharp], pairs=[*pairs[:1], (np.zeros((9, 9)), np.ones((18, 18)))], model=start, **QUICK)
+    assert set(one.card["hold_out"]) == {"2", "pairs"}
+    assert "pair 1 left out: constant" in one.card["data"]
+
+
+def test_the_same_seed_gives_the_same_network(start):
+    first, second, other = (
+        silently(fine_tune, rectangles(64), model=start, **QUICK | {"learning_rate": 1e-3, "seed": seed})
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(weights(first), weights(second))
+    assert not torch.equal(weights(first), weights(other))
+
+
+def test_score_of_bicubic_is_that_of_a_network_without_residual(start, rng):
+    shrink(start, 0)
+    hold_out = HoldOut([rng.random((300, 40)).astype(np.float32)] * 20, [2, 3])
+    assert len(hold_out.pieces) <= 16
+    assert max(max(piece.hr.shape) for piece in hold_out.pieces) <= 192
+    assert hold_out.score(start) == pytest.approx(hold_out.bicubic, abs=1e-4)
+    assert hold_out.validate(start) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        ([], {}, "`images` must hold one to train with, got none at all"),
+        ({"a": np.ones((32, 32))}, {}, "got a: constant"),
+        (np.random.default_rng(0).random((6, 40)), {}, "got image 0: smaller than 8 x 8 pixels"),
+        (np.full((32, 32), np.nan), {}, "image 0: `image` must be finite"),
+        (np.zeros((32, 32, 3)), {}, "image 0: `image` must declare its channels"),
+        (rectangles(32), {"patience": 0}, "`patience` must be at least 1, got 0"),
+        (rectangles(32), {"validate_every": 0}, "`validate_every` must be at least 1, got 0"),
+        (rectangles(32), {"hold_out": 1}, "`hold_out` must be between 0 and 1"),
+        (rectangles(32), {"steps": 0}, "`steps` must be a whole number of at least 1"),
+        (rectangles(32), {"pairs": [(rectangles(32), rectangles(24))]}, "`pairs` must show one field of view.*pair 0"),
+    ],
+)
+def test_bad_input_is_named_before_the_first_step(start, images, options, message):
+    with pytest.raises(ValueError, match=message):
+        fine_tune_steps(copy.deepcopy(start), images, **QUICK | options)
