@@ -16,6 +16,9 @@ from vdsr_core.resampling import Taps, make_taps
 
 # Layers live at once in `VDSR.residual`: input, output, and the convolution's own scratch space.
 LIVE_LAYERS = 3
+# What the network is shown of the interpolated image: it knows nothing of what lies far outside [0, 1], such as a
+# hot pixel, and would answer with large residuals all over its receptive field.
+KNOWN = (-0.25, 1.25)
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -150,7 +153,7 @@ class Engine:
 
     def _residual(self, ilr: Tensor) -> Tensor:
         """The residual in the dtype of `ilr`, (B, 1, H, W)."""
-        ilr = ilr.contiguous(memory_format=torch.channels_last)
+        ilr = ilr.clamp(*KNOWN).contiguous(memory_format=torch.channels_last)
         residual = self._model.residual(ilr.to(self._model.convolutions[0].weight.dtype)).to(ilr.dtype)
         finite = torch.isfinite(residual).flatten(1).all(1)  # (B,)
         if not bool(finite.all()):

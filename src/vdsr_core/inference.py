@@ -56,7 +56,8 @@ def super_resolve(
         perhaps alpha. Then luma goes through the network, chroma and alpha are interpolated.
     in_range : (low, high) or sequence of them, optional
         The image values that become 0 and 1 for the network, or one pair for each channel. By default 0 and 255 for
-        8-bit RGB, else what `find_range` finds. Values outside are not clipped.
+        8-bit RGB, else what `find_range` finds. Values outside are not clipped; the network alone
+        is shown them clipped, to a quarter of the range beyond it.
     tile : int or None, optional
         Side of a tile in output pixels. The result does not depend on it (see Notes); memory does. None takes each
         plane in one piece.
@@ -164,8 +165,9 @@ def super_resolve_tiles(
 def find_range(image: ArrayLike, *, channel_axis: int | None = None, rgb: bool = False) -> Range | list[Range]:
     """The range of an image that `super_resolve` maps to [0, 1] by default.
 
-    It runs between the extremes that two neighbouring pixels share, over all planes: a hot or a dead pixel alone does
-    not count, however many there are, while the smallest real spot does. For 8-bit RGB it is 0 and 255.
+    It runs between the extremes that three of the four pixels of some 2 x 2 block reach, over all planes, with a
+    quarter of that added on each side. So hot or dead pixels, alone or in pairs, do not count, while the smallest
+    real spot does. For 8-bit RGB it is 0 and 255.
 
     Parameters
     ----------
@@ -185,10 +187,11 @@ def find_range(image: ArrayLike, *, channel_axis: int | None = None, rgb: bool =
     Examples
     --------
     >>> import numpy as np
-    >>> image = np.tile(np.arange(100, 104), (4, 1))
+    >>> image = np.full((4, 8), 100, np.uint16)
+    >>> image[:, 4:] = 200
     >>> image[1, 1] = 65535
     >>> find_range(image)
-    (100.0, 103.0)
+    (75.0, 225.0)
     """
     image = _open(image)
     axes = _find_axes(image, channel_axis, rgb)

@@ -58,15 +58,24 @@ def test_tiles_that_overflow_in_half_precision_are_run_again(rng):
     """Activations beyond 65504: float16 gives infinity in one of two tiles."""
     torch.manual_seed(0)
     model = VDSR(VDSRConfig(4, 8))
-    model.layers[0].weight.data *= 1e4
-    model.layers[3].weight.data /= 1e4
-    windows = [rng.random((1, 12, 12), dtype=np.float32) * level for level in (100, 1e-3)]
+    for layer, factor in zip(model.layers, (4e4, 1, 1 / 4e2, 1 / 1e2), strict=True):
+        layer.weight.data *= factor
+    windows = [rng.random((1, 12, 12), dtype=np.float32) * level for level in (1, 1e-3)]
     taps = [identity(12, 12)] * 2
     exact, half = (Engine(model, CPU, half=h).run(windows, taps) for h in (False, True))
     assert np.isfinite(half).all()
     np.testing.assert_allclose(half[0], exact[0], rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(half[1], exact[1], rtol=1e-2, atol=1e-3)
     assert not np.array_equal(half[1], exact[1])
+
+
+def test_the_network_is_shown_no_more_than_it_knows(rng, tiny_model):
+    """A hot pixel stays in the image; the network sees it at the end of its range."""
+    window = rng.random((1, 9, 11), dtype=np.float32)
+    window[0, 4, 5], window[0, 2, 2] = 50, -3
+    out = Engine(tiny_model, CPU).run([window], [identity(9, 11)])[0, 0]
+    seen = torch.from_numpy(np.clip(window, -0.25, 1.25)[None])
+    np.testing.assert_allclose(out, window[0] + tiny_model.residual(seen).detach().numpy()[0, 0], atol=1e-5)
 
 
 def test_a_network_that_gives_nan_is_an_error(rng, tiny_model):

@@ -62,7 +62,7 @@ def test_fine_tuning_helps_and_its_card_is_true(start, tmp_path):
     image = rectangles(128)
     shrink(start, 0.1)
     before = weights(start)
-    options = {"steps": 250, "learning_rate": 3e-3, "batch_size": 8, "patch": 24, "patience": 9, "scales": [2]}
+    options = {"steps": 450, "learning_rate": 5e-3, "batch_size": 8, "patch": 24, "patience": 9, "scales": [2]}
     tuned = silently(fine_tune, image, model=start, **options)
     assert torch.equal(weights(start), before)
     scores = tuned.card["hold_out"]["2"]

@@ -49,16 +49,30 @@ def test_bad_range_is_named(limits):
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_lone_pixels_do_not_count_and_pairs_do(rows, columns, seed):
-    """Against the definition: the extremes over all neighbouring pairs."""
+def test_robust_range_is_what_three_of_a_block_reach(rows, columns, seed):
+    """Against the definition, block by block; in a single row or column, pair by pair; a pixel for itself."""
     image = np.random.default_rng(seed).integers(0, 50, (rows, columns))
-    pairs = [(image[i, j], image[i + 1, j]) for i in range(rows - 1) for j in range(columns)]
-    pairs += [(image[i, j], image[i, j + 1]) for i in range(rows) for j in range(columns - 1)]
+    height, width = min(2, rows), min(2, columns)
+    blocks = [
+        np.sort(image[i : i + height, j : j + width], axis=None)
+        for i in range(rows - height + 1)
+        for j in range(columns - width + 1)
+    ]
     extent = measure(image)
+    rank = {4: 2, 2: 1, 1: 0}[height * width]
+    assert extent.low == min(block[rank] for block in blocks)
+    assert extent.high == max(block[-1 - rank] for block in blocks)
     assert (extent.minimum, extent.maximum) == (image.min(), image.max())
-    if pairs:
-        assert extent.low == min(max(pair) for pair in pairs)
-        assert extent.high == max(min(pair) for pair in pairs)
+
+
+def test_hot_and_dead_pixels_do_not_count_and_spots_do():
+    image = np.full((20, 20), 100.0)
+    image[4:6, 4:6] = 500  # the smallest spot
+    clean = measure(image).in_range
+    assert clean == (0, 600)  # with a quarter on each side
+    image[10, 10] = image[12, 3] = image[12, 4] = 65535  # one alone, and a pair
+    image[15, 15] = 0
+    assert measure(image).in_range == clean
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 2**32 - 1), st.integers(1, 100))
@@ -70,10 +84,10 @@ def test_extents_of_slabs_merge_to_that_of_the_whole(rows, columns, seed, size):
     assert functools.reduce(Extent.merge, parts, Extent()) == measure(image)
 
 
-def test_extent_without_pairs_worth_the_name_takes_the_full_range():
+def test_extent_of_lone_pixels_is_the_full_range():
     image = np.zeros((5, 5))
-    image[2, 2] = 7
-    assert measure(image).in_range == (0, 7)
+    image[2, 2] = 8
+    assert measure(image).in_range == (-2, 10)
     assert measure(np.full((3, 3), 4)).constant
 
 
