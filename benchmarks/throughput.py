@@ -1,0 +1,149 @@
+"""Speed and peak memory of `super_resolve` against the plain forward pass of other implementations.
+
+    python benchmarks/throughput.py [SIZE ...] [--scale 2] [--tile 512] [--repeats 5] [--model FILE]
+
+SIZE is the side of a square uint16 image (128, 256 and 512 by default). Both give uint16 for uint16, through
+the same network, loaded beforehand:
+
+    eager   what other implementations run: the whole image interpolated, then one float32 forward pass, NCHW
+            and contiguous, under `torch.no_grad`; layers as `nn.Conv2d` and `nn.ReLU(inplace=True)`
+    ours    `super_resolve` with everything in it: checks, the scan for the range, tiles, rounding
+
+They alternate, and the median counts; "CPU" is the ratio of processor time, which other jobs on the machine
+disturb less (least so with `OMP_NUM_THREADS=1`). The peak memory of each is that of a process of its own,
+above the interpreter with torch loaded (input and output included).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from vdsr_core.checkpoint import load_model
+from vdsr_core.inference import super_resolve
+
+Image = NDArray[np.uint16]
+MB = 1e6
+
+
+def peak_memory() -> int:
+    """The largest resident size of this process so far, bytes.
+
+    `ru_maxrss` in Linux's own words: there, a process started by a large one would inherit its figure.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except FileNotFoundError:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def make_image(size: int) -> Image:
+    """A 12-bit image of blobs and noise."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(100, 400, (size, size), np.uint16)
+    image[size // 4 : size // 2, size // 4 : size // 2] += 3000
+    return image
+
+
+def make_eager(model: Any, scale: int) -> Callable[[Image], Image]:
+    """The plain forward pass of the whole image."""
+    layers: list[nn.Module] = []
+    for layer in model.layers:
+        layers += [layer, nn.ReLU(inplace=True)]
+    network = nn.Sequential(*layers[:-1]).eval()
+
+    def run(image: Image) -> Image:
+        low, high = float(image.min()), float(image.max())
+        with torch.no_grad():
+            pixels = (torch.from_numpy(image.astype(np.float32))[None, None] - low) / (high - low)
+            ilr = nn.functional.interpolate(pixels, scale_factor=scale, mode="bicubic", align_corners=False)
+            sr = (ilr + network(ilr))[0, 0].numpy()
+        return np.clip(np.rint(sr * (high - low) + low), 0, 65535).astype(np.uint16)  # type: ignore[no-any-return]
+
+    return run
+
+
+def contenders(options: argparse.Namespace) -> dict[str, Callable[[Image], Image]]:
+    """The two ways to upscale an image."""
+    model = load_model(options.model)
+
+    def ours(image: Image) -> Image:
+        return super_resolve(image, options.scale, model=model, tile=options.tile or None, device="cpu")
+
+    return {"eager": make_eager(model, options.scale), "ours": ours}
+
+
+def measure_memory(name: str, size: int, options: argparse.Namespace) -> None:
+    """Print the peak of one contender in this process, above the interpreter with torch loaded."""
+    torch.zeros(1)
+    before = peak_memory()
+    contenders(options)[name](make_image(size))
+    print(peak_memory() - before)
+
+
+def memory_of(name: str, size: int) -> int:
+    """The same from a process of its own, with the arguments of this one."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name, str(size)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def times(image: Image, runs: dict[str, Callable[[Image], Image]], repeats: int) -> dict[str, NDArray[Any]]:
+    """(repeats, 2) seconds of each contender, by the clock and of the processor, in turns, warmed up once."""
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for _ in range(repeats + 1):
+        for name, run in runs.items():
+            start, cpu = time.perf_counter(), time.process_time()
+            run(image)
+            seconds[name].append((time.perf_counter() - start, time.process_time() - cpu))
+    return {name: np.array(values[1:]) for name, values in seconds.items()}
+
+
+def main() -> None:
+    """Measure and print a table."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("sizes", type=int, nargs="*", default=[128, 256, 512], metavar="SIZE")
+    parser.add_argument("--scale", type=int, default=2)
+    parser.add_argument("--tile", type=int, default=512, help="0: the whole image in one piece")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--model", help="a network other than the default")
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory_of:
+        measure_memory(options.memory_of[0], int(options.memory_of[1]), options)
+        return
+    threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    print(f"x{options.scale}, tile {options.tile}, {threads}; Mpx: of the result\n")
+    heads = "eager, s | ours, s | eager, Mpx/s | ours, Mpx/s | speed | CPU | eager, MB | ours, MB | memory"
+    print(f"| input | {heads} |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    runs = contenders(options)
+    for size in options.sizes:
+        seconds = times(make_image(size), runs, options.repeats)
+        eager, ours = (float(np.median(seconds[name][:, 0])) for name in ("eager", "ours"))
+        speed, cpu = np.median(seconds["eager"] / seconds["ours"], axis=0)
+        pixels = (size * options.scale) ** 2 / 1e6
+        before, now = (memory_of(name, size) / MB for name in ("eager", "ours"))
+        print(
+            f"| {size} x {size} | {eager:.2f} | {ours:.2f} | {pixels / eager:.3f} | {pixels / ours:.3f} "
+            f"| {speed:.2f} x | {cpu:.2f} x | {before:.0f} | {now:.0f} | {now / before:.2f} x |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Make the pictures of the plugin's guide, under Xvfb with GLX where there is no screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import napari
+from qtpy.QtWidgets import QApplication
+
+from napari_vdsr._upscale_widget import UpscaleWidget
+
+IMAGES = Path(__file__).parent / "images"
+SIZE = (1280, 800)
+
+
+def main() -> None:
+    """Open the sample, upscale it, try the network, and take a picture of each."""
+    viewer = napari.Viewer()
+    viewer.window.resize(*SIZE)
+    viewer.open_sample("napari-vdsr", "u2os")
+    viewer.layers.selection.active = viewer.layers[0]
+    for layer in viewer.layers[1:]:
+        layer.visible = False
+    _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
+    wait(lambda: widget.facts is not None)
+    widget.choose_layer(viewer.layers[0])
+    take(viewer, "before")
+    widget.start()
+    wait(lambda: widget.run.fraction() > 0.5)
+    take(viewer, "running")
+    wait(lambda: widget.run is None)
+    look_closely(viewer)
+    take(viewer, "result")
+    viewer.theme = "light"
+    widget.advanced.expand(animate=False)
+    widget.start_trial()
+    wait(lambda: widget.run is None)
+    take(viewer, "try_light")
+    viewer.theme = "dark"
+    show_reason(viewer, widget)
+    viewer.close()
+
+
+def look_closely(viewer: napari.Viewer) -> None:
+    """Zoom in on a cell."""
+    viewer.scene.camera.center = (0, 93, 135)
+    viewer.scene.camera.zoom *= 3
+
+
+def show_reason(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
+    """A scale that memory forbids."""
+    widget.advanced.collapse(animate=False)
+    widget.scale.setValue(1000)
+    take(viewer, "reason")
+
+
+def wait(condition: Callable[[], bool], seconds: float = 600) -> None:
+    """Let the viewer work until a condition holds."""
+    start = time.monotonic()
+    while not condition():
+        if time.monotonic() - start > seconds:
+            raise TimeoutError
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def take(viewer: napari.Viewer, name: str) -> None:
+    """Take a picture of the whole window."""
+    start = time.monotonic()
+    wait(lambda: time.monotonic() - start > 1)
+    viewer.screenshot(str(IMAGES / f"napari_{name}.png"), canvas_only=False, flash=False)
+
+
+if __name__ == "__main__":
+    main()

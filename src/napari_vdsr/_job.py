@@ -1,0 +1,77 @@
+"""Run a generator in a thread and report its steps to the viewer's thread."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QObject, QThreadPool, Signal  # type: ignore[attr-defined]
+
+_running: set[Job] = set()
+LAST_WAIT = 10_000  # milliseconds for a tile to end when Python ends
+
+Work = Callable[[threading.Event], Iterator[Any]]
+
+
+class Job(QObject):
+    """A generator at work in a thread.
+
+    The whole generator runs inside one plain function: a generator worker loses every `RuntimeError`, of which
+    CUDA's lack of memory is one, and leaves a generator that is aborted without its last steps.
+
+    Parameters
+    ----------
+    work : callable
+        Takes the event that says "stop" and gives the generator; it may raise `Cancelled` when the event is set.
+
+    Attributes
+    ----------
+    stepped : Signal(Job, object)
+        Each step of the generator.
+    ended : Signal(Job, object)
+        None, or the exception that ended the generator.
+    """
+
+    stepped = Signal(object, object)
+    ended = Signal(object, object)
+
+    def __init__(self, work: Work) -> None:
+        super().__init__()
+        self.cancelled = threading.Event()
+        self._work = work
+        self.worker = create_worker(self._run, _start_thread=False, _ignore_errors=True)
+
+    def start(self) -> None:
+        """Begin."""
+        _running.add(self)
+        self.worker.finished.connect(self._forget)
+        self.worker.start()
+
+    def cancel(self) -> None:
+        """Ask for the end; `ended` follows."""
+        self.cancelled.set()
+
+    def _run(self) -> None:
+        error: Exception | None = None
+        try:
+            for step in self._work(self.cancelled):
+                self.stepped.emit(self, step)
+        except Exception as caught:  # whatever it is, the user hears of it
+            error = caught
+        self.ended.emit(self, error)
+
+    def _forget(self) -> None:
+        _running.discard(self)
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Let no thread outlive the Qt objects that it reports to."""
+    for job in _running:
+        job.cancel()
+    pool = QThreadPool.globalInstance()
+    if _running and pool is not None:
+        pool.waitForDone(LAST_WAIT)

@@ -1,0 +1,345 @@
+"""Between napari's image layers and the arrays of `vdsr_core`: what is read, and where the result lies. No Qt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+Slices = tuple[slice, ...]
+
+SMALLEST = 4  # rows and columns
+TIMES = "\u00d7"
+CHANNEL_LABELS = ("c", "ch", "channel", "channels")
+LOOKS = ("blending", "opacity", "interpolation2d", "interpolation3d", "projection_mode", "rendering")
+GRAY_LOOKS = ("colormap", "contrast_limits", "gamma")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The part of a layer to upscale.
+
+    Attributes
+    ----------
+    data : array
+        Pixels of the finest level; only sliced, never read as a whole.
+    name : str
+        Of the layer.
+    rgb : bool
+        Whether the last axis holds red, green, blue (and alpha); it is no axis of the layer.
+    channel_axis : int or None
+        The axis of independent channels.
+    part : tuple of slice
+        What to take along each axis of the layer.
+    """
+
+    data: Any
+    name: str
+    rgb: bool
+    channel_axis: int | None
+    part: Slices
+
+    @property
+    def pixels(self) -> Any:
+        """The part itself; a view where the array gives one."""
+        whole = all(range(n)[p] == range(n) for p, n in zip(self.part, self.data.shape, strict=False))
+        return self.data if whole else self.data[self.part]
+
+    @property
+    def plane_axes(self) -> tuple[int, int]:
+        """The axes of rows and columns."""
+        return plane_axes(len(self.part), self.channel_axis)
+
+    @property
+    def start(self) -> tuple[int, ...]:
+        """The first pixel of the part, along each axis of the layer."""
+        return tuple(p.start or 0 for p in self.part)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the part, with colour."""
+        lengths = tuple(len(range(n)[p]) for p, n in zip(self.part, self.data.shape, strict=False))
+        return lengths + tuple(self.data.shape[len(lengths) :])
+
+    def factors(self, scale: float) -> tuple[float, ...]:
+        """How many times more pixels the result has along each axis of the layer."""
+        return tuple(float(scale) if axis in self.plane_axes else 1.0 for axis in range(len(self.part)))
+
+    def result_shape(self, scale: float) -> tuple[int, ...]:
+        """The shape of the result, with colour."""
+        factors = self.factors(scale) + (1.0,) * (len(self.shape) - len(self.part))
+        return tuple(max(1, round(f * n)) for f, n in zip(factors, self.shape, strict=True))
+
+
+def bare(layer: Any) -> Any:
+    """A layer itself: a plugin's viewer gives proxies, a new one at each look."""
+    return getattr(layer, "__wrapped__", layer)
+
+
+def plane_axes(ndim: int, channel_axis: int | None) -> tuple[int, int]:
+    """The axes of rows and columns of a layer: the last two that do not hold channels."""
+    row, column = [axis for axis in range(ndim) if axis != channel_axis][-2:]
+    return row, column
+
+
+def finest(layer: Image) -> Any:
+    """The pixels of a layer in full resolution."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def coarsest(layer: Image) -> Any:
+    """The pixels of the smallest level of a layer, for a look at its intensities."""
+    return layer.data[-1] if layer.multiscale else layer.data
+
+
+def choices_of_channels(layer: Image) -> list[tuple[str, int | None]]:
+    """What can be said about the channels of a layer: (words, channel axis), the likeliest first."""
+    if layer.rgb:
+        return [("RGB: luma through the network", None)]
+    choices: list[tuple[str, int | None]] = [("None: one intensity", None)]
+    labelled = None
+    if layer.ndim > 2:
+        shape = finest(layer).shape
+        for axis, label in enumerate(layer.axis_labels):
+            name = f"axis {axis}" if label.lstrip("-").isdigit() else f"axis {axis}, {label}"
+            choices.append((f"Independent along {name} ({shape[axis]})", axis))
+            if label.lower() in CHANNEL_LABELS:
+                labelled = axis
+    if labelled is not None:
+        choices.sort(key=lambda choice: choice[1] != labelled)
+    return choices
+
+
+def whole(layer: Image, channel_axis: int | None = None) -> Source:
+    """All planes of a layer."""
+    data = finest(layer)
+    part = tuple(slice(0, n) for n in data.shape[: layer.ndim])
+    return Source(data, layer.name, layer.rgb, channel_axis, part)
+
+
+def current_plane(layer: Image, point: Sequence[float], channel_axis: int | None = None) -> Source:
+    """The plane that is shown at a point of the world, with all of its channels.
+
+    Parameters
+    ----------
+    layer : Image
+        The layer.
+    point : sequence of float
+        World coordinates, such as ``viewer.dims.point``; the last ones belong to the layer.
+    channel_axis : int, optional
+        The axis of independent channels.
+    """
+    source = whole(layer, channel_axis)
+    if layer.ndim == 2:
+        return source
+    here = np.rint(np.asarray(layer.world_to_data(np.asarray(point)[-layer.ndim :]))).astype(int)
+    kept = (*source.plane_axes, channel_axis)
+    part = list(source.part)
+    for axis in (axis for axis in range(layer.ndim) if axis not in kept):
+        index = min(max(int(here[axis]), 0), source.data.shape[axis] - 1)
+        part[axis] = slice(index, index + 1)
+    return Source(source.data, layer.name, layer.rgb, channel_axis, tuple(part))
+
+
+def why_not(layer: Image, channel_axis: int | None = None) -> str:
+    """One sentence on why a layer cannot be upscaled; empty if it can."""
+    data = finest(layer)
+    if np.dtype(data.dtype).kind not in "uif":
+        return f"“{layer.name}” holds {np.dtype(data.dtype)} values: convert it to integers or floats first."
+    if layer.ndim < (2 if channel_axis is None else 3):
+        return f"“{layer.name}” has {layer.ndim} axes: rows and columns must remain beside the channels."
+    rows, columns = (data.shape[axis] for axis in plane_axes(layer.ndim, channel_axis))
+    if min(data.shape) == 0 or min(rows, columns) < SMALLEST:
+        hint = ""
+        if channel_axis is None and not layer.rgb and layer.ndim > 2:
+            hint = " If an axis holds channels, choose it under Channels."
+        size = f"{rows} {TIMES} {columns}"
+        return f"“{layer.name}” has planes of {size} pixels: at least {SMALLEST} rows and columns are needed.{hint}"
+    return ""
+
+
+def core_channels(source: Source) -> int | None:
+    """The `channel_axis` that `vdsr_core` must be told.
+
+    A gray stack whose last axis is as short as colour is refused there unless its channels are declared; an axis
+    before the planes can be declared instead, which finds a range for each of its positions.
+    """
+    if source.channel_axis is None and not source.rgb and len(source.shape) > 2 and 2 <= source.shape[-1] <= 4:
+        return 0
+    return source.channel_axis
+
+
+def linear(layer: Image) -> NDArray[np.float64]:
+    """The matrix that turns steps between pixels of a layer into steps before its `affine`."""
+    from napari.utils.transforms import Affine
+
+    affine = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear, ndim=layer.ndim)
+    return np.asarray(affine.linear_matrix, dtype=np.float64)
+
+
+def placement(layer: Image, factors: Sequence[float], start: Sequence[float]) -> dict[str, Any]:
+    """The keywords that put a result exactly on its source.
+
+    The areas of the first pixels share their near corner, so centres move by half a pixel less half an output pixel.
+
+    Parameters
+    ----------
+    layer : Image
+        The source.
+    factors : sequence of float
+        Output pixels per input pixel along each axis of the layer.
+    start : sequence of float
+        The first pixel of the source that was taken, along each axis.
+    """
+    s = np.asarray(factors, dtype=np.float64)
+    return {
+        "scale": np.asarray(layer.scale) / s,
+        "translate": np.asarray(layer.translate) + linear(layer) @ (np.asarray(start) + (1 - s) / (2 * s)),
+        "rotate": layer.rotate,
+        "shear": layer.shear,
+        "affine": layer.affine,
+        "units": layer.units,
+        "axis_labels": layer.axis_labels,
+    }
+
+
+def looks(layer: Image) -> dict[str, Any]:
+    """The keywords that show a result as its source is shown."""
+    names = LOOKS if layer.rgb else LOOKS + GRAY_LOOKS
+    return {"rgb": layer.rgb} | {name: getattr(layer, name) for name in names}
+
+
+def layer_keywords(layer: Image, source: Source, scale: float, names: Iterable[str]) -> dict[str, Any]:
+    """All keywords of the result's layer, `metadata` aside; `names` are those taken already."""
+    found = placement(layer, source.factors(scale), source.start) | looks(layer)
+    found["name"] = free_name(f"{layer.name} [VDSR x{scale:g}]", names)
+    found["multiscale"] = False
+    return found
+
+
+def widen_range(result: Image, layer: Image) -> None:
+    """Give a result the contrast slider of its source; no constructor takes it."""
+    if not layer.rgb:
+        result.contrast_limits_range = layer.contrast_limits_range
+        result.contrast_limits = layer.contrast_limits
+
+
+def free_name(name: str, names: Iterable[str]) -> str:
+    """`name`, with a number if it is taken: a result replaces no layer."""
+    taken = set(names)
+    number = 0
+    found = name
+    while found in taken:
+        number += 1
+        found = f"{name} [{number}]"
+    return found
+
+
+def describe(
+    layer: Image,
+    source: Source,
+    *,
+    model: str | None,
+    scale: float,
+    in_range: Any,
+    tile: int | None,
+    device: str | None,
+) -> dict[str, Any]:
+    """What ``metadata["vdsr"]`` says of a result."""
+    return {
+        "model": model or "default",
+        "scale": scale,
+        "in_range": in_range,
+        "channel_axis": source.channel_axis,
+        "rgb": source.rgb,
+        "tile": tile,
+        "device": device or "automatic",
+        "source": {
+            "layer": layer.name,
+            "path": str(layer.source.path) if layer.source.path else None,
+            "shape": tuple(source.data.shape),
+            "part": tuple((p.start, p.stop) for p in source.part),
+        },
+        "versions": {name: version(name) for name in ("napari-vdsr", "napari", "torch", "numpy")},
+    }
+
+
+def python_line(layer: Image, source: Source, **options: Any) -> str:
+    """A script for napari's console that does the same.
+
+    Parameters
+    ----------
+    layer : Image
+        The source.
+    source : Source
+        The part of it.
+    **options
+        `scale`, `model`, `in_range`, `tile` and `device`, as `super_resolve` takes them.
+    """
+    scale = options.pop("scale")
+    arguments = {"channel_axis": core_channels(source), "rgb": source.rgb or None} | options
+    given = "".join(f", {name}={_plain(value)}" for name, value in arguments.items() if value is not None)
+    part = ", ".join(f"{p.start}:{p.stop}" for p in source.part)
+    place = placement(layer, source.factors(scale), source.start)
+    affine = np.asarray(place["affine"])
+    lines = [
+        "from vdsr_core import super_resolve",
+        "",
+        f"layer = viewer.layers[{layer.name!r}]",
+        f"image = layer.data{'[0]' if layer.multiscale else ''}[{part}]",
+        f"result = super_resolve(image, {scale:g}{given})",
+        "viewer.add_image(",
+        "    result,",
+        f"    name=layer.name + ' [VDSR x{scale:g}]',",
+        f"    scale={_plain(place['scale'])},",
+        f"    translate={_plain(place['translate'])},",
+        "    rotate=layer.rotate,",
+        "    shear=layer.shear,",
+        "    affine=layer.affine,",
+        "    units=layer.units,",
+        "    axis_labels=layer.axis_labels,",
+        f"    rgb={source.rgb},",
+    ]
+    if np.array_equal(affine, np.eye(len(affine))):
+        lines.remove("    affine=layer.affine,")
+    if not source.rgb:
+        lines += [f"    {name}=layer.{name}," for name in GRAY_LOOKS]
+    return "\n".join([*lines, ")", ""])
+
+
+def _plain(value: Any) -> str:
+    """A value as Python source, without NumPy's types."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, tuple | list):
+        brackets = "()" if isinstance(value, tuple) else "[]"
+        return brackets[0] + ", ".join(_plain(item) for item in value) + brackets[1]
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def duration(seconds: float) -> str:
+    """A time in words, as precise as an estimate can be."""
+    if seconds < 1:
+        return "less than a second"
+    if seconds < 100:
+        return f"{math.ceil(seconds)} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:,.0f} days"
+
+
+def size(count: float) -> str:
+    """An amount of memory in words."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB" if count >= 10 else f"{count:.2g} GB"

@@ -1,0 +1,281 @@
+import gc
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+from qtpy.QtCore import Qt, QThreadPool
+from qtpy.QtWidgets import QApplication
+
+from napari_vdsr._layers import TIMES
+from vdsr_core import find_range, save_checkpoint, super_resolve
+
+WAIT = 60_000
+
+
+@pytest.fixture
+def network(tmp_path, tiny_model):
+    path = tmp_path / "tiny.safetensors"
+    save_checkpoint(path, tiny_model)
+    return str(path)
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy):
+    yield make_napari_viewer_proxy()
+    QThreadPool.globalInstance().waitForDone(20_000)
+
+
+@pytest.fixture
+def opened(viewer, qtbot):
+    """Open the widget; `opened(layer data, ...)` adds layers first."""
+
+    def open_with(*images, model=None, **keywords):
+        for image in images:
+            viewer.add_image(image, **keywords)
+        _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
+        qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
+        if model is not None:
+            widget.choose_model_file(model)
+            qtbot.waitUntil(lambda: widget.facts is not None or bool(widget._trouble), timeout=WAIT)
+        return widget
+
+    return open_with
+
+
+def click(qtbot, button):
+    assert button.isEnabled(), button.toolTip()
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def run(qtbot, widget):
+    click(qtbot, widget.run_button)
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+
+
+def noise(*shape, dtype=np.uint16):
+    return np.random.default_rng(0).integers(100, 4000, shape).astype(dtype)
+
+
+def test_run_with_defaults(viewer, opened, qtbot):
+    image = noise(40, 48)
+    widget = opened(image, name="cells", scale=(0.5, 0.25), units=("um", "um"), colormap="green")
+    assert f"80 {TIMES} 96, uint16, 15.4 kB" in widget.estimate.text()
+    assert "Time: about" in widget.estimate.text()
+    assert "CPU" in widget.device.toolTip()
+    run(qtbot, widget)
+    result = viewer.layers["cells [VDSR x2]"]
+    np.testing.assert_array_equal(result.data, super_resolve(image, 2, tile=widget.facts.tile))
+    np.testing.assert_allclose(result.data_to_world((-0.5, -0.5)), viewer.layers[0].data_to_world((-0.5, -0.5)))
+    assert result.units == viewer.layers[0].units
+    assert result.colormap.name == "green"
+    record = result.metadata["vdsr"]
+    assert record["tiles_done"] == record["tiles"]
+    assert record["in_range"] == widget.task(widget.source()).in_range
+    assert "Done" in widget.message.text()
+    run(qtbot, widget)
+    assert [layer.name for layer in viewer.layers] == ["cells", "cells [VDSR x2]", "cells [VDSR x2] [1]"]
+
+
+def test_rgb_current_plane_and_channels(viewer, opened, qtbot, network):
+    colour = noise(24, 20, 3, dtype=np.uint8)
+    widget = opened(colour, name="colour", rgb=True, model=network)
+    widget.scale.setValue(1.5)
+    run(qtbot, widget)
+    result = viewer.layers["colour [VDSR x1.5]"]
+    assert result.rgb
+    np.testing.assert_array_equal(result.data, super_resolve(colour, 1.5, model=network, rgb=True))
+
+    stack = noise(2, 3, 24, 20)
+    viewer.add_image(stack, name="stack", axis_labels=("c", "t", "y", "x"))
+    widget.choose_layer(viewer.layers["stack"])
+    viewer.dims.set_point(1, 2)
+    widget.planes.setCurrentIndex(1)
+    assert f" {TIMES} ".join(["2", "1", "36", "30"]) in widget.estimate.text()
+    run(qtbot, widget)
+    whole = super_resolve(stack, 1.5, model=network, channel_axis=0)
+    result = viewer.layers["stack [VDSR x1.5]"]
+    np.testing.assert_array_equal(result.data, whole[:, 2:3])
+    assert result.metadata["vdsr"]["source"]["part"] == ((0, 2), (2, 3), (0, 24), (0, 20))
+    exec(widget.copy_python(), {"viewer": viewer})
+    np.testing.assert_array_equal(viewer.layers[-1].data, result.data)
+
+
+def test_multiscale_is_upscaled_from_its_finest_level(viewer, opened, qtbot, network):
+    image = noise(40, 48)
+    viewer.add_image([image, image[::2, ::2]], name="pyramid")
+    widget = opened(model=network)
+    run(qtbot, widget)
+    result = viewer.layers["pyramid [VDSR x2]"]
+    in_range = result.metadata["vdsr"]["in_range"]
+    assert in_range == find_range(image[::2, ::2])
+    np.testing.assert_array_equal(result.data, super_resolve(image, 2, model=network, in_range=in_range))
+
+
+def test_lazy_layer_gives_the_range_of_all_planes(viewer, opened, qtbot, network):
+    stack = noise(3, 20, 24)
+    stack[1] *= 4
+    lazy = pytest.importorskip("dask.array").from_array(stack, chunks=(1, 20, 24))
+    widget = opened(lazy, name="lazy", contrast_limits=(0, 16000), model=network)
+    viewer.dims.set_point(0, 0)
+    widget.planes.setCurrentIndex(1)
+    run(qtbot, widget)
+    plane = viewer.layers["lazy [VDSR x2]"].data
+    np.testing.assert_array_equal(plane, super_resolve(stack, 2, model=network)[:1])
+    assert viewer.layers[-1].contrast_limits == [0, 16000]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_cancel_ends_the_worker_within_a_second(viewer, opened, qtbot, keep):
+    widget = opened(noise(256, 256), name="cells")
+    widget.keep.setChecked(keep)
+    click(qtbot, widget.run_button)
+    assert not widget.run_button.isEnabled()
+    qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
+    qtbot.wait(300)  # well within a tile
+    assert "cells [VDSR x2]" in viewer.layers
+    assert widget.bar.value() > 0
+    began = time.perf_counter()
+    click(qtbot, widget.cancel_button)
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    assert time.perf_counter() - began < 1
+    assert "Cancelled" in widget.message.text()
+    assert ("cells [VDSR x2]" in viewer.layers) is keep
+    if keep:
+        record = viewer.layers["cells [VDSR x2]"].metadata["vdsr"]
+        assert 0 < record["tiles_done"] < record["tiles"]
+    assert widget.run_button.isEnabled()
+
+
+def test_cancel_in_the_activity_dock(viewer, opened, qtbot):
+    widget = opened(noise(256, 256))
+    click(qtbot, widget.run_button)
+    qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
+    widget.run._activity.cancel()
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    assert "Cancelled" in widget.message.text()
+
+
+def test_layers_deleted_and_changed_while_running(viewer, opened, qtbot):
+    widget = opened(noise(200, 200), name="cells")
+    click(qtbot, widget.run_button)
+    qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
+    viewer.layers["cells"].data = noise(10, 10)
+    viewer.layers.remove("cells")
+    viewer.layers.remove("cells [VDSR x2]")
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    assert "Open an image" in widget.message.text()
+    assert not widget.run_button.isEnabled()
+
+
+def test_viewer_closed_while_running(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    viewer.add_image(noise(256, 256))
+    _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
+    click(qtbot, widget.run_button)
+    qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
+    job = widget.run.job
+    viewer.close()
+    gc.collect()
+    QApplication.processEvents()
+    qtbot.waitUntil(lambda: not job.worker.is_running, timeout=WAIT)
+    assert job.cancelled.is_set()
+
+
+def test_widget_closed_while_running(viewer, opened, qtbot):
+    widget = opened(noise(256, 256), name="cells")
+    click(qtbot, widget.run_button)
+    qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
+    job = widget.run.job
+    viewer.window.remove_dock_widget(widget)
+    widget.deleteLater()
+    qtbot.waitUntil(job.cancelled.is_set, timeout=WAIT)
+    qtbot.waitUntil(lambda: not job.worker.is_running, timeout=WAIT)
+    viewer.add_image(noise(8, 8))
+    viewer.layers.remove("cells")
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [(noise(12, 3), "at least 4 rows"), (np.full((8, 8), np.nan, np.float32), "64 NaN")],
+    ids=["tiny", "nan"],
+)
+def test_bad_layer_is_one_sentence(viewer, opened, qtbot, image, words):
+    widget = opened(image)
+    if widget.run_button.isEnabled():
+        run(qtbot, widget)
+    assert words in widget.message.text()
+    assert len(viewer.layers) == 1
+
+
+def test_why_run_is_disabled(viewer, opened, qtbot, tmp_path):
+    widget = opened()
+    assert "Open an image" in widget.message.text()
+    viewer.add_labels(np.zeros((8, 8), np.uint8))
+    assert "Labels" in widget.message.text()
+    viewer.add_image(noise(300, 300), name="cells")
+    assert widget.run_button.isEnabled()
+    widget.scale.setValue(1000)
+    assert "180.0 GB" in widget.message.text()
+    assert "smaller scale" in widget.message.text()
+    widget.scale.setValue(2)
+    widget.range.setCurrentIndex(1)
+    widget.low.setText("300")
+    assert "two numbers" in widget.run_button.toolTip()
+    widget.range.setCurrentIndex(0)
+    (tmp_path / "no model.safetensors").write_bytes(b"nothing")
+    widget.choose_model_file(str(tmp_path / "no model.safetensors"))
+    qtbot.waitUntil(lambda: not widget.run_button.isEnabled(), timeout=WAIT)
+    assert "is not a safetensors file" in widget.message.text()
+    widget.choose_model_file("")
+    qtbot.waitUntil(widget.run_button.isEnabled, timeout=WAIT)
+
+
+def test_runtime_error_is_reported(opened, qtbot, network, monkeypatch):
+    import vdsr_core
+
+    def fail(*arguments, **keywords):
+        yield from ()
+        msg = "CUDA out of memory"
+        raise RuntimeError(msg)
+
+    widget = opened(noise(16, 16), model=network)
+    monkeypatch.setattr(vdsr_core, "super_resolve_tiles", fail)
+    run(qtbot, widget)
+    assert widget.message.text() == "CUDA out of memory"
+    monkeypatch.undo()
+    run(qtbot, widget)
+    assert "Done" in widget.message.text()
+
+
+def test_try_on_this_image(opened, qtbot, network):
+    widget = opened(noise(3, 32, 30), model=network)
+    click(qtbot, widget.try_button)
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    assert f"32 {TIMES} 30 pixels" in widget.trial.text()
+    assert "Bicubic" in widget.trial.text()
+    assert "SSIM" in widget.trial.text()
+
+
+def test_menu_opens_the_widget_with_the_active_layer(viewer, qtbot):
+    from napari._app_model import get_app_model
+
+    viewer.add_image(noise(8, 8), name="first")
+    viewer.add_image(noise(8, 8), name="second")
+    viewer.layers.selection.active = viewer.layers["first"]
+    menu = [item.command.id for item in get_app_model().menus.get_menu("napari/layers/transform")]
+    assert "napari-vdsr.open_upscale_widget" in menu
+    get_app_model().commands.execute_command("napari-vdsr.open_upscale_widget").result()
+    _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
+    assert widget.layer.currentText() == "first"
+    assert len(viewer.layers) == 2
+    qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
+
+
+def test_import_loads_no_torch():
+    code = "import napari_vdsr._upscale_widget, napari_vdsr._sample_data, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
