@@ -1,7 +1,6 @@
 import gc
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -129,7 +128,7 @@ def test_lazy_layer_gives_the_range_of_all_planes(viewer, opened, qtbot, network
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_cancel_ends_the_worker_within_a_second(viewer, opened, qtbot, keep):
+def test_cancel_ends_the_worker_at_once(viewer, opened, qtbot, keep):
     widget = opened(noise(256, 256), name="cells")
     widget.keep.setChecked(keep)
     click(qtbot, widget.run_button)
@@ -138,10 +137,11 @@ def test_cancel_ends_the_worker_within_a_second(viewer, opened, qtbot, keep):
     qtbot.wait(300)  # well within a tile
     assert "cells [VDSR x2]" in viewer.layers
     assert widget.bar.value() > 0
-    began = time.perf_counter()
+    started = widget.run
     click(qtbot, widget.cancel_button)
+    done = started.done
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
-    assert time.perf_counter() - began < 1
+    assert started.done <= done + 1  # a tile may have been on its way to the viewer
     assert "Cancelled" in widget.message.text()
     assert ("cells [VDSR x2]" in viewer.layers) is keep
     if keep:
