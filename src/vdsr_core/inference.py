@@ -506,7 +506,11 @@ def _measure_channels(image: Any, axes: _Axes) -> list[Extent]:
             values = axes.unpack(np.asarray(image[axes.native((*leading, rows, columns))]))
             extents[channel] = extents[channel].merge(measure(values[:3]))
             if len(values) == 4:
-                extents[channel] = extents[channel].merge(Extent(invalid=measure(values[3:]).invalid))
+                alpha = measure(values[3:])
+                extents[channel] = extents[channel].merge(Extent(invalid=alpha.invalid))
+                if not alpha.invalid and alpha.maximum > _opaque(values.dtype):
+                    msg = f"`image` must have alpha of at most 1 where it is float, got {alpha.maximum}. Divide alpha."
+                    raise ValueError(msg)
     if invalid := sum(extent.invalid for extent in extents):
         msg = f"`image` must be finite, got {invalid} NaN or infinite pixels. Replace them, as by `np.nan_to_num`."
         raise ValueError(msg)

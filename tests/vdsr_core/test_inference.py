@@ -435,3 +435,10 @@ def test_bad_options_are_named(rng, options, error, message):
 def test_wrong_out_is_named_before_the_first_tile(out):
     with pytest.raises(ValueError, match=r"`out` must have shape \(8, 8\) and dtype float64, got"):
         super_resolve_tiles(np.eye(4), 2, out)
+
+
+def test_float_alpha_above_one_is_named(rng, tiny_model):
+    image = rng.random((9, 11, 4)) * 200
+    image[..., 3] = 255
+    with pytest.raises(ValueError, match="`image` must have alpha of at most 1 where it is float, got 255"):
+        super_resolve(image, 2, model=tiny_model, rgb=True)
