@@ -386,7 +386,8 @@ class _Job:
             if isinstance(rescale, Rescale):
                 todo.append((number, tile, rescale))
             else:
-                results[number] = np.full((self.axes.colours, *_size(tile, "write")), rescale, self.image.dtype)
+                value = cast(np.asarray(rescale, np.float64), self.image.dtype)
+                results[number] = np.full((self.axes.colours, *_size(tile, "write")), value)
         if todo:
             taps = [self.taps(tile) for _, tile, _ in todo]
             windows = [encode(self.window(tile, t), rescale) for (_, tile, rescale), t in zip(todo, taps, strict=True)]

@@ -442,3 +442,9 @@ def test_float_alpha_above_one_is_named(rng, tiny_model):
     image[..., 3] = 255
     with pytest.raises(ValueError, match="`image` must have alpha of at most 1 where it is float, got 255"):
         super_resolve(image, 2, model=tiny_model, rgb=True)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_constant_at_the_end_of_64_bits_does_not_wrap(dtype, tiny_model):
+    image = np.full((5, 6), np.iinfo(dtype).max, dtype)
+    np.testing.assert_array_equal(super_resolve(image, 2, model=tiny_model), np.full((10, 12), image[0, 0]))
