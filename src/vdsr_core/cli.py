@@ -570,6 +570,12 @@ def train(
         str | None,
         typer.Option(metavar="TIME", help="Train for so long instead: 2h, 90m, 1h30m.", show_default=False),
     ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Patches in a batch; 12 to 16 suit a CPU.", show_default="as the preset says")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of the start.", show_default="as the preset says")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is random.", show_default="0")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished training in OUT.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
@@ -589,6 +595,8 @@ def train(
         "scales": None if scales is None else parse_scales(scales),
         "steps": steps,
         "seconds": None if time_budget is None else parse_time(time_budget, "--time-budget"),
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
         "seed": seed,
     }
     pause = parse_time(save_every, "--save-every")
@@ -654,7 +662,8 @@ def prepare_training(
         model = make_model(seed)
     scales = given["scales"] or [2.0, 3.0, 4.0]
     preset = given["preset"] or ("finetune" if given["from"] else "default")
-    config = replace(PRESETS[preset], seconds=given["seconds"], seed=seed)
+    changes = {name: given[name] for name in ("batch_size", "learning_rate") if given[name] is not None}
+    config = replace(PRESETS[preset], seconds=given["seconds"], seed=seed, **changes)
     if given["steps"] is not None:
         config = replace(config, steps=given["steps"], warmup=min(config.warmup, given["steps"] // 20))
     images = read_folder(folder, scales)

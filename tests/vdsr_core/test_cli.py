@@ -551,6 +551,15 @@ def test_train_writes_a_better_known_network_and_a_log(photographs, train, netwo
     assert float(rows[-1]["gain"]) == pytest.approx(gain_of(model.card), abs=2e-3)
 
 
+def test_train_takes_batch_size_and_learning_rate(photographs, train):
+    result = train("--batch-size", "3", "--learning-rate", "2e-5")
+    assert result.exit_code == 0, result.stderr
+    recipe = load_checkpoint("out.safetensors").card["recipe"]
+    assert "of 3 patches" in recipe
+    assert "rate 2e-05" in recipe
+    assert "`batch_size` must be a whole number of at least 1" in train("--overwrite", "--batch-size", "0").stderr
+
+
 def gain_of(card):
     scores = card["hold_out"]["2"]
     return scores["after"] - scores["bicubic"]
