@@ -19,17 +19,12 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QDoubleSpinBox,
     QFileDialog,
-    QFormLayout,
-    QHBoxLayout,
-    QLabel,
     QLineEdit,
     QProgressBar,
     QPushButton,
     QScrollArea,
-    QSizePolicy,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -37,6 +32,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_vdsr import _layers, _work
+from napari_vdsr._forms import make_box, make_combo, make_form, make_row, make_text, sentence
 from napari_vdsr._job import Job
 
 LOG = logging.getLogger("napari_vdsr")
@@ -45,14 +41,6 @@ FROM_FILE = "From a file…"
 HONEST = "The network predicts detail from what it saw in other images; it does not measure it."
 REFRESH = 250  # milliseconds between two looks at a running job
 MAX_SCALE = 1000
-SHOWN = {  # the arguments of the core, as the widget calls them
-    "image": "The layer",
-    "scale": "Scale",
-    "model": "The model",
-    "tile": "tile size",
-    "in_range": "The range",
-    "device": "The device",
-}
 
 
 def open_upscale_widget(viewer: Viewer) -> None:
@@ -92,24 +80,24 @@ class UpscaleWidget(QWidget):
 
     def _build(self) -> None:
         """Make and place all controls."""
-        self.layer = _combo("The image to upscale. It stays as it is; the result is a new layer.")
+        self.layer = make_combo("The image to upscale. It stays as it is; the result is a new layer.")
         self.scale = QDoubleSpinBox()
         self.scale.setRange(1.01, MAX_SCALE)
         self.scale.setDecimals(2)
         self.scale.setSingleStep(0.5)
         self.scale.setValue(2)
         self.scale.setToolTip("Output pixels per input pixel along rows and columns. It need not be a whole number.")
-        self.model = _combo("")
+        self.model = make_combo("")
         self.model.addItem("Default", None)
         names = _work.embedded_models()
         for name in names if len(names) > 1 else []:
             self.model.addItem(name, name)
         self.model.addItem(FROM_FILE, FROM_FILE)
-        self.channels = _combo("")
-        self.planes = _combo("")
-        self.device = _combo("Looking for devices…")
+        self.channels = make_combo("")
+        self.planes = make_combo("")
+        self.device = make_combo("Looking for devices…")
         self.device.addItem("Automatic", None)
-        form = _form()
+        form = make_form()
         for label, control in (
             ("Layer", self.layer),
             ("Scale", self.scale),
@@ -120,8 +108,8 @@ class UpscaleWidget(QWidget):
         ):
             form.addRow(label, control)
 
-        self.estimate = _text()
-        self.message = _text()
+        self.estimate = make_text()
+        self.message = make_text()
         self.run_button = QPushButton("Run")
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setEnabled(False)
@@ -136,9 +124,9 @@ class UpscaleWidget(QWidget):
         )
         self.copy_button = QPushButton("Copy as Python")
         self.copy_button.setToolTip("Copies a script for napari's console that gives the same layer.")
-        self.trial = _text()
+        self.trial = make_text()
         self.trial.hide()
-        honest = _text(HONEST)
+        honest = make_text(HONEST)
         honest.setObjectName("honest")
 
         inner = QWidget()
@@ -147,10 +135,10 @@ class UpscaleWidget(QWidget):
         column.addLayout(form)
         column.addWidget(self._build_advanced())
         column.addWidget(self.estimate)
-        column.addLayout(_row(self.run_button, self.cancel_button))
+        column.addLayout(make_row(self.run_button, self.cancel_button))
         column.addWidget(self.bar)
         column.addWidget(self.message)
-        column.addLayout(_row(self.try_button, self.copy_button))
+        column.addLayout(make_row(self.try_button, self.copy_button))
         column.addWidget(self.trial)
         column.addWidget(honest)
         column.addStretch()
@@ -170,7 +158,7 @@ class UpscaleWidget(QWidget):
         self.tile.setRange(0, 4096)
         self.tile.setSingleStep(32)
         self.tile.setSpecialValueText("Automatic")
-        self.range = _combo(
+        self.range = make_combo(
             "The intensities that become 0 and 1 for the network: the extremes that two neighbouring pixels\n"
             "of the layer share, so that a hot pixel does not count. Values outside are not clipped."
         )
@@ -182,10 +170,10 @@ class UpscaleWidget(QWidget):
         self.keep = QCheckBox("Keep finished tiles when cancelled")
         self.keep.setChecked(True)
         self.keep.setToolTip("If not, the layer of a cancelled run is removed.")
-        form = _form()
+        form = make_form()
         form.addRow("Tile size", self.tile)
         form.addRow("Range", self.range)
-        form.addRow("", _boxed(_row(self.low, self.high)))
+        form.addRow("", make_box(make_row(self.low, self.high)))
         form.addRow(self.keep)
         box = QWidget()
         box.setLayout(form)
@@ -388,7 +376,7 @@ class UpscaleWidget(QWidget):
     def _examined_badly(self, job: Job, error: Exception | None) -> None:
         """Show why a model or device cannot be used."""
         if job is self._examiner and error is not None and not isinstance(error, _work.Cancelled):
-            self._trouble = _sentence(error)
+            self._trouble = sentence(error)
             LOG.error("model or device", exc_info=error)
             self.update_state()
 
@@ -652,7 +640,7 @@ class Run:
         kept = f"{self.done} of {self.total} tiles are kept." if keep and self.done else "Nothing is kept."
         if isinstance(error, _work.Cancelled):
             return f"Cancelled. {kept}"
-        return _sentence(error)
+        return sentence(error)
 
 
 class Try:
@@ -686,7 +674,7 @@ class Try:
         if isinstance(error, _work.Cancelled):
             return "Cancelled."
         if error is not None or self.trial is None:
-            return _sentence(error)
+            return sentence(error)
         psnr, ssim = self.trial.psnr, self.trial.ssim
         rows, columns = self.trial.shape
         return (
@@ -694,16 +682,6 @@ class Try:
             f"Bicubic {psnr['bicubic']:.2f} dB, SSIM {ssim['bicubic']:.4f}\n"
             f"Network {psnr['vdsr']:.2f} dB, SSIM {ssim['vdsr']:.4f} ({psnr['vdsr'] - psnr['bicubic']:+.2f} dB)"
         )
-
-
-def _sentence(error: Exception | None) -> str:
-    """An error in words that a user of the widget can act on."""
-    words = str(error) or type(error).__name__
-    if isinstance(error, MemoryError) and "`" not in words:
-        words = f"The memory does not suffice ({words}). Choose a smaller tile, the current plane or a smaller scale."
-    for name, shown in SHOWN.items():
-        words = words.replace(f"`{name}`", shown)
-    return words.replace("`", "")
 
 
 def _range_key(layer: Image, source: _layers.Source) -> tuple[Any, ...]:
@@ -717,42 +695,3 @@ def _disconnect(viewer: Viewer, *callbacks: Any) -> None:
     for event in (layers.inserted, layers.removed, layers.renamed):
         for callback in callbacks:
             event.disconnect(callback)
-
-
-def _combo(tooltip: str) -> QComboBox:
-    """A choice that does not widen the widget."""
-    combo = QComboBox()
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.setMinimumContentsLength(12)
-    combo.setToolTip(tooltip)
-    return combo
-
-
-def _text(words: str = "") -> QLabel:
-    """A few lines of text that may be copied."""
-    label = QLabel(words)
-    label.setWordWrap(True)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-    return label
-
-
-def _form() -> QFormLayout:
-    form = QFormLayout()
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    form.setContentsMargins(0, 0, 0, 0)
-    return form
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for widget in widgets:
-        row.addWidget(widget)
-    row.setContentsMargins(0, 0, 0, 0)
-    return row
-
-
-def _boxed(layout: QHBoxLayout) -> QWidget:
-    box = QWidget()
-    box.setLayout(layout)
-    return box

@@ -1,0 +1,67 @@
+"""Small pieces that the widgets are made of."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QSizePolicy, QWidget
+
+SHOWN = {  # the arguments of the core, as the widget calls them
+    "image": "The layer",
+    "scale": "Scale",
+    "model": "The model",
+    "tile": "tile size",
+    "in_range": "The range",
+    "device": "The device",
+}
+
+
+def sentence(error: Exception | None) -> str:
+    """An error in words that a user of the widget can act on."""
+    words = str(error) or type(error).__name__
+    if isinstance(error, MemoryError) and "`" not in words:
+        words = f"The memory does not suffice ({words}). Choose a smaller tile, the current plane or a smaller scale."
+    for name, shown in SHOWN.items():
+        words = words.replace(f"`{name}`", shown)
+    return words.replace("`", "")
+
+
+def make_combo(tooltip: str) -> QComboBox:
+    """A choice that does not widen the widget."""
+    combo = QComboBox()
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(12)
+    combo.setToolTip(tooltip)
+    return combo
+
+
+def make_text(words: str = "") -> QLabel:
+    """A few lines of text that may be copied."""
+    label = QLabel(words)
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label
+
+
+def make_form() -> QFormLayout:
+    """Labels beside controls."""
+    form = QFormLayout()
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    form.setContentsMargins(0, 0, 0, 0)
+    return form
+
+
+def make_row(*widgets: QWidget) -> QHBoxLayout:
+    """Controls side by side."""
+    row = QHBoxLayout()
+    for widget in widgets:
+        row.addWidget(widget)
+    row.setContentsMargins(0, 0, 0, 0)
+    return row
+
+
+def make_box(layout: QHBoxLayout) -> QWidget:
+    """A layout as a widget."""
+    box = QWidget()
+    box.setLayout(layout)
+    return box
