@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,35 +11,21 @@ from typing import Any
 import numpy as np
 import psutil
 from napari.layers import Image, Labels
-from napari.utils import cancelable_progress
 from napari.utils.notifications import show_error, show_info
 from napari.viewer import Viewer
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QDoubleSpinBox,
-    QFileDialog,
-    QLineEdit,
-    QProgressBar,
-    QPushButton,
-    QScrollArea,
-    QSpinBox,
-    QVBoxLayout,
-    QWidget,
-)
-from superqt import QCollapsible
+from qtpy.QtWidgets import QFileDialog
 
 from napari_vdsr import _layers, _work
-from napari_vdsr._forms import make_box, make_combo, make_form, make_row, make_text, sentence
+from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job
+from napari_vdsr._run import Run, Try
+from napari_vdsr._upscale_form import FROM_FILE, UpscaleForm
 
 LOG = logging.getLogger("napari_vdsr")
 
-FROM_FILE = "From a file…"
-HONEST = "The network predicts detail from what it saw in other images; it does not measure it."
 REFRESH = 250  # milliseconds between two looks at a running job
-MAX_SCALE = 1000
 
 
 def open_upscale_widget(viewer: Viewer) -> None:
@@ -49,7 +34,7 @@ def open_upscale_widget(viewer: Viewer) -> None:
     widget.choose_layer(viewer.layers.selection.active)
 
 
-class UpscaleWidget(QWidget):
+class UpscaleWidget(UpscaleForm):
     """Upscale an image layer with a network.
 
     Parameters
@@ -67,7 +52,6 @@ class UpscaleWidget(QWidget):
         self._examiner: Job | None = None
         self._watched: Image | None = None  # the chosen layer
         self._trouble = ""
-        self._build()
         self._connect()
         self._timer = QTimer(self)
         self._timer.setInterval(REFRESH)
@@ -75,115 +59,6 @@ class UpscaleWidget(QWidget):
         self._list_layers()
         self.choose_layer(napari_viewer.layers.selection.active)
         self._examine()
-
-    # ------------------------------------------------------------------------------------------ the face
-
-    def _build(self) -> None:
-        """Make and place all controls."""
-        self.layer = make_combo("The image to upscale. It stays as it is; the result is a new layer.")
-        self.scale = QDoubleSpinBox()
-        self.scale.setRange(1.01, MAX_SCALE)
-        self.scale.setDecimals(2)
-        self.scale.setSingleStep(0.5)
-        self.scale.setValue(2)
-        self.scale.setToolTip("Output pixels per input pixel along rows and columns. It need not be a whole number.")
-        self.model = make_combo("")
-        self.model.addItem("Default", None)
-        names = _work.embedded_models()
-        for name in names if len(names) > 1 else []:
-            self.model.addItem(name, name)
-        self.model.addItem(FROM_FILE, FROM_FILE)
-        self.channels = make_combo("")
-        self.planes = make_combo("")
-        self.device = make_combo("Looking for devices…")
-        self.device.addItem("Automatic", None)
-        form = make_form()
-        for label, control in (
-            ("Layer", self.layer),
-            ("Scale", self.scale),
-            ("Model", self.model),
-            ("Channels", self.channels),
-            ("Planes", self.planes),
-            ("Device", self.device),
-        ):
-            form.addRow(label, control)
-
-        self.estimate = make_text()
-        self.message = make_text()
-        self.run_button = QPushButton("Run")
-        self.cancel_button = QPushButton("Cancel")
-        self.cancel_button.setEnabled(False)
-        self.cancel_button.setToolTip("Ends the run within a second.")
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(True)
-        self.bar.hide()
-        self.try_button = QPushButton("Try on this image")
-        self.try_button.setToolTip(
-            "Makes the middle of the current plane smaller by the scale, upscales it back, and compares\n"
-            "bicubic interpolation and the network with the original. No layer is added."
-        )
-        self.copy_button = QPushButton("Copy as Python")
-        self.copy_button.setToolTip("Copies a script for napari's console that gives the same layer.")
-        self.trial = make_text()
-        self.trial.hide()
-        honest = make_text(HONEST)
-        honest.setObjectName("honest")
-
-        inner = QWidget()
-        column = QVBoxLayout(inner)
-        column.setContentsMargins(6, 6, 6, 6)
-        column.addLayout(form)
-        column.addWidget(self._build_advanced())
-        column.addWidget(self.estimate)
-        column.addLayout(make_row(self.run_button, self.cancel_button))
-        column.addWidget(self.bar)
-        column.addWidget(self.message)
-        column.addLayout(make_row(self.try_button, self.copy_button))
-        column.addWidget(self.trial)
-        column.addWidget(honest)
-        column.addStretch()
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(inner)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scroll)
-        self.setMinimumWidth(300)
-
-    def _build_advanced(self) -> QCollapsible:
-        """What hardly anybody has to change, closed."""
-        self.tile = QSpinBox()
-        self.tile.setRange(0, 4096)
-        self.tile.setSingleStep(32)
-        self.tile.setSpecialValueText("Automatic")
-        self.range = make_combo(
-            "The intensities that become 0 and 1 for the network: the extremes that two neighbouring pixels\n"
-            "of the layer share, so that a hot pixel does not count. Values outside are not clipped."
-        )
-        self.range.addItems(["Found in the layer", "Given"])
-        self.low, self.high = QLineEdit("0"), QLineEdit("255")
-        for edit, word in ((self.low, "0"), (self.high, "1")):
-            edit.setToolTip(f"The intensity that becomes {word}. Choose “Given” to set it.")
-            edit.setEnabled(False)
-        self.keep = QCheckBox("Keep finished tiles when cancelled")
-        self.keep.setChecked(True)
-        self.keep.setToolTip("If not, the layer of a cancelled run is removed.")
-        form = make_form()
-        form.addRow("Tile size", self.tile)
-        form.addRow("Range", self.range)
-        form.addRow("", make_box(make_row(self.low, self.high)))
-        form.addRow(self.keep)
-        box = QWidget()
-        box.setLayout(form)
-        self.advanced = QCollapsible("Advanced")
-        self.advanced.setDuration(0)
-        self.advanced.setCollapsedIcon("\u25b6")
-        self.advanced.setExpandedIcon("\u25bc")
-        self.advanced.addWidget(box)
-        self.advanced.collapse(animate=False)
-        return self.advanced
 
     def _connect(self) -> None:
         """Say what each control does."""
@@ -552,136 +427,6 @@ class UpscaleWidget(QWidget):
             clipboard.setText(text)
         show_info("The script is on the clipboard.")
         return text
-
-
-class Run:
-    """An upscaling at work: its layer and its bar in the Activity dock."""
-
-    def __init__(self, viewer: Viewer, layer: Image, source: _layers.Source, task: _work.Task) -> None:
-        self.viewer, self.layer, self.source, self.task = viewer, layer, source, task
-        self.job = Job(partial(_work.upscale, task))
-        self.result: Image | None = None
-        self.in_range: _work.Ranges | None = None
-        self.total = self.done = 0
-        self._started: _work.Started | None = None
-        self._data = layer.data
-        self._metadata: dict[str, Any] = {}
-        self._shown = 0
-        self._began = 0.0
-        self._pause = 0.0  # before the next refresh: large layers take long to draw
-        self._refreshed = 0.0
-        self._activity = cancelable_progress(total=0, desc=f"VDSR: {layer.name}")
-
-    def step(self, step: _work.Started | _work.Written) -> None:
-        """Take a step of the job: the first one adds the layer, each other one is a tile."""
-        if isinstance(step, _work.Written):
-            self.done = step.done
-            return
-        self._started = step
-        self.in_range, self.total, self._began = step.in_range, step.count, time.perf_counter()
-        self._activity.reset(total=step.count)
-        self._metadata = _layers.describe(
-            self.layer,
-            self.source,
-            model=self.task.model,
-            scale=self.task.scale,
-            in_range=step.in_range,
-            tile=step.tile,
-            device=self.task.device,
-        ) | {"tiles": step.count, "tiles_done": 0}
-        names = [other.name for other in self.viewer.layers]
-        keywords = _layers.layer_keywords(self.layer, self.source, self.task.scale, names)
-        result = Image(step.out, metadata={"vdsr": self._metadata}, **keywords)
-        _layers.widen_range(result, self.layer)
-        self.viewer.add_layer(result)
-        self.result = result
-
-    def look(self) -> bool:
-        """Show the tiles that are new; whether there is progress to show."""
-        if self._activity.is_canceled:
-            self.job.cancel()
-        now = time.perf_counter()
-        if self.done > self._shown and now > self._refreshed + self._pause:
-            self._activity.update(self.done - self._shown)
-            self._shown = self.done
-            if self.result is not None and self.result.visible:
-                self.result.refresh(extent=False, thumbnail=False, highlight=False)
-                self._pause = 5 * (time.perf_counter() - now)
-                self._refreshed = now
-        return self.total > 0
-
-    def fraction(self) -> float:
-        """How much of the work is done, by the layers of the network and the tiles."""
-        if self._started is None:
-            return 0
-        layers = self._started.pulse.layers / self._started.depth
-        return min(max(self.done, layers), self.done + 1) / self.total
-
-    def left(self) -> str:
-        """The time that is left, in words."""
-        fraction = min(self.fraction(), 1)
-        if fraction == 0:
-            return ""
-        return f"{_layers.duration((time.perf_counter() - self._began) * (1 / fraction - 1))} left"
-
-    def end(self, error: Exception | None, *, keep: bool) -> str:
-        """Close the bar, finish or drop the layer, and say how it went."""
-        self._activity.close()
-        seconds = time.perf_counter() - self._began
-        if self.result is not None:
-            self._metadata["tiles_done"] = self.done
-            if error is not None and not (keep and self.done):
-                self.viewer.layers.remove(self.result)
-            else:
-                self.result.refresh()
-        if error is None:
-            changed = " The source was changed meanwhile." if self.layer.data is not self._data else ""
-            return f"Done in {_layers.duration(seconds)}.{changed}"
-        kept = f"{self.done} of {self.total} tiles are kept." if keep and self.done else "Nothing is kept."
-        if isinstance(error, _work.Cancelled):
-            return f"Cancelled. {kept}"
-        return sentence(error)
-
-
-class Try:
-    """A comparison at work."""
-
-    def __init__(self, layer: Image, source: _layers.Source, task: _work.Task) -> None:
-        self.layer, self.source, self.task = layer, source, task
-        self.job = Job(partial(_work.try_out, task))
-        self.trial: _work.Trial | None = None
-        self.in_range: _work.Ranges | None = None
-        self.total = self.done = 0
-
-    def step(self, trial: _work.Trial) -> None:
-        """Take the result."""
-        self.trial = trial
-
-    def look(self) -> bool:
-        """How far it is cannot be said."""
-        return False
-
-    def fraction(self) -> float:
-        """Nothing is done until all is."""
-        return 0
-
-    def left(self) -> str:
-        """The time that is left cannot be said either."""
-        return ""
-
-    def end(self, error: Exception | None, *, keep: bool) -> str:
-        """Say how it went."""
-        if isinstance(error, _work.Cancelled):
-            return "Cancelled."
-        if error is not None or self.trial is None:
-            return sentence(error)
-        psnr, ssim = self.trial.psnr, self.trial.ssim
-        rows, columns = self.trial.shape
-        return (
-            f"{rows} {_layers.TIMES} {columns} pixels, made {self.task.scale:g} times smaller and upscaled back:\n"
-            f"Bicubic {psnr['bicubic']:.2f} dB, SSIM {ssim['bicubic']:.4f}\n"
-            f"Network {psnr['vdsr']:.2f} dB, SSIM {ssim['vdsr']:.4f} ({psnr['vdsr'] - psnr['bicubic']:+.2f} dB)"
-        )
 
 
 def _range_key(layer: Image, source: _layers.Source) -> tuple[Any, ...]:

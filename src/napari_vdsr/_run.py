@@ -1,0 +1,145 @@
+"""Work that a widget has started: its layer, its bars, and what is said of it."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+from napari.layers import Image
+from napari.utils import cancelable_progress
+from napari.viewer import Viewer
+
+from napari_vdsr import _layers, _work
+from napari_vdsr._forms import sentence
+from napari_vdsr._job import Job
+
+
+class Run:
+    """An upscaling at work: its layer and its bar in the Activity dock."""
+
+    def __init__(self, viewer: Viewer, layer: Image, source: _layers.Source, task: _work.Task) -> None:
+        self.viewer, self.layer, self.source, self.task = viewer, layer, source, task
+        self.job = Job(partial(_work.upscale, task))
+        self.result: Image | None = None
+        self.in_range: _work.Ranges | None = None
+        self.total = self.done = 0
+        self._started: _work.Started | None = None
+        self._data = layer.data
+        self._metadata: dict[str, Any] = {}
+        self._shown = 0
+        self._began = 0.0
+        self._pause = 0.0  # before the next refresh: large layers take long to draw
+        self._refreshed = 0.0
+        self._activity = cancelable_progress(total=0, desc=f"VDSR: {layer.name}")
+
+    def step(self, step: _work.Started | _work.Written) -> None:
+        """Take a step of the job: the first one adds the layer, each other one is a tile."""
+        if isinstance(step, _work.Written):
+            self.done = step.done
+            return
+        self._started = step
+        self.in_range, self.total, self._began = step.in_range, step.count, time.perf_counter()
+        self._activity.reset(total=step.count)
+        self._metadata = _layers.describe(
+            self.layer,
+            self.source,
+            model=self.task.model,
+            scale=self.task.scale,
+            in_range=step.in_range,
+            tile=step.tile,
+            device=self.task.device,
+        ) | {"tiles": step.count, "tiles_done": 0}
+        names = [other.name for other in self.viewer.layers]
+        keywords = _layers.layer_keywords(self.layer, self.source, self.task.scale, names)
+        result = Image(step.out, metadata={"vdsr": self._metadata}, **keywords)
+        _layers.widen_range(result, self.layer)
+        self.viewer.add_layer(result)
+        self.result = result
+
+    def look(self) -> bool:
+        """Show the tiles that are new; whether there is progress to show."""
+        if self._activity.is_canceled:
+            self.job.cancel()
+        now = time.perf_counter()
+        if self.done > self._shown and now > self._refreshed + self._pause:
+            self._activity.update(self.done - self._shown)
+            self._shown = self.done
+            if self.result is not None and self.result.visible:
+                self.result.refresh(extent=False, thumbnail=False, highlight=False)
+                self._pause = 5 * (time.perf_counter() - now)
+                self._refreshed = now
+        return self.total > 0
+
+    def fraction(self) -> float:
+        """How much of the work is done, by the layers of the network and the tiles."""
+        if self._started is None:
+            return 0
+        layers = self._started.pulse.layers / self._started.depth
+        return min(max(self.done, layers), self.done + 1) / self.total
+
+    def left(self) -> str:
+        """The time that is left, in words."""
+        fraction = min(self.fraction(), 1)
+        if fraction == 0:
+            return ""
+        return f"{_layers.duration((time.perf_counter() - self._began) * (1 / fraction - 1))} left"
+
+    def end(self, error: Exception | None, *, keep: bool) -> str:
+        """Close the bar, finish or drop the layer, and say how it went."""
+        self._activity.close()
+        seconds = time.perf_counter() - self._began
+        if self.result is not None:
+            self._metadata["tiles_done"] = self.done
+            if error is not None and not (keep and self.done):
+                self.viewer.layers.remove(self.result)
+            else:
+                self.result.refresh()
+        if error is None:
+            changed = " The source was changed meanwhile." if self.layer.data is not self._data else ""
+            return f"Done in {_layers.duration(seconds)}.{changed}"
+        kept = f"{self.done} of {self.total} tiles are kept." if keep and self.done else "Nothing is kept."
+        if isinstance(error, _work.Cancelled):
+            return f"Cancelled. {kept}"
+        return sentence(error)
+
+
+class Try:
+    """A comparison at work."""
+
+    def __init__(self, layer: Image, source: _layers.Source, task: _work.Task) -> None:
+        self.layer, self.source, self.task = layer, source, task
+        self.job = Job(partial(_work.try_out, task))
+        self.trial: _work.Trial | None = None
+        self.in_range: _work.Ranges | None = None
+        self.total = self.done = 0
+
+    def step(self, trial: _work.Trial) -> None:
+        """Take the result."""
+        self.trial = trial
+
+    def look(self) -> bool:
+        """How far it is cannot be said."""
+        return False
+
+    def fraction(self) -> float:
+        """Nothing is done until all is."""
+        return 0
+
+    def left(self) -> str:
+        """The time that is left cannot be said either."""
+        return ""
+
+    def end(self, error: Exception | None, *, keep: bool) -> str:
+        """Say how it went."""
+        if isinstance(error, _work.Cancelled):
+            return "Cancelled."
+        if error is not None or self.trial is None:
+            return sentence(error)
+        psnr, ssim = self.trial.psnr, self.trial.ssim
+        rows, columns = self.trial.shape
+        return (
+            f"{rows} {_layers.TIMES} {columns} pixels, made {self.task.scale:g} times smaller and upscaled back:\n"
+            f"Bicubic {psnr['bicubic']:.2f} dB, SSIM {ssim['bicubic']:.4f}\n"
+            f"Network {psnr['vdsr']:.2f} dB, SSIM {ssim['vdsr']:.4f} ({psnr['vdsr'] - psnr['bicubic']:+.2f} dB)"
+        )

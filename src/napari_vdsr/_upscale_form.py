@@ -1,0 +1,140 @@
+"""The face of the Upscale widget: its controls and where they are."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QLineEdit,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from napari_vdsr import _work
+from napari_vdsr._forms import make_box, make_combo, make_form, make_row, make_text
+
+FROM_FILE = "From a file…"
+HONEST = "The network predicts detail from what it saw in other images; it does not measure it."
+MAX_SCALE = 1000
+
+
+class UpscaleForm(QWidget):
+    """All controls of the Upscale widget, without what they do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        chosen = self._build_choices()
+        self.estimate = make_text()
+        self.message = make_text()
+        self.run_button = QPushButton("Run")
+        self.cancel_button = QPushButton("Cancel")
+        self.cancel_button.setEnabled(False)
+        self.cancel_button.setToolTip("Ends the run within a second.")
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(True)
+        self.bar.hide()
+        self.try_button = QPushButton("Try on this image")
+        self.try_button.setToolTip(
+            "Makes the middle of the current plane smaller by the scale, upscales it back, and compares\n"
+            "bicubic interpolation and the network with the original. No layer is added."
+        )
+        self.copy_button = QPushButton("Copy as Python")
+        self.copy_button.setToolTip("Copies a script for napari's console that gives the same layer.")
+        self.trial = make_text()
+        self.trial.hide()
+        honest = make_text(HONEST)
+        honest.setObjectName("honest")
+
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(6, 6, 6, 6)
+        column.addLayout(chosen)
+        column.addWidget(self._build_advanced())
+        column.addWidget(self.estimate)
+        column.addLayout(make_row(self.run_button, self.cancel_button))
+        column.addWidget(self.bar)
+        column.addWidget(self.message)
+        column.addLayout(make_row(self.try_button, self.copy_button))
+        column.addWidget(self.trial)
+        column.addWidget(honest)
+        column.addStretch()
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(inner)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scroll)
+        self.setMinimumWidth(300)
+
+    def _build_choices(self) -> QFormLayout:
+        """What a run needs to know."""
+        self.layer = make_combo("The image to upscale. It stays as it is; the result is a new layer.")
+        self.scale = QDoubleSpinBox()
+        self.scale.setRange(1.01, MAX_SCALE)
+        self.scale.setDecimals(2)
+        self.scale.setSingleStep(0.5)
+        self.scale.setValue(2)
+        self.scale.setToolTip("Output pixels per input pixel along rows and columns. It need not be a whole number.")
+        self.model = make_combo("")
+        self.model.addItem("Default", None)
+        names = _work.embedded_models()
+        for name in names if len(names) > 1 else []:
+            self.model.addItem(name, name)
+        self.model.addItem(FROM_FILE, FROM_FILE)
+        self.channels = make_combo("")
+        self.planes = make_combo("")
+        self.device = make_combo("Looking for devices…")
+        self.device.addItem("Automatic", None)
+        lines = make_form()
+        for label, control in (
+            ("Layer", self.layer),
+            ("Scale", self.scale),
+            ("Model", self.model),
+            ("Channels", self.channels),
+            ("Planes", self.planes),
+            ("Device", self.device),
+        ):
+            lines.addRow(label, control)
+        return lines
+
+    def _build_advanced(self) -> QCollapsible:
+        """What hardly anybody has to change, closed."""
+        self.tile = QSpinBox()
+        self.tile.setRange(0, 4096)
+        self.tile.setSingleStep(32)
+        self.tile.setSpecialValueText("Automatic")
+        self.range = make_combo(
+            "The intensities that become 0 and 1 for the network: the extremes that two neighbouring pixels\n"
+            "of the layer share, so that a hot pixel does not count. Values outside are not clipped."
+        )
+        self.range.addItems(["Found in the layer", "Given"])
+        self.low, self.high = QLineEdit("0"), QLineEdit("255")
+        for edit, word in ((self.low, "0"), (self.high, "1")):
+            edit.setToolTip(f"The intensity that becomes {word}. Choose “Given” to set it.")
+            edit.setEnabled(False)
+        self.keep = QCheckBox("Keep finished tiles when cancelled")
+        self.keep.setChecked(True)
+        self.keep.setToolTip("If not, the layer of a cancelled run is removed.")
+        lines = make_form()
+        lines.addRow("Tile size", self.tile)
+        lines.addRow("Range", self.range)
+        lines.addRow("", make_box(make_row(self.low, self.high)))
+        lines.addRow(self.keep)
+        box = QWidget()
+        box.setLayout(lines)
+        self.advanced = QCollapsible("Advanced")
+        self.advanced.setDuration(0)
+        self.advanced.setCollapsedIcon("\u25b6")
+        self.advanced.setExpandedIcon("\u25bc")
+        self.advanced.addWidget(box)
+        self.advanced.collapse(animate=False)
+        return self.advanced
