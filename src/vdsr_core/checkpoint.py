@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vdsr_core.files import replacing
+from vdsr_core.files import check_target, replacing
 from vdsr_core.model import VDSR, VDSRConfig
+from vdsr_core.resampling import check_scales
 
 FORMAT = 1
 DEFAULT = "starter"
@@ -45,7 +47,9 @@ def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State
     Raises
     ------
     TypeError
-        If the card holds what JSON does not.
+        If `model` is none, or its card holds what JSON does not.
+    ValueError
+        If its scales are not greater than 1.
     OSError
         If the file cannot be written.
 
@@ -58,12 +62,13 @@ def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State
     >>> load_checkpoint(path).scales
     (2.0,)
     """
-    header = {
-        "format": json.dumps(FORMAT),
-        "config": json.dumps(asdict(model.config)),
-        "scales": json.dumps(model.scales),
-        "card": json.dumps(model.card),
-    }
+    given: Any = model
+    if not isinstance(given, VDSR):
+        msg = f"`model` must be a VDSR, got {type(model).__name__}. Use `load_model` to get one."
+        raise TypeError(msg)
+    check_target(Path(path).absolute(), overwrite=True)
+    header = {"format": json.dumps(FORMAT), "config": json.dumps(asdict(model.config))}
+    header |= {"scales": json.dumps(check_scales(model.scales)), "card": _card_text(model.card)}
     arrays = to_arrays(model)
     if trainer is not None:
         tensors, record = trainer
@@ -72,6 +77,18 @@ def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State
     data = save(arrays, header)
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _card_text(card: object) -> str:
+    """A card as JSON."""
+    try:
+        if isinstance(card, dict):
+            return json.dumps(card)
+        reason = f"got {type(card).__name__}"
+    except (TypeError, ValueError) as error:
+        reason = f"got one where {error}"
+    msg = f"`model.card` must be a dict of what JSON holds, {reason}. Use str, float, bool, list and dict."
+    raise TypeError(msg)
 
 
 def to_arrays(model: VDSR) -> dict[str, Tensor]:
@@ -98,7 +115,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
 
     Raises
     ------
-    FileNotFoundError
+    FileNotFoundError, IsADirectoryError
         If there is no such file.
     ValueError
         If the file is a pickle, is damaged, was written by something else or in a newer format, or holds arrays
@@ -106,27 +123,27 @@ def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
     """
     path = Path(path)
     arrays, header = _read(path)
-    arrays = {name: array for name, array in arrays.items() if not name.startswith(TRAINER)}
-    try:
-        config, scales, card, version = (json.loads(header[key]) for key in ("config", "scales", "card", "format"))
-    except (KeyError, ValueError) as error:
-        msg = f"{path} must have config, scales, card and format in its header, got a wrong or missing {error}. "
+    if absent := [key for key in ("config", "scales", "card", "format") if key not in header]:
+        msg = f"{path} must have config, scales, card and format in its header, got no {', '.join(absent)}. "
         msg += "Was it saved by another program? Its arrays can be loaded from an .npz file."
-        raise ValueError(msg) from error
+        raise ValueError(msg)
+    version = _entry(path, header, "format", int)
     if version != FORMAT:
         msg = f"{path} has format {version}; this version reads format {FORMAT}. Please update napari-vdsr."
         raise ValueError(msg)
-    model = from_arrays(arrays, str(path))
-    if isinstance(config, dict):
-        model.config = replace(model.config, residual=config.setdefault("residual", True))
+    model = from_arrays({k: array for k, array in arrays.items() if not k.startswith(TRAINER)}, str(path))
+    config = {"residual": True} | _entry(path, header, "config", dict)
+    scales = _entry(path, header, "scales", list)
+    try:
+        model.config = replace(model.config, residual=config["residual"])
+        model.scales = check_scales(scales)
+    except (TypeError, ValueError) as error:
+        msg = f"{path} must have a good header: {error} It is damaged."
+        raise ValueError(msg) from error
     if asdict(model.config) != config:
         msg = f"{path} must hold the network its header says, {config}, got {asdict(model.config)}. It is damaged."
         raise ValueError(msg)
-    try:
-        model.scales, model.card = tuple(float(scale) for scale in scales), dict(card)
-    except (TypeError, ValueError) as error:
-        msg = f"{path} must have a list of scales and a card in its header, got {scales!r} and {card!r}. It is damaged."
-        raise ValueError(msg) from error
+    model.card = _entry(path, header, "card", dict)
     return model
 
 
@@ -138,21 +155,41 @@ def load_trainer(path: str | os.PathLike[str]) -> State | None:
     FileNotFoundError, ValueError
         As `load_checkpoint`.
     """
-    arrays, header = _read(Path(path))
+    path = Path(path)
+    arrays, header = _read(path)
     if "trainer" not in header:
         return None
     tensors = {name.removeprefix(TRAINER): array for name, array in arrays.items() if name.startswith(TRAINER)}
-    return tensors, json.loads(header["trainer"])
+    return tensors, _entry(path, header, "trainer", dict)
+
+
+def _entry(path: Path, header: Mapping[str, str], key: str, kind: type) -> Any:
+    """An entry of a header, checked to be of the kind that `save_checkpoint` writes."""
+    try:
+        value = json.loads(header[key])
+    except ValueError:
+        value = header[key]
+    if type(value) is not kind:
+        what = {int: "a whole number", list: "a list", dict: "an object"}[kind]
+        text = header[key] if len(header[key]) <= 60 else header[key][:57] + "..."
+        msg = f"{path} must have {what} in JSON as the {key} of its header, got {text}. It is damaged."
+        raise ValueError(msg)
+    return value
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All arrays of a safetensors file, and its header."""
+    if path.is_dir():
+        msg = f"{path} must be a file, got a folder. Name the checkpoint in it."
+        raise IsADirectoryError(msg)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
         msg = f"{path} is not a safetensors file, or is damaged: {error}. Copy or save it again."
-        if path.read_bytes()[:2] == b"PK" or path.read_bytes()[:1] == b"\x80":
+        with path.open("rb") as stream:
+            start = stream.read(2)
+        if start == b"PK" or start[:1] == b"\x80":
             msg = f"{path} is a pickle or a zip archive; a pickle can run code when it is loaded, so it is refused. "
             msg += "Save its arrays as .npz (weight_00, bias_00, ...) and load that."
         raise ValueError(msg) from error
@@ -178,13 +215,18 @@ def load_arrays(path: str | os.PathLike[str]) -> VDSR:
     path = Path(path)
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: torch.from_numpy(np.ascontiguousarray(file[name])) for name in file.files}
+            arrays = {name: _to_tensor(file[name]) for name in file.files}
     except FileNotFoundError:
         raise
     except Exception as error:  # NumPy and zipfile raise many kinds for what is no .npz file
         msg = f"{path} is not an .npz file of plain arrays: {error}. Save it with `numpy.savez`."
         raise ValueError(msg) from error
     return from_arrays(arrays, str(path))
+
+
+def _to_tensor(array: NDArray[Any]) -> Tensor:
+    """An array, of any byte order, as a Tensor."""
+    return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
 
 
 def from_arrays(arrays: Mapping[str, Tensor], name: str = "arrays") -> VDSR:
@@ -208,6 +250,7 @@ def from_arrays(arrays: Mapping[str, Tensor], name: str = "arrays") -> VDSR:
                 msg = f"{name}: {kind}_{number:02d} must be of shape {tuple(parameter.shape)} and a float dtype, "
                 msg += f"got {tuple(array.shape)} of {array.dtype}. It holds another network than VDSR."
                 raise ValueError(msg)
+            array = array.float()
             if not bool(torch.isfinite(array).all()):
                 msg = f"{name}: {kind}_{number:02d} must be finite, got NaN or infinity. Its training went wrong."
                 raise ValueError(msg)
@@ -240,6 +283,8 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
     VDSRConfig(depth=20, width=64)
     """
     try:
+        if isinstance(name_or_path, bytes):
+            raise TypeError
         name = DEFAULT if name_or_path is None else os.fspath(name_or_path)
     except TypeError as error:
         kind = type(name_or_path).__name__

@@ -29,7 +29,7 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
     Raises
     ------
     FileExistsError
-        If `path` exists and `overwrite` is False.
+        If `path` exists and `overwrite` is False, or a folder is to replace a file, or a file a folder.
     FileNotFoundError, NotADirectoryError, PermissionError
         If the folder of `path` is missing, is a file, or cannot be written to.
     """
@@ -44,6 +44,10 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
             with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())
         check_target(path, overwrite)
+        if path.exists() and path.is_dir() != temporary.is_dir():
+            kinds = ("file", "folder") if path.is_dir() else ("folder", "file")
+            msg = f"{path} must be a {kinds[0]} to be replaced by one, got a {kinds[1]}. Choose another name."
+            raise FileExistsError(msg)
         if path.is_dir():
             _replace_folder(temporary, path, scratch / "old")
         else:

@@ -37,6 +37,10 @@ class VDSRConfig:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 msg = f"`{name}` must be a whole number of at least {least}, got {value!r}. VDSR has 20 and 64."
                 raise ValueError(msg)
+        residual: Any = self.residual
+        if not isinstance(residual, bool):
+            msg = f"`residual` must be True or False, got {residual!r}. VDSR has True."
+            raise ValueError(msg)
 
 
 class VDSR(nn.Module):

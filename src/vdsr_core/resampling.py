@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -120,6 +121,25 @@ def scale_pair(scale: object, name: str = "scale") -> tuple[float, float]:
         msg = f"`{name}` must be a positive finite number or a pair of them (rows, columns), got {scale!r}. Try 2."
         raise ValueError(msg)
     return float(pair[0]), float(pair[1])
+
+
+def check_scales(scales: Any, name: str = "scales", least: float = 1.0) -> tuple[float, ...]:
+    """`scales`, one number or several, as floats; checked to be finite and above `least`, or at least that if not 1."""
+    many = [scales] if isinstance(scales, Real) else scales
+    if isinstance(many, str | bytes) or not isinstance(many, Iterable):
+        msg = f"`{name}` must be a number or a list of numbers, got {scales!r}. Try [2, 3, 4]."
+        raise TypeError(msg)
+    found: tuple[Any, ...] = tuple(many)
+    for scale in found:
+        if isinstance(scale, bool) or not isinstance(scale, Real):
+            msg = f"`{name}` must hold numbers, one for both axes, got {scale!r}. Try [2, 3, 4]."
+            raise TypeError(msg)
+        value = float(scale)
+        if not (math.isfinite(value) and value >= least and value > 1):
+            rule = "greater than 1" if least == 1 else f"at least {least:g}"
+            msg = f"`{name}` must hold finite numbers, {rule}, got {value:g}. Try [2, 3, 4]."
+            raise ValueError(msg)
+    return tuple(float(scale) for scale in found)
 
 
 def scaled_shape(shape: tuple[int, int], scale: tuple[float, float]) -> tuple[int, int]:

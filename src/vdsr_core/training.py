@@ -466,14 +466,15 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the state is that of another network or of other settings.
+            If the state is that of another network or of other settings, or is damaged.
         """
         tensors, record = state
-        other = {
-            name: record["config"].get(name)
-            for name, value in asdict(self.config).items()
-            if record["config"].get(name) != value
-        }
+        fields: tuple[Any, ...] = tuple(record.get(name) for name in ("config", "step", "spent"))
+        config, step, spent = fields
+        if not (isinstance(config, dict) and type(step) is int and step >= 0 and _is_number(spent) and spent >= 0):
+            msg = f"`state` must hold config, step and time spent, got {config}, {step} and {spent}. Start anew."
+            raise ValueError(msg)
+        other = {name: config.get(name) for name, value in asdict(self.config).items() if config.get(name) != value}
         if other:
             msg = f"`config` must be that of the training to resume, got another {other}. Start anew to change it."
             raise ValueError(msg)
@@ -492,4 +493,4 @@ class Trainer:
             msg = f"`model` must be the network of the training to resume, {self.model.config}, got another."
             raise ValueError(msg) from error
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": entries})
-        self.step, self.spent = record["step"], record["spent"]
+        self.step, self.spent = step, float(spent)

@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import re
 import struct
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from vdsr_core import VDSR, VDSRConfig, load_checkpoint, load_model, save_checkpoint
-from vdsr_core.checkpoint import model_names, to_arrays
+from vdsr_core.checkpoint import load_trainer, model_names, to_arrays
 
 
 @pytest.fixture
@@ -90,19 +91,68 @@ def test_newer_format_is_named(saved, tiny_model):
 
 
 @pytest.mark.parametrize(
-    "header",
+    ("header", "message"),
     [
-        {"config": "{"},
-        {"config": '{"depth": 5, "width": 8}'},
-        {"scales": "3"},
-        {"scales": '["a"]'},
-        {"card": "[1]"},
+        ({"config": "{"}, "an object in JSON as the config of its header, got {"),
+        ({"config": '{"depth": 5, "width": 8}'}, "the network its header says"),
+        ({"config": '{"depth": 4, "width": 8, "extra": 1}'}, "the network its header says"),
+        ({"config": '{"depth": 4, "width": 8, "residual": "no"}'}, "`residual` must be True or False, got 'no'"),
+        ({"scales": "3"}, "a list in JSON as the scales of its header, got 3"),
+        ({"scales": '["a"]'}, "`scales` must hold numbers, one for both axes, got 'a'"),
+        ({"scales": "[2, -1]"}, "`scales` must hold finite numbers, greater than 1, got -1"),
+        ({"scales": "[NaN]"}, "`scales` must hold finite numbers, greater than 1, got nan"),
+        ({"card": "[1]"}, "an object in JSON as the card of its header, got [1]"),
+        ({"card": "[]"}, "an object in JSON as the card of its header, got []"),
+        ({"format": '"1"'}, 'a whole number in JSON as the format of its header, got "1"'),
+        ({"format": "true"}, "a whole number in JSON as the format of its header, got true"),
     ],
 )
-def test_wrong_header_is_named(saved, tiny_model, header):
+def test_wrong_header_is_named(saved, tiny_model, header, message):
     rewrite(saved, tiny_model, **header)
-    with pytest.raises(ValueError, match=r"m\.safetensors must ha?"):
+    with pytest.raises(ValueError, match=rf"m\.safetensors must (have|hold) .*{re.escape(message)}.* It is damaged\."):
         load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3"])
+def test_damaged_state_of_a_training_is_named(saved, tiny_model, text):
+    rewrite(saved, tiny_model, trainer=text)
+    with pytest.raises(ValueError, match=r"m\.safetensors must have an object in JSON as the trainer of its header"):
+        load_trainer(saved)
+
+
+def test_a_folder_is_neither_loaded_nor_replaced(tmp_path, tiny_model):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "precious").touch()
+    for load in (load_checkpoint, load_trainer):
+        with pytest.raises(IsADirectoryError, match="folder must be a file, got a folder"):
+            load(tmp_path / "folder")
+    with pytest.raises(FileExistsError, match="folder must be a file to be replaced by one, got a folder"):
+        save_checkpoint(tmp_path / "folder", tiny_model)
+    assert os.listdir(tmp_path / "folder") == ["precious"]
+
+
+def test_byte_order_of_arrays_does_not_matter(tmp_path, tiny_model):
+    arrays = {name: value.numpy() for name, value in to_arrays(tiny_model).items()}
+    np.savez(tmp_path / "m.npz", **{name: array.astype(">f4") for name, array in arrays.items()})
+    for name, value in to_arrays(load_model(tmp_path / "m.npz")).items():
+        np.testing.assert_array_equal(value, arrays[name])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"scales": (2, 0.5)}, ValueError, "`scales` must hold finite numbers, greater than 1, got 0.5"),
+        ({"card": []}, TypeError, "`model.card` must be a dict of what JSON holds, got list"),
+        ({"card": {"a": object()}}, TypeError, "`model.card` must be a dict .* got one where .*object"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved(tmp_path, tiny_model, change, error, message):
+    vars(tiny_model).update(change)
+    with pytest.raises(error, match=message):
+        save_checkpoint(tmp_path / "m.safetensors", tiny_model)
+    with pytest.raises(TypeError, match="`model` must be a VDSR, got dict"):
+        save_checkpoint(tmp_path / "m.safetensors", {})
+    assert not os.listdir(tmp_path)
 
 
 def test_file_of_another_program_is_named(tmp_path, tiny_model):
@@ -142,6 +192,8 @@ def test_unknown_name_lists_the_known_ones():
         load_model("nope")
     with pytest.raises(TypeError, match="`model` must be a VDSR, a name, a path or None, got int"):
         load_model(3)
+    with pytest.raises(TypeError, match="`model` must be a VDSR, a name, a path or None, got bytes"):
+        load_model(b"starter")
 
 
 def test_card_and_scales_are_each_models_own():

@@ -26,6 +26,17 @@ def test_folders_are_replaced_too(tmp_path):
     assert os.listdir(tmp_path) == ["a.zarr"]
 
 
+def test_a_file_never_replaces_a_folder_nor_a_folder_a_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "precious").touch()
+    with pytest.raises(FileExistsError, match="got a folder"), replacing(tmp_path / "folder") as temporary:
+        temporary.touch()
+    with pytest.raises(FileExistsError, match="got a file"), replacing(tmp_path / "folder" / "precious") as temporary:
+        temporary.mkdir()
+    assert (tmp_path / "folder" / "precious").is_file()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "precious"]
+
+
 def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path, monkeypatch):
     path = tmp_path / "a.zarr"
     path.mkdir()

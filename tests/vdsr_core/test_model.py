@@ -41,3 +41,8 @@ def test_he_initialisation_keeps_the_scale():
 def test_bad_config_is_named(kwargs):
     with pytest.raises(ValueError, match=f"`{next(iter(kwargs))}` must be a whole number"):
         VDSRConfig(**kwargs)
+
+
+def test_residual_is_true_or_false():
+    with pytest.raises(ValueError, match="`residual` must be True or False, got 'no'"):
+        VDSRConfig(residual="no")

@@ -231,6 +231,9 @@ def test_resuming_something_else_is_named(data):
         Trainer(VDSR(VDSRConfig(4, 8)), data, TrainConfig(steps=4)).restore(state)
     with pytest.raises(ValueError, match="`model` must be the network of the training to resume"):
         Trainer(VDSR(VDSRConfig(5, 8)), data, TrainConfig(steps=3)).restore(state)
+    for damage in ({"step": "3"}, {"config": []}, {"spent": None}):
+        with pytest.raises(ValueError, match="`state` must hold config, step and time spent"):
+            Trainer(VDSR(VDSRConfig(4, 8)), data, TrainConfig(steps=3)).restore((state[0], state[1] | damage))
 
 
 def test_average_is_the_running_mean_of_the_weights(data):
