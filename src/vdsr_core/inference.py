@@ -24,6 +24,7 @@ from vdsr_core.tiling import Slices, Tile, check_tile, cover, halve
 
 MAX_SCALE = 1000
 Range = tuple[float, float]
+Window = tuple[slice, slice]
 
 
 def super_resolve(
@@ -35,6 +36,7 @@ def super_resolve(
     rgb: bool = False,
     in_range: Range | Sequence[Range] | None = None,
     tile: int | None = 512,
+    window: Window | None = None,
     device: str | torch.device | None = None,
 ) -> NDArray[Any]:
     """Upscale an image with a very deep residual network [1]_.
@@ -61,14 +63,18 @@ def super_resolve(
     tile : int or None, optional
         Side of a tile in output pixels. The result does not depend on it (see Notes); memory does. None takes each
         plane in one piece.
+    window : (slice, slice), optional
+        Rows and columns of the result to compute, the whole by default. With `in_range`, only those input pixels are
+        read and checked that the window needs.
     device : str or torch.device, optional
         Where to compute: by default CUDA, MPS or the CPU, the first that is there and works.
 
     Returns
     -------
     out : (..., round(scale * M), round(scale * N)) ndarray
-        Same dtype and intensity units as `image`; integers are rounded and saturated, floats are not clipped. Pixel
-        areas are aligned at the origin: the centre of output pixel i lies at (i + 0.5) / scale - 0.5 in the input.
+        Or the `window` of that. Same dtype and intensity units as `image`; integers are rounded and saturated, floats
+        are not clipped. Pixel areas are aligned at the origin: the centre of output pixel i lies at
+        (i + 0.5) / scale - 0.5 in the input.
 
     Raises
     ------
@@ -105,7 +111,7 @@ def super_resolve(
     >>> out.shape, out.dtype
     ((12, 30), dtype('uint16'))
     """
-    job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, device)
+    job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, window, device)
     job.check_memory(math.prod(job.shape) * job.image.dtype.itemsize)
     out = np.empty(job.shape, job.image.dtype)
     for _ in job.run(out):
@@ -123,6 +129,8 @@ def super_resolve_tiles(
     rgb: bool = False,
     in_range: Range | Sequence[Range] | None = None,
     tile: int | None = 512,
+    window: Window | None = None,
+    near: tuple[int, ...] | None = None,
     device: str | torch.device | None = None,
 ) -> Iterator[Tile]:
     """Upscale an image tile by tile into `out`, as `super_resolve` does.
@@ -131,10 +139,13 @@ def super_resolve_tiles(
 
     Parameters
     ----------
-    image, scale, model, channel_axis, rgb, in_range, tile, device
+    image, scale, model, channel_axis, rgb, in_range, tile, window, device
         As in `super_resolve`.
     out : array
         Where to write: an ndarray, a memory map, a zarr array; of the shape of the result and the dtype of `image`.
+    near : tuple of int, optional
+        A pixel of `out`, one number for each of its axes: its plane comes first, and in a plane the tiles nearest to
+        it. By default tiles come in C order.
 
     Yields
     ------
@@ -154,7 +165,7 @@ def super_resolve_tiles(
     >>> [tile.write for tile in super_resolve_tiles(image, 2, out, tile=8)][-1]
     (slice(8, 16, None), slice(8, 16, None))
     """
-    job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, device)
+    job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, window, device, near)
     if tuple(out.shape) != job.shape or out.dtype != job.image.dtype:
         msg = f"`out` must have shape {job.shape} and dtype {job.image.dtype}, got {tuple(out.shape)} and {out.dtype}."
         raise ValueError(msg)
@@ -305,25 +316,31 @@ class _Job:
         rgb: bool,
         in_range: Range | Sequence[Range] | None,
         tile: int | None,
+        window: Window | None,
         device: str | torch.device | None,
+        near: tuple[int, ...] | None = None,
     ) -> None:
         self.image = _open(image)
         self.scale = _check_scale(scale)
         self.axes = _find_axes(self.image, channel_axis, rgb)
         check_tile(tile)
         self.tile = tile
-        self.rescales = _find_rescales(self.image, self.axes, in_range)
+        self.plane = scaled_shape(self.axes.plane, self.scale)
+        self.grid = (*self.axes.leading, *self.plane)  # of the whole result, without colour
+        self.window = _check_window(window, self.plane)
         self.device = choose_device(device)
         self.engine = Engine(model if isinstance(model, VDSR) else load_model(model), self.device)
-        self.plane = scaled_shape(self.axes.plane, self.scale)
-        self.grid = (*self.axes.leading, *self.plane)  # of the result, without colour
-        stops = (slice(0, n) for n in self.grid)
-        self.shape = tuple(part.stop for part in self.axes.native(tuple(stops)))
+        self.rescales = _find_rescales(self.image, self.axes, in_range, None if window is None else self.source())
+        extent = (*self.axes.leading, *(part.stop - part.start for part in self.window))
+        self.shape = tuple(part.stop for part in self.axes.native(tuple(slice(0, n) for n in extent)))  # of `out`
+        self.near = _check_near(near, self.shape)
         self.most = math.inf  # pixels that fit on the device at once, as far as is known
 
     def check_memory(self, result: int) -> None:
         """Raise if the result and one tile on the CPU need more than the machine has left."""
-        side = [n if self.tile is None else min(n, self.tile + 2 * self.engine.halo) for n in self.plane]
+        tile = max(self.plane) if self.tile is None else self.tile
+        spans = zip(self.plane, self.window, strict=True)
+        side = [min(n, min(tile, part.stop - part.start) + 2 * self.engine.halo) for n, part in spans]
         piece = side[0] * side[1] * self.engine.pixel_bytes if self.device.type == "cpu" else 0
         free = psutil.virtual_memory().available
         if result + piece > free:
@@ -336,14 +353,47 @@ class _Job:
         """Write all tiles into `out`, yielding each when it is written."""
         for batch in self.batches():
             self.write(batch, out)
-            yield from (
-                Tile(self.axes.native(t.read), self.axes.native(t.write), self.axes.native(t.crop)) for t in batch
-            )
+            yield from (self.place(tile) for tile in batch)
+
+    def place(self, tile: Tile) -> Tile:
+        """A tile on the grid of `out`: what it reads beyond that is left out."""
+        first = [0] * len(self.axes.leading) + [part.start for part in self.window]
+        stops = [*self.axes.leading, *(part.stop for part in self.window)]
+        read, write, crop = [], [], []
+        for r, w, start, stop in zip(tile.read, tile.write, first, stops, strict=True):
+            low = max(r.start, start)
+            read.append(slice(low - start, min(r.stop, stop) - start))
+            write.append(slice(w.start - start, w.stop - start))
+            crop.append(slice(w.start - low, w.stop - low))
+        return Tile(*(self.axes.native(tuple(part)) for part in (read, write, crop)))
+
+    def tiles(self) -> list[Tile]:
+        """The tiles of the window, in the order they are wanted."""
+        found = cover(self.grid, self.tile, self.engine.halo, self.window)
+        if self.near is None:
+            return found
+        *planes, row, column = (self.near[axis] for axis in self.axes.order)
+        point = (*planes, row + self.window[0].start, column + self.window[1].start)
+
+        def distance(tile: Tile) -> tuple[int, int]:
+            away = [max(w.start - at, at - w.stop + 1, 0) for w, at in zip(tile.write, point, strict=True)]
+            return sum(away[:-2]), away[-2] ** 2 + away[-1] ** 2
+
+        return sorted(found, key=distance)
+
+    def source(self) -> tuple[slice, slice]:
+        """The rows and columns of the image that the window needs."""
+        halo = self.engine.halo
+        reads = (
+            slice(max(0, w.start - halo), min(n, w.stop + halo)) for w, n in zip(self.window, self.plane, strict=True)
+        )
+        rows, columns = (t.source for t in self.taps(tuple(reads)))
+        return rows, columns
 
     def batches(self) -> Iterator[list[Tile]]:
         """Tiles, a few of equal size at a time."""
         batch: list[Tile] = []
-        for tile in cover(self.grid, self.tile, self.engine.halo):
+        for tile in self.tiles():
             if batch and (len(batch) == self.engine.batch or _size(tile) != _size(batch[0])):
                 yield batch
                 batch = []
@@ -364,7 +414,7 @@ class _Job:
                 warnings.warn(f"{self.device} ran out of memory ({error}); going on with smaller tiles", stacklevel=4)
             else:
                 for tile, result in zip(tiles, results, strict=True):
-                    out[self.axes.native(tile.write)] = self.axes.pack(result)
+                    out[self.place(tile).write] = self.axes.pack(result)
                 return
         for part in parts:
             self.write(part, out)
@@ -389,22 +439,22 @@ class _Job:
                 value = cast(np.asarray(rescale, np.float64), self.image.dtype)
                 results[number] = np.full((self.axes.colours, *_size(tile, "write")), value)
         if todo:
-            taps = [self.taps(tile) for _, tile, _ in todo]
-            windows = [encode(self.window(tile, t), rescale) for (_, tile, rescale), t in zip(todo, taps, strict=True)]
+            taps = [self.taps(tile.read) for _, tile, _ in todo]
+            windows = [encode(self.pixels(tile, t), rescale) for (_, tile, rescale), t in zip(todo, taps, strict=True)]
             for (number, tile, rescale), sr in zip(todo, self.engine.run(windows, taps), strict=True):
                 values = sr[:, *tile.crop[-2:]]
                 results[number] = decode(values, rescale, self.image.dtype)
         return [results[number] for number in range(len(tiles))]
 
-    def taps(self, tile: Tile) -> tuple[Taps, Taps]:
-        """The taps of a tile's rows and columns."""
+    def taps(self, read: Slices) -> tuple[Taps, Taps]:
+        """The taps of some rows and columns of the result."""
         rows, columns = (
             make_taps(n, s, part.start, part.stop)
-            for n, s, part in zip(self.axes.plane, self.scale, tile.read[-2:], strict=True)
+            for n, s, part in zip(self.axes.plane, self.scale, read[-2:], strict=True)
         )
         return rows, columns
 
-    def window(self, tile: Tile, taps: tuple[Taps, Taps]) -> NDArray[Any]:
+    def pixels(self, tile: Tile, taps: tuple[Taps, Taps]) -> NDArray[Any]:
         """The input pixels that a tile needs, (colours, rows, columns)."""
         slices = self.axes.native((*tile.read[:-2], *(t.source for t in taps)))
         return self.axes.unpack(np.asarray(self.image[slices]))
@@ -468,6 +518,31 @@ def _check_scale(scale: object) -> tuple[float, float]:
     return pair
 
 
+def _check_window(window: Window | None, plane: tuple[int, int]) -> tuple[slice, slice]:
+    """`window` with its starts and stops, checked to hold a pixel of the result."""
+    pair = (slice(None), slice(None)) if window is None else window
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(part, slice) for part in pair):
+        msg = (
+            f"`window` must be two slices, rows and columns of the result, got {window!r}. Leave it out for the whole."
+        )
+        raise TypeError(msg)
+    rows, columns = (slice(*part.indices(n)[:2]) for part, n in zip(pair, plane, strict=True))
+    if rows.start >= rows.stop or columns.start >= columns.stop or any(part.step not in (None, 1) for part in pair):
+        msg = f"`window` must hold pixels of the result, {plane}, in steps of 1, got {window}. Leave it out for all."
+        raise ValueError(msg)
+    return rows, columns
+
+
+def _check_near(near: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """`near`, checked to have a number for each axis of `out`."""
+    if near is not None and len(near) != len(shape):
+        msg = (
+            f"`near` must have a number for each axis of `out`, {shape}, got {near}. Leave it out for the usual order."
+        )
+        raise ValueError(msg)
+    return near
+
+
 def _find_axes(image: Any, channel_axis: int | None, rgb: bool) -> _Axes:
     """What the axes are, as declared; an image that looks like colour must be declared."""
     shape = tuple(image.shape)
@@ -496,14 +571,16 @@ def _find_axes(image: Any, channel_axis: int | None, rgb: bool) -> _Axes:
     return _Axes(shape, others, axis, None)
 
 
-def _measure_channels(image: Any, axes: _Axes) -> list[Extent]:
-    """The extent of each independent channel, alpha left out; raises where pixels are not finite."""
+def _measure_channels(image: Any, axes: _Axes, part: tuple[slice, slice] | None = None) -> list[Extent]:
+    """The extent of each independent channel, or of a part of it, alpha left out; raises unless it is finite."""
     extents = [Extent()] * (1 if axes.channel is None else axes.leading[axes.channel])
-    columns = slice(0, axes.plane[1])
+    part_rows, columns = part or (slice(0, axes.plane[0]), slice(0, axes.plane[1]))
+    size = (part_rows.stop - part_rows.start, columns.stop - columns.start)
     for index in np.ndindex(*axes.leading):
         leading = tuple(slice(i, i + 1) for i in index)
         channel = axes.channel_of(leading)
-        for rows in slabs(axes.plane):
+        for slab in slabs(size):
+            rows = slice(part_rows.start + slab.start, part_rows.start + slab.stop)
             values = axes.unpack(np.asarray(image[axes.native((*leading, rows, columns))]))
             extents[channel] = extents[channel].merge(measure(values[:3]))
             if len(values) == 4:
@@ -523,9 +600,14 @@ def _default_range(image: Any, axes: _Axes, extent: Extent) -> Range:
     return (0.0, 255.0) if axes.colour is not None and image.dtype == np.uint8 else extent.in_range
 
 
-def _find_rescales(image: Any, axes: _Axes, in_range: Any) -> list[Rescale | float]:
-    """For each independent channel its map to [0, 1], or its only value."""
-    extents = _measure_channels(image, axes)
+def _find_rescales(
+    image: Any, axes: _Axes, in_range: Any, part: tuple[slice, slice] | None = None
+) -> list[Rescale | float]:
+    """For each independent channel its map to [0, 1], or its only value.
+
+    If the range is given, only `part` of the planes is looked at: that a channel is constant shows in the range.
+    """
+    extents = _measure_channels(image, axes, None if in_range is None else part)
     if in_range is None:
         ranges = [_default_range(image, axes, extent) for extent in extents]
     else:
@@ -540,7 +622,7 @@ def _find_rescales(image: Any, axes: _Axes, in_range: Any) -> list[Rescale | flo
     alpha = axes.colours == 4
     rescales: list[Rescale | float] = []
     for (low, high), extent in zip(ranges, extents, strict=True):
-        if not extent.constant:
+        if not extent.constant or (part and low != high):
             rescales.append(Rescale(low, high))
         elif not alpha and low <= high:
             rescales.append(extent.minimum)

@@ -33,8 +33,8 @@ class Tile:
     crop: Slices
 
 
-def cover(shape: Sequence[int], tile: int | None, halo: int) -> list[Tile]:
-    """Tiles that together write each pixel of an image once.
+def cover(shape: Sequence[int], tile: int | None, halo: int, window: tuple[slice, slice] | None = None) -> list[Tile]:
+    """Tiles that together write each pixel of an image, or of a window of it, once.
 
     Parameters
     ----------
@@ -44,6 +44,8 @@ def cover(shape: Sequence[int], tile: int | None, halo: int) -> list[Tile]:
         Side of the written part in pixels; None takes each plane in one piece.
     halo : int
         Pixels that a tile reads beyond each side of its written part, where the image has them.
+    window : (slice, slice), optional
+        Rows and columns to write, the whole by default. Tiles are cut where those of the whole image are.
 
     Returns
     -------
@@ -71,9 +73,11 @@ def cover(shape: Sequence[int], tile: int | None, halo: int) -> list[Tile]:
         raise ValueError(msg)
     *leading, rows, columns = shape
     axes = [[_span(i, i + 1, n, 0) for i in range(n)] for n in leading]
-    for n in (rows, columns):
+    for n, part in zip((rows, columns), window or (slice(None), slice(None)), strict=True):
         step = tile or n
-        axes.append([_span(i, min(i + step, n), n, halo) for i in range(0, n, step)])
+        start, stop, _ = part.indices(n)
+        cuts = range(start - start % step, stop, step)
+        axes.append([_span(max(i, start), min(i + step, stop), n, halo) for i in cuts])
     return [Tile(*zip(*parts, strict=True)) for parts in product(*axes)]
 
 

@@ -104,6 +104,83 @@ def test_tiles_are_yielded_after_they_are_written_once(rng, shape, options, scal
     assert np.all(count == 1)
 
 
+@pytest.mark.parametrize(("shape", "options"), LAYOUTS)
+@pytest.mark.parametrize("scale", [2, 2.37])
+@given(data=st.data())
+@settings(max_examples=4, deadline=None)
+def test_window_equals_that_of_the_whole(shape, options, scale, data):
+    """To rounding; bit for bit where the window is made of whole tiles."""
+    image = np.random.default_rng(1).random(shape)
+    model = make_model().double()
+    whole = super_resolve(image, scale, model=model, tile=8, **options)
+    axis = options.get("channel_axis", -1 if options.get("rgb") else None)
+    lengths = np.delete(whole.shape, axis)[-2:] if axis is not None else whole.shape[-2:]
+    starts = [data.draw(st.integers(0, int(n) - 1)) for n in lengths]
+    stops = [data.draw(st.integers(start + 1, int(n))) for start, n in zip(starts, lengths, strict=True)]
+    window = (slice(starts[0], stops[0]), slice(starts[1], stops[1]))
+
+    for given_range in ({}, {"in_range": find_range(image, **options)}):
+        found = super_resolve(image, scale, model=model, tile=8, window=window, **given_range, **options)
+        np.testing.assert_allclose(found, _window(whole, axis, window), rtol=0, atol=1e-12)
+        tiles = tuple(slice(start // 8 * 8, -(-stop // 8) * 8) for start, stop in zip(starts, stops, strict=True))
+        found = super_resolve(image, scale, model=model, tile=8, window=tiles, **given_range, **options)
+        np.testing.assert_array_equal(found, _window(whole, axis, tiles))
+
+
+def _window(array, axis, window):
+    """Rows and columns of an array whose colour or channel axis is `axis`."""
+    if axis is None:
+        return array[(..., *window)]
+    return np.moveaxis(np.moveaxis(array, axis, 0)[(..., *window)], 0, axis)
+
+
+def test_tiles_of_a_window_are_written_once_on_its_own_grid(rng, tiny_model):
+    image = rng.integers(0, 4096, (2, 15, 14, 3), np.uint16)
+    window = (slice(5, 23), slice(-20, None))
+    out = np.zeros((2, 18, 20, 3), np.uint16)
+    count = np.zeros(out.shape, int)
+    for tile in super_resolve_tiles(image, 2, out, rgb=True, model=tiny_model, tile=11, window=window):
+        count[tile.write] += 1
+        np.testing.assert_array_equal(out[tile.read][tile.crop], out[tile.write])
+    assert np.all(count == 1)
+    np.testing.assert_array_equal(out, super_resolve(image, 2, rgb=True, model=tiny_model, tile=11)[:, 5:23, 8:28])
+
+
+def test_the_nearest_tiles_come_first(rng, tiny_model):
+    image = rng.random((3, 15, 15))
+    out, expected = np.empty((3, 30, 30)), super_resolve(image, 2, model=tiny_model, tile=10)
+    tiles = list(super_resolve_tiles(image, 2, out, model=tiny_model, tile=10, near=(1, 25, 12)))
+    np.testing.assert_array_equal(out, expected)
+    assert [tile.write[0].start for tile in tiles[:9]] == [1] * 9
+    assert [(tile.write[1].start, tile.write[2].start) for tile in tiles[:2]] == [(20, 10), (20, 0)]
+
+
+def test_a_window_with_its_range_reads_only_what_it_needs(rng, tiny_model):
+    image = np.full((60, 60), np.nan)
+    image[20:40, 20:40] = rng.random((20, 20))
+    window = (slice(60, 62), slice(60, 62))
+    options = {"model": tiny_model, "window": window}
+    assert np.isfinite(super_resolve(image, 2, in_range=(0, 1), **options)).all()
+    with pytest.raises(ValueError, match="must be finite"):
+        super_resolve(image, 2, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"window": (slice(0, 4), 3)}, TypeError, "`window` must be two slices"),
+        ({"window": slice(0, 4)}, TypeError, "`window` must be two slices"),
+        ({"window": (slice(4, 4), slice(0, 4))}, ValueError, "`window` must hold pixels of the result"),
+        ({"window": (slice(0, 4), slice(0, 4, 2))}, ValueError, "in steps of 1"),
+        ({"window": (slice(90, 99), slice(0, 4))}, ValueError, "`window` must hold pixels of the result"),
+        ({"near": (1,)}, ValueError, "`near` must have a number for each axis"),
+    ],
+)
+def test_bad_window_is_named(rng, options, error, message):
+    with pytest.raises(error, match=message):
+        super_resolve_tiles(rng.random((6, 6)), 2, np.empty((12, 12)), **options)
+
+
 # Shape, dtype, range
 
 

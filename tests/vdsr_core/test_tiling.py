@@ -24,6 +24,21 @@ def test_cover_writes_each_pixel_once_and_copies_the_image(shape, tile, halo):
     assert np.all(count == 1)
 
 
+@given(shape=shapes, tile=st.one_of(st.none(), st.integers(1, 50)), data=st.data())
+def test_cover_of_a_window_is_that_of_the_whole_cut_to_it(shape, tile, data):
+    starts = [data.draw(st.integers(0, n - 1)) for n in shape[-2:]]
+    stops = [data.draw(st.integers(start + 1, n)) for start, n in zip(starts, shape[-2:], strict=True)]
+    window = tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))
+    parts = cover(shape, tile, 2, window)
+    expected = []
+    for part in cover(shape, tile, 0):
+        *leading, rows, columns = part.write
+        cut = [slice(max(s.start, w.start), min(s.stop, w.stop)) for s, w in zip((rows, columns), window, strict=True)]
+        if all(s.start < s.stop for s in cut):
+            expected.append((*leading, *cut))
+    assert [part.write for part in parts] == expected
+
+
 @given(shape=shapes, tile=st.integers(1, 50), halo=st.integers(0, 25))
 def test_cover_reads_the_halo_except_beyond_edges(shape, tile, halo):
     for part in cover(shape, tile, halo):
