@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     from rich.progress import Progress
@@ -40,7 +40,28 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr")
 EXPECTED = (ValueError, TypeError, OSError, MemoryError, FloatingPointError, ImportError)
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 
+UsageError: type[Any] = typer.BadParameter.__bases__[0]  # typer has no public name for it
+
+
+class Commands(TyperGroup):
+    """The commands; a wrong command line is one line on stderr and exit code 2."""
+
+    def main(self, args: Any = None, *more: Any, **options: Any) -> Any:
+        """Run the command line and leave with its exit code."""
+        words = sys.argv[1:] if args is None else list(args)
+        try:
+            status = super().main(words, *more, **options | {"standalone_mode": False})
+        except UsageError as error:
+            command = " ".join(["vdsr", *(word for word in words[:1] if word in self.commands)])
+            message = " ".join(error.format_message().removeprefix("Invalid value: ").split())
+            if message:  # there is none when the help has been shown instead
+                typer.echo(f"{command}: {message}", err=True)
+            sys.exit(error.exit_code)
+        sys.exit(status)
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -161,8 +182,8 @@ def parse_scale(text: str) -> float | tuple[float, float]:
     except ValueError:
         numbers = ()
     if len(numbers) not in (1, 2):
-        msg = f"must be a number, or two with a comma (rows,columns), got {text!r}. Try 2."
-        raise typer.BadParameter(msg, param_hint="--scale")
+        msg = f"--scale must be a number, or two with a comma (rows,columns), got {text!r}. Try 2."
+        raise typer.BadParameter(msg)
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
@@ -266,9 +287,9 @@ def plan(inputs: Iterable[str], output: str, added: str, format: str | None) -> 
     elif len(sources) == 1 and format is None:
         jobs = [(sources[0], folder)]
     else:
-        rule = "goes with a folder OUT" if format else f"must be a folder for {len(sources)} images"
+        rule = "--format goes with a folder OUT" if format else f"--output must be a folder for {len(sources)} images"
         msg = f"{rule}, got the file {output}. End the name of a folder with a slash."
-        raise typer.BadParameter(msg, param_hint="--format" if format else "--output")
+        raise typer.BadParameter(msg)
     check_targets(jobs)
     if is_folder(output):
         folder.mkdir(parents=True, exist_ok=True)
@@ -413,8 +434,8 @@ def parse_scales(text: str) -> list[float]:
     except ValueError:
         scales = []
     if not scales:
-        msg = f"must be numbers, got {text!r}. Try 2 3 4."
-        raise typer.BadParameter(msg, param_hint="--scales")
+        msg = f"--scales must be numbers, got {text!r}. Try 2 3 4."
+        raise typer.BadParameter(msg)
     return scales
 
 
@@ -601,11 +622,11 @@ def train(
     }
     pause = parse_time(save_every, "--save-every")
     if output.suffix != ".safetensors":
-        msg = f"must end with .safetensors, got {output}."
-        raise typer.BadParameter(msg, param_hint="--output")
+        msg = f"--output must end with .safetensors, got {output}."
+        raise typer.BadParameter(msg)
     if steps is not None and time_budget is not None:
-        msg = "goes without --steps: one of them says how long to train."
-        raise typer.BadParameter(msg, param_hint="--time-budget")
+        msg = "--time-budget goes without --steps: one of them says how long to train."
+        raise typer.BadParameter(msg)
     with plain_errors():
         from vdsr_core.checkpoint import load_trainer
         from vdsr_core.files import check_target
@@ -629,8 +650,8 @@ def parse_time(text: str, option: str) -> float:
     number = r"(\d+\.?\d*|\.\d+)"
     match = re.fullmatch(f"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text)
     if not text or not match:
-        msg = f"must be a time, got {text!r}. Try 2h, 90m or 1h30m."
-        raise typer.BadParameter(msg, param_hint=option)
+        msg = f"{option} must be a time, got {text!r}. Try 2h, 90m or 1h30m."
+        raise typer.BadParameter(msg)
     return sum(float(part) * unit for part, unit in zip(match.groups("0"), (3600, 60, 1), strict=True))
 
 
