@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.intensity import cast, check_pixels
+from vdsr_core.intensity import cast, check_pixels, check_unmasked
 from vdsr_core.resampling import resize, scale_pair, scaled_shape
 
 
@@ -70,6 +70,7 @@ def degrade(
     >>> degrade(np.full((9, 7), 1000, np.uint16), 2, blur=1.2, shot_noise=4, read_noise=10).dtype
     dtype('uint16')
     """
+    check_unmasked(image)
     image = np.asarray(image)
     check_pixels(image.dtype, image.shape)
     pair = scale_pair(scale)

@@ -45,7 +45,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         return mps if torch.backends.mps.is_available() and agrees_with_cpu(mps) else torch.device("cpu")
     try:
         found = torch.device(device)
-        torch.zeros(1, device=found)
+        torch.zeros(1, device=found).cpu()  # "meta" holds no values
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         names = ", ".join(describe_devices())
         msg = f"`device` must be one of {names} here, got {str(device)!r}. Use None to let it be chosen."

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from vdsr_core.color import rgb_to_ycbcr
 from vdsr_core.degradation import crop_to_scale, degrade
 from vdsr_core.engine import Engine, choose_device
+from vdsr_core.intensity import check_unmasked
 from vdsr_core.model import VDSR
 from vdsr_core.resampling import make_taps, resize, scale_pair
 
@@ -107,6 +108,8 @@ def ssim(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, cro
 
 def _cropped(true: ArrayLike, test: ArrayLike, border: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Both images as float64 without their borders."""
+    check_unmasked(true, "image_true")
+    check_unmasked(test, "image_test")
     true, test = np.asarray(true, np.float64), np.asarray(test, np.float64)
     if true.shape != test.shape:
         msg = f"`image_test` must have the shape of `image_true`, {true.shape}, got {test.shape}. Crop one of them."
@@ -186,6 +189,7 @@ def evaluate(
     """
     engine = Engine(model, choose_device(device), half=False)
     for name, image in images.items() if isinstance(images, Mapping) else images:
+        check_unmasked(image, name)
         y = luma(np.asarray(image), name)
         for scale in scales:
             hr, _ = crop_to_scale(y, scale_pair(scale))

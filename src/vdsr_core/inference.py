@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from vdsr_core.checkpoint import load_model
 from vdsr_core.color import rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.engine import Engine, choose_device
-from vdsr_core.intensity import Extent, Rescale, cast, check_pixels, measure, slabs
+from vdsr_core.intensity import LIMIT, Extent, Rescale, cast, check_pixels, check_unmasked, measure, slabs
 from vdsr_core.model import VDSR
 from vdsr_core.resampling import Taps, make_taps, scale_pair, scaled_shape
 from vdsr_core.tiling import Slices, Tile, check_tile, cover, halve
@@ -73,16 +73,16 @@ def super_resolve(
     -------
     out : (..., round(scale * M), round(scale * N)) ndarray
         Or the `window` of that. Same dtype and intensity units as `image`; integers are rounded and saturated, floats
-        are not clipped. Pixel areas are aligned at the origin: the centre of output pixel i lies at
-        (i + 0.5) / scale - 0.5 in the input.
+        are not clipped, except where they would end in infinity: finite pixels give finite ones. Pixel areas are
+        aligned at the origin: the centre of output pixel i lies at (i + 0.5) / scale - 0.5 in the input.
 
     Raises
     ------
     TypeError
         If `image` is not of a real dtype, or an option is of the wrong type.
     ValueError
-        If `scale` is not greater than 1, `image` is empty or holds NaN or infinity, looks like colour without `rgb`
-        or `channel_axis`, or an option has no such value.
+        If `scale` is not greater than 1, `image` is empty or holds NaN, infinity or masked pixels, looks like colour
+        without `rgb` or `channel_axis`, or an option has no such value.
     MemoryError
         If the result, or a tile, cannot fit in memory.
 
@@ -155,7 +155,7 @@ def super_resolve_tiles(
     Raises
     ------
     TypeError, ValueError, MemoryError
-        As in `super_resolve`, and if `out` has another shape or dtype.
+        As in `super_resolve`, and if `out` has another shape or dtype, cannot be written, or overlaps `image`.
 
     Examples
     --------
@@ -166,9 +166,7 @@ def super_resolve_tiles(
     (slice(8, 16, None), slice(8, 16, None))
     """
     job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, window, device, near)
-    if tuple(out.shape) != job.shape or out.dtype != job.image.dtype:
-        msg = f"`out` must have shape {job.shape} and dtype {job.image.dtype}, got {tuple(out.shape)} and {out.dtype}."
-        raise ValueError(msg)
+    _check_out(out, job.shape, job.image)
     job.check_memory(0)
     return job.run(out)
 
@@ -436,8 +434,7 @@ class _Job:
             if isinstance(rescale, Rescale):
                 todo.append((number, tile, rescale))
             else:
-                value = cast(np.asarray(rescale, np.float64), self.image.dtype)
-                results[number] = np.full((self.axes.colours, *_size(tile, "write")), value)
+                results[number] = np.full((self.axes.colours, *_size(tile, "write")), rescale, self.image.dtype)
         if todo:
             taps = [self.taps(tile.read) for _, tile, _ in todo]
             windows = [encode(self.pixels(tile, t), rescale) for (_, tile, rescale), t in zip(todo, taps, strict=True)]
@@ -480,7 +477,8 @@ def decode(values: NDArray[Any], rescale: Rescale, dtype: np.dtype[Any]) -> NDAr
     if len(values) == 3:
         return rescale.inverse(colours, dtype)
     alpha = np.clip(values[3:].astype(np.float64), 0, 1)
-    visible = alpha > 0.5 / 255
+    step = 0.5 / _opaque(dtype) if dtype.kind in "ui" else 0.0  # less comes out as no alpha at all
+    visible = alpha > max(step, np.finfo(values.dtype).eps)
     colours = np.where(visible, colours / np.where(visible, alpha, 1), 0)
     # Overshoot divided by a small alpha is no colour.
     colours = np.where(alpha < 1 - 1e-6, np.clip(colours, 0, 1), colours)
@@ -500,10 +498,27 @@ def _size(tile: Tile, part: str = "read") -> tuple[int, int]:
 
 def _open(image: Any) -> Any:
     """`image` itself if it can be sliced like an ndarray, else as one."""
+    check_unmasked(image)
     sliceable = isinstance(getattr(image, "dtype", None), np.dtype) and hasattr(image, "__getitem__")
     image = image if sliceable and hasattr(image, "shape") else np.asarray(image)
     check_pixels(image.dtype, tuple(image.shape))
     return image
+
+
+def _check_out(out: Any, shape: tuple[int, ...], image: Any) -> None:
+    """Raise unless the result, of `shape`, can be written to `out`."""
+    if not all(hasattr(out, name) for name in ("shape", "dtype", "__setitem__")):
+        msg = f"`out` must be an array, got {type(out).__name__}. Use `np.empty({shape}, {image.dtype.name!r})`."
+        raise TypeError(msg)
+    if tuple(out.shape) != shape or out.dtype != image.dtype:
+        msg = f"`out` must have shape {shape} and dtype {image.dtype}, got {tuple(out.shape)} and {out.dtype}."
+        raise ValueError(msg)
+    if not out.flags.writeable if isinstance(out, np.ndarray) else getattr(out, "read_only", False):
+        msg = "`out` must be writable, got a read-only array. Open or copy it for writing."
+        raise ValueError(msg)
+    if isinstance(out, np.ndarray) and isinstance(image, np.ndarray) and np.may_share_memory(out, image):
+        msg = "`out` must not share memory with `image`, which is read until the last tile. Use `image.copy()`."
+        raise ValueError(msg)
 
 
 def _check_scale(scale: object) -> tuple[float, float]:
@@ -597,7 +612,25 @@ def _measure_channels(image: Any, axes: _Axes, part: tuple[slice, slice] | None 
 
 def _default_range(image: Any, axes: _Axes, extent: Extent) -> Range:
     """The range that is mapped to [0, 1] if none is given."""
-    return (0.0, 255.0) if axes.colour is not None and image.dtype == np.uint8 else extent.in_range
+    if axes.colour is not None and image.dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = extent.in_range
+    if not extent.constant and not (low < high and math.isfinite(high - low)):
+        msg = f"`image` must span a range that float64 resolves and holds, got {extent.minimum} to {extent.maximum}. "
+        msg += "Subtract an offset, or divide it by a constant, beforehand."
+        raise ValueError(msg)
+    return low, high
+
+
+def _check_reach(rescale: Rescale, extent: Extent) -> Rescale:
+    """`rescale`, unless the image lies so far outside it, or fills so little of it, that float32 loses it."""
+    reach = np.abs(rescale.forward(np.array([extent.low, extent.high], np.float64))).max()
+    spread = (extent.maximum - extent.minimum) / (rescale.high - rescale.low)
+    if reach >= LIMIT or (spread <= 1 / LIMIT and not extent.constant):
+        msg = f"`in_range` must be near the values of `image`, {extent.minimum} to {extent.maximum}, "
+        msg += f"got {(rescale.low, rescale.high)}. Use None to find it."
+        raise ValueError(msg)
+    return rescale
 
 
 def _find_rescales(
@@ -623,7 +656,7 @@ def _find_rescales(
     rescales: list[Rescale | float] = []
     for (low, high), extent in zip(ranges, extents, strict=True):
         if not extent.constant or (part and low != high):
-            rescales.append(Rescale(low, high))
+            rescales.append(_check_reach(Rescale(low, high), extent))
         elif not alpha and low <= high:
             rescales.append(extent.minimum)
         else:  # alpha may vary where the colour does not

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 MARGIN = 0.25  # of the robust range, added on each side: chosen by benchmarks/in_range.py
 SLAB = 1 << 22  # pixels looked at in one go, so that a scan needs little memory
+# Values of a Rescale end here, so that their sums under bicubic taps and a change of colours fit in float32.
+LIMIT = 1e38
 
 
 def check_pixels(dtype: np.dtype[Any], shape: tuple[int, ...], name: str = "image") -> None:
@@ -30,10 +32,19 @@ def check_pixels(dtype: np.dtype[Any], shape: tuple[int, ...], name: str = "imag
         raise ValueError(msg)
 
 
+def check_unmasked(image: object, name: str = "image") -> None:
+    """Raise if an array has masked pixels: what is computed from their neighbours would not tell."""
+    if isinstance(image, np.ma.MaskedArray) and (count := np.count_nonzero(np.ma.getmaskarray(image))):
+        msg = f"`{name}` must have no masked pixels, got {count}. Use its `.filled(value)`."
+        raise ValueError(msg)
+
+
 def cast(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """`values` in `dtype`: integers rounded and saturated, never wrapped; floats as they are."""
+    """`values` in `dtype`, saturated where it ends, never wrapped and never infinite; integers are rounded."""
     if dtype.kind == "f":
-        return values.astype(dtype, copy=False)
+        ends = np.finfo(dtype)
+        floats: NDArray[Any] = np.clip(values, ends.min, ends.max).astype(dtype, copy=False)
+        return floats
     limits = np.iinfo(dtype)
     # The largest float that does not exceed the limit: 2**63 - 1 itself is no float64.
     high = np.float64(limits.max) if dtype.itemsize < 8 else np.nextafter(np.float64(limits.max), 0)
@@ -45,7 +56,8 @@ def cast(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[Any]:
 class Rescale:
     """A linear map from image units to [0, 1] and its inverse.
 
-    Values outside the range are mapped like the others, not clipped.
+    Values outside the range are mapped like the others. Only where floats end are they clipped: those mapped at 1e38,
+    image values at the largest number of their dtype. So finite pixels stay finite.
 
     Parameters
     ----------
@@ -75,11 +87,15 @@ class Rescale:
 
     def forward(self, image: NDArray[Any]) -> NDArray[np.float64]:
         """Image units to [0, 1], as float64."""
-        return (image.astype(np.float64) - self.low) / (self.high - self.low)
+        with np.errstate(over="ignore"):
+            values = (image.astype(np.float64) - self.low) / (self.high - self.low)
+        return np.clip(values, -LIMIT, LIMIT, out=values)
 
     def inverse(self, values: NDArray[np.floating], dtype: Any) -> NDArray[Any]:
-        """[0, 1] to image units of `dtype`; integers are rounded and saturated."""
-        return cast(values.astype(np.float64, copy=False) * (self.high - self.low) + self.low, np.dtype(dtype))
+        """[0, 1] to image units of `dtype`, saturated; integers are rounded."""
+        with np.errstate(over="ignore"):
+            image = values.astype(np.float64, copy=False) * (self.high - self.low) + self.low
+        return cast(image, np.dtype(dtype))
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,7 @@ class Extent:
         The robust range: the extremes that three of the four pixels of a 2 x 2 block reach, so that hot or dead
         pixels do not count, alone or in pairs, while the smallest real spot does.
     minimum, maximum : float
-        The extremes of all pixels.
+        The extremes of all pixels; of integers as int, so that they are exact.
     invalid : int
         How many pixels are NaN or infinite.
     """
@@ -123,7 +139,7 @@ class Extent:
         """The range to map to [0, 1]: the robust one, or the full one where all else is lone pixels, and a margin."""
         low, high = (self.low, self.high) if self.low < self.high else (self.minimum, self.maximum)
         margin = MARGIN * (high - low)
-        return low - margin, high + margin
+        return float(low - margin), float(high + margin)
 
 
 def measure(values: NDArray[Any]) -> Extent:
@@ -145,8 +161,8 @@ def measure(values: NDArray[Any]) -> Extent:
             np.maximum(lower[..., :-1, :], lower[..., 1:, :]),
             np.minimum(upper[..., :-1, :], upper[..., 1:, :]),
         )
-    low, high = float(np.maximum(lower, upper).min()), float(np.minimum(lower, upper).max())
-    return Extent(low, high, float(values.min()), float(values.max()))
+    low, high = np.maximum(lower, upper).min().item(), np.minimum(lower, upper).max().item()
+    return Extent(low, high, values.min().item(), values.max().item())
 
 
 def slabs(plane: tuple[int, int]) -> Iterator[slice]:

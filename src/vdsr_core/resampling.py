@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.intensity import cast, check_pixels
+from vdsr_core.intensity import cast, check_pixels, check_unmasked
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,18 @@ def scale_pair(scale: object, name: str = "scale") -> tuple[float, float]:
     """`scale` as (rows, columns), checked to be one or two positive finite numbers."""
     pair = (scale, scale) if isinstance(scale, Real) else scale
     if isinstance(pair, np.ndarray):
-        pair = tuple(pair.tolist())
+        pair = tuple(pair.tolist()) if pair.ndim else (pair.item(), pair.item())
     if not isinstance(pair, tuple | list) or not all(isinstance(s, Real) and not isinstance(s, bool) for s in pair):
         msg = f"`{name}` must be a number or a pair of numbers (rows, columns), got {scale!r}. Try 2."
         raise TypeError(msg)
-    if len(pair) != 2 or not all(math.isfinite(s) and s > 0 for s in pair):
+    try:
+        numbers = tuple(float(s) for s in pair)
+    except OverflowError:  # a whole number with hundreds of digits
+        numbers, scale = (math.inf,), math.inf
+    if len(numbers) != 2 or not all(math.isfinite(s) and s > 0 for s in numbers):
         msg = f"`{name}` must be a positive finite number or a pair of them (rows, columns), got {scale!r}. Try 2."
         raise ValueError(msg)
-    return float(pair[0]), float(pair[1])
+    return numbers
 
 
 def check_scales(scales: Any, name: str = "scales", least: float = 1.0) -> tuple[float, ...]:
@@ -194,6 +198,7 @@ def resize(
     array([[-0.094,  0.203,  0.797,  1.094],
            [-0.094,  0.203,  0.797,  1.094]])
     """
+    check_unmasked(image)
     image = np.asarray(image)
     check_pixels(image.dtype, image.shape)
     pair = scale_pair(scale)
@@ -206,4 +211,5 @@ def resize(
     )
     values = image[..., rows.source, columns.source]
     values = values.astype(np.float32 if image.dtype == np.float32 else np.float64, copy=False)
-    return cast(apply_taps(apply_taps(values, rows, axis=-2), columns, axis=-1), image.dtype)
+    out = apply_taps(apply_taps(values, rows, axis=-2), columns, axis=-1)
+    return out if out.dtype == image.dtype else cast(out, image.dtype)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdsr_core import VDSR, VDSRConfig, find_range, resize, super_resolve, super_resolve_tiles
+from vdsr_core import VDSR, VDSRConfig, degrade, find_range, resize, super_resolve, super_resolve_tiles
 from vdsr_core.color import rgb_to_ycbcr
 from vdsr_core.engine import Engine
 
@@ -447,6 +447,10 @@ def test_what_cannot_fit_is_refused_beforehand(monkeypatch):
         (1, ValueError, r"`scale` must be greater than 1, got 1. Use `degrade`"),
         (0.5, ValueError, r"greater than 1, got 0.5"),
         ((2, 0.5), ValueError, "greater than 1"),
+        (10**400, ValueError, "finite"),
+        pytest.param(10**5000, ValueError, "finite", id="more digits than Python prints"),
+        (np.array([2, 2, 2]), ValueError, "pair"),
+        (np.array("2"), TypeError, "number or a pair"),
         ((1, 1), ValueError, "greater than 1"),
         (math.nan, ValueError, "finite"),
         (math.inf, ValueError, "finite"),
@@ -499,6 +503,7 @@ def test_bad_image_is_named(image, error, message):
         ({"in_range": "dtype"}, ValueError, r"`in_range` must be \(low, high\)"),
         ({"in_range": [(0, 1)] * 2, "channel_axis": 0}, ValueError, "or 3 of them, one for each channel"),
         ({"device": "gpu"}, ValueError, "`device` must be one of cpu"),
+        ({"device": "meta"}, ValueError, "`device` must be one of cpu"),
         ({"model": "nope"}, ValueError, "`model` must be one of"),
         ({"model": 5}, TypeError, "`model` must be a VDSR, a name, a path"),
     ],
@@ -522,6 +527,124 @@ def test_float_alpha_above_one_is_named(rng, tiny_model):
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
-def test_constant_at_the_end_of_64_bits_does_not_wrap(dtype, tiny_model):
-    image = np.full((5, 6), np.iinfo(dtype).max, dtype)
+@pytest.mark.parametrize("offset", [0, 1, 12345, 2**62])
+def test_constant_of_64_bits_comes_back_exactly(dtype, offset, tiny_model):
+    image = np.full((5, 6), np.iinfo(dtype).max - offset, dtype)
     np.testing.assert_array_equal(super_resolve(image, 2, model=tiny_model), np.full((10, 12), image[0, 0]))
+
+
+# The ends of the dtypes
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("alpha", [1, 2, 100])
+def test_faint_alpha_keeps_its_colour(rng, dtype, alpha, tiny_model):
+    """One step of alpha is enough to have a colour."""
+    for parameter in tiny_model.parameters():
+        parameter.data.zero_()
+    top = min(np.iinfo(dtype).max, 65535) if np.dtype(dtype).kind in "ui" else 1
+    opaque = np.iinfo(dtype).max if np.dtype(dtype).kind in "ui" else 1
+    image = resize(rng.random((3, 4, 4)), 4).transpose(1, 2, 0).clip(0.1, 0.9) * top
+    step = opaque / 65535 if dtype == np.int32 else top / 65535 if top == 1 else 1
+    faint = np.concatenate([image, np.full((16, 16, 1), alpha * step)], -1).astype(dtype)
+    out = super_resolve(faint, 2, model=tiny_model, rgb=True, in_range=(0, top))
+    expected = super_resolve(faint[..., :3], 2, model=tiny_model, rgb=True, in_range=(0, top))
+    np.testing.assert_allclose(out[..., :3] / top, expected / top, atol=0.03 / alpha)
+    np.testing.assert_allclose(out[..., 3], faint[0, 0, 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "hot"),
+    [
+        (np.float64, 1, 1e39),
+        (np.float64, 1e-3, 1e308),
+        (np.float32, 1e-3, 1e36),
+        (np.float32, 1, 3.4e38),
+        (np.float16, 1, 65504),
+        (np.float16, 30000, 65504),
+        (np.float32, 1.5e38, 3.4e38),
+    ],
+)
+@pytest.mark.parametrize("rgb", [False, True])
+def test_finite_pixels_give_finite_pixels(rng, dtype, value, hot, rgb):
+    model = make_model()
+    image = (rng.random((16, 17, 3) if rgb else (16, 17)) * value).astype(dtype)
+    image[3, 4] = hot
+    image[8:10, 8:12] = value
+    for tile in (None, 9):
+        out = super_resolve(image, 2, model=model, rgb=rgb, tile=tile)
+        assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_overshoot_ends_at_the_largest_float(dtype):
+    top = float(np.finfo(dtype).max)
+    image = np.zeros((12, 12), dtype)
+    image[:, 6:] = top
+    out = super_resolve(image, 2, model=make_model().double())
+    exact = super_resolve(image.astype(float), 2, model=make_model().double())
+    assert exact.max() > top
+    np.testing.assert_array_equal(out, np.clip(exact, -top, top).astype(dtype))
+
+
+@pytest.mark.parametrize("in_range", [(0, 1e300), (0, 1e-300), (1e200, 2e200)])
+def test_range_far_from_the_image_is_named(rng, in_range, tiny_model):
+    with pytest.raises(ValueError, match=r"`in_range` must be near the values of `image`, 0\..* Use None to find it"):
+        super_resolve(rng.random((5, 6), np.float32), 2, model=tiny_model, in_range=in_range)
+
+
+@pytest.mark.parametrize("image", [np.array([[0, 1.7e308], [1.7e308, 0]]), np.array([[2**62, 2**62 + 1]] * 2)])
+def test_image_that_has_no_range_is_named(image, tiny_model):
+    with pytest.raises(ValueError, match=r"`image` must span a range that float64 resolves and holds, got .* Subtract"):
+        super_resolve(image, 2, model=tiny_model)
+
+
+# Doors
+
+
+def test_masked_pixels_are_named():
+    image = np.ma.masked_array(np.eye(9), np.eye(9) > 0)
+    for call in (
+        lambda: super_resolve(image, 2),
+        lambda: super_resolve_tiles(image, 2, np.empty((18, 18))),
+        lambda: find_range(image),
+        lambda: resize(image, 2),
+        lambda: degrade(image, 2),
+    ):
+        with pytest.raises(ValueError, match=r"`image` must have no masked pixels, got 9. Use its `.filled\(value\)`"):
+            call()
+    plain = np.ma.masked_array(np.eye(9))
+    np.testing.assert_array_equal(super_resolve(plain, 2), super_resolve(np.eye(9), 2))
+
+
+@pytest.mark.parametrize("scale", [np.array(2), np.float32(2), np.uint8(2), np.array([2, 2]), np.array([2.0, 2.0])])
+def test_scale_may_be_numpys(scale, rng, tiny_model):
+    image = rng.random((5, 6))
+    np.testing.assert_array_equal(
+        super_resolve(image, scale, model=tiny_model), super_resolve(image, 2, model=tiny_model)
+    )
+
+
+@pytest.mark.parametrize("out", [None, [[0.0] * 8] * 8, 3])
+def test_out_that_is_no_array_is_named(out):
+    with pytest.raises(TypeError, match=r"`out` must be an array, got .* Use `np.empty\(\(8, 8\), 'float64'\)`"):
+        super_resolve_tiles(np.eye(4), 2, out)
+
+
+def test_out_that_cannot_be_written_is_named(tmp_path):
+    frozen = np.zeros((8, 8))
+    frozen.flags.writeable = False
+    np.zeros((8, 8)).tofile(tmp_path / "out")
+    for out in (frozen, np.memmap(tmp_path / "out", float, "r", shape=(8, 8))):
+        with pytest.raises(ValueError, match="`out` must be writable"):
+            super_resolve_tiles(np.eye(4), 2, out)
+    zarr = pytest.importorskip("zarr")
+    zarr.create_array(tmp_path / "out.zarr", shape=(8, 8), dtype=float)
+    with pytest.raises(ValueError, match="`out` must be writable"):
+        super_resolve_tiles(np.eye(4), 2, zarr.open_array(tmp_path / "out.zarr", mode="r"))
+
+
+def test_out_over_the_image_is_named():
+    buffer = np.zeros((8, 8))
+    with pytest.raises(ValueError, match="`out` must not share memory with `image`"):
+        super_resolve_tiles(buffer[:4, :4], 2, buffer)

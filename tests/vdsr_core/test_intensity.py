@@ -33,9 +33,25 @@ def test_rescale_roundtrip_of_the_whole_dtype(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_cast_saturates_and_never_wraps(dtype):
     values = np.array([-1e30, 1e30])
-    limits = np.finfo(dtype) if np.dtype(dtype).kind == "f" else np.iinfo(dtype)
-    expected = values if np.dtype(dtype).kind == "f" else [limits.min, limits.max]
+    holds = np.dtype(dtype).kind == "f"
+    expected = values if holds else [np.iinfo(dtype).min, np.iinfo(dtype).max]
     np.testing.assert_array_equal(cast(values, np.dtype(dtype)), np.array(expected, dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_saturate_at_the_end_of_their_dtype(dtype):
+    top = float(np.finfo(dtype).max)
+    rescale = Rescale(-top / 4, top / 4)
+    out = rescale.inverse(np.array([-1e38, -3, 0.5, 3, 1e38]), dtype)
+    np.testing.assert_array_equal(out, np.array([-top, -top, 0, top, top], dtype))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(0, 1e300, exclude_min=True))
+def test_finite_pixels_stay_finite_in_both_directions(value, width):
+    rescale = Rescale(0, width)
+    mapped = rescale.forward(np.array([value]))
+    assert np.isfinite(mapped.astype(np.float32)).all()
+    assert np.isfinite(rescale.inverse(mapped, np.float64)).all()
 
 
 def test_cast_rounds():
@@ -93,3 +109,10 @@ def test_extent_of_lone_pixels_is_the_full_range():
 
 def test_extent_counts_what_is_not_finite():
     assert measure(np.array([[np.nan, 1.0], [np.inf, 2.0]])).invalid == 2
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_extremes_of_integers_are_exact(dtype):
+    top = np.iinfo(dtype).max
+    extent = measure(np.array([[top - 1, top]], dtype))
+    assert (extent.minimum, extent.maximum, extent.constant) == (top - 1, top, False)
