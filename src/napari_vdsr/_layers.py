@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
 Slices = tuple[slice, ...]
+Window = tuple[slice, slice]
 
 SMALLEST = 4  # rows and columns
 TIMES = "\u00d7"
@@ -48,35 +49,48 @@ class Source:
     part: Slices
 
     @property
-    def pixels(self) -> Any:
-        """The part itself; a view where the array gives one."""
-        whole = all(range(n)[p] == range(n) for p, n in zip(self.part, self.data.shape, strict=False))
-        return self.data if whole else self.data[self.part]
-
-    @property
     def plane_axes(self) -> tuple[int, int]:
         """The axes of rows and columns."""
         return plane_axes(len(self.part), self.channel_axis)
 
     @property
-    def start(self) -> tuple[int, ...]:
-        """The first pixel of the part, along each axis of the layer."""
-        return tuple(p.start or 0 for p in self.part)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the part, with colour."""
-        lengths = tuple(len(range(n)[p]) for p, n in zip(self.part, self.data.shape, strict=False))
-        return lengths + tuple(self.data.shape[len(lengths) :])
+    def planes(self) -> Slices:
+        """The part with all rows and columns."""
+        lengths = self.data.shape
+        return tuple(slice(0, lengths[i]) if i in self.plane_axes else p for i, p in enumerate(self.part))
 
     def factors(self, scale: float) -> tuple[float, ...]:
         """How many times more pixels the result has along each axis of the layer."""
         return tuple(float(scale) if axis in self.plane_axes else 1.0 for axis in range(len(self.part)))
 
+    def grid(self, scale: float) -> Slices:
+        """What the part becomes on the grid of the whole layer's result, along each axis of the layer."""
+        found = []
+        for part, factor, length in zip(self.part, self.factors(scale), self.data.shape, strict=False):
+            stop = min(round(factor * part.stop), max(1, round(factor * length)))
+            found.append(slice(min(round(factor * part.start), stop - 1), stop))
+        return tuple(found)
+
+    def window(self, scale: float) -> Window | None:
+        """Rows and columns of the whole result that the part becomes; None for all of them."""
+        if self.part == self.planes:
+            return None
+        rows, columns = (self.grid(scale)[axis] for axis in self.plane_axes)
+        return rows, columns
+
+    def start(self, scale: float) -> tuple[float, ...]:
+        """Where the near corner of the result lies, in pixels of the layer: it is that of a whole output pixel."""
+        return tuple(p.start / f for p, f in zip(self.grid(scale), self.factors(scale), strict=True))
+
     def result_shape(self, scale: float) -> tuple[int, ...]:
         """The shape of the result, with colour."""
-        factors = self.factors(scale) + (1.0,) * (len(self.shape) - len(self.part))
-        return tuple(max(1, round(f * n)) for f, n in zip(factors, self.shape, strict=True))
+        return tuple(p.stop - p.start for p in self.grid(scale)) + tuple(self.data.shape[len(self.part) :])
+
+    def within(self, rows: slice, columns: slice) -> Source:
+        """The same planes, a region of each."""
+        part = list(self.part)
+        part[self.plane_axes[0]], part[self.plane_axes[1]] = rows, columns
+        return replace(self, part=tuple(part))
 
 
 def bare(layer: Any) -> Any:
@@ -172,8 +186,8 @@ def core_channels(source: Source) -> int | None:
     A gray stack whose last axis is as short as colour is refused there unless its channels are declared; an axis
     before the planes can be declared instead, which finds a range for each of its positions.
     """
-    if source.channel_axis is None and not source.rgb and len(source.shape) > 2 and 2 <= source.shape[-1] <= 4:
-        return 0
+    if source.channel_axis is None and not source.rgb and len(source.data.shape) > 2:
+        return 0 if 2 <= source.data.shape[-1] <= 4 else None
     return source.channel_axis
 
 
@@ -197,7 +211,7 @@ def placement(layer: Image, factors: Sequence[float], start: Sequence[float]) ->
     factors : sequence of float
         Output pixels per input pixel along each axis of the layer.
     start : sequence of float
-        The first pixel of the source that was taken, along each axis.
+        The near corner of the part that was taken, in pixels of the source from its own near corner.
     """
     s = np.asarray(factors, dtype=np.float64)
     return {
@@ -219,7 +233,7 @@ def looks(layer: Image) -> dict[str, Any]:
 
 def layer_keywords(layer: Image, source: Source, scale: float, names: Iterable[str]) -> dict[str, Any]:
     """All keywords of the result's layer, `metadata` aside; `names` are those taken already."""
-    found = placement(layer, source.factors(scale), source.start) | looks(layer)
+    found = placement(layer, source.factors(scale), source.start(scale)) | looks(layer)
     found["name"] = free_name(f"{layer.name} [VDSR x{scale:g}]", names)
     found["multiscale"] = False
     return found
@@ -285,10 +299,10 @@ def python_line(layer: Image, source: Source, **options: Any) -> str:
         `scale`, `model`, `in_range`, `tile` and `device`, as `super_resolve` takes them.
     """
     scale = options.pop("scale")
-    arguments = {"channel_axis": core_channels(source), "rgb": source.rgb or None} | options
-    given = "".join(f", {name}={_plain(value)}" for name, value in arguments.items() if value is not None)
-    part = ", ".join(f"{p.start}:{p.stop}" for p in source.part)
-    place = placement(layer, source.factors(scale), source.start)
+    arguments = {"window": source.window(scale), "channel_axis": core_channels(source), "rgb": source.rgb or None}
+    given = "".join(f", {name}={_plain(value)}" for name, value in (arguments | options).items() if value is not None)
+    part = ", ".join(f"{p.start}:{p.stop}" for p in source.planes)
+    place = placement(layer, source.factors(scale), source.start(scale))
     affine = np.asarray(place["affine"])
     lines = [
         "from vdsr_core import super_resolve",
@@ -319,6 +333,8 @@ def _plain(value: Any) -> str:
     """A value as Python source, without NumPy's types."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
+    if isinstance(value, slice):
+        return f"slice({value.start}, {value.stop})"
     if isinstance(value, tuple | list):
         brackets = "()" if isinstance(value, tuple) else "[]"
         return brackets[0] + ", ".join(_plain(item) for item in value) + brackets[1]

@@ -92,6 +92,10 @@ class UpscaleForm(QWidget):
         self.model.addItem(FROM_FILE, FROM_FILE)
         self.channels = make_combo("")
         self.planes = make_combo("")
+        self.region = make_combo(
+            "The whole layer, what the canvas shows now, or what lies inside a shape: the selected shapes of a Shapes\n"
+            "layer, or its last one. A region comes out as it does in the whole layer."
+        )
         self.device = make_combo("Looking for devices…")
         self.device.addItem("Automatic", None)
         lines = make_form()
@@ -101,6 +105,7 @@ class UpscaleForm(QWidget):
             ("Model", self.model),
             ("Channels", self.channels),
             ("Planes", self.planes),
+            ("Region", self.region),
             ("Device", self.device),
         ):
             lines.addRow(label, control)
@@ -113,8 +118,8 @@ class UpscaleForm(QWidget):
         self.tile.setSingleStep(32)
         self.tile.setSpecialValueText("Automatic")
         self.range = make_combo(
-            "The intensities that become 0 and 1 for the network: the extremes that two neighbouring pixels\n"
-            "of the layer share, so that a hot pixel does not count. Values outside are not clipped."
+            "The intensities that become 0 and 1 for the network: by default found once for the whole layer, so that\n"
+            "hot pixels do not count and a region comes out as it does in the whole. Values outside are not clipped."
         )
         self.range.addItems(["Found in the layer", "Given"])
         self.low, self.high = QLineEdit("0"), QLineEdit("255")

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import psutil
-from napari.layers import Image, Labels
+from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import show_error, show_info
 from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFileDialog
 
-from napari_vdsr import _layers, _work
+from napari_vdsr import _layers, _regions, _work
 from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job
 from napari_vdsr._run import Run, Try
@@ -26,6 +26,8 @@ from napari_vdsr._upscale_form import FROM_FILE, UpscaleForm
 LOG = logging.getLogger("napari_vdsr")
 
 REFRESH = 250  # milliseconds between two looks at a running job
+SETTLED = 300  # milliseconds without a move after which a view is looked at
+WHOLE, VIEW = "whole", "view"
 
 
 def open_upscale_widget(viewer: Viewer) -> None:
@@ -51,11 +53,16 @@ class UpscaleWidget(UpscaleForm):
         self._ranges: dict[tuple[Any, ...], _work.Ranges] = {}  # found once for each layer
         self._examiner: Job | None = None
         self._watched: Image | None = None  # the chosen layer
+        self._shapes: Shapes | None = None  # the chosen region
         self._trouble = ""
         self._connect()
         self._timer = QTimer(self)
         self._timer.setInterval(REFRESH)
         self._timer.timeout.connect(self._look)
+        self._settling = QTimer(self)
+        self._settling.setInterval(SETTLED)
+        self._settling.setSingleShot(True)
+        self._settling.timeout.connect(self._view_settled)
         self._list_layers()
         self.choose_layer(napari_viewer.layers.selection.active)
         self._examine()
@@ -71,23 +78,30 @@ class UpscaleWidget(UpscaleForm):
         self.tile.valueChanged.connect(self.update_state)
         self.channels.currentIndexChanged.connect(self.update_state)
         self.planes.currentIndexChanged.connect(self.update_state)
+        self.region.currentIndexChanged.connect(self._region_chosen)
         for edit in (self.low, self.high):
             edit.textChanged.connect(self.update_state)
         self.run_button.clicked.connect(self.start)
         self.cancel_button.clicked.connect(self.cancel)
         self.try_button.clicked.connect(self.start_trial)
         self.copy_button.clicked.connect(self.copy_python)
-        layers = self.viewer.layers.events
-        for event in (layers.inserted, layers.removed, layers.renamed):
-            event.connect(self._list_layers)
-        layers.removed.connect(self._layer_removed)
-        self.destroyed.connect(partial(_disconnect, self.viewer, self._list_layers, self._layer_removed))
+        layers, dims, camera = self.viewer.layers.events, self.viewer.dims.events, _regions.camera(self.viewer).events
+        connections: list[tuple[Any, Any]] = [
+            (event, self._list_layers) for event in (layers.inserted, layers.removed, layers.renamed)
+        ]
+        connections.append((layers.removed, self._layer_removed))
+        view = (camera.center, camera.zoom, dims.current_step, dims.order, dims.ndisplay)
+        connections += [(event, self._view_moved) for event in view]
+        for event, callback in connections:
+            event.connect(callback)
+        self.destroyed.connect(partial(_disconnect, connections))  # the viewer outlives the widget
 
     # ---------------------------------------------------------------------------------- what is chosen
 
     def _list_layers(self, event: Any = None) -> None:
         """Offer the image layers there are, keeping the choice."""
         chosen = self.layer.currentData()
+        self._list_regions()
         images = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Image)]
         self.layer.blockSignals(True)
         self.layer.clear()
@@ -99,6 +113,43 @@ class UpscaleWidget(UpscaleForm):
         if self.layer.currentData() is not chosen or chosen is None:
             self._layer_changed()
         else:
+            self.update_state()
+
+    def _list_regions(self) -> None:
+        """Offer the view and the Shapes layers there are, keeping the choice."""
+        chosen = self.region.currentData()
+        shapes = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
+        choices: list[tuple[str, Any]] = [("Whole layer", WHOLE), ("Current view", VIEW)]
+        choices += [(f"Shape in “{layer.name}”", layer) for layer in shapes]
+        self.region.blockSignals(True)
+        self.region.clear()
+        for words, data in choices:
+            self.region.addItem(words, data)
+        found = [i for i, (_, data) in enumerate(choices) if data == chosen]
+        self.region.setCurrentIndex(found[0] if found else 0)
+        self.region.blockSignals(False)
+        if self.region.currentData() != chosen:
+            self._region_chosen()
+
+    def _region_chosen(self) -> None:
+        """Follow the shapes of a chosen layer."""
+        if self._shapes is not None:
+            self._shapes.events.data.disconnect(self._view_moved)
+            self._shapes.events.highlight.disconnect(self._view_moved)
+        region = self.region.currentData()
+        self._shapes = region if isinstance(region, Shapes) else None
+        if self._shapes is not None:
+            self._shapes.events.data.connect(self._view_moved)
+            self._shapes.events.highlight.connect(self._view_moved)
+        self.update_state()
+
+    def _view_moved(self, event: Any = None) -> None:
+        """Wait until the view, or a shape, stands still."""
+        self._settling.start()
+
+    def _view_settled(self) -> None:
+        """Show what there is to upscale now."""
+        if self.region.currentData() != WHOLE:
             self.update_state()
 
     def choose_layer(self, layer: Any) -> None:
@@ -196,12 +247,29 @@ class UpscaleWidget(UpscaleForm):
         return low, high
 
     def source(self) -> _layers.Source:
-        """What is chosen to be upscaled; there must be a layer."""
+        """What is chosen to be upscaled; there must be a layer.
+
+        Raises
+        ------
+        NoRegion
+            If the chosen region is not on the layer.
+        """
         layer = self.layer.currentData()
         axis = self.channels.currentData()
         if self.planes.currentData() == "current":
-            return _layers.current_plane(layer, self.viewer.dims.point, axis)
-        return _layers.whole(layer, axis)
+            source = _layers.current_plane(layer, self.viewer.dims.point, axis)
+        else:
+            source = _layers.whole(layer, axis)
+        return self._in_region(source)
+
+    def _in_region(self, source: _layers.Source) -> _layers.Source:
+        """The chosen region of a source."""
+        layer, region = self.layer.currentData(), self.region.currentData()
+        if region == WHOLE:
+            return source
+        if region == VIEW:
+            return _regions.in_view(self.viewer, layer, source)
+        return _regions.in_shapes(self.viewer, layer, source, region)
 
     def task(self, source: _layers.Source) -> _work.Task:
         """The work that is chosen."""
@@ -214,6 +282,7 @@ class UpscaleWidget(UpscaleForm):
             tile=self.tile.value() or None,
             in_range=self.given_range() or self._ranges.get(_range_key(layer, source)),
             looked_at=_layers.coarsest(layer),
+            near=_regions.centre_of_view(self.viewer, layer, source, self.scale.value()),
         )
 
     # ------------------------------------------------------------------------------- what it would cost
@@ -257,7 +326,7 @@ class UpscaleWidget(UpscaleForm):
 
     def why_not(self) -> str:
         """One sentence on why Run is disabled; empty if it is not."""
-        layer, source = self.layer.currentData(), self.source_or_none()
+        layer = self.layer.currentData()
         if self.run is not None:
             return "Running."
         if layer is None:
@@ -272,9 +341,13 @@ class UpscaleWidget(UpscaleForm):
             self.given_range()
         except ValueError:
             return "Give the range as two numbers, the lower one first, or let it be found."
-        needed, free = self.bytes_needed(source), psutil.virtual_memory().available
+        try:
+            needed, free = self.bytes_needed(self.source()), psutil.virtual_memory().available
+        except _regions.NoRegion as error:
+            return str(error)
         if needed > free:
-            way = "the current plane or a smaller scale" if self.planes.isEnabled() else "a smaller scale"
+            way = "a region, the current plane" if self.planes.isEnabled() else "a region"
+            way += " or a smaller scale"
             return (
                 f"The result needs {_layers.size(needed)}, and {_layers.size(free)} of memory are free. Choose {way}, "
                 "or write to disk with vdsr_core.super_resolve_tiles."
@@ -286,12 +359,13 @@ class UpscaleWidget(UpscaleForm):
         layer = self.layer.currentData()
         if layer is None or _layers.why_not(layer, self.channels.currentData()):
             return None
-        return self.source()
+        try:
+            return self.source()
+        except _regions.NoRegion:
+            return None
 
-    def bytes_needed(self, source: _layers.Source | None) -> int:
+    def bytes_needed(self, source: _layers.Source) -> int:
         """The memory of the result."""
-        if source is None:
-            return 0
         return math.prod(source.result_shape(self.scale.value())) * int(np.dtype(source.data.dtype).itemsize)
 
     def update_state(self) -> None:
@@ -347,7 +421,8 @@ class UpscaleWidget(UpscaleForm):
         if self.why_not():
             return
         layer = self.layer.currentData()
-        source = _layers.current_plane(layer, self.viewer.dims.point, self.channels.currentData())
+        plane = _layers.current_plane(layer, self.viewer.dims.point, self.channels.currentData())
+        source = self._in_region(plane)
         self.trial.hide()
         self.run = Try(layer, source, self.task(source))
         self._begin(self.run)
@@ -434,9 +509,7 @@ def _range_key(layer: Image, source: _layers.Source) -> tuple[Any, ...]:
     return layer.unique_id, source.channel_axis
 
 
-def _disconnect(viewer: Viewer, *callbacks: Any) -> None:
+def _disconnect(connections: list[tuple[Any, Any]]) -> None:
     """Leave a viewer that outlives the widget."""
-    layers = viewer.layers.events
-    for event in (layers.inserted, layers.removed, layers.renamed):
-        for callback in callbacks:
-            event.disconnect(callback)
+    for event, callback in connections:
+        event.disconnect(callback)

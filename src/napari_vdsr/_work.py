@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_vdsr._layers import Source, core_channels
+from napari_vdsr._layers import Slices, Source, core_channels
 
 if TYPE_CHECKING:
     from vdsr_core import VDSR, Tile
@@ -67,14 +67,12 @@ class Facts:
 
     def seconds(self, source: Source, scale: float, tile: int) -> float:
         """How long a source takes: the pixels of all tiles with their halos, by the speed."""
-        shape = source.result_shape(scale)
-        row, column = source.plane_axes
-        planes = math.prod(shape[axis] for axis in range(len(source.part)) if axis not in (row, column))
-        return planes * self._read(shape[row], tile) * self._read(shape[column], tile) / self.speed
-
-    def _read(self, length: int, tile: int) -> int:
-        """Pixels that all tiles along an axis compute."""
-        return length + 2 * self.halo * (math.ceil(length / tile) - 1)
+        axes = source.plane_axes
+        pixels = 1
+        for axis, part in enumerate(source.grid(scale)):
+            halos = 2 * self.halo * (_cuts(part, tile) - 1) if axis in axes else 0
+            pixels *= part.stop - part.start + halos
+        return pixels / self.speed
 
     @property
     def tile(self) -> int:
@@ -103,6 +101,8 @@ class Task:
         The intensities that become 0 and 1; None finds them in `looked_at`.
     looked_at : array, optional
         All planes of the source, or its coarsest level.
+    near : tuple of int, optional
+        The pixel of the result to begin at.
     """
 
     source: Source
@@ -112,6 +112,7 @@ class Task:
     tile: int | None = None
     in_range: Ranges | None = None
     looked_at: Any = None
+    near: tuple[int, ...] | None = None
 
 
 @dataclass
@@ -173,16 +174,18 @@ class Trial:
 
 
 class Watched:
-    """An array that stops giving pixels when the work is cancelled."""
+    """A part of an array, read when it is sliced, that gives no more pixels when the work is cancelled."""
 
-    def __init__(self, data: Any, cancelled: threading.Event) -> None:
+    def __init__(self, data: Any, cancelled: threading.Event, part: Slices = ()) -> None:
         self.data, self.cancelled = data, cancelled
-        self.shape, self.dtype = tuple(data.shape), np.dtype(data.dtype)
+        self.part = (*part, *(slice(0, n) for n in data.shape[len(part) :]))
+        self.shape, self.dtype = tuple(p.stop - p.start for p in self.part), np.dtype(data.dtype)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def __getitem__(self, key: Slices) -> NDArray[Any]:
         """The pixels, or the end of the work."""
         stop_if(self.cancelled)
-        return np.asarray(self.data[key])
+        moved = (slice(p.start + k.start, p.start + k.stop) for p, k in zip(self.part, key, strict=True))
+        return np.asarray(self.data[tuple(moved)])
 
 
 def stop_if(cancelled: threading.Event) -> None:
@@ -351,13 +354,16 @@ def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Writte
     with computing(cancelled):
         tile = task.tile or _examine(task.model, task.device).tile
         in_range = find_ranges(task, cancelled)
-        shape = task.source.result_shape(task.scale)
-        out = np.zeros(shape, np.dtype(task.source.data.dtype))
+        source, shape = task.source, task.source.result_shape(task.scale)
+        out = np.zeros(shape, np.dtype(source.data.dtype))
         pulse = Pulse()
-        options = {"channel_axis": core_channels(task.source), "rgb": task.source.rgb, "in_range": in_range}
-        tiles = run_tiles(task, tile, task.source.pixels, out, cancelled, pulse, **options)
+        options: dict[str, Any] = {"channel_axis": core_channels(source), "rgb": source.rgb, "in_range": in_range}
+        if (window := source.window(task.scale)) is not None:
+            options["window"] = window
+        image = Watched(source.data, cancelled, source.planes)
+        tiles = run_tiles(task, tile, image, out, cancelled, pulse, near=task.near, **options)
         depth = load_network(task.model).config.depth
-        yield Started(out, in_range, tile, count_tiles(task.source, shape, tile), pulse, depth)
+        yield Started(out, in_range, tile, count_tiles(source.grid(task.scale), source.plane_axes, tile), pulse, depth)
         for done, written in enumerate(tiles, 1):
             yield Written(written, done)
             stop_if(cancelled)
@@ -366,7 +372,7 @@ def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Writte
 def run_tiles(
     task: Task,
     tile: int,
-    pixels: Any,
+    image: Watched,
     out: NDArray[Any],
     cancelled: threading.Event,
     pulse: Pulse,
@@ -375,7 +381,7 @@ def run_tiles(
     """The core's tiles with the task's network, ready to be cancelled while they read and compute."""
     from vdsr_core import super_resolve_tiles
 
-    network, image = load_network(task.model), Watched(pixels, cancelled)
+    network = load_network(task.model)
     with watching(network, cancelled, pulse):
         return super_resolve_tiles(
             image,  # type: ignore[arg-type]  # it is sliced, never converted
@@ -388,10 +394,14 @@ def run_tiles(
         )
 
 
-def count_tiles(source: Source, shape: tuple[int, ...], tile: int) -> int:
-    """How many tiles a run has."""
-    plane = source.plane_axes
-    return math.prod(math.ceil(n / tile) if axis in plane else n for axis, n in enumerate(shape[: len(source.part)]))
+def count_tiles(grid: Slices, plane_axes: tuple[int, int], tile: int) -> int:
+    """How many tiles a run has; they are cut where those of the whole result are."""
+    return math.prod(_cuts(p, tile) if axis in plane_axes else p.stop - p.start for axis, p in enumerate(grid))
+
+
+def _cuts(part: slice, tile: int) -> int:
+    """How many tiles a part of an axis touches."""
+    return -(-int(part.stop) // tile) - int(part.start) // tile
 
 
 def find_ranges(task: Task, cancelled: threading.Event) -> Ranges:
@@ -435,7 +445,9 @@ def try_out(task: Task, cancelled: threading.Event) -> Iterator[Trial]:
         ilr = resize(small := degrade(hr, task.scale), task.scale)
         sr = np.empty_like(ilr)
         colour = {"rgb": True, "channel_axis": 0} if task.source.rgb else {"channel_axis": 0}
-        for _ in run_tiles(task, tile, small, sr, cancelled, Pulse(), in_range=(low, high), **colour):
+        for _ in run_tiles(
+            task, tile, Watched(small, cancelled), sr, cancelled, Pulse(), in_range=(low, high), **colour
+        ):
             stop_if(cancelled)
         hr = hr[:, : ilr.shape[1], : ilr.shape[2]]
         border = math.ceil(task.scale)

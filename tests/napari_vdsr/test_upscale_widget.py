@@ -103,6 +103,38 @@ def test_rgb_current_plane_and_channels(viewer, opened, qtbot, network):
     np.testing.assert_array_equal(viewer.layers[-1].data, result.data)
 
 
+def test_current_view_and_a_shape(viewer, opened, qtbot, network):
+    image = noise(200, 240)
+    widget = opened(image, name="cells", scale=(0.5, 0.5), translate=(3, 4), model=network)
+    whole = super_resolve(image, 2, model=network, tile=widget.facts.tile)
+    layer = viewer.layers["cells"]
+    viewer.scene.camera.center = layer.data_to_world((60, 70))
+    viewer.scene.camera.zoom *= 5
+    widget.region.setCurrentIndex(1)
+    before = widget.estimate.text()
+    viewer.scene.camera.zoom *= 2
+    qtbot.waitUntil(lambda: widget.estimate.text() != before, timeout=WAIT)
+    run(qtbot, widget)
+    seen = viewer.layers["cells [VDSR x2]"]
+    assert max(seen.data.shape) < 200
+    corner = np.rint(np.array(layer.world_to_data(seen.data_to_world((-0.5, -0.5)))) * 2 + 1).astype(int)
+    rows, columns = (slice(c, c + n) for c, n in zip(corner, seen.data.shape, strict=True))
+    np.testing.assert_allclose(seen.data, whole[rows, columns].astype(int), rtol=0, atol=1)  # cut otherwise
+
+    viewer.add_shapes([np.array([[20, 30], [35, 50]])], shape_type="rectangle", name="mine", scale=(0.5, 0.5))
+    assert widget.region.itemText(2) == "Shape in “mine”"
+    widget.region.setCurrentIndex(2)
+    run(qtbot, widget)
+    exec(widget.copy_python(), {"viewer": viewer})
+    np.testing.assert_array_equal(viewer.layers[-1].data, viewer.layers[-2].data)
+    np.testing.assert_array_equal(viewer.layers[-1].translate, viewer.layers[-2].translate)
+    viewer.layers["mine"].selected_data = {0}
+    viewer.layers["mine"].remove_selected()
+    qtbot.waitUntil(lambda: "no shape yet" in widget.message.text(), timeout=WAIT)
+    viewer.layers.remove("mine")
+    assert widget.region.currentText() == "Whole layer"
+
+
 def test_multiscale_is_upscaled_from_its_finest_level(viewer, opened, qtbot, network):
     image = noise(40, 48)
     viewer.add_image([image, image[::2, ::2]], name="pyramid")
