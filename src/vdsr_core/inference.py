@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.checkpoint import load_model
+from vdsr_core.checkpoint import fingerprint, load_model
 from vdsr_core.color import rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.engine import Engine, choose_device
 from vdsr_core.intensity import LIMIT, Extent, Rescale, cast, check_pixels, check_unmasked, measure, slabs
 from vdsr_core.model import VDSR
 from vdsr_core.resampling import Taps, make_taps, scale_pair, scaled_shape
 from vdsr_core.tiling import Slices, Tile, check_tile, cover, halve
+
+if TYPE_CHECKING:
+    from vdsr_core import lazy
 
 MAX_SCALE = 1000
 Range = tuple[float, float]
@@ -38,14 +44,15 @@ def super_resolve(
     tile: int | None = 512,
     window: Window | None = None,
     device: str | torch.device | None = None,
-) -> NDArray[Any]:
+) -> Any:
     """Upscale an image with a very deep residual network [1]_.
 
     Parameters
     ----------
     image : (..., M, N) array_like
         Image of any real dtype. Axes before rows and columns (time, plane) are independent. Anything with a shape, a
-        NumPy dtype and slicing (a memory map, a zarr array) is read window by window.
+        NumPy dtype and slicing (a memory map, a zarr array) is read window by window. Of a dask array the result is a
+        dask array, see Notes.
     scale : float or (float, float)
         Output pixels per input pixel, greater than 1, for both axes or for (rows, columns); one of a pair may be 1.
         It need not be a whole number.
@@ -71,7 +78,7 @@ def super_resolve(
 
     Returns
     -------
-    out : (..., round(scale * M), round(scale * N)) ndarray
+    out : (..., round(scale * M), round(scale * N)) ndarray or dask array
         Or the `window` of that. Same dtype and intensity units as `image`; integers are rounded and saturated, floats
         are not clipped, except where they would end in infinity: finite pixels give finite ones. Pixel areas are
         aligned at the origin: the centre of output pixel i lies at (i + 0.5) / scale - 0.5 in the input.
@@ -98,6 +105,12 @@ def super_resolve(
     in half precision (CUDA), one step of an integer dtype. On one CPU it is the same bit for bit whatever else is
     computed.
 
+    Of a dask array nothing is computed, nor read, before the result is. Its chunks are the tiles; each reads the
+    chunks of `image` that it needs. Unless `in_range` is given or the image is 8-bit RGB, every computation begins
+    with one pass over the whole of `image`, which finds the range: to look at a part here and a part there, give
+    ``in_range=find_range(image)``. A range that is given is taken at its word: even a constant image goes through
+    the network then.
+
     References
     ----------
     .. [1] J. Kim, J. K. Lee, K. M. Lee, "Accurate Image Super-Resolution Using Very Deep Convolutional Networks",
@@ -111,6 +124,8 @@ def super_resolve(
     >>> out.shape, out.dtype
     ((12, 30), dtype('uint16'))
     """
+    if _is_dask(image):
+        return _super_resolve_lazily(image, scale, model, channel_axis, rgb, in_range, tile, window, device)
     job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, window, device)
     job.check_memory(math.prod(job.shape) * job.image.dtype.itemsize)
     out = np.empty(job.shape, job.image.dtype)
@@ -202,9 +217,13 @@ def find_range(image: ArrayLike, *, channel_axis: int | None = None, rgb: bool =
     >>> find_range(image)
     (75.0, 225.0)
     """
-    image = _open(image)
-    axes = _find_axes(image, channel_axis, rgb)
-    ranges = [_default_range(image, axes, extent) for extent in _measure_channels(image, axes)]
+    pixels = _open(image)
+    axes = _find_axes(pixels, channel_axis, rgb)
+    ranges: list[Range]
+    if _is_dask(pixels):
+        ranges = _find_range_lazily(pixels, axes).compute()
+    else:
+        ranges = [_default_range(pixels.dtype, axes, extent) for extent in _measure_channels(pixels, axes)]
     return ranges if axes.channel is not None else ranges[0]
 
 
@@ -309,7 +328,7 @@ class _Job:
         self,
         image: ArrayLike,
         scale: float | tuple[float, float],
-        model: VDSR | str | os.PathLike[str] | None,
+        model: VDSR | Engine | str | os.PathLike[str] | None,
         channel_axis: int | None,
         rgb: bool,
         in_range: Range | Sequence[Range] | None,
@@ -326,8 +345,8 @@ class _Job:
         self.plane = scaled_shape(self.axes.plane, self.scale)
         self.grid = (*self.axes.leading, *self.plane)  # of the whole result, without colour
         self.window = _check_window(window, self.plane)
-        self.device = choose_device(device)
-        self.engine = Engine(model if isinstance(model, VDSR) else load_model(model), self.device)
+        self.engine = model if isinstance(model, Engine) else _make_engine(model, device)
+        self.device = self.engine.device
         self.rescales = _find_rescales(self.image, self.axes, in_range, None if window is None else self.source())
         extent = (*self.axes.leading, *(part.stop - part.start for part in self.window))
         self.shape = tuple(part.stop for part in self.axes.native(tuple(slice(0, n) for n in extent)))  # of `out`
@@ -610,9 +629,9 @@ def _measure_channels(image: Any, axes: _Axes, part: tuple[slice, slice] | None 
     return extents
 
 
-def _default_range(image: Any, axes: _Axes, extent: Extent) -> Range:
+def _default_range(dtype: np.dtype[Any], axes: _Axes, extent: Extent) -> Range:
     """The range that is mapped to [0, 1] if none is given."""
-    if axes.colour is not None and image.dtype == np.uint8:
+    if axes.colour is not None and dtype == np.uint8:
         return 0.0, 255.0
     low, high = extent.in_range
     if not extent.constant and not (low < high and math.isfinite(high - low)):
@@ -633,6 +652,18 @@ def _check_reach(rescale: Rescale, extent: Extent) -> Rescale:
     return rescale
 
 
+def _check_ranges(in_range: Any, channels: int) -> list[Range]:
+    """`in_range` as one pair for each channel."""
+    try:
+        given = np.asarray(in_range, dtype=np.float64)
+    except (TypeError, ValueError):
+        given = np.empty(0)
+    if given.shape not in ((2,), (channels, 2)):
+        msg = f"`in_range` must be (low, high), or {channels} of them, one for each channel, got {in_range!r}."
+        raise ValueError(msg)
+    return [(float(low), float(high)) for low, high in np.broadcast_to(given, (channels, 2))]
+
+
 def _find_rescales(
     image: Any, axes: _Axes, in_range: Any, part: tuple[slice, slice] | None = None
 ) -> list[Rescale | float]:
@@ -642,16 +673,9 @@ def _find_rescales(
     """
     extents = _measure_channels(image, axes, None if in_range is None else part)
     if in_range is None:
-        ranges = [_default_range(image, axes, extent) for extent in extents]
+        ranges = [_default_range(image.dtype, axes, extent) for extent in extents]
     else:
-        try:
-            given = np.asarray(in_range, dtype=np.float64)
-        except (TypeError, ValueError):
-            given = np.empty(0)
-        if given.shape not in ((2,), (len(extents), 2)):
-            msg = f"`in_range` must be (low, high), or {len(extents)} of them, one for each channel, got {in_range!r}."
-            raise ValueError(msg)
-        ranges = [(float(low), float(high)) for low, high in np.broadcast_to(given, (len(extents), 2))]
+        ranges = _check_ranges(in_range, len(extents))
     alpha = axes.colours == 4
     rescales: list[Rescale | float] = []
     for (low, high), extent in zip(ranges, extents, strict=True):
@@ -662,3 +686,145 @@ def _find_rescales(
         else:  # alpha may vary where the colour does not
             rescales.append(Rescale(low, high if low != high else low + max(1, abs(low))))
     return rescales
+
+
+def _make_engine(model: VDSR | str | os.PathLike[str] | None, device: str | torch.device | None) -> Engine:
+    """A network, by name or not, ready on a device."""
+    return Engine(model if isinstance(model, VDSR) else load_model(model), choose_device(device))
+
+
+# ------------------------------------------------------------------------------------------------- dask arrays
+
+
+def _is_dask(image: Any) -> bool:
+    """Whether an image is a dask array; without importing dask."""
+    arrays = sys.modules.get("dask.array")
+    return arrays is not None and isinstance(image, arrays.Array)
+
+
+def _super_resolve_lazily(
+    image: Any,
+    scale: float | tuple[float, float],
+    model: VDSR | str | os.PathLike[str] | None,
+    channel_axis: int | None,
+    rgb: bool,
+    in_range: Range | Sequence[Range] | None,
+    tile: int | None,
+    window: Window | None,
+    device: str | torch.device | None,
+) -> Any:
+    """A dask array of the super-resolved image, whose chunks are tiles."""
+    from vdsr_core import lazy
+
+    check_tile(tile)
+    axes = _find_axes(_open(image), channel_axis, rgb)
+    image = lazy.tidy(image, axes.colour)
+    pair = _check_scale(scale)
+    plane = scaled_shape(axes.plane, pair)
+    part = _check_window(window, plane)
+    model = model if isinstance(model, VDSR) else load_model(model)
+    channels = 1 if axes.channel is None else axes.leading[axes.channel]
+    ranges: Any = None if in_range is None else _check_ranges(in_range, channels)
+    for low, high in ranges or ():
+        Rescale(low, high if low != high else low + 1)
+    if ranges is None:
+        plain = axes.colour is not None and image.dtype == np.uint8
+        ranges = [_default_range(image.dtype, axes, Extent())] if plain else _find_range_lazily(image, axes)
+
+    chunks: list[list[int]] = [[1] * n for n in image.shape]
+    sources = [[slice(i, i + 1) for i in range(n)] for n in image.shape]
+    if axes.colour is not None:
+        chunks[axes.colour], sources[axes.colour] = [axes.colours], [slice(0, axes.colours)]
+    for axis, length, stop, factor in zip(axes.order[-2:], axes.plane, plane, pair, strict=True):
+        tiles = [(t.read[1], t.write[1]) for t in cover((1, stop), tile, model.halo)]
+        chunks[axis] = [write.stop - write.start for _, write in tiles]
+        sources[axis] = [make_taps(length, factor, read.start, read.stop).source for read, _ in tiles]
+    options = (pair, channel_axis, rgb, tile)
+    token = (fingerprint(model), *options, in_range, str(device))
+    compute = _LazyTile(_Network(model, device), axes, plane, *options)
+    result = lazy.map_tiles(image, chunks, sources, compute, ranges, token)
+    return result[axes.native((*(slice(0, n) for n in axes.leading), *part))]
+
+
+def _find_range_lazily(image: Any, axes: _Axes) -> Any:
+    """A delayed list of ranges, one for each channel."""
+    from vdsr_core import lazy
+
+    image = lazy.tidy(image, axes.colour)
+    channel = None if axes.channel is None else axes.order[axes.channel]
+    extents, finish = partial(_measure_piece, axes=axes), partial(_default_ranges, dtype=image.dtype, axes=axes)
+    rows, columns = axes.order[-2:]
+    return lazy.measure_chunks(image, rows, columns, channel, extents, finish)
+
+
+def _measure_piece(values: NDArray[Any], axes: _Axes) -> list[Extent]:
+    """The extents of the channels in a piece of an image."""
+    return _measure_channels(values, replace(axes, shape=values.shape))
+
+
+def _default_ranges(extents: list[Extent], dtype: np.dtype[Any], axes: _Axes) -> list[Range]:
+    """The default range of each channel."""
+    return [_default_range(dtype, axes, extent) for extent in extents]
+
+
+class _Network:
+    """A network made ready in each process that uses it, when it is first used there.
+
+    Threads take turns on it, as many at once as there are cores for: PyTorch itself uses several for one tile.
+    """
+
+    def __init__(self, model: VDSR, device: str | torch.device | None) -> None:
+        self.model, self.device = model, device
+        self._engine: Engine | None = None
+        self._first = threading.Lock()
+        self._turns = threading.Semaphore(max(1, (os.cpu_count() or 1) // torch.get_num_threads()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What goes to another process."""
+        return _Network, (self.model, self.device)
+
+    def __enter__(self) -> Engine:
+        """Wait for a turn."""
+        with self._first:
+            self._engine = self._engine or _make_engine(self.model, self.device)
+        self._turns.acquire()
+        return self._engine
+
+    def __exit__(self, *_: object) -> None:
+        """Let the next thread have its turn."""
+        self._turns.release()
+
+
+@dataclass(frozen=True)
+class _LazyTile:
+    """How a chunk of a lazy result is computed."""
+
+    network: _Network
+    axes: _Axes
+    plane: tuple[int, int]  # of the result
+    scale: tuple[float, float]
+    channel_axis: int | None
+    rgb: bool
+    tile: int | None
+
+    def __call__(self, ranges: list[Range], index: tuple[int, ...], window: lazy.Window) -> NDArray[Any]:
+        """The pixels of the chunk `index`, of the window of the image that it needs."""
+        axes = self.axes
+        origin, shape = list(window.origin), list(window.shape)
+        for axis in axes.order[:-2]:  # the plane that the tile lies in, as if it were all
+            origin[axis], shape[axis] = 0, 1
+        image: Any = replace(window, origin=tuple(origin), shape=tuple(shape))
+        numbers = [index[axis] for axis in axes.order]
+        in_range = ranges[0 if axes.channel is None else numbers[axes.channel]]
+        sides = [self.tile or n for n in self.plane]
+        rows, columns = (
+            slice(i * side, min((i + 1) * side, n)) for i, side, n in zip(numbers[-2:], sides, self.plane, strict=True)
+        )
+        with self.network as engine:
+            job = _Job(
+                image, self.scale, engine, self.channel_axis, self.rgb, in_range, self.tile, (rows, columns), None
+            )
+            out = np.empty(job.shape, image.dtype)
+            for _ in job.run(out):
+                pass
+        return out
