@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from vdsr_core.arguments import check_scales
 from vdsr_core.files import check_target, replacing
-from vdsr_core.model import VDSR, VDSRConfig
-from vdsr_core.resampling import check_scales
+from vdsr_core.model import VDSR, VDSRConfig, check_network
 
 FORMAT = 1
 DEFAULT = "starter"
@@ -63,10 +63,7 @@ def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State
     >>> load_checkpoint(path).scales
     (2.0,)
     """
-    given: Any = model
-    if not isinstance(given, VDSR):
-        msg = f"`model` must be a VDSR, got {type(model).__name__}. Use `load_model` to get one."
-        raise TypeError(msg)
+    check_network(model)
     check_target(Path(path).absolute(), overwrite=True)
     header = {"format": json.dumps(FORMAT), "config": json.dumps(asdict(model.config))}
     header |= {"scales": json.dumps(check_scales(model.scales)), "card": _card_text(model.card)}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vdsr_core.arguments import check_number
 from vdsr_core.intensity import cast, check_pixels, check_unmasked
 from vdsr_core.resampling import resize, scale_pair, scaled_shape
 
@@ -16,7 +17,8 @@ def crop_to_scale(hr: NDArray[Any], scale: tuple[float, float]) -> tuple[NDArray
     """`hr` cropped at the bottom and right to ``round(scale * m)`` pixels, and m = floor(n / scale), for each axis."""
     low = tuple(math.floor(n / s) for n, s in zip(hr.shape[-2:], scale, strict=True))
     if min(low) < 1:
-        msg = f"`image` must have at least `scale` pixels a side, got {hr.shape[-2:]} and {scale}. Use a smaller scale."
+        msg = f"`image` must have at least `scale` pixels a side, got shape {hr.shape[-2:]} and scale {scale}. "
+        msg += "Use a smaller scale."
         raise ValueError(msg)
     rows, columns = scaled_shape((low[0], low[1]), scale)
     return hr[..., :rows, :columns], (low[0], low[1])
@@ -58,7 +60,7 @@ def degrade(
     Raises
     ------
     TypeError
-        If `image` is not of a real dtype or `scale` is not made of numbers.
+        If `image` is not of a real dtype, or an option is not made of numbers.
     ValueError
         If `scale` is less than 1, `image` has fewer pixels than `scale`, or blur or noise is negative.
 
@@ -78,18 +80,27 @@ def degrade(
         msg = f"`scale` must be at least 1, got {scale}. Use `super_resolve` or `resize` to enlarge an image."
         raise ValueError(msg)
     for name, value in (("blur", blur), ("shot_noise", shot_noise), ("read_noise", read_noise)):
-        if not 0 <= value < math.inf:
+        if not 0 <= check_number(name, value, "a number of at least 0", "Leave it out for none.") < math.inf:
             msg = f"`{name}` must be at least 0 and finite, got {value}. Leave it out for none."
             raise ValueError(msg)
+    rng = make_rng(seed)
     hr, shape = crop_to_scale(image, pair)
     if not (blur or shot_noise or read_noise):
         return resize(hr, (1 / pair[0], 1 / pair[1]), output_shape=shape)
     values = _blurred(hr.astype(np.float64), blur) if blur else hr.astype(np.float64)
     low = resize(values, (1 / pair[0], 1 / pair[1]), output_shape=shape)
-    rng = np.random.default_rng(seed)
     if shot_noise:
         low = rng.poisson(np.maximum(low, 0) / shot_noise) * shot_noise + np.minimum(low, 0)
     return cast(low + read_noise * rng.standard_normal(low.shape), image.dtype)
+
+
+def make_rng(seed: Any) -> np.random.Generator:
+    """What `numpy.random.default_rng` makes of a seed."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        msg = f"`seed` must be a whole number of at least 0, a Generator or None, got {seed!r}. Try 0."
+        raise type(error)(msg) from error
 
 
 def _blurred(image: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from vdsr_core.arguments import check_number, check_scales, check_whole
 from vdsr_core.color import rgb_to_ycbcr
 from vdsr_core.degradation import crop_to_scale, degrade
 from vdsr_core.engine import Engine, choose_device
-from vdsr_core.intensity import check_unmasked
-from vdsr_core.model import VDSR
+from vdsr_core.intensity import check_pixels, check_unmasked
+from vdsr_core.model import VDSR, check_network
 from vdsr_core.resampling import make_taps, resize, scale_pair
 
 # Published PSNR (dB) and SSIM of bicubic interpolation by this protocol.
@@ -42,12 +43,14 @@ def psnr(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, cro
     Returns
     -------
     float
-        In dB; infinite for equal images.
+        In dB; infinite for equal images, NaN if a pixel is NaN.
 
     Raises
     ------
     ValueError
-        If the shapes differ, or nothing is left within `crop_border`.
+        If the shapes differ, nothing is left within `crop_border`, or `data_range` is not greater than 0.
+    TypeError
+        If the images are not of real numbers, or an option is no number.
 
     Examples
     --------
@@ -55,6 +58,7 @@ def psnr(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, cro
     >>> round(psnr(np.zeros((8, 8)), np.full((8, 8), 25.5), data_range=255), 6)
     20.0
     """
+    check_peak(data_range)
     true, test = _cropped(image_true, image_test, crop_border)
     error = float(np.mean((true - test) ** 2))
     return math.inf if error == 0 else 10 * math.log10(data_range**2 / error)
@@ -80,7 +84,10 @@ def ssim(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, cro
     Raises
     ------
     ValueError
-        If the shapes differ, or less than 11 x 11 pixels are left within `crop_border`.
+        If the shapes differ, less than 11 x 11 pixels are left within `crop_border`, or `data_range` is not greater
+        than 0.
+    TypeError
+        If the images are not of real numbers, or an option is no number.
 
     References
     ----------
@@ -96,7 +103,11 @@ def ssim(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, cro
     """
     from skimage.metrics import structural_similarity
 
+    check_peak(data_range)
     true, test = _cropped(image_true, image_test, crop_border)
+    if true.ndim != 2:
+        msg = f"`image_true` must be one plane, (rows, columns), got shape {true.shape}. Call it plane by plane."
+        raise ValueError(msg)
     if min(true.shape) < 11:
         msg = f"`image_true` must leave at least 11 x 11 pixels, got {true.shape}. SSIM needs a larger image."
         raise ValueError(msg)
@@ -106,18 +117,31 @@ def ssim(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, cro
     return float(value)
 
 
+def check_peak(data_range: Any) -> None:
+    """Raise unless `data_range` can be a peak."""
+    hint = "Use 255 for 8-bit images."
+    if not 0 < check_number("data_range", data_range, "a finite number greater than 0", hint) < math.inf:
+        msg = f"`data_range` must be a finite number greater than 0, got {data_range}. {hint}"
+        raise ValueError(msg)
+
+
 def _cropped(true: ArrayLike, test: ArrayLike, border: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Both images as float64 without their borders."""
     check_unmasked(true, "image_true")
     check_unmasked(test, "image_test")
-    true, test = np.asarray(true, np.float64), np.asarray(test, np.float64)
+    border = check_whole("crop_border", border)
+    true, test = np.asarray(true), np.asarray(test)
+    for name, image in (("image_true", true), ("image_test", test)):
+        if image.dtype != bool:
+            check_pixels(image.dtype, image.shape, name)
+    true, test = true.astype(np.float64), test.astype(np.float64)
     if true.shape != test.shape:
         msg = f"`image_test` must have the shape of `image_true`, {true.shape}, got {test.shape}. Crop one of them."
         raise ValueError(msg)
     rows, columns = (slice(border, n - border) for n in true.shape[-2:])
     inside = (..., rows, columns)
-    if border < 0 or true[inside].size == 0:
-        msg = f"`crop_border` must be at least 0 and leave some pixels, got {border} for shape {true.shape}."
+    if true[inside].size == 0:
+        msg = f"`crop_border` must leave some pixels, got {border} for shape {true.shape}. Use a smaller one."
         raise ValueError(msg)
     return true[inside], test[inside]
 
@@ -151,7 +175,7 @@ class Score:
 def evaluate(
     model: VDSR,
     images: Mapping[str, ArrayLike] | Iterable[tuple[str, ArrayLike]],
-    scales: Sequence[float] = (2, 3, 4),
+    scales: float | Sequence[float] = (2, 3, 4),
     *,
     device: str | torch.device | None = None,
 ) -> Iterator[Score]:
@@ -167,8 +191,8 @@ def evaluate(
         The network.
     images : mapping or iterable of (str, array)
         8-bit images by name: gray (M, N), taken as luma, or RGB (M, N, 3).
-    scales : sequence of float, optional
-        Upscaling factors.
+    scales : float or sequence of float, optional
+        Upscaling factors, greater than 1.
     device : str or torch.device, optional
         As in `super_resolve`.
 
@@ -179,19 +203,42 @@ def evaluate(
 
     Raises
     ------
-    ValueError
-        If an image is not 8-bit gray or RGB, or too small for a scale.
+    TypeError, ValueError
+        At the call, if `model` is no network or a scale no number greater than 1; later, if an image has no name, is
+        not 8-bit gray or RGB, or too small for a scale.
 
     References
     ----------
     .. [1] J. Kim, J. K. Lee, K. M. Lee, "Accurate Image Super-Resolution Using Very Deep Convolutional Networks",
            CVPR 2016. https://arxiv.org/abs/1511.04587
     """
+    check_network(model)
+    factors = check_scales(scales)
+    if not factors:
+        msg = "`scales` must hold at least one scale, got none. Try [2, 3, 4]."
+        raise ValueError(msg)
+    if not isinstance(images, Iterable) or hasattr(images, "dtype"):
+        msg = f"`images` must map names to images, got {type(images).__name__}. Try {{'name': image}}."
+        raise TypeError(msg)
     engine = Engine(model, choose_device(device), half=False)
-    for name, image in images.items() if isinstance(images, Mapping) else images:
+    return _scores(images.items() if isinstance(images, Mapping) else images, factors, engine)
+
+
+def _scores(images: Iterable[Any], scales: Sequence[float], engine: Engine) -> Iterator[Score]:
+    """The scores of each image, scale by scale."""
+    for item in images:
+        if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)):
+            msg = f"`images` must hold pairs of name and image, got {type(item).__name__}. Try {{'name': image}}."
+            raise TypeError(msg)
+        name, image = item
         check_unmasked(image, name)
         y = luma(np.asarray(image), name)
         for scale in scales:
+            least = 4 * math.ceil(scale)  # so that something is left within the border
+            if min(y.shape) < least:
+                msg = f"{name} must have at least {least} pixels a side to be scored at scale {scale:g}, "
+                msg += f"got shape {y.shape}. Leave it out, or use smaller scales."
+                raise ValueError(msg)
             hr, _ = crop_to_scale(y, scale_pair(scale))
             low = degrade(y, scale)
             for method in ("bicubic", "vdsr"):

@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vdsr_core.arguments import check_number, check_scales, check_whole
 from vdsr_core.checkpoint import load_model
 from vdsr_core.degradation import crop_to_scale
 from vdsr_core.engine import Engine, choose_device
 from vdsr_core.evaluation import psnr, restore
 from vdsr_core.inference import Range, find_range, network_planes
-from vdsr_core.model import VDSR
-from vdsr_core.patches import Patches, interpolate_back, interpolate_low
+from vdsr_core.model import VDSR, check_network
+from vdsr_core.patches import Patches, check_pairs, interpolate_back, interpolate_low
 from vdsr_core.resampling import scale_pair
 from vdsr_core.training import PRESETS, STUCK_GAIN, Progress, TrainConfig, Trainer
 
+LEAST_SCALE = 1.1  # below, the interpolated image is all but the sharp one
 PIECE, PIECES = 192, 8  # the side of a held-out piece in pixels, and how many there are, at most
 
 Plane = NDArray[np.float32]
@@ -34,7 +36,7 @@ def fine_tune(
     images: Images = (),
     *,
     model: VDSR | str | os.PathLike[str] | None = None,
-    scales: Sequence[float] | None = None,
+    scales: float | Sequence[float] | None = None,
     pairs: Sequence[tuple[ArrayLike, ArrayLike]] = (),
     steps: int = 1000,
     seconds: float | None = None,
@@ -63,8 +65,8 @@ def fine_tune(
         are mapped as `super_resolve` does. Images that are constant or too small are left out and named in the card.
     model : VDSR, str or path, optional
         Where to start: a network, which stays as it is, or what `load_model` takes. The default network by default.
-    scales : sequence of float, optional
-        To train for with `images`; those of the network by default.
+    scales : float or sequence of float, optional
+        To train for with `images`, at least 1.1 each; those of the network by default.
     pairs : sequence of (ndarray, ndarray), optional
         Registered low and sharp images of one field of view, in the same intensity units, instead of or beside
         `images`. Both are mapped by the range of the low one.
@@ -94,7 +96,7 @@ def fine_tune(
     Warns
     -----
     UserWarning
-        If it did not help: less than 0.05 dB on the held-out part.
+        If it did not help: less than 0.05 dB on the held-out part, or bicubic interpolation is still better there.
 
     Raises
     ------
@@ -146,7 +148,7 @@ def fine_tune_steps(
     model: VDSR,
     images: Images = (),
     *,
-    scales: Sequence[float] | None = None,
+    scales: float | Sequence[float] | None = None,
     pairs: Sequence[tuple[ArrayLike, ArrayLike]] = (),
     steps: int = 1000,
     seconds: float | None = None,
@@ -186,6 +188,7 @@ def fine_tune_steps(
     TypeError, ValueError
         As in `fine_tune`.
     """
+    check_network(model)
     config = replace(
         PRESETS["finetune"],
         steps=steps,
@@ -195,13 +198,20 @@ def fine_tune_steps(
         seed=seed,
     )
     config = replace(config, warmup=min(config.warmup, steps // 20))
-    for name, value in (("validate_every", validate_every), ("patience", patience)):
-        if value < 1:
-            msg = f"`{name}` must be at least 1, got {value}. Leave it out for the default."
-            raise ValueError(msg)
-    factors = [] if not _named(images) else [float(scale) for scale in scales or model.scales or (2, 3, 4)]
+    for name, value in (("validate_every", validate_every), ("patience", patience), ("patch", patch)):
+        check_whole(name, value, 1)
+    hint = "Try 0.2."
+    if not 0 < check_number("hold_out", hold_out, "a number between 0 and 1", hint) < 1:
+        msg = f"`hold_out` must be a number between 0 and 1, got {hold_out}. {hint}"
+        raise ValueError(msg)
+    named = _named(images)
+    factors = check_scales((model.scales or (2, 3, 4)) if scales is None else scales, least=LEAST_SCALE)
+    if not factors:
+        msg = "`scales` must hold at least one scale, got none. Leave it out for those of the network."
+        raise ValueError(msg)
+    factors = factors if named else ()
     options: dict[str, Any] = {"channel_axis": channel_axis, "rgb": rgb, "in_range": in_range}
-    sources, skipped = find_planes(images, factors, **options)
+    sources, skipped = find_planes(named, factors, **options)
     couples, left_out = find_pairs(pairs, **options)
     if not (sources or couples):
         reasons = "; ".join(f"{name}: {why}" for name, why in (skipped | left_out).items()) or "none at all"
@@ -265,13 +275,14 @@ def verdict(
 ) -> dict[str, Any]:
     """What a card says of the result: PSNR for each scale, and a sentence."""
     plain, old, new = (float(np.mean(list(scores.values()))) for scores in (bicubic, before, after))
-    helped = new - old >= STUCK_GAIN
+    helped = new - old >= STUCK_GAIN and new >= plain
     words = f"Fine-tuning {'helped' if helped else 'did not help'}: {new:.2f} dB on the held-out part after {steps} "
     words += f"steps, {old:.2f} before, {plain:.2f} by bicubic interpolation."
     if new <= old:
         words += " The weights are those of the start."
     if new < plain:
-        words += " Bicubic interpolation is better here: other images, or sharper ones, are needed."
+        words += f" Plain bicubic interpolation is better here, by {plain - new:.2f} dB: train longer, or with other "
+        words += "images, or start from another network."
     scores = {
         scale: {"bicubic": round(bicubic[scale], 3), "before": round(before[scale], 3), "after": round(after[scale], 3)}
         for scale in bicubic
@@ -302,11 +313,24 @@ def describe_recipe(config: TrainConfig, data: Patches) -> str:
 
 def _named(images: Any) -> dict[str, Any]:
     """The images by name; an ndarray is one image."""
-    if isinstance(images, Mapping):
-        return dict(images)
     if hasattr(images, "shape") and hasattr(images, "dtype"):
         return {"image 0": images}
-    return {f"image {number}": image for number, image in enumerate(images)}
+    if isinstance(images, str | os.PathLike) or not isinstance(images, Iterable):
+        msg = f"`images` must be an array, a list of arrays or a mapping, got {type(images).__name__}. "
+        msg += "Read files with `read_image`."
+        raise TypeError(msg)
+    named = dict(images) if isinstance(images, Mapping) else {f"image {n}": image for n, image in enumerate(images)}
+    for name, image in named.items():
+        if not hasattr(image, "shape") and (isinstance(image, str | os.PathLike) or not _is_plane(image)):
+            msg = f"`images` must hold arrays of rows and columns, got {type(image).__name__} as {name}. "
+            msg += "Use `numpy.asarray(images)` for one image, `read_image` for files."
+            raise TypeError(msg)
+    return named
+
+
+def _is_plane(image: Any) -> bool:
+    """Whether nested lists have rows and columns."""
+    return isinstance(image, Sequence) and len(image) > 0 and isinstance(image[0], Sequence)
 
 
 def find_planes(
@@ -336,14 +360,18 @@ def find_pairs(
 ) -> tuple[dict[str, list[Pair]], dict[str, str]]:
     """The planes of each pair, interpolated and sharp, by the range of the low one; and why pairs were left out."""
     sources, skipped = {}, {}
-    for number, (low, high) in enumerate(pairs):
+    for number, (low, high) in enumerate(check_pairs(pairs)):
         name = f"pair {number}"
-        found = find_range(low, **options)
-        if any(least == most for least, most in (found if isinstance(found, list) else [found])):
-            skipped[name] = "constant"
-            continue
-        ranges = found if in_range is None else in_range
-        planes = [list(network_planes(image, in_range=ranges, **options)) for image in (low, high)]
+        try:
+            found = find_range(low, **options)
+            flat = any(least == most for least, most in (found if isinstance(found, list) else [found]))
+            ranges = found if in_range is None else in_range
+            planes: list[list[Any]] = (
+                [[], []] if flat else [list(network_planes(x, in_range=ranges, **options)) for x in (low, high)]
+            )
+        except (TypeError, ValueError) as error:
+            error.args = (f"{name}: {error}",)
+            raise
         if len(planes[0]) != len(planes[1]):
             msg = f"`pairs` must hold images with as many planes, got {len(planes[0])} and {len(planes[1])} in {name}."
             raise ValueError(msg)
@@ -373,9 +401,6 @@ def split(sources: Mapping[str, list[Any]], hold_out: float, gap: int, seed: int
     -------
     train, held : list of (ndarray or None, ndarray)
     """
-    if not 0 < hold_out < 1:
-        msg = f"`hold_out` must be between 0 and 1, got {hold_out}. Try 0.2."
-        raise ValueError(msg)
     names = list(sources)
     if len(names) > 1:
         count = min(max(1, round(hold_out * len(names))), len(names) - 1)
@@ -461,7 +486,10 @@ class HoldOut:
         self.pieces += [make_piece(0, ilr, hr) for ilr, hr in crops]
         self.pieces = [piece for piece in self.pieces if np.ptp(piece.hr)]
         if not self.pieces:
-            msg = "`images` must leave something to hold out, got none, or flat ones only. Add images with detail."
+            msg = (
+                "the held-out part must have detail, got a flat one: nothing can be measured there. Of a single image "
+            )
+            msg += "it is the end of the longer axis: crop the image, raise `hold_out`, or add images."
             raise ValueError(msg)
         self.bicubic = self._means(piece.psnr(piece.ilr) for piece in self.pieces)
 

@@ -43,6 +43,13 @@ class VDSRConfig:
             raise ValueError(msg)
 
 
+def check_network(model: Any) -> None:
+    """Raise unless `model` is a network."""
+    if not isinstance(model, VDSR):
+        msg = f"`model` must be a VDSR, got {type(model).__name__}. Use `load_model` to get one."
+        raise TypeError(msg)
+
+
 class VDSR(nn.Module):
     """A very deep residual network for super-resolution [1]_.
 

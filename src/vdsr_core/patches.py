@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -11,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vdsr_core.arguments import check_scales, check_span, check_whole
 from vdsr_core.degradation import crop_to_scale, degrade
+from vdsr_core.intensity import check_pixels
 from vdsr_core.resampling import resize, scale_pair
 
 Augment = Literal["none", "flips", "dihedral"]
@@ -58,7 +61,7 @@ class Patches:
     ----------
     images : sequence of (M, N) ndarray
         Sharp gray or luma images in [0, 1].
-    scales : sequence of float, optional
+    scales : float or sequence of float, optional
         Each image is reduced and interpolated by each of them.
     scale_range : (low, high), optional
         And by `draws` scales of its own from this range: one, at random, from each of as many equal parts of it.
@@ -85,7 +88,7 @@ class Patches:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If there are no images, one is not finite or too small for a scale, the images of a pair do not belong
         together, or an option has no such value.
 
@@ -101,7 +104,7 @@ class Patches:
     def __init__(
         self,
         images: Sequence[NDArray[Any]] = (),
-        scales: Sequence[float] = (2, 3, 4),
+        scales: float | Sequence[float] = (2, 3, 4),
         *,
         scale_range: tuple[float, float] | None = None,
         draws: int = 4,
@@ -115,12 +118,23 @@ class Patches:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        if patch < 1:
-            msg = f"`patch` must be at least 1, got {patch}. The paper has 41."
-            raise ValueError(msg)
+        patch = check_whole("patch", patch, 1)
+        images, pairs = check_images(images), check_pairs(pairs)
         sharp = [*images, *(high for _, high in pairs)]
-        _check(sharp, [low for low, _ in pairs], augment, gain, offset)
-        self.scales = tuple(float(scale) for scale in scales)
+        _check(sharp, [low for low, _ in pairs], augment)
+        gain = check_span("gain", gain, "0 < low <= high", "Use (1, 1) for none.")
+        offset = check_span("offset", offset, "low <= high", "Use (0, 0) for none.")
+        if not 0 < gain[0] <= gain[1] < math.inf:
+            msg = f"`gain` must be two numbers, 0 < low <= high, got {gain}. Use (1, 1) for none."
+            raise ValueError(msg)
+        if not -math.inf < offset[0] <= offset[1] < math.inf:
+            msg = f"`offset` must be two numbers, low <= high, got {offset}. Use (0, 0) for none."
+            raise ValueError(msg)
+        self.scales = check_scales(scales)
+        given: Any = degrade
+        if not callable(given):
+            msg = f"`degrade` must be callable, got {degrade!r}. Leave it out for bicubic."
+            raise TypeError(msg)
         self.grid, self.augment, self.gain, self.offset = grid, augment, gain, offset
         self.device = torch.device(device)
         drawn = draw_scales(len(images), scale_range, draws, seed)
@@ -158,6 +172,7 @@ class Patches:
 
         The same step, count and seed give the same patches, whatever was drawn before.
         """
+        check_whole("count", count, 1, "Try 64.")
         generator = make_generator(seed, step)
         pair, row, column = self._grid(step, count, seed) if self.grid else self._crops(count, generator)
         flips = torch.rand(count, 3, generator=generator) < 0.5
@@ -229,30 +244,49 @@ def _starts(sizes: Sequence[int]) -> NDArray[np.int64]:
     return np.cumsum([0, *sizes])[:-1]
 
 
+def check_images(images: Any) -> list[NDArray[Any]]:
+    """A list of images, checked to be one and not a single image."""
+    if hasattr(images, "dtype") or not isinstance(images, Iterable) or isinstance(images, str):
+        what = f"an array of shape {images.shape}" if hasattr(images, "shape") else type(images).__name__
+        msg = f"`images` must be a list of images, got {what}. Use [image] for one."
+        raise TypeError(msg)
+    return [np.asarray(image) for image in images]
+
+
+def check_pairs(pairs: Any) -> list[tuple[Any, Any]]:
+    """A list of registered pairs, checked to be one and not a single pair; the images may be of any kind."""
+    if hasattr(pairs, "dtype") or not isinstance(pairs, Iterable) or isinstance(pairs, str):
+        msg = f"`pairs` must be a list of (low, sharp) images, got {type(pairs).__name__}. Use [(low, sharp)] for one."
+        raise TypeError(msg)
+    found = list(pairs)
+    for pair in found:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            what = f"an array of shape {pair.shape}" if hasattr(pair, "shape") else f"{type(pair).__name__}"
+            msg = f"`pairs` must hold two images each, (low, sharp), got {what}. Use [(low, sharp)] for one."
+            raise TypeError(msg)
+    return found
+
+
 def _check(
     sharp: Sequence[NDArray[Any]],
     low: Sequence[NDArray[Any]],
     augment: str,
-    gain: tuple[float, float],
-    offset: tuple[float, float],
 ) -> None:
     """Raise unless these images and options make patches."""
     if not sharp:
         msg = "`images` must hold at least one image, got none. Check the folder."
         raise ValueError(msg)
     for image in (*sharp, *low):
+        check_pixels(image.dtype, image.shape, "images")
+        if image.dtype.kind != "f":
+            msg = f"`images` must be floats in [0, 1], got {image.dtype}. Use `Rescale.forward`, or `image / 255`."
+            raise TypeError(msg)
         if image.ndim != 2 or not np.isfinite(image).all():
             what = f"shape {image.shape}" if image.ndim != 2 else "NaN or infinity"
             msg = f"`images` must be finite arrays of rows and columns, got {what}. Split into planes, replace pixels."
             raise ValueError(msg)
     if augment not in get_args(Augment):
-        msg = f"`augment` must be one of {', '.join(get_args(Augment))}, got {augment!r}."
-        raise ValueError(msg)
-    if not 0 < gain[0] <= gain[1]:
-        msg = f"`gain` must be two numbers, 0 < low <= high, got {gain}. Use (1, 1) for none."
-        raise ValueError(msg)
-    if not offset[0] <= offset[1]:
-        msg = f"`offset` must be two numbers, low <= high, got {offset}. Use (0, 0) for none."
+        msg = f"`augment` must be one of {', '.join(get_args(Augment))}, got {augment!r}. Leave it out for 'dihedral'."
         raise ValueError(msg)
 
 
@@ -260,13 +294,11 @@ def draw_scales(count: int, scale_range: tuple[float, float] | None, draws: int,
     """For each part of the range, a scale for each of `count` images."""
     if scale_range is None:
         return []
-    low, high = scale_range
-    if not 1 < low <= high:
+    low, high = check_span("scale_range", scale_range, "1 < low <= high", "Try (1.5, 4).")
+    if not 1 < low <= high < math.inf:
         msg = f"`scale_range` must be two numbers, 1 < low <= high, got {scale_range}. Try (1.5, 4)."
         raise ValueError(msg)
-    if draws < 1:
-        msg = f"`draws` must be at least 1, got {draws}. Leave out `scale_range` for none."
-        raise ValueError(msg)
+    draws = check_whole("draws", draws, 1)
     place = (np.arange(draws)[:, None] + np.random.default_rng((seed, 1)).random((draws, count))) / draws
     scales: list[list[float]] = (low + (high - low) * place).tolist()
     return scales

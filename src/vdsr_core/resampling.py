@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vdsr_core.arguments import check_whole
 from vdsr_core.intensity import cast, check_pixels, check_unmasked
 
 
@@ -127,29 +127,30 @@ def scale_pair(scale: object, name: str = "scale") -> tuple[float, float]:
     return numbers
 
 
-def check_scales(scales: Any, name: str = "scales", least: float = 1.0) -> tuple[float, ...]:
-    """`scales`, one number or several, as floats; checked to be finite and above `least`, or at least that if not 1."""
-    many = [scales] if isinstance(scales, Real) else scales
-    if isinstance(many, str | bytes) or not isinstance(many, Iterable):
-        msg = f"`{name}` must be a number or a list of numbers, got {scales!r}. Try [2, 3, 4]."
-        raise TypeError(msg)
-    found: tuple[Any, ...] = tuple(many)
-    for scale in found:
-        if isinstance(scale, bool) or not isinstance(scale, Real):
-            msg = f"`{name}` must hold numbers, one for both axes, got {scale!r}. Try [2, 3, 4]."
-            raise TypeError(msg)
-        value = float(scale)
-        if not (math.isfinite(value) and value >= least and value > 1):
-            rule = "greater than 1" if least == 1 else f"at least {least:g}"
-            msg = f"`{name}` must hold finite numbers, {rule}, got {value:g}. Try [2, 3, 4]."
-            raise ValueError(msg)
-    return tuple(float(scale) for scale in found)
-
-
 def scaled_shape(shape: tuple[int, int], scale: tuple[float, float]) -> tuple[int, int]:
     """Rows and columns of an image of `shape` resized by `scale`: ``round(scale * n)``, at least 1."""
     rows, columns = (max(1, round(s * n)) for s, n in zip(scale, shape, strict=True))
     return rows, columns
+
+
+def check_shape(shape: Any) -> tuple[int, int]:
+    """The rows and columns of an `output_shape`, checked to be two whole numbers of at least 1."""
+    if not isinstance(shape, tuple | list) or len(shape) != 2:
+        msg = f"`output_shape` must be (rows, columns), got {shape!r}. Leave it out for round(scale * n)."
+        raise TypeError(msg)
+    return check_whole("output_shape", shape[0], 1), check_whole("output_shape", shape[1], 1)
+
+
+def check_window(window: Any, shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """Start and stop of a window's rows and columns, checked to lie in `shape`."""
+    if not (isinstance(window, tuple | list) and len(window) == 2 and all(isinstance(part, slice) for part in window)):
+        msg = f"`window` must be two slices, rows and columns, got {window!r}. Try (slice(0, 10), slice(0, 20))."
+        raise TypeError(msg)
+    spans = [part.indices(stop) for part, stop in zip(window, shape, strict=True)]
+    if any(start >= stop or step != 1 for start, stop, step in spans):
+        msg = f"`window` must hold pixels of the result, {shape}, without steps, got {window}. Choose others."
+        raise ValueError(msg)
+    return [span[:2] for span in spans]
 
 
 def resize(
@@ -184,7 +185,7 @@ def resize(
     TypeError
         If `image` is not of a real dtype or `scale` is not made of numbers.
     ValueError
-        If `scale` is not positive and finite, or `image` has no rows and columns.
+        If `scale` is not positive and finite, `image` has no rows and columns, or `output_shape` or `window` is empty.
 
     References
     ----------
@@ -203,12 +204,9 @@ def resize(
     check_pixels(image.dtype, image.shape)
     pair = scale_pair(scale)
     shape = image.shape[-2:]
-    output_shape = output_shape or scaled_shape(shape, pair)
-    window = window or (slice(None), slice(None))
-    rows, columns = (
-        make_taps(n, s, *part.indices(stop)[:2])
-        for n, s, part, stop in zip(shape, pair, window, output_shape, strict=True)
-    )
+    shape_out = check_shape(scaled_shape(shape, pair) if output_shape is None else output_shape)
+    first, second = check_window((slice(None), slice(None)) if window is None else window, shape_out)
+    rows, columns = make_taps(shape[0], pair[0], *first), make_taps(shape[1], pair[1], *second)
     values = image[..., rows.source, columns.source]
     values = values.astype(np.float32 if image.dtype == np.float32 else np.float64, copy=False)
     out = apply_taps(apply_taps(values, rows, axis=-2), columns, axis=-1)

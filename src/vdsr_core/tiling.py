@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from vdsr_core.arguments import check_whole
+
 Slices = tuple[slice, ...]
 
 
@@ -68,9 +70,11 @@ def cover(shape: Sequence[int], tile: int | None, halo: int, window: tuple[slice
     True
     """
     check_tile(tile)
-    if halo < 0:
-        msg = f"`halo` must be at least 0, got {halo}. Take the `halo` of the network."
-        raise ValueError(msg)
+    halo = check_whole("halo", halo, hint="Take the `halo` of the network.")
+    if not isinstance(shape, tuple | list) or len(shape) < 2:
+        msg = f"`shape` must be (..., rows, columns), got {shape!r}. Take the `shape` of the image."
+        raise TypeError(msg)
+    shape = [check_whole("shape", n, hint="Take the `shape` of the image.") for n in shape]
     *leading, rows, columns = shape
     axes = [[_span(i, i + 1, n, 0) for i in range(n)] for n in leading]
     for n, part in zip((rows, columns), window or (slice(None), slice(None)), strict=True):

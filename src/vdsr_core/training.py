@@ -7,13 +7,15 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vdsr_core.arguments import check_whole
 from vdsr_core.checkpoint import State
 from vdsr_core.model import VDSR
 from vdsr_core.patches import Patches
@@ -83,7 +85,7 @@ class TrainConfig:
     --------
     >>> TrainConfig(loss="l3")
     Traceback (most recent call last):
-    ValueError: `loss` must be one of l2, l2_mean, l1, charbonnier, got 'l3'. The default is 'l2'.
+    ValueError: `loss` must be one of l2, l2_mean, l1, charbonnier, got 'l3'. Leave it out for the default.
     """
 
     steps: int = 9960
@@ -102,7 +104,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what no training can be done with."""
+        """Refuse what no training can be done with; NumPy's numbers become Python's, as JSON holds them."""
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), np.generic):
+                object.__setattr__(self, field.name, value.item())
         for name, choices in CHOICES.items():
             self._check(name, getattr(self, name) in choices, f"be one of {', '.join(choices)}")
         for name, least in (("steps", 1), ("batch_size", 1), ("warmup", 0), ("seed", 0)):
@@ -120,8 +125,7 @@ class TrainConfig:
     def _check(self, name: str, good: bool, rule: str) -> None:
         """Raise an error that names a field unless it is good."""
         if not good:
-            default = type(self).__dataclass_fields__[name].default
-            msg = f"`{name}` must {rule}, got {getattr(self, name)!r}. The default is {default!r}."
+            msg = f"`{name}` must {rule}, got {getattr(self, name)!r}. Leave it out for the default."
             raise ValueError(msg)
 
 
@@ -324,9 +328,7 @@ class Trainer:
         validate_every: int = 1000,
     ) -> None:
         self.model: VDSR = model.to(data.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        if validate_every < 1:
-            msg = f"`validate_every` must be at least 1, got {validate_every}. The default is 1000."
-            raise ValueError(msg)
+        check_whole("validate_every", validate_every, 1)
         self.data, self.config = data, config
         self.rank, self.ranks = find_rank()
         if self.ranks > config.batch_size:
@@ -469,8 +471,8 @@ class Trainer:
             If the state is that of another network or of other settings, or is damaged.
         """
         tensors, record = state
-        fields: tuple[Any, ...] = tuple(record.get(name) for name in ("config", "step", "spent"))
-        config, step, spent = fields
+        known: tuple[Any, ...] = tuple(record.get(name) for name in ("config", "step", "spent"))
+        config, step, spent = known
         if not (isinstance(config, dict) and type(step) is int and step >= 0 and _is_number(spent) and spent >= 0):
             msg = f"`state` must hold config, step and time spent, got {config}, {step} and {spent}. Start anew."
             raise ValueError(msg)

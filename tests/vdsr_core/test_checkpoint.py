@@ -98,9 +98,9 @@ def test_newer_format_is_named(saved, tiny_model):
         ({"config": '{"depth": 4, "width": 8, "extra": 1}'}, "the network its header says"),
         ({"config": '{"depth": 4, "width": 8, "residual": "no"}'}, "`residual` must be True or False, got 'no'"),
         ({"scales": "3"}, "a list in JSON as the scales of its header, got 3"),
-        ({"scales": '["a"]'}, "`scales` must hold numbers, one for both axes, got 'a'"),
-        ({"scales": "[2, -1]"}, "`scales` must hold finite numbers, greater than 1, got -1"),
-        ({"scales": "[NaN]"}, "`scales` must hold finite numbers, greater than 1, got nan"),
+        ({"scales": '["a"]'}, "`scales` must be numbers, one for both axes, got 'a'"),
+        ({"scales": "[2, -1]"}, "`scales` must be finite numbers, greater than 1, got -1"),
+        ({"scales": "[NaN]"}, "`scales` must be finite numbers, greater than 1, got nan"),
         ({"card": "[1]"}, "an object in JSON as the card of its header, got [1]"),
         ({"card": "[]"}, "an object in JSON as the card of its header, got []"),
         ({"format": '"1"'}, 'a whole number in JSON as the format of its header, got "1"'),
@@ -141,7 +141,7 @@ def test_byte_order_of_arrays_does_not_matter(tmp_path, tiny_model):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"scales": (2, 0.5)}, ValueError, "`scales` must hold finite numbers, greater than 1, got 0.5"),
+        ({"scales": (2, 0.5)}, ValueError, "`scales` must be finite numbers, greater than 1, got 0.5"),
         ({"card": []}, TypeError, "`model.card` must be a dict of what JSON holds, got list"),
         ({"card": {"a": object()}}, TypeError, "`model.card` must be a dict .* got one where .*object"),
     ],

@@ -45,7 +45,7 @@ def test_enlarging_is_refused():
 
 
 def test_too_small_image_is_named():
-    with pytest.raises(ValueError, match=r"`image` must have at least `scale` pixels a side, got \(3, 9\)"):
+    with pytest.raises(ValueError, match=r"`image` must have at least `scale` pixels a side, got shape \(3, 9\)"):
         degrade(np.zeros((3, 9)), 4)
 
 
@@ -85,3 +85,17 @@ def test_noisy_integers_are_rounded_and_saturated():
 def test_negative_blur_or_noise_is_named(name):
     with pytest.raises(ValueError, match=f"`{name}` must be at least 0 and finite, got -1"):
         degrade(np.ones((8, 8)), 2, **{name: -1})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"blur": "a"}, "`blur` must be a number of at least 0, got 'a'"),
+        ({"shot_noise": [1]}, "`shot_noise` must be a number of at least 0"),
+        ({"seed": "a"}, "`seed` must be a whole number of at least 0, a Generator or None, got 'a'"),
+        ({"seed": -1}, "`seed` must be a whole number of at least 0, a Generator or None, got -1"),
+    ],
+)
+def test_degrade_names_wrong_options(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        degrade(np.zeros((8, 8)), 2, **options)

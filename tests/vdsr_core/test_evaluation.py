@@ -115,7 +115,7 @@ def test_other_than_8_bit_images_are_named(tiny_model, image):
 def test_unequal_shapes_and_large_borders_are_named():
     with pytest.raises(ValueError, match="`image_test` must have the shape of `image_true`"):
         psnr(np.zeros((3, 3)), np.zeros((3, 4)), data_range=1)
-    with pytest.raises(ValueError, match="`crop_border` must be at least 0 and leave some pixels, got 2"):
+    with pytest.raises(ValueError, match="`crop_border` must leave some pixels, got 2"):
         psnr(np.zeros((4, 4)), np.zeros((4, 4)), data_range=1, crop_border=2)
     with pytest.raises(ValueError, match="at least 11 x 11 pixels"):
         ssim(np.zeros((10, 30)), np.zeros((10, 30)), data_range=1)
@@ -128,3 +128,46 @@ def test_any_scale_degrades_the_image_and_not_its_crop(rng):
     ilr = np.clip(np.rint(resize(degrade(image.astype(float), 2.5), 2.5)), 16, 235)
     assert ilr.shape == (22, 28)
     assert bicubic.psnr == psnr(image[:22, :28], ilr, data_range=255, crop_border=3)
+
+
+@pytest.mark.parametrize("score", [psnr, ssim])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data_range": 0}, "`data_range` must be a finite number greater than 0, got 0"),
+        ({"data_range": None}, "`data_range` must be a finite number greater than 0, got None"),
+        ({"data_range": math.nan}, "`data_range` must be a finite number greater than 0, got nan"),
+        ({"crop_border": 1.5}, "`crop_border` must be a whole number of at least 0, got 1.5"),
+        ({"crop_border": -1}, "`crop_border` must be a whole number of at least 0, got -1"),
+        ({"image_true": np.zeros(20)}, "`image_true` must have at least 2 axes"),
+        ({"image_test": np.zeros((20, 20), complex)}, "`image_test` must be of a real dtype, got complex128"),
+        ({"image_true": "a"}, "`image_true` must be of a real dtype"),
+    ],
+)
+def test_scores_name_wrong_arguments(score, change, message):
+    images = {"image_true": np.zeros((20, 20)), "image_test": np.ones((20, 20))}
+    with pytest.raises((TypeError, ValueError), match=message):
+        score(**{**images, "data_range": 1, **change})
+
+
+def test_ssim_is_of_one_plane():
+    with pytest.raises(ValueError, match="`image_true` must be one plane"):
+        ssim(np.zeros((3, 20, 20)), np.zeros((3, 20, 20)), data_range=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "starter"}, "`model` must be a VDSR, got str"),
+        ({"images": np.zeros((40, 40), np.uint8)}, "`images` must map names to images, got ndarray"),
+        ({"images": [np.zeros((40, 40), np.uint8)]}, "`images` must hold pairs of name and image, got ndarray"),
+        ({"scales": [40]}, "photo must have at least 160 pixels a side to be scored at scale 40, got shape .40, 40."),
+        ({"scales": [(2, 3)]}, "`scales` must be numbers, one for both axes, got .2, 3."),
+        ({"scales": 1}, "`scales` must be finite numbers, greater than 1, got 1"),
+        ({"scales": []}, "`scales` must hold at least one scale"),
+    ],
+)
+def test_evaluate_names_wrong_arguments(tiny_model, change, message):
+    given = {"model": tiny_model, "images": {"photo": np.zeros((40, 40), np.uint8)}, "scales": [2]}
+    with pytest.raises((TypeError, ValueError), match=message):
+        next(evaluate(**given | change))

@@ -9,7 +9,7 @@ import torch
 from vdsr_core import VDSR, VDSRConfig, degrade, find_range, load_checkpoint, psnr, resize, save_checkpoint
 from vdsr_core.engine import Engine
 from vdsr_core.evaluation import restore
-from vdsr_core.fine_tuning import HoldOut, cut, find_pairs, find_planes, fine_tune, fine_tune_steps, split
+from vdsr_core.fine_tuning import HoldOut, cut, find_pairs, find_planes, fine_tune, fine_tune_steps, split, verdict
 from vdsr_core.inference import network_planes
 from vdsr_core.intensity import Rescale
 
@@ -90,6 +90,19 @@ def test_where_it_does_not_help_the_start_is_kept_and_it_is_said(start, rng):
     assert not tuned.card["helped"]
     scores = tuned.card["hold_out"]["2"]
     assert scores["after"] == scores["before"] == scores["bicubic"]
+
+
+def test_a_lone_number_is_a_scale(start):
+    tuned = silently(fine_tune, rectangles(64), model=start, **QUICK | {"scales": 2})
+    assert set(tuned.card["hold_out"]) == {"2"}
+
+
+def test_a_result_below_bicubic_did_not_help():
+    said = verdict({"2": 38.0}, {"2": 20.0}, {"2": 29.0}, 100)
+    assert not said["helped"]
+    assert said["summary"].startswith("Fine-tuning did not help: 29.00 dB")
+    assert "Plain bicubic interpolation is better here, by 9.00 dB" in said["summary"]
+    assert verdict({"2": 38.0}, {"2": 37.0}, {"2": 38.1}, 100)["helped"]
 
 
 def test_steps_keep_the_best_in_the_given_network(start):
@@ -210,13 +223,25 @@ def test_score_of_bicubic_is_that_of_a_network_without_residual(start, rng):
         (np.random.default_rng(0).random((6, 40)), {}, "got image 0: smaller than 8 x 8 pixels"),
         (np.full((32, 32), np.nan), {}, "image 0: `image` must be finite"),
         (np.zeros((32, 32, 3)), {}, "image 0: `image` must declare its channels"),
-        (rectangles(32), {"patience": 0}, "`patience` must be at least 1, got 0"),
-        (rectangles(32), {"validate_every": 0}, "`validate_every` must be at least 1, got 0"),
-        (rectangles(32), {"hold_out": 1}, "`hold_out` must be between 0 and 1"),
+        (rectangles(32).tolist(), {}, "got list as image 0. Use `numpy.asarray"),
+        ("a.png", {}, "`images` must be an array, a list of arrays or a mapping, got str. Read files"),
+        (["a.png"], {}, "got str as image 0. Use .* `read_image` for files"),
+        (rectangles(32), {"patience": 0}, "`patience` must be a whole number of at least 1, got 0"),
+        (rectangles(32), {"validate_every": 1.5}, "`validate_every` must be a whole number of at least 1, got 1.5"),
+        (rectangles(32), {"hold_out": 1}, "`hold_out` must be a number between 0 and 1, got 1"),
+        (rectangles(32), {"hold_out": "a"}, "`hold_out` must be a number between 0 and 1, got 'a'"),
+        (rectangles(32), {"scales": 1.0001}, "`scales` must be finite numbers, at least 1.1, got 1.0001"),
+        (rectangles(32), {"scales": ["a"]}, "`scales` must be numbers, one for both axes, got 'a'"),
+        (rectangles(32), {"scales": []}, "`scales` must hold at least one scale"),
+        (rectangles(32), {"learning_rate": -1}, "`learning_rate` .* got -1. Leave it out for the default"),
+        (np.pad(rectangles(64), ((0, 64), (0, 0))), {}, "held-out part must have detail, got a flat one"),
+        ([], {"pairs": (rectangles(32), rectangles(32))}, "`pairs` must hold two images each"),
+        ([], {"pairs": 5}, "`pairs` must be a list of"),
+        ([], {"pairs": [(rectangles(32), 5)]}, "pair 0: `image` must have at least 2 axes"),
         (rectangles(32), {"steps": 0}, "`steps` must be a whole number of at least 1"),
         (rectangles(32), {"pairs": [(rectangles(32), rectangles(24))]}, "`pairs` must show one field of view.*pair 0"),
     ],
 )
 def test_bad_input_is_named_before_the_first_step(start, images, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         fine_tune_steps(copy.deepcopy(start), images, **QUICK | options)

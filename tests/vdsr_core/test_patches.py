@@ -152,10 +152,10 @@ def test_pairs_of_other_fields_of_view_are_named(rng, shape):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patch": 0}, "`patch` must be at least 1, got 0"),
+        ({"patch": 0}, "`patch` must be a whole number of at least 1, got 0"),
         ({"scales": []}, "`scales` must hold at least one scale"),
         ({"scale_range": (1, 3)}, "`scale_range` must be two numbers, 1 < low <= high"),
-        ({"scale_range": (2, 3), "draws": 0}, "`draws` must be at least 1"),
+        ({"scale_range": (2, 3), "draws": 0}, "`draws` must be a whole number of at least 1"),
         ({"augment": "rotations"}, "`augment` must be one of none, flips, dihedral, got 'rotations'"),
         ({"gain": (0, 2)}, "`gain` must be two numbers, 0 < low <= high"),
         ({"offset": (1, 0)}, "`offset` must be two numbers, low <= high"),
@@ -166,3 +166,24 @@ def test_pairs_of_other_fields_of_view_are_named(rng, shape):
 def test_bad_options_are_named(images, options, message):
     with pytest.raises(ValueError, match=message):
         Patches(**{"images": images} | options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": np.zeros((48, 48))}, "`images` must be a list of images, got an array of shape .48, 48."),
+        ({"images": [np.zeros((48, 48), np.uint8)]}, "`images` must be floats in .0, 1., got uint8"),
+        ({"scales": ["a"]}, "`scales` must be numbers, one for both axes, got 'a'"),
+        ({"scales": 1}, "`scales` must be finite numbers, greater than 1, got 1"),
+        ({"scale_range": 2}, "`scale_range` must be two numbers, 1 < low <= high, got 2"),
+        ({"scale_range": (2, 3), "draws": 1.5}, "`draws` must be a whole number of at least 1, got 1.5"),
+        ({"patch": 1.5}, "`patch` must be a whole number of at least 1, got 1.5"),
+        ({"gain": 2}, "`gain` must be two numbers, 0 < low <= high, got 2"),
+        ({"offset": ("a", 1)}, "`offset` must be two numbers, low <= high, got 'a'"),
+        ({"pairs": [np.zeros((4, 4))]}, "`pairs` must hold two images each"),
+        ({"degrade": 5}, "`degrade` must be callable, got 5"),
+    ],
+)
+def test_patches_name_wrong_arguments(change, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        Patches(**{"images": [np.zeros((48, 48))], **change})

@@ -119,3 +119,19 @@ def test_identity_at_scale_one(rng):
 def test_bad_scale_is_named(scale, error):
     with pytest.raises(error, match="`scale` must be"):
         resize(np.zeros((4, 4)), scale)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output_shape": 5}, "`output_shape` must be .rows, columns., got 5"),
+        ({"output_shape": (0, 5)}, "`output_shape` must be a whole number of at least 1, got 0"),
+        ({"output_shape": (2.5, 5)}, "`output_shape` must be a whole number of at least 1, got 2.5"),
+        ({"window": (3, 4)}, "`window` must be two slices"),
+        ({"window": (slice(500, 600), slice(0, 3))}, "`window` must hold pixels of the result, .16, 16."),
+        ({"window": (slice(0, 4, 2), slice(0, 3))}, "`window` must hold pixels of the result, .16, 16., without steps"),
+    ],
+)
+def test_resize_names_wrong_options(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        resize(np.zeros((8, 8)), 2, **options)

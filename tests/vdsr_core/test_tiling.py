@@ -73,5 +73,19 @@ def test_bad_tile_is_named(tile, error):
 
 
 def test_negative_halo_is_named():
-    with pytest.raises(ValueError, match="`halo` must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="`halo` must be a whole number of at least 0, got -1"):
         cover((4, 4), 2, -1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((5, 2, 1), "`shape` must be .*rows, columns., got 5"),
+        (((5,), 2, 1), "`shape` must be .*rows, columns., got .5,."),
+        (((-3, 5), 2, 1), "`shape` must be a whole number of at least 0, got -3"),
+        (((5, 5), 2, 1.5), "`halo` must be a whole number of at least 0, got 1.5"),
+    ],
+)
+def test_cover_names_wrong_arguments(arguments, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        cover(*arguments)

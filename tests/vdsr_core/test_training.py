@@ -113,7 +113,7 @@ def test_one_cycle_is_that_of_torch():
     ],
 )
 def test_bad_config_is_named(name, value, rule):
-    with pytest.raises(ValueError, match=rf"^`{name}` must {rule}, got {value!r}\. The default is "):
+    with pytest.raises(ValueError, match=rf"^`{name}` must {rule}, got {value!r}\. Leave it out"):
         TrainConfig(**{name: value})
 
 
@@ -271,7 +271,7 @@ def test_validation_is_called_with_what_is_kept(data):
 
 
 def test_validate_every_is_checked(data):
-    with pytest.raises(ValueError, match="`validate_every` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`validate_every` must be a whole number of at least 1, got 0"):
         Trainer(VDSR(VDSRConfig(3, 4)), data, validate_every=0)
 
 
