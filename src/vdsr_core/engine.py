@@ -46,7 +46,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     try:
         found = torch.device(device)
         torch.zeros(1, device=found).cpu()  # "meta" holds no values
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         names = ", ".join(describe_devices())
         msg = f"`device` must be one of {names} here, got {str(device)!r}. Use None to let it be chosen."
         raise ValueError(msg) from error

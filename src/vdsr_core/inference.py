@@ -519,7 +519,12 @@ def _open(image: Any) -> Any:
     """`image` itself if it can be sliced like an ndarray, else as one."""
     check_unmasked(image)
     sliceable = isinstance(getattr(image, "dtype", None), np.dtype) and hasattr(image, "__getitem__")
-    image = image if sliceable and hasattr(image, "shape") else np.asarray(image)
+    if not (sliceable and hasattr(image, "shape")):
+        try:
+            image = np.asarray(image)
+        except (ValueError, TypeError, RuntimeError) as error:  # a ragged list, a tensor of PyTorch's own dtypes
+            msg = f"`image` must be an array or convert to one, got {type(image).__name__}: {error}"
+            raise TypeError(msg) from error
     check_pixels(image.dtype, tuple(image.shape))
     return image
 
@@ -656,7 +661,7 @@ def _check_ranges(in_range: Any, channels: int) -> list[Range]:
     """`in_range` as one pair for each channel."""
     try:
         given = np.asarray(in_range, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         given = np.empty(0)
     if given.shape not in ((2,), (channels, 2)):
         msg = f"`in_range` must be (low, high), or {channels} of them, one for each channel, got {in_range!r}."

@@ -171,3 +171,11 @@ def test_evaluate_names_wrong_arguments(tiny_model, change, message):
     given = {"model": tiny_model, "images": {"photo": np.zeros((40, 40), np.uint8)}, "scales": [2]}
     with pytest.raises((TypeError, ValueError), match=message):
         next(evaluate(**given | change))
+
+
+def test_masked_pixels_are_named(tiny_model):
+    image = np.ma.masked_array(np.zeros((20, 20), np.uint8), np.eye(20) > 0)
+    with pytest.raises(ValueError, match="`image_test` must have no masked pixels, got 20"):
+        psnr(np.zeros((20, 20)), image, data_range=255)
+    with pytest.raises(ValueError, match="`cells` must have no masked pixels, got 20"):
+        list(evaluate(tiny_model, {"cells": image}, [2]))

@@ -320,6 +320,30 @@ def test_lists_memory_maps_and_zarr_give_the_same(rng, tmp_path, tiny_model):
     np.testing.assert_array_equal(out[:], expected)
 
 
+@pytest.mark.parametrize(
+    "lay",
+    [
+        np.asfortranarray,
+        lambda image: image[::-1, ::-1].copy()[::-1, ::-1],
+        lambda image: np.repeat(image, 3, 0)[::3],
+        lambda image: image.astype(">u2"),
+        lambda image: np.broadcast_to(image, image.shape),  # read-only
+    ],
+    ids=["Fortran", "negative strides", "gaps", "big-endian", "read-only"],
+)
+def test_how_pixels_lie_in_memory_does_not_matter(rng, lay, tmp_path, tiny_model):
+    image = rng.integers(0, 999, (13, 15), np.uint16)
+    expected = super_resolve(image, 2, model=tiny_model, tile=9)
+    np.testing.assert_array_equal(super_resolve(lay(image), 2, model=tiny_model, tile=9), expected)
+    mapped = np.memmap(tmp_path / "out", lay(image).dtype, "w+", shape=expected.shape)
+    for out in (np.zeros((52, 60), mapped.dtype)[::2, ::-2], mapped):
+        for _ in super_resolve_tiles(lay(image), 2, out, model=tiny_model, tile=9):
+            pass
+        np.testing.assert_array_equal(out, expected)
+    mapped.flush()
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "out", mapped.dtype).reshape(mapped.shape), expected)
+
+
 def test_only_windows_are_read(rng, tiny_model):
     """No read is larger than a tile's window, but for the rows that the range is found from."""
     image = rng.random((200, 60))
@@ -474,6 +498,11 @@ def test_bad_scale_is_named(scale, error, message):
         (np.zeros((4, 4), complex), TypeError, "real dtype, got complex128"),
         (np.zeros((4, 4), object), TypeError, "real dtype, got object"),
         ("image.png", TypeError, "real dtype, got <U9"),
+        (np.zeros((4, 4), [("red", "u1")]), TypeError, "real dtype, got .*red"),
+        (np.zeros((0, 5, 5)), ValueError, r"must not be empty, got shape \(0, 5, 5\)"),
+        (np.zeros((5, 5, 0)), ValueError, r"must not be empty, got shape \(5, 5, 0\)"),
+        ([[1, 2], [3]], TypeError, "`image` must be an array or convert to one, got list: .*inhomogeneous"),
+        (torch.ones(4, 4, dtype=torch.bfloat16), TypeError, "convert to one, got Tensor"),
         (np.array([[1.0, np.nan], [np.inf, 0]]), ValueError, "must be finite, got 2 NaN or infinite pixels"),
         (
             np.zeros((9, 9, 3)),
@@ -504,6 +533,8 @@ def test_bad_image_is_named(image, error, message):
         ({"in_range": [(0, 1)] * 2, "channel_axis": 0}, ValueError, "or 3 of them, one for each channel"),
         ({"device": "gpu"}, ValueError, "`device` must be one of cpu"),
         ({"device": "meta"}, ValueError, "`device` must be one of cpu"),
+        ({"device": "hpu"}, ValueError, "`device` must be one of cpu"),
+        ({"in_range": (0, 10**400)}, ValueError, r"`in_range` must be \(low, high\)"),
         ({"model": "nope"}, ValueError, "`model` must be one of"),
         ({"model": 5}, TypeError, "`model` must be a VDSR, a name, a path"),
     ],
