@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -162,6 +164,41 @@ class Engine:
                 msg = "the network gave NaN or infinity. Its weights are damaged, or `in_range` is far too narrow."
                 raise FloatingPointError(msg)
         return residual
+
+
+class SharedEngine:
+    """A network that is made ready in each process that uses it, once; threads take turns on it.
+
+    As many threads at once as there are cores for: PyTorch itself uses several cores for one tile.
+
+    Parameters
+    ----------
+    model : VDSR
+        The network. It alone goes to other processes.
+    device : str, torch.device or None
+        As in `choose_device`, which is asked in the process that computes.
+    """
+
+    def __init__(self, model: VDSR, device: str | torch.device | None) -> None:
+        self.model, self.device = model, device
+        self._engine: Engine | None = None
+        self._first = threading.Lock()
+        self._turns = threading.Semaphore(max(1, (os.cpu_count() or 1) // torch.get_num_threads()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What goes to another process."""
+        return SharedEngine, (self.model, self.device)
+
+    def __enter__(self) -> Engine:
+        """Wait for a turn."""
+        with self._first:
+            self._engine = self._engine or Engine(self.model, choose_device(self.device))
+        self._turns.acquire()
+        return self._engine
+
+    def __exit__(self, *_: object) -> None:
+        """Let the next thread have its turn."""
+        self._turns.release()
 
 
 def interpolate(window: Tensor, rows: Taps, columns: Taps) -> Tensor:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import psutil
@@ -19,14 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from vdsr_core.checkpoint import fingerprint, load_model
 from vdsr_core.color import rgb_to_ycbcr, ycbcr_to_rgb
-from vdsr_core.engine import Engine, choose_device
-from vdsr_core.intensity import LIMIT, Extent, Rescale, cast, check_pixels, check_unmasked, measure, slabs
+from vdsr_core.engine import Engine, SharedEngine, choose_device
+from vdsr_core.intensity import LIMIT, Extent, Rescale, blocks, cast, check_pixels, check_unmasked, measure
 from vdsr_core.model import VDSR
 from vdsr_core.resampling import Taps, make_taps, scale_pair, scaled_shape
-from vdsr_core.tiling import Slices, Tile, check_tile, cover, halve
-
-if TYPE_CHECKING:
-    from vdsr_core import lazy
+from vdsr_core.tiling import Region, Slices, Tile, check_tile, cover, halve
 
 MAX_SCALE = 1000
 Range = tuple[float, float]
@@ -345,8 +341,9 @@ class _Job:
         self.plane = scaled_shape(self.axes.plane, self.scale)
         self.grid = (*self.axes.leading, *self.plane)  # of the whole result, without colour
         self.window = _check_window(window, self.plane)
-        self.engine = model if isinstance(model, Engine) else _make_engine(model, device)
-        self.device = self.engine.device
+        if not isinstance(model, Engine):
+            model = Engine(model if isinstance(model, VDSR) else load_model(model), choose_device(device))
+        self.engine, self.device = model, model.device
         self.rescales = _find_rescales(self.image, self.axes, in_range, None if window is None else self.source())
         extent = (*self.axes.leading, *(part.stop - part.start for part in self.window))
         self.shape = tuple(part.stop for part in self.axes.native(tuple(slice(0, n) for n in extent)))  # of `out`
@@ -613,14 +610,17 @@ def _find_axes(image: Any, channel_axis: int | None, rgb: bool) -> _Axes:
 def _measure_channels(image: Any, axes: _Axes, part: tuple[slice, slice] | None = None) -> list[Extent]:
     """The extent of each independent channel, or of a part of it, alpha left out; raises unless it is finite."""
     extents = [Extent()] * (1 if axes.channel is None else axes.leading[axes.channel])
-    part_rows, columns = part or (slice(0, axes.plane[0]), slice(0, axes.plane[1]))
-    size = (part_rows.stop - part_rows.start, columns.stop - columns.start)
+    corner, size = (0, 0), axes.plane
+    if part is not None:
+        corner, size = (part[0].start, part[1].start), (part[0].stop - part[0].start, part[1].stop - part[1].start)
+    chunks = getattr(image, "chunks", None)  # of zarr and HDF5
+    chunk = (chunks[axes.order[-2]], chunks[axes.order[-1]]) if chunks and not _is_dask(image) else None
     for index in np.ndindex(*axes.leading):
         leading = tuple(slice(i, i + 1) for i in index)
         channel = axes.channel_of(leading)
-        for slab in slabs(size):
-            rows = slice(part_rows.start + slab.start, part_rows.start + slab.stop)
-            values = axes.unpack(np.asarray(image[axes.native((*leading, rows, columns))]))
+        for block in blocks(size, chunk):
+            window = [slice(first + s.start, first + s.stop) for first, s in zip(corner, block, strict=True)]
+            values = axes.unpack(np.asarray(image[axes.native((*leading, *window))]))
             extents[channel] = extents[channel].merge(measure(values[:3]))
             if len(values) == 4:
                 alpha = measure(values[3:])
@@ -693,11 +693,6 @@ def _find_rescales(
     return rescales
 
 
-def _make_engine(model: VDSR | str | os.PathLike[str] | None, device: str | torch.device | None) -> Engine:
-    """A network, by name or not, ready on a device."""
-    return Engine(model if isinstance(model, VDSR) else load_model(model), choose_device(device))
-
-
 # ------------------------------------------------------------------------------------------------- dask arrays
 
 
@@ -746,7 +741,7 @@ def _super_resolve_lazily(
         sources[axis] = [make_taps(length, factor, read.start, read.stop).source for read, _ in tiles]
     options = (pair, channel_axis, rgb, tile)
     token = (fingerprint(model), *options, in_range, str(device))
-    compute = _LazyTile(_Network(model, device), axes, plane, *options)
+    compute = _LazyTile(SharedEngine(model, device), axes, plane, *options)
     result = lazy.map_tiles(image, chunks, sources, compute, ranges, token)
     return result[axes.native((*(slice(0, n) for n in axes.leading), *part))]
 
@@ -772,39 +767,11 @@ def _default_ranges(extents: list[Extent], dtype: np.dtype[Any], axes: _Axes) ->
     return [_default_range(dtype, axes, extent) for extent in extents]
 
 
-class _Network:
-    """A network made ready in each process that uses it, when it is first used there.
-
-    Threads take turns on it, as many at once as there are cores for: PyTorch itself uses several for one tile.
-    """
-
-    def __init__(self, model: VDSR, device: str | torch.device | None) -> None:
-        self.model, self.device = model, device
-        self._engine: Engine | None = None
-        self._first = threading.Lock()
-        self._turns = threading.Semaphore(max(1, (os.cpu_count() or 1) // torch.get_num_threads()))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """What goes to another process."""
-        return _Network, (self.model, self.device)
-
-    def __enter__(self) -> Engine:
-        """Wait for a turn."""
-        with self._first:
-            self._engine = self._engine or _make_engine(self.model, self.device)
-        self._turns.acquire()
-        return self._engine
-
-    def __exit__(self, *_: object) -> None:
-        """Let the next thread have its turn."""
-        self._turns.release()
-
-
 @dataclass(frozen=True)
 class _LazyTile:
     """How a chunk of a lazy result is computed."""
 
-    network: _Network
+    network: SharedEngine
     axes: _Axes
     plane: tuple[int, int]  # of the result
     scale: tuple[float, float]
@@ -812,13 +779,13 @@ class _LazyTile:
     rgb: bool
     tile: int | None
 
-    def __call__(self, ranges: list[Range], index: tuple[int, ...], window: lazy.Window) -> NDArray[Any]:
-        """The pixels of the chunk `index`, of the window of the image that it needs."""
+    def __call__(self, ranges: list[Range], index: tuple[int, ...], region: Region) -> NDArray[Any]:
+        """The pixels of the chunk `index`, of the region of the image that it needs."""
         axes = self.axes
-        origin, shape = list(window.origin), list(window.shape)
+        origin, shape = list(region.origin), list(region.shape)
         for axis in axes.order[:-2]:  # the plane that the tile lies in, as if it were all
             origin[axis], shape[axis] = 0, 1
-        image: Any = replace(window, origin=tuple(origin), shape=tuple(shape))
+        image: Any = replace(region, origin=tuple(origin), shape=tuple(shape))
         numbers = [index[axis] for axis in axes.order]
         in_range = ranges[0 if axes.channel is None else numbers[axes.channel]]
         sides = [self.tile or n for n in self.plane]

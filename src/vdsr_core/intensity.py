@@ -165,9 +165,18 @@ def measure(values: NDArray[Any]) -> Extent:
     return Extent(low, high, values.min().item(), values.max().item())
 
 
-def slabs(plane: tuple[int, int]) -> Iterator[slice]:
-    """Row slices that cover a plane of (rows, columns), each overlapping the next by a row: no block is lost."""
+def blocks(plane: tuple[int, int], chunk: tuple[int, int] | None = None) -> Iterator[tuple[slice, slice]]:
+    """Windows that cover a plane of (rows, columns), each overlapping the next by a pixel: no 2 x 2 block is lost.
+
+    They are slabs of whole rows, or are cut where the chunks of a chunked array end, so that few are read twice.
+    """
     rows, columns = plane
-    step = max(2, SLAB // columns)
-    for start in range(0, rows, step):
-        yield slice(max(0, start - 1), min(rows, start + step))
+    height, width = chunk or (1, columns)
+    across = min(columns, max(2, width * max(1, math.isqrt(SLAB // (height * width)))))
+    down = max(2, height * max(1, SLAB // (height * across)))
+    for top in range(0, rows, down):
+        for left in range(0, columns, across):
+            yield (
+                slice(max(0, top - 1), min(rows, top + down)),
+                slice(max(0, left - 1), min(columns, left + across)),
+            )

@@ -17,37 +17,10 @@ from dask.task_spec import DataNode, GraphNode, List, Task, TaskRef
 from numpy.typing import NDArray
 
 from vdsr_core.intensity import Extent
+from vdsr_core.tiling import Region
 
 Index = tuple[int, ...]
 FAN_IN = 32  # extents that one task merges
-
-
-@dataclass(frozen=True)
-class Window:
-    """A window of a larger array, sliced by positions in that array.
-
-    Attributes
-    ----------
-    pixels : ndarray
-        What of the array is in memory.
-    origin : tuple of int
-        Where that lies.
-    shape : tuple of int
-        Of the larger array.
-    """
-
-    pixels: NDArray[Any]
-    origin: Index
-    shape: Index
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the pixels."""
-        return self.pixels.dtype
-
-    def __getitem__(self, slices: Sequence[slice]) -> NDArray[Any]:
-        """Pixels that lie in the window."""
-        return self.pixels[tuple(slice(s.start - o, s.stop - o) for s, o in zip(slices, self.origin, strict=True))]
 
 
 def tidy(image: da.Array, whole: int | None) -> da.Array:
@@ -66,7 +39,7 @@ def map_tiles(
     image: da.Array,
     chunks: Sequence[Sequence[int]],
     sources: Sequence[Sequence[slice]],
-    compute: Callable[[Any, Index, Window], NDArray[Any]],
+    compute: Callable[[Any, Index, Region], NDArray[Any]],
     shared: Any,
     options: tuple[Any, ...],
 ) -> da.Array:
@@ -116,13 +89,13 @@ def map_tiles(
 class Tiles:
     """What all chunks of a result have in common."""
 
-    compute: Callable[[Any, Index, Window], NDArray[Any]]
+    compute: Callable[[Any, Index, Region], NDArray[Any]]
     shape: Index
     dtype: np.dtype[Any]
     cuts: list[list[int]]  # where the chunks of the image begin, for each axis
     sources: list[list[slice]]
 
-    def join(self, index: Index, pieces: Sequence[NDArray[Any]]) -> Window:
+    def join(self, index: Index, pieces: Sequence[NDArray[Any]]) -> Region:
         """The window that a chunk needs, of the pieces that hold it."""
         wanted = [parts[i] for parts, i in zip(self.sources, index, strict=True)]
         touched = [_touched(cut, part) for cut, part in zip(self.cuts, wanted, strict=True)]
@@ -136,7 +109,7 @@ class Tiles:
             values = np.asarray(piece)[tuple(here)]
             _check_finite(values, chunk)
             pixels[tuple(there)] = values
-        return Window(pixels, tuple(part.start for part in wanted), self.shape)
+        return Region(pixels, tuple(part.start for part in wanted), self.shape)
 
 
 def compute_tile(tiles: Tiles, shared: Any, index: Index, *pieces: NDArray[Any]) -> NDArray[Any]:

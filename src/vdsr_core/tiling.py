@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vdsr_core.arguments import check_whole
 
@@ -121,3 +125,39 @@ def halve(tile: Tile, shape: Sequence[int], halo: int) -> list[Tile]:
         spans = ((write.start, middle), (middle, write.stop))
         axes.append([_span(start, stop, length, margin) for start, stop in spans if start < stop])
     return [Tile(*zip(*parts, strict=True)) for parts in product(*axes)]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A part of an array, in memory, that is sliced by positions in the whole.
+
+    Attributes
+    ----------
+    pixels : ndarray
+        The part.
+    origin : tuple of int
+        Where it begins in the whole.
+    shape : tuple of int
+        Of the whole.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> whole = np.arange(20).reshape(4, 5)
+    >>> region = Region(whole[1:3, 2:], (1, 2), whole.shape)
+    >>> region[2:3, 3:5]
+    array([[13, 14]])
+    """
+
+    pixels: NDArray[Any]
+    origin: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+        return self.pixels.dtype
+
+    def __getitem__(self, slices: Sequence[slice]) -> NDArray[Any]:
+        """Pixels that lie in the region."""
+        return self.pixels[tuple(slice(s.start - o, s.stop - o) for s, o in zip(slices, self.origin, strict=True))]

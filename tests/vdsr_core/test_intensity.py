@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdsr_core import Rescale
-from vdsr_core.intensity import Extent, cast, measure, slabs
+from vdsr_core.intensity import Extent, blocks, cast, measure
 
 DTYPES = [
     np.uint8,
@@ -91,12 +91,18 @@ def test_hot_and_dead_pixels_do_not_count_and_spots_do():
     assert measure(image).in_range == clean
 
 
-@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 2**32 - 1), st.integers(1, 100))
-def test_extents_of_slabs_merge_to_that_of_the_whole(rows, columns, seed, size):
+@given(
+    st.integers(1, 60),
+    st.integers(1, 20),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 100),
+    st.none() | st.tuples(st.integers(1, 9), st.integers(1, 9)),
+)
+def test_extents_of_blocks_merge_to_that_of_the_whole(rows, columns, seed, size, chunk):
     image = np.random.default_rng(seed).normal(size=(rows, columns))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vdsr_core.intensity.SLAB", size)
-        parts = [measure(image[rows_]) for rows_ in slabs(image.shape)]
+        parts = [measure(image[window]) for window in blocks(image.shape, chunk)]
     assert functools.reduce(Extent.merge, parts, Extent()) == measure(image)
 
 
