@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vdsr_core.checkpoint import load_checkpoint, load_model, save_checkpoint
     from vdsr_core.degradation import degrade
     from vdsr_core.evaluation import Score, evaluate, psnr, ssim
-    from vdsr_core.fine_tuning import fine_tune, fine_tune_steps
+    from vdsr_core.fine_tuning import FineTuneProgress, Preview, fine_tune, fine_tune_steps
     from vdsr_core.inference import find_range, super_resolve, super_resolve_tiles
     from vdsr_core.intensity import Rescale
     from vdsr_core.io import ImageFile, read_image, write_image
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [  # noqa: RUF022 (the order of `sorted`)
+    "FineTuneProgress",
     "ImageFile",
     "Patches",
+    "Preview",
     "Progress",
     "Rescale",
     "Score",
@@ -62,8 +64,10 @@ __all__ = [  # noqa: RUF022 (the order of `sorted`)
 ]
 
 _MODULES = {
+    "FineTuneProgress": "fine_tuning",
     "ImageFile": "io",
     "Patches": "patches",
+    "Preview": "fine_tuning",
     "Progress": "training",
     "Rescale": "intensity",
     "Score": "evaluation",

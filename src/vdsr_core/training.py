@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -280,26 +278,6 @@ def find_rank() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
 
 
-@contextmanager
-def joined_processes(device: str | None = None) -> Iterator[str | None]:
-    """Join the processes that ``torchrun`` launched, if it did; gives the device of this one, or `device`.
-
-    With CUDA, each process of a machine has a GPU of its own, unless `device` is ``"cpu"``.
-    """
-    if "RANK" not in os.environ:
-        yield device
-        return
-    gpu = torch.cuda.is_available() and (device is None or device.startswith("cuda"))
-    if gpu:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if gpu else "gloo")
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
-
-
 def add_up(tensors: Sequence[Tensor]) -> None:
     """Replace tensors of one dtype, in place, by their sums over all processes."""
     if find_rank()[1] > 1:
@@ -400,22 +378,12 @@ class Trainer:
             left = self.spent * (1 / self.share - 1)
             speed = self.step * self.config.batch_size / self.spent
             progress = Progress(self.step, self.share, rate, loss, clipped, speed, left, gain)
-            if gain is not None:
-                late = self.share >= STUCK_SHARE and self.step >= max(STUCK_STEPS, self.config.warmup)
-                if gain < STUCK_GAIN and late and not self.warned:
-                    self.warned = True
-                    msg = f"stuck at or below bicubic: {gain:+.2f} dB after step {self.step}. "
-                    warnings.warn(msg + self.find_cause(progress), stacklevel=2)
-                self.last_gain = gain
+            if not self.warned and (words := self.find_trouble(progress)):
+                self.warned = True
+                warnings.warn(words, stacklevel=2)
             yield progress
-
-    def anyone(self, flag: bool) -> bool:
-        """Whether `flag` is true in any of the processes; each must call this after the same step."""
-        if self.ranks == 1:
-            return flag
-        count = torch.tensor(float(flag), device=self.data.device)
-        dist.all_reduce(count)
-        return bool(count)
+            if gain is not None:
+                self.last_gain = gain
 
     @property
     def share(self) -> float:
@@ -455,6 +423,15 @@ class Trainer:
                 torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         self.step += 1
         return value, clipped
+
+    def find_trouble(self, progress: Progress) -> str:
+        """Why the network is no better than bicubic interpolation, if it should be by now; else nothing."""
+        late = self.share >= STUCK_SHARE and self.step >= max(STUCK_STEPS, self.config.warmup)
+        if progress.gain is None or progress.gain >= STUCK_GAIN or not late:
+            return ""
+        return f"stuck at or below bicubic: {progress.gain:+.2f} dB after step {self.step}. " + self.find_cause(
+            progress
+        )
 
     @torch.no_grad()
     def find_cause(self, progress: Progress) -> str:
