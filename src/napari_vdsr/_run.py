@@ -22,7 +22,7 @@ class Run:
         self.viewer, self.layer, self.source, self.task = viewer, layer, source, task
         self.job = Job(partial(_work.upscale, task))
         self.result: Image | None = None
-        self.in_range: _work.Ranges | None = None
+        self.found: _work.Found | None = None
         self.total = self.done = 0
         self._started: _work.Started | None = None
         self._data = layer.data
@@ -39,7 +39,9 @@ class Run:
             self.done = step.done
             return
         self._started = step
-        self.in_range, self.total, self._began = step.in_range, step.count, time.perf_counter()
+        self.total, self._began = step.count, time.perf_counter()
+        if self.task.in_range is None:
+            self.found = _work.Found(self.source.channel_axis, step.in_range)
         self._activity.reset(total=step.count)
         self._metadata = _layers.describe(
             self.layer,
@@ -111,7 +113,7 @@ class Try:
         self.layer, self.source, self.task = layer, source, task
         self.job = Job(partial(_work.try_out, task))
         self.trial: _work.Trial | None = None
-        self.in_range: _work.Ranges | None = None
+        self.found: _work.Found | None = None
         self.total = self.done = 0
 
     def step(self, trial: _work.Trial) -> None:

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_vdsr import _layers, _regions, _work
 from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job
+from napari_vdsr._preview import Preview
 from napari_vdsr._run import Run, Try
 from napari_vdsr._upscale_form import FROM_FILE, UpscaleForm
 
@@ -28,6 +29,10 @@ LOG = logging.getLogger("napari_vdsr")
 REFRESH = 250  # milliseconds between two looks at a running job
 SETTLED = 300  # milliseconds without a move after which a view is looked at
 WHOLE, VIEW = "whole", "view"
+PREVIEW_TIP = (
+    "Shows what the network makes of the part in view as you move and zoom, from the middle outwards, as a layer of\n"
+    "its own. It is what Run would give there."
+)
 
 
 def open_upscale_widget(viewer: Viewer) -> None:
@@ -50,6 +55,7 @@ class UpscaleWidget(UpscaleForm):
         self.viewer = napari_viewer
         self.facts: _work.Facts | None = None
         self.run: Run | Try | None = None
+        self.preview: Preview | None = None
         self._ranges: dict[tuple[Any, ...], _work.Ranges] = {}  # found once for each layer
         self._examiner: Job | None = None
         self._watched: Image | None = None  # the chosen layer
@@ -81,6 +87,7 @@ class UpscaleWidget(UpscaleForm):
         self.region.currentIndexChanged.connect(self._region_chosen)
         for edit in (self.low, self.high):
             edit.textChanged.connect(self.update_state)
+        self.preview_button.toggled.connect(self._preview_toggled)
         self.run_button.clicked.connect(self.start)
         self.cancel_button.clicked.connect(self.cancel)
         self.try_button.clicked.connect(self.start_trial)
@@ -103,6 +110,8 @@ class UpscaleWidget(UpscaleForm):
         chosen = self.layer.currentData()
         self._list_regions()
         images = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Image)]
+        if self.preview is not None and self.preview.layer in images:
+            images.remove(self.preview.layer)
         self.layer.blockSignals(True)
         self.layer.clear()
         for layer in images:
@@ -151,6 +160,8 @@ class UpscaleWidget(UpscaleForm):
         """Show what there is to upscale now."""
         if self.region.currentData() != WHOLE:
             self.update_state()
+            self._settling.stop()
+        self._show_preview()
 
     def choose_layer(self, layer: Any) -> None:
         """Choose a layer if it is one that can be upscaled; a result is not chosen by itself."""
@@ -199,6 +210,7 @@ class UpscaleWidget(UpscaleForm):
         """Forget what was found in the old pixels."""
         if self._watched is not None:
             self._forget(self._watched)
+            self._close_preview()
             self._layer_changed()
 
     def _forget(self, layer: Image) -> None:
@@ -280,7 +292,7 @@ class UpscaleWidget(UpscaleForm):
             model=self.model.currentData(),
             device=self.device.currentData(),
             tile=self.tile.value() or None,
-            in_range=self.given_range() or self._ranges.get(_range_key(layer, source)),
+            in_range=self.given_range() or self._ranges.get((layer.unique_id, source.channel_axis)),
             looked_at=_layers.coarsest(layer),
             near=_regions.centre_of_view(self.viewer, layer, source, self.scale.value()),
         )
@@ -292,6 +304,7 @@ class UpscaleWidget(UpscaleForm):
         wanted = (self.model.currentData(), self.device.currentData())
         if self._examiner is not None:
             self._examiner.cancel()
+        self._close_preview()
         self.facts, self._trouble = None, ""
         self.trial.hide()
         self._examiner = Job(partial(_work.examine, *wanted))
@@ -326,6 +339,22 @@ class UpscaleWidget(UpscaleForm):
 
     def why_not(self) -> str:
         """One sentence on why Run is disabled; empty if it is not."""
+        if reason := self.why_nothing():
+            return reason
+        try:
+            needed, free = self.bytes_needed(self.source()), psutil.virtual_memory().available
+        except _regions.NoRegion as error:
+            return str(error)
+        if needed > free:
+            way = "a region, the current plane" if self.planes.isEnabled() else "a region"
+            return (
+                f"The result needs {_layers.size(needed)}, and {_layers.size(free)} of memory are free. Choose {way} "
+                "or a smaller scale, or write to disk with vdsr_core.super_resolve_tiles."
+            )
+        return ""
+
+    def why_nothing(self) -> str:
+        """One sentence on why no part of the layer can be upscaled now; empty if some can."""
         layer = self.layer.currentData()
         if self.run is not None:
             return "Running."
@@ -337,21 +366,8 @@ class UpscaleWidget(UpscaleForm):
             return reason
         if self._trouble:
             return self._trouble
-        try:
-            self.given_range()
-        except ValueError:
+        if self._bad_range():
             return "Give the range as two numbers, the lower one first, or let it be found."
-        try:
-            needed, free = self.bytes_needed(self.source()), psutil.virtual_memory().available
-        except _regions.NoRegion as error:
-            return str(error)
-        if needed > free:
-            way = "a region, the current plane" if self.planes.isEnabled() else "a region"
-            way += " or a smaller scale"
-            return (
-                f"The result needs {_layers.size(needed)}, and {_layers.size(free)} of memory are free. Choose {way}, "
-                "or write to disk with vdsr_core.super_resolve_tiles."
-            )
         return ""
 
     def source_or_none(self) -> _layers.Source | None:
@@ -370,8 +386,11 @@ class UpscaleWidget(UpscaleForm):
 
     def update_state(self) -> None:
         """Show what the run would give and cost, or why there can be none."""
-        reason = self.why_not()
+        reason, nothing = self.why_not(), self.why_nothing()
         running = self.run is not None
+        self.preview_button.setEnabled(not nothing)
+        self.preview_button.setToolTip(nothing or PREVIEW_TIP)
+        self._settling.start()
         self.run_button.setEnabled(not reason)
         self.try_button.setEnabled(not reason)
         self.copy_button.setEnabled(self.source_or_none() is not None and not self._bad_range())
@@ -379,7 +398,7 @@ class UpscaleWidget(UpscaleForm):
         self.run_button.setToolTip(reason or "Adds the result as a new layer, exactly on top of its source.")
         self.estimate.setText(self._estimate())
         if not running:
-            self._say(reason)
+            self._say(reason or self._preview_words())
 
     def _bad_range(self) -> bool:
         try:
@@ -405,6 +424,65 @@ class UpscaleWidget(UpscaleForm):
         """Show one sentence below the buttons."""
         self.message.setText(words)
         self.message.setVisible(bool(words))
+
+    # -------------------------------------------------------------------------------------- the preview
+
+    def _preview_toggled(self, on: bool) -> None:
+        """Begin a preview, or take it away."""
+        if on:
+            self._show_preview()
+        else:
+            self._close_preview()
+
+    def _show_preview(self) -> None:
+        """Show what the network makes of the view, if that is wanted."""
+        if not self.preview_button.isChecked() or self.facts is None or self.why_nothing():
+            return
+        layer = self.layer.currentData()
+        if self.preview is not None and self.preview.source_layer is not layer:
+            self._close_preview()
+        plane = _layers.current_plane(layer, self.viewer.dims.point, self.channels.currentData())
+        try:
+            source = _regions.in_view(self.viewer, layer, plane)
+        except _regions.NoRegion as error:
+            self._say(str(error))
+            return
+        if self.preview is None:
+            self.preview = Preview(self.viewer, layer, self.facts)
+            self.preview.stepped.connect(self._preview_stepped)
+            self.preview.ended.connect(self._preview_ended)
+            self.destroyed.connect(self.preview.stop)
+        self.preview.show(self.task(source))
+        self._say(self._preview_words())
+
+    def _preview_stepped(self, preview: Preview) -> None:
+        """Keep the range that was found, and say how far the preview is."""
+        if preview is self.preview:
+            self._keep_range(preview.source_layer, preview.found)
+            if not self.why_not():
+                self._say(self._preview_words())
+
+    def _preview_ended(self, preview: Preview, error: Exception) -> None:
+        """Say why a preview failed."""
+        if preview is self.preview:
+            self.preview_button.setChecked(False)
+            self._failed(error, sentence(error))
+
+    def _preview_words(self) -> str:
+        """How far the preview is."""
+        preview = self.preview
+        if preview is None or not preview.total:
+            return ""
+        if preview.complete:
+            return "The preview of this view is complete."
+        return f"Preview: {preview.done} of {preview.total} tiles; the rest shows the source's own pixels."
+
+    def _close_preview(self) -> None:
+        """Take the preview away."""
+        preview, self.preview = self.preview, None
+        if preview is not None:
+            preview.close()
+            self._say("")
 
     # ------------------------------------------------------------------------------------------ the run
 
@@ -432,6 +510,10 @@ class UpscaleWidget(UpscaleForm):
         run.job.stepped.connect(self._stepped)
         run.job.ended.connect(self._ended)
         self.destroyed.connect(run.job.cancel)
+        if self.preview is not None:
+            self.preview.stop()
+        if isinstance(run, Run):
+            self.preview_button.setChecked(False)  # the run shows its tiles itself
         self.bar.setRange(0, 0)
         self.bar.setFormat("")
         self.bar.show()
@@ -469,22 +551,33 @@ class UpscaleWidget(UpscaleForm):
         self._timer.stop()
         self.bar.hide()
         words = run.end(error, keep=self.keep.isChecked())
-        if run.in_range is not None and self.range.currentIndex() == 0:
-            self._ranges[_range_key(run.layer, run.source)] = run.in_range
+        self._keep_range(run.layer, run.found)
         self.update_state()
-        if error is not None and not isinstance(error, _work.Cancelled):
-            LOG.error("upscaling failed", exc_info=error)
-            show_error(words)
         if isinstance(run, Try) and error is None:
             self.trial.setText(words)
             self.trial.show()
-        elif not self.why_not():
-            self._say(words)
+        elif error is None or isinstance(error, _work.Cancelled):
+            self._say(self.why_not() or words)
+        else:
+            self._failed(error, words)
+
+    def _failed(self, error: Exception, words: str) -> None:
+        """Say so in the viewer; the traceback is for the log."""
+        LOG.error("upscaling failed", exc_info=error)
+        show_error(words)
+        self._say(self.why_not() or words)
+
+    def _keep_range(self, layer: Image, found: _work.Found | None) -> None:
+        """Use a range that was found for all that is made of the layer."""
+        if found is not None and layer in self.viewer.layers:
+            self._ranges[layer.unique_id, found.channel_axis] = found.in_range
 
     def _layer_removed(self, event: Any) -> None:
         """Stop a run whose result was removed; forget the ranges of the layer."""
         layer = _layers.bare(event.value)
         self._forget(layer)
+        if self.preview is not None and layer in (self.preview.layer, self.preview.source_layer):
+            self.preview_button.setChecked(False)
         if isinstance(self.run, Run) and self.run.result is layer:
             self.run.result = None
             self.cancel()
@@ -502,11 +595,6 @@ class UpscaleWidget(UpscaleForm):
             clipboard.setText(text)
         show_info("The script is on the clipboard.")
         return text
-
-
-def _range_key(layer: Image, source: _layers.Source) -> tuple[Any, ...]:
-    """What the range of a layer depends on."""
-    return layer.unique_id, source.channel_axis
 
 
 def _disconnect(connections: list[tuple[Any, Any]]) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -154,6 +154,38 @@ class Written:
 
     tile: Tile
     done: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """The range of a layer, for an axis of independent channels or none."""
+
+    channel_axis: int | None
+    in_range: Ranges
+
+
+@dataclass(frozen=True)
+class Base:
+    """The first step of a preview.
+
+    Attributes
+    ----------
+    in_range : (low, high), or list of them
+        As given or found.
+    pixels : ndarray
+        The source's pixels at the size of the result, each as often as it takes.
+    """
+
+    in_range: Ranges
+    pixels: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A finished tile of a preview: its place on the grid of the whole layer's result, and its pixels."""
+
+    place: Slices
+    pixels: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -369,9 +401,40 @@ def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Writte
             stop_if(cancelled)
 
 
+def preview(task: Task, grid: Slices, places: Sequence[Slices], cancelled: threading.Event) -> Iterator[Base | Piece]:
+    """Give the source's own pixels of a grid, then the tiles that are wanted, in their order."""
+    source = task.source
+    with computing(cancelled):
+        in_range = find_ranges(task, cancelled)
+        yield Base(in_range, repeat(source, task.scale, grid))
+        image = Watched(source.data, cancelled, source.planes)
+        options = {"channel_axis": core_channels(source), "rgb": source.rgb, "in_range": in_range}
+        for place in places:
+            shape = tuple(p.stop - p.start for p in place) + tuple(source.data.shape[len(place) :])
+            out = np.empty(shape, np.dtype(source.data.dtype))
+            window = tuple(place[axis] for axis in source.plane_axes)
+            for _ in run_tiles(task, None, image, out, cancelled, Pulse(), window=window, **options):
+                stop_if(cancelled)
+            yield Piece(place, out)
+
+
+def repeat(source: Source, scale: float, grid: Slices) -> NDArray[Any]:
+    """The nearest pixel of a source for each pixel of a grid."""
+    part, nearest = list(grid), {}
+    for axis in source.plane_axes:
+        wanted = np.arange(grid[axis].start, grid[axis].stop)
+        index = np.minimum(((wanted + 0.5) / scale).astype(int), source.data.shape[axis] - 1)
+        part[axis] = slice(int(index[0]), int(index[-1]) + 1)
+        nearest[axis] = index - index[0]
+    pixels = np.asarray(source.data[tuple(part)])
+    for axis, index in nearest.items():
+        pixels = pixels.take(index, axis)
+    return pixels
+
+
 def run_tiles(
     task: Task,
-    tile: int,
+    tile: int | None,
     image: Watched,
     out: NDArray[Any],
     cancelled: threading.Event,

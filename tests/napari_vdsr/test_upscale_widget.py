@@ -311,3 +311,49 @@ def test_import_loads_no_torch():
     code = "import napari_vdsr._upscale_widget, napari_vdsr._sample_data, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_preview_follows_the_view_and_is_the_result(viewer, opened, qtbot, network, monkeypatch):
+    monkeypatch.setattr("napari_vdsr._preview.SIDES", (64,))
+    image = noise(200, 240)
+    widget = opened(image, name="cells", model=network)
+    click(qtbot, widget.preview_button)
+    qtbot.waitUntil(lambda: widget.preview is not None and widget.preview.complete, timeout=WAIT)
+    assert "complete" in widget.message.text()
+    layer = viewer.layers["cells [VDSR preview]"]
+    assert [entry.name for entry in viewer.layers] == ["cells", "cells [VDSR preview]"]
+    assert widget.layer.count() == 1
+    whole = super_resolve(image, 2, model=network)
+    np.testing.assert_allclose(layer.data, whole.astype(int), rtol=0, atol=1)
+
+    viewer.scene.camera.zoom *= 4
+    viewer.scene.camera.center = (0, 60, 70)
+    qtbot.waitUntil(lambda: layer.data.shape != whole.shape, timeout=WAIT)
+    assert widget.preview.complete  # nothing is computed again
+    corner = np.rint(np.array(layer.data_to_world((-0.5, -0.5))) * 2 + 1).astype(int)
+    rows, columns = (slice(c, c + n) for c, n in zip(corner, layer.data.shape, strict=True))
+    np.testing.assert_allclose(layer.data, whole[rows, columns].astype(int), rtol=0, atol=1)
+
+    widget.scale.setValue(3)
+    qtbot.waitUntil(lambda: layer.scale[0] == 1 / 3, timeout=WAIT)
+    qtbot.waitUntil(lambda: widget.preview.complete, timeout=WAIT)
+    in_range = find_range(image)
+    assert widget.task(widget.source()).in_range == in_range
+    run(qtbot, widget)
+    assert [entry.name for entry in viewer.layers] == ["cells", "cells [VDSR x3]"]
+    assert not widget.preview_button.isChecked()
+    assert viewer.layers["cells [VDSR x3]"].metadata["vdsr"]["in_range"] == in_range
+
+
+def test_preview_taken_away(viewer, opened, qtbot):
+    widget = opened(noise(2, 256, 256), name="cells")
+    click(qtbot, widget.preview_button)
+    qtbot.waitUntil(lambda: widget.preview is not None and widget.preview.done > 0, timeout=WAIT)
+    job = widget.preview._job
+    assert viewer.layers["cells [VDSR preview]"].data.shape[0] == 1
+    viewer.layers.remove("cells [VDSR preview]")
+    assert not widget.preview_button.isChecked()
+    qtbot.waitUntil(lambda: not job.worker.is_running, timeout=WAIT)
+    click(qtbot, widget.preview_button)
+    viewer.layers.remove("cells")
+    assert len(viewer.layers) == 0
