@@ -286,7 +286,7 @@ def describe(
     }
 
 
-def python_line(layer: Image, source: Source, **options: Any) -> str:
+def python_line(layer: Image, source: Source, *, lazy: bool = False, **options: Any) -> str:
     """A script for napari's console that does the same.
 
     Parameters
@@ -295,6 +295,8 @@ def python_line(layer: Image, source: Source, **options: Any) -> str:
         The source.
     source : Source
         The part of it.
+    lazy : bool, optional
+        Whether the result is to be computed where one looks.
     **options
         `scale`, `model`, `in_range`, `tile` and `device`, as `super_resolve` takes them.
     """
@@ -304,12 +306,28 @@ def python_line(layer: Image, source: Source, **options: Any) -> str:
     part = ", ".join(f"{p.start}:{p.stop}" for p in source.planes)
     place = placement(layer, source.factors(scale), source.start(scale))
     affine = np.asarray(place["affine"])
+    level = "layer.data[0]" if layer.multiscale else "layer.data"
+    names = "super_resolve"
+    lines = [f"layer = viewer.layers[{layer.name!r}]"]
+    if options.get("in_range") is None:  # of all planes, as the widget finds it
+        names = "find_range, super_resolve"
+        arguments.pop("window")
+        said = "".join(f", {name}={_plain(value)}" for name, value in arguments.items() if value is not None)
+        lines.append(f"in_range = find_range({'layer.data[-1]' if layer.multiscale else level}{said})")
+        given += ", in_range=in_range"
+    if lazy:
+        lines.insert(0, "import dask.array as da")
+        lines.append(f"image = da.asarray({level})[{part}]")
+        coarse = f"*(data[{part}] for data in layer.data)" if layer.multiscale else "image"
+        lines.append(f"result = [super_resolve(image, {scale:g}{given}), {coarse}]")
+    else:
+        lines.append(f"image = {level}[{part}]")
+        lines.append(f"result = super_resolve(image, {scale:g}{given})")
     lines = [
-        "from vdsr_core import super_resolve",
+        *lines[:lazy],
+        f"from vdsr_core import {names}",
         "",
-        f"layer = viewer.layers[{layer.name!r}]",
-        f"image = layer.data{'[0]' if layer.multiscale else ''}[{part}]",
-        f"result = super_resolve(image, {scale:g}{given})",
+        *lines[lazy:],
         "viewer.add_image(",
         "    result,",
         f"    name=layer.name + ' [VDSR x{scale:g}]',",
@@ -321,6 +339,7 @@ def python_line(layer: Image, source: Source, **options: Any) -> str:
         "    units=layer.units,",
         "    axis_labels=layer.axis_labels,",
         f"    rgb={source.rgb},",
+        f"    multiscale={lazy},",
     ]
     if np.array_equal(affine, np.eye(len(affine))):
         lines.remove("    affine=layer.affine,")

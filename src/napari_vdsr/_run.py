@@ -12,7 +12,7 @@ from napari.viewer import Viewer
 
 from napari_vdsr import _layers, _work
 from napari_vdsr._forms import sentence
-from napari_vdsr._job import Job
+from napari_vdsr._job import Job, Work
 
 
 class Run:
@@ -43,15 +43,10 @@ class Run:
         if self.task.in_range is None:
             self.found = _work.Found(self.source.channel_axis, step.in_range)
         self._activity.reset(total=step.count)
-        self._metadata = _layers.describe(
-            self.layer,
-            self.source,
-            model=self.task.model,
-            scale=self.task.scale,
-            in_range=step.in_range,
-            tile=step.tile,
-            device=self.task.device,
-        ) | {"tiles": step.count, "tiles_done": 0}
+        self._metadata = describe(self.layer, self.task, step.in_range, step.tile) | {
+            "tiles": step.count,
+            "tiles_done": 0,
+        }
         names = [other.name for other in self.viewer.layers]
         keywords = _layers.layer_keywords(self.layer, self.source, self.task.scale, names)
         result = Image(step.out, metadata={"vdsr": self._metadata}, **keywords)
@@ -106,19 +101,14 @@ class Run:
         return sentence(error)
 
 
-class Try:
-    """A comparison at work."""
+class Single:
+    """Work with one result at its end, of whose progress nothing is known."""
 
-    def __init__(self, layer: Image, source: _layers.Source, task: _work.Task) -> None:
+    def __init__(self, layer: Image, source: _layers.Source, task: _work.Task, work: Work) -> None:
         self.layer, self.source, self.task = layer, source, task
-        self.job = Job(partial(_work.try_out, task))
-        self.trial: _work.Trial | None = None
+        self.job = Job(work)
         self.found: _work.Found | None = None
         self.total = self.done = 0
-
-    def step(self, trial: _work.Trial) -> None:
-        """Take the result."""
-        self.trial = trial
 
     def look(self) -> bool:
         """How far it is cannot be said."""
@@ -131,6 +121,44 @@ class Try:
     def left(self) -> str:
         """The time that is left cannot be said either."""
         return ""
+
+
+class Lazy(Single):
+    """A layer in the making whose finest level is computed where one looks."""
+
+    def __init__(self, viewer: Viewer, layer: Image, source: _layers.Source, task: _work.Task) -> None:
+        levels = list(layer.data) if layer.multiscale else [layer.data]
+        super().__init__(layer, source, task, partial(_work.build_pyramid, task, levels))
+        self.viewer = viewer
+
+    def step(self, pyramid: _work.Pyramid) -> None:
+        """Add the layer; nothing of its finest level is computed."""
+        if self.task.in_range is None:
+            self.found = _work.Found(self.source.channel_axis, pyramid.in_range)
+        names = [other.name for other in self.viewer.layers]
+        keywords = _layers.layer_keywords(self.layer, self.source, self.task.scale, names) | {"multiscale": True}
+        metadata = describe(self.layer, self.task, pyramid.in_range, pyramid.tile) | {"lazy": True}
+        result = Image(pyramid.levels, metadata={"vdsr": metadata}, **keywords)
+        _layers.widen_range(result, self.layer)
+        self.viewer.add_layer(result)
+
+    def end(self, error: Exception | None, *, keep: bool) -> str:
+        """Say how it went."""
+        if isinstance(error, _work.Cancelled):
+            return "Cancelled."
+        return sentence(error) if error else "Zoom in: what you look at is computed, the rest is not."
+
+
+class Try(Single):
+    """A comparison at work."""
+
+    def __init__(self, layer: Image, source: _layers.Source, task: _work.Task) -> None:
+        super().__init__(layer, source, task, partial(_work.try_out, task))
+        self.trial: _work.Trial | None = None
+
+    def step(self, trial: _work.Trial) -> None:
+        """Take the result."""
+        self.trial = trial
 
     def end(self, error: Exception | None, *, keep: bool) -> str:
         """Say how it went."""
@@ -145,3 +173,10 @@ class Try:
             f"Bicubic {psnr['bicubic']:.2f} dB, SSIM {ssim['bicubic']:.4f}\n"
             f"Network {psnr['vdsr']:.2f} dB, SSIM {ssim['vdsr']:.4f} ({psnr['vdsr'] - psnr['bicubic']:+.2f} dB)"
         )
+
+
+def describe(layer: Image, task: _work.Task, in_range: _work.Ranges, tile: int) -> dict[str, Any]:
+    """What ``metadata["vdsr"]`` says of a result."""
+    return _layers.describe(
+        layer, task.source, model=task.model, scale=task.scale, in_range=in_range, tile=tile, device=task.device
+    )

@@ -128,10 +128,21 @@ class UpscaleForm(QWidget):
         for edit, word in ((self.low, "0"), (self.high, "1")):
             edit.setToolTip(f"The intensity that becomes {word}. Choose “Given” to set it.")
             edit.setEnabled(False)
+        self.result = make_combo(
+            "In memory: all of it is computed now. Lazy: a layer of several levels, the finest of which is computed\n"
+            "where one looks, when one looks; for images that are large or lie on disk."
+        )
+        self.result.addItem("In memory", False)
+        self.result.addItem("Lazy: computed where you look", True)
+        self.asynchronous = QPushButton("Render asynchronously")
+        self.asynchronous.setToolTip("Turns on Preferences > Experimental > Render Images Asynchronously.")
+        self.asynchronous.hide()
         self.keep = QCheckBox("Keep finished tiles when cancelled")
         self.keep.setChecked(True)
         self.keep.setToolTip("If not, the layer of a cancelled run is removed.")
         lines = make_form()
+        lines.addRow("Result", self.result)
+        lines.addRow(self.asynchronous)
         lines.addRow("Tile size", self.tile)
         lines.addRow("Range", self.range)
         lines.addRow("", make_box(make_row(self.low, self.high)))

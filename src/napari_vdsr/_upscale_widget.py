@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import psutil
 from napari.layers import Image, Labels, Shapes
+from napari.settings import get_settings
 from napari.utils.notifications import show_error, show_info
 from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
@@ -21,7 +22,7 @@ from napari_vdsr import _layers, _regions, _work
 from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job
 from napari_vdsr._preview import Preview
-from napari_vdsr._run import Run, Try
+from napari_vdsr._run import Lazy, Run, Try
 from napari_vdsr._upscale_form import FROM_FILE, UpscaleForm
 
 LOG = logging.getLogger("napari_vdsr")
@@ -54,7 +55,7 @@ class UpscaleWidget(UpscaleForm):
         super().__init__()
         self.viewer = napari_viewer
         self.facts: _work.Facts | None = None
-        self.run: Run | Try | None = None
+        self.run: Run | Lazy | Try | None = None
         self.preview: Preview | None = None
         self._ranges: dict[tuple[Any, ...], _work.Ranges] = {}  # found once for each layer
         self._examiner: Job | None = None
@@ -79,6 +80,8 @@ class UpscaleWidget(UpscaleForm):
         self.model.activated.connect(self._model_chosen)
         self.device.activated.connect(self._examine)
         self.range.currentIndexChanged.connect(self._range_changed)
+        self.result.currentIndexChanged.connect(self.update_state)
+        self.asynchronous.clicked.connect(self._render_asynchronously)
         self.scale.valueChanged.connect(self.update_state)
         self.scale.valueChanged.connect(self.trial.hide)  # it was for another scale
         self.tile.valueChanged.connect(self.update_state)
@@ -345,13 +348,28 @@ class UpscaleWidget(UpscaleForm):
             needed, free = self.bytes_needed(self.source()), psutil.virtual_memory().available
         except _regions.NoRegion as error:
             return str(error)
-        if needed > free:
+        if self.lazy:
+            if self.region.currentData() != WHOLE:
+                return "A lazy result is of the whole layer: choose that under Region."
+            if not get_settings().experimental.async_:
+                return "A lazy result would freeze the viewer while it computes, unless napari renders asynchronously."
+        elif needed > free:
             way = "a region, the current plane" if self.planes.isEnabled() else "a region"
             return (
-                f"The result needs {_layers.size(needed)}, and {_layers.size(free)} of memory are free. Choose {way} "
-                "or a smaller scale, or write to disk with vdsr_core.super_resolve_tiles."
+                f"The result needs {_layers.size(needed)}, and {_layers.size(free)} of memory are free. Choose {way}, "
+                "a smaller scale, or a lazy result under Advanced."
             )
         return ""
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the result is to be computed where one looks."""
+        return bool(self.result.currentData())
+
+    def _render_asynchronously(self) -> None:
+        """Turn on a setting of napari, as the user asked."""
+        get_settings().experimental.async_ = True
+        self.update_state()
 
     def why_nothing(self) -> str:
         """One sentence on why no part of the layer can be upscaled now; empty if some can."""
@@ -396,6 +414,7 @@ class UpscaleWidget(UpscaleForm):
         self.copy_button.setEnabled(self.source_or_none() is not None and not self._bad_range())
         self.cancel_button.setEnabled(running)
         self.run_button.setToolTip(reason or "Adds the result as a new layer, exactly on top of its source.")
+        self.asynchronous.setVisible(self.lazy and not get_settings().experimental.async_)
         self.estimate.setText(self._estimate())
         if not running:
             self._say(reason or self._preview_words())
@@ -415,6 +434,8 @@ class UpscaleWidget(UpscaleForm):
         scale = self.scale.value()
         shape = f" {_layers.TIMES} ".join(f"{n:,}" for n in source.result_shape(scale))
         words = f"Result: {shape}, {np.dtype(source.data.dtype).name}, {_layers.size(self.bytes_needed(source))}"
+        if self.lazy:
+            return f"{words}, computed where you look"
         if self.facts is None:
             return words if self._trouble else f"{words}\nTime: measuring…"
         seconds = self.facts.seconds(source, scale, self.tile.value() or self.facts.tile)
@@ -491,7 +512,7 @@ class UpscaleWidget(UpscaleForm):
         if self.why_not():
             return
         layer, source = self.layer.currentData(), self.source()
-        self.run = Run(self.viewer, layer, source, self.task(source))
+        self.run = (Lazy if self.lazy else Run)(self.viewer, layer, source, self.task(source))
         self._begin(self.run)
 
     def start_trial(self) -> None:
@@ -505,15 +526,15 @@ class UpscaleWidget(UpscaleForm):
         self.run = Try(layer, source, self.task(source))
         self._begin(self.run)
 
-    def _begin(self, run: Run | Try) -> None:
+    def _begin(self, run: Run | Lazy | Try) -> None:
         """Start a run and watch it."""
         run.job.stepped.connect(self._stepped)
         run.job.ended.connect(self._ended)
         self.destroyed.connect(run.job.cancel)
         if self.preview is not None:
             self.preview.stop()
-        if isinstance(run, Run):
-            self.preview_button.setChecked(False)  # the run shows its tiles itself
+        if not isinstance(run, Try):
+            self.preview_button.setChecked(False)  # the result shows what it would
         self.bar.setRange(0, 0)
         self.bar.setFormat("")
         self.bar.show()
@@ -589,7 +610,7 @@ class UpscaleWidget(UpscaleForm):
         layer, source = self.layer.currentData(), self.source()
         task = self.task(source)
         names = ("scale", "model", "in_range", "tile", "device")
-        text = _layers.python_line(layer, source, **{name: getattr(task, name) for name in names})
+        text = _layers.python_line(layer, source, lazy=self.lazy, **{name: getattr(task, name) for name in names})
         clipboard = QGuiApplication.clipboard()
         if clipboard is not None:
             clipboard.setText(text)

@@ -32,6 +32,9 @@ TILES = (256, 384, 512)  # smaller ones would compute more halo than tile
 TILE_SECONDS = 4  # between two tiles to look at; a run can be cancelled after each layer of the network
 PROBE_SECONDS = 0.25
 TRY_SIDE = 512
+LAZY_TILE = 256  # what is in view is computed in whole tiles
+COARSER = 4  # times fewer pixels a side from one made level to the next
+SMALLEST_LEVEL = 256  # pixels a side
 
 _turn = threading.Lock()
 _speeds: dict[tuple[Any, ...], float] = {}
@@ -178,6 +181,15 @@ class Base:
 
     in_range: Ranges
     pixels: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """A result that is computed where one looks: levels, the finest first, and the range."""
+
+    levels: list[Any]
+    in_range: Ranges
+    tile: int
 
 
 @dataclass(frozen=True)
@@ -430,6 +442,40 @@ def repeat(source: Source, scale: float, grid: Slices) -> NDArray[Any]:
     for axis, index in nearest.items():
         pixels = pixels.take(index, axis)
     return pixels
+
+
+def build_pyramid(task: Task, levels: Sequence[Any], cancelled: threading.Event) -> Iterator[Pyramid]:
+    """Put a super-resolved level, of which nothing is computed yet, on top of the levels of a source."""
+    import dask.array as da
+
+    from vdsr_core import super_resolve
+
+    source = task.source
+    with computing(cancelled):
+        in_range = find_ranges(task, cancelled)
+        tile = task.tile or LAZY_TILE
+        data = da.asarray(source.data)[source.part]
+        network = load_network(task.model)
+        options: dict[str, Any] = {"channel_axis": core_channels(source), "rgb": source.rgb, "in_range": in_range}
+        finest = super_resolve(data, task.scale, model=network, tile=tile, device=task.device, **options)
+        yield Pyramid([finest, *coarse_levels(source, levels)], in_range, tile)
+
+
+def coarse_levels(source: Source, levels: Sequence[Any]) -> list[Any]:
+    """The levels of a source that show its part when one looks from afar; made by leaving pixels out if it has one."""
+    import dask.array as da
+
+    kept = [axis for axis in range(len(source.part)) if axis not in source.plane_axes]
+    if len(levels) > 1:
+        same = [level for level in levels if all(level.shape[a] == source.data.shape[a] for a in kept)]
+        part = tuple(slice(None) if axis in source.plane_axes else p for axis, p in enumerate(source.part))
+        return [level[part] for level in same]
+    found = [source.data if isinstance(source.data, np.ndarray) else da.asarray(source.data)]
+    found[0] = found[0][source.part]
+    fewer = tuple(slice(None, None, COARSER if axis in source.plane_axes else None) for axis in range(len(source.part)))
+    while min(found[-1].shape[axis] for axis in source.plane_axes) > COARSER * SMALLEST_LEVEL:
+        found.append(found[-1][fewer])
+    return found
 
 
 def run_tiles(

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_vdsr._layers import TIMES
 from vdsr_core import find_range, save_checkpoint, super_resolve
+from vdsr_core.engine import Engine
 
 WAIT = 60_000
 
@@ -146,6 +147,39 @@ def test_multiscale_is_upscaled_from_its_finest_level(viewer, opened, qtbot, net
     np.testing.assert_array_equal(result.data, super_resolve(image, 2, model=network, in_range=in_range))
 
 
+def test_lazy_result_computes_what_is_looked_at(viewer, opened, qtbot, network, monkeypatch):
+    from napari.settings import get_settings
+
+    calls = []
+    run_engine = Engine.run
+    monkeypatch.setattr(Engine, "run", lambda self, windows, taps: calls.append(1) or run_engine(self, windows, taps))
+    image = noise(2, 900, 1200)
+    viewer.show()  # a level is chosen when it is drawn
+    widget = opened(image, name="big", model=network)
+    widget.advanced.expand(animate=False)
+    widget.result.setCurrentIndex(1)
+    assert "freeze" in widget.message.text()
+    click(qtbot, widget.asynchronous)
+    assert get_settings().experimental.async_
+    calls.clear()
+    run(qtbot, widget)
+    result = viewer.layers["big [VDSR x2]"]
+    assert [level.shape for level in result.data] == [(2, 1800, 2400), (2, 900, 1200)]
+    assert not calls
+    np.testing.assert_allclose(result.data_to_world((0, -0.5, -0.5)), (0, -0.5, -0.5))
+    viewer.scene.camera.center = (0, 100, 100)
+    viewer.scene.camera.zoom *= 20
+    qtbot.waitUntil(lambda: result.data_level == 0 and result.loaded and len(calls) > 0, timeout=WAIT)
+    assert len(calls) < 20
+    in_range = result.metadata["vdsr"]["in_range"]
+    expected = super_resolve(image, 2, model=network, in_range=in_range, window=(slice(0, 256), slice(256, 512)))
+    np.testing.assert_array_equal(np.asarray(result.data[0][:, :256, 256:512]), expected)
+    exec(widget.copy_python(), {"viewer": viewer})
+    again = viewer.layers[-1]
+    assert again.multiscale
+    np.testing.assert_array_equal(np.asarray(again.data[0][0, :256, :256]), np.asarray(result.data[0][0, :256, :256]))
+
+
 def test_lazy_layer_gives_the_range_of_all_planes(viewer, opened, qtbot, network):
     stack = noise(3, 20, 24)
     stack[1] *= 4
@@ -252,7 +286,7 @@ def test_why_run_is_disabled(viewer, opened, qtbot, tmp_path):
     assert widget.run_button.isEnabled()
     widget.scale.setValue(1000)
     assert "180.0 GB" in widget.message.text()
-    assert "smaller scale" in widget.message.text()
+    assert "lazy result" in widget.message.text()
     widget.scale.setValue(2)
     widget.range.setCurrentIndex(1)
     widget.low.setText("300")
