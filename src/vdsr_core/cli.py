@@ -15,8 +15,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -563,11 +563,14 @@ def to_json(rows: list[dict[str, Any]]) -> str:
 # ------------------------------------------------------------------------------------------------ train
 
 LOG_STEPS = 100  # steps between rows of the log
+PIECES = 32  # held-out pieces that are measured, at most
 
 
 @app.command(cls=SeveralScales)
 def train(
-    folder: Annotated[Path, typer.Argument(help="Sharp images to learn from.", show_default=False)],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Sharp images to learn from.", show_default=False)
+    ],
     output: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="OUT", show_default=False, help="File of the network, .safetensors."),
@@ -603,12 +606,14 @@ def train(
     save_every: Annotated[str, typer.Option(metavar="TIME", help="Time between checkpoints.")] = "3m",
     device: Device = None,
 ) -> None:
-    """Train a network on a folder of images, a tenth of which is held out to measure the gain over bicubic.
+    """Train a network on folders of images, a tenth of which is held out to measure the gain over bicubic.
 
     Prints a line per measurement. OUT is saved every few minutes, on Ctrl-C and at the end; --resume goes on from it
     as if nothing had happened. A log is written beside it (.train.csv), curves (.train.png) if matplotlib is installed.
 
-    Example: vdsr train photographs -o ours.safetensors --time-budget 2h
+    Several processes, each with a GPU of its own, train as one: torchrun --nproc-per-node 2 -m vdsr_core train ...
+
+    Example: vdsr train T91 BSDS200 -o ours.safetensors --time-budget 2h
     """
     given = {
         "from": start,
@@ -630,19 +635,40 @@ def train(
     with plain_errors():
         from vdsr_core.checkpoint import load_trainer
         from vdsr_core.files import check_target
+        from vdsr_core.training import find_rank, joined_processes
 
-        if resume and not output.exists():
-            msg = f"{output} does not exist. Leave out --resume to begin."
-            raise FileNotFoundError(msg)
-        check_target(output.resolve(), overwrite or resume)
-        state = load_trainer(output) if resume else None
-        if resume and (state is None or "command" not in state[1]):
-            msg = f"{output} must hold an unfinished training, got a finished network. Use --from {output} to train on."
-            raise ValueError(msg)
-        if state:
-            given = continue_as(state[1]["command"], given)
-        trainer, measure, record = prepare_training(folder, output, given, state, device)
-        raise typer.Exit(run_training(trainer, measure, output, record, pause))
+        with joined_processes(device) as place, nullcontext() if find_rank()[0] == 0 else silence():
+            if resume and not output.exists():
+                msg = f"{output} does not exist. Leave out --resume to begin."
+                raise FileNotFoundError(msg)
+            if find_rank()[0] == 0:  # which writes it, perhaps before the others are here
+                check_target(output.resolve(), overwrite or resume)
+            state = load_trainer(output) if resume else None
+            if resume and (state is None or not isinstance(state[1].get("command"), dict)):
+                msg = f"{output} must hold an unfinished training, got a finished network. "
+                msg += f"Use --from {output} to train on."
+                raise ValueError(msg)
+            if state:
+                given = continue_as(state[1]["command"], given)
+            trainer, measure, record = prepare_training(folders, output, given, state, place)
+            status = follow(trainer) if trainer.rank else run_training(trainer, measure, output, record, pause)
+        raise typer.Exit(status)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Print nothing: the first of several processes speaks for all."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def follow(trainer: Trainer) -> int:
+    """Train as one of several processes whose first logs and saves; returns the exit code."""
+    with noted_signals() as signals:
+        for progress in trainer.run():
+            if trainer.anyone(bool(signals)) and progress.share < 1:
+                return INTERRUPTED
+    return 0
 
 
 def parse_time(text: str, option: str) -> float:
@@ -658,14 +684,14 @@ def parse_time(text: str, option: str) -> float:
 def continue_as(begun: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The options that a training was begun with; raises if others are given now."""
     for name, value in given.items():
-        if value is not None and value != begun[name]:
-            msg = f"`{name}` must be as the training was begun, {begun[name]}, got {value}. Leave it out to resume."
+        if value is not None and value != begun.get(name):
+            msg = f"`{name}` must be as the training was begun, {begun.get(name)}, got {value}. Leave it out to resume."
             raise ValueError(msg)
-    return begun
+    return dict.fromkeys(given) | begun
 
 
 def prepare_training(
-    folder: Path, output: Path, given: dict[str, Any], state: Any, device: str | None
+    folders: list[Path], output: Path, given: dict[str, Any], state: Any, device: str | None
 ) -> tuple[Trainer, HoldOut, dict[str, Any]]:
     """The trainer, what measures its network, and what a checkpoint has to say of the command."""
     from vdsr_core.checkpoint import load_checkpoint, load_model
@@ -687,11 +713,14 @@ def prepare_training(
     config = replace(PRESETS[preset], seconds=given["seconds"], seed=seed, **changes)
     if given["steps"] is not None:
         config = replace(config, steps=given["steps"], warmup=min(config.warmup, given["steps"] // 20))
-    images = read_folder(folder, scales)
+    images: dict[str, list[tuple[None, Any]]] = {}
+    for folder in folders:
+        images |= read_folder(folder, scales, images)
     record = {"command": given, "images": list(images)}
-    if state and state[1]["images"] != record["images"]:
-        odd = sorted(set(state[1]["images"]) ^ set(images)) or "another order"
-        msg = f"{folder} must hold the images of the training to resume, got {odd} missing or too many."
+    if state and state[1].get("images") != record["images"]:
+        odd = sorted(set(state[1].get("images", [])) ^ set(images)) or "another order"
+        msg = f"{', '.join(map(str, folders))} must hold the images of the training to resume, got {odd} missing or "
+        msg += "too many."
         raise ValueError(msg)
     train_with, held = split(images, 0.1, model.halo, seed)
     where = choose_device(device)
@@ -699,25 +728,26 @@ def prepare_training(
     data = Patches([plane for _, plane in train_with], scales, patch=41 if grid else 48, grid=grid, device=where)
     if grid and given["steps"] is None:
         config = replace(config, steps=math.ceil(80 * len(data) / config.batch_size))
-    measure = HoldOut([plane for _, plane in held], scales, device=str(where))
+    measure = HoldOut([plane for _, plane in held], scales, pieces=PIECES, device=str(where))
     every = min(1000, max(1, config.steps // 20))
     trainer = Trainer(model, data, config, validate=measure.validate, validate_every=every)
     if state:
         trainer.restore(state)
     else:
         origin = f"from {model.card.get('name', Path(given['from']).name)}; " if given["from"] else ""
+        names = ", ".join(folder.resolve().name for folder in folders)
         trainer.result.scales = tuple(scales)
         trainer.result.card = {
             "name": output.stem,
-            "data": ", ".join([*describe(images, "image"), f"of {folder.resolve().name}", "10% held out"]),
+            "data": ", ".join([*describe(images, "image"), f"of {names}", "10% held out"]),
             "recipe": f"{origin}{preset}: {describe_recipe(config, data)}",
             "terms": model.card.get("terms", "") if given["from"] else "",
         }
     return trainer, measure, record
 
 
-def read_folder(folder: Path, scales: list[float]) -> dict[str, list[tuple[None, Any]]]:
-    """The planes of all images of a folder, by name; those that cannot be used are named and counted."""
+def read_folder(folder: Path, scales: list[float], taken: Container[str] = ()) -> dict[str, list[tuple[None, Any]]]:
+    """The planes of all images of a folder, by name, or path if that is taken; unusable ones are named and counted."""
     from vdsr_core.fine_tuning import find_planes
     from vdsr_core.io import read_image
 
@@ -731,7 +761,7 @@ def read_folder(folder: Path, scales: list[float]) -> dict[str, list[tuple[None,
         for path in progress.track(paths, description=folder.name):
             try:
                 image = read_image(path)
-                named: Any = {path.name: image.data}
+                named: Any = {str(path) if path.name in taken else path.name: image.data}
                 found, skipped = find_planes(named, scales, channel_axis=image.channel_axis, rgb=image.rgb)
             except (ValueError, TypeError, OSError) as error:
                 complain(error, path)
@@ -787,7 +817,7 @@ def run_training(trainer: Trainer, measure: HoldOut, output: Path, record: dict[
             bar.update(task, completed=progress.share, description=f"step {progress.step}  loss {log.loss:.4g}")
             if progress.gain is not None:
                 typer.echo(f"step {progress.step}  loss {log.loss:.4g}  {progress.gain:+.2f} dB over bicubic")
-            if signals and progress.share < 1:
+            if trainer.anyone(bool(signals)) and progress.share < 1:
                 break
             if time.monotonic() - saved >= pause:
                 save()

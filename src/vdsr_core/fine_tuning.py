@@ -29,7 +29,7 @@ from vdsr_core.resampling import scale_pair
 from vdsr_core.training import PRESETS, STUCK_GAIN, Progress, TrainConfig, Trainer
 
 LEAST_SCALE = 1.1  # below, the interpolated image is all but the sharp one
-PIECE, PIECES = 192, 8  # the side of a held-out piece in pixels, and how many there are, at most
+PIECE, PIECES = 192, 8  # the side of a held-out piece in pixels, and how many `fine_tune` measures, at most
 REGISTERED = 512  # the side of the part of a pair that is looked at for a shift
 FEW_PATCHES = 50  # fewer do not overlap: too little to rely on
 SAVE_SECONDS = 30.0  # between checkpoints, at least
@@ -677,6 +677,8 @@ def split(
 ) -> tuple[list[Any], list[Any]]:
     """What to train with and what to hold out: whole images, or of a single one the far end of its longer axis.
 
+    Images that share a plane are held out together. Where all do, each gives its far end.
+
     Parameters
     ----------
     sources : mapping of name to list of (ndarray or None, ndarray)
@@ -699,11 +701,19 @@ def split(
         count = min(max(1, round(hold_out * len(names))), len(names) - 1)
         held = set(np.random.default_rng((seed, 2)).permutation(len(names))[:count].tolist())
         parts: tuple[list[Any], list[Any]] = ([], [])
-        for number, name in enumerate(names):
-            parts[number in held].extend(sources[name])
-        return parts
+        contents = [{hash_plane(hr) for _, hr in sources[name]} for name in names]
+        seen = set().union(*(contents[number] for number in held))
+        for name, content in zip(names, contents, strict=True):
+            parts[bool(content & seen)].extend(sources[name])
+        if parts[0]:
+            return parts
     pieces = [cut(both, hold_out, gap) for source in sources.values() for both in source]
     return [train for train, _ in pieces], [held for _, held in pieces]
+
+
+def hash_plane(plane: Plane) -> bytes:
+    """A digest of the pixels: images of one content are held out together, whatever they are called."""
+    return hashlib.sha256(repr(plane.shape).encode() + plane.tobytes()).digest()
 
 
 def cut(both: Any, hold_out: float, gap: int) -> tuple[Any, Any]:
@@ -752,13 +762,15 @@ class HoldOut:
     Parameters
     ----------
     planes : sequence of (M, N) ndarray
-        Sharp images in [0, 1]. A few pieces of them are measured, up to 8 of up to 192 x 192 pixels.
+        Sharp images in [0, 1]. A few pieces of them are measured, up to 192 x 192 pixels each.
     scales : sequence of float
         By which they are reduced.
     pairs : sequence of (ndarray, ndarray), optional
         Interpolated and sharp images.
     degrade : callable, optional
         Makes the low images, as in `Patches`.
+    pieces : int, optional
+        How many, at most, and as many of the pairs.
     device : str, optional
         Where networks run.
 
@@ -782,15 +794,16 @@ class HoldOut:
         pairs: Sequence[Pair] = (),
         *,
         degrade: Degrade = degrade,
+        pieces: int = PIECES,
         device: str | None = None,
     ) -> None:
         self.device = choose_device(device)
         self.pieces = [
             make_piece(scale, interpolate_back(hr, scale, degrade), crop_to_scale(hr, scale_pair(scale))[0])
-            for hr in _some([_centre(plane) for plane in planes])
+            for hr in _some([_centre(plane) for plane in planes], pieces)
             for scale in scales
         ]
-        crops = _some([(_centre(ilr), _centre(hr)) for ilr, hr in pairs])
+        crops = _some([(_centre(ilr), _centre(hr)) for ilr, hr in pairs], pieces)
         self.pieces += [make_piece(0, ilr, hr) for ilr, hr in crops]
         self.pieces = [piece for piece in self.pieces if np.ptp(piece.hr)]
         if not self.pieces:
@@ -846,6 +859,6 @@ def _centre(plane: Plane, side: int = PIECE) -> Plane:
     return plane[rows, columns]
 
 
-def _some(items: list[Any]) -> list[Any]:
-    """Up to PIECES of the items, evenly spread."""
-    return items[:: math.ceil(len(items) / PIECES)] if items else []
+def _some(items: list[Any], count: int) -> list[Any]:
+    """Up to `count` of the items, evenly spread."""
+    return items[:: math.ceil(len(items) / count)] if items else []

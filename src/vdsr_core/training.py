@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -278,6 +280,26 @@ def find_rank() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
 
 
+@contextmanager
+def joined_processes(device: str | None = None) -> Iterator[str | None]:
+    """Join the processes that ``torchrun`` launched, if it did; gives the device of this one, or `device`.
+
+    With CUDA, each process of a machine has a GPU of its own, unless `device` is ``"cpu"``.
+    """
+    if "RANK" not in os.environ:
+        yield device
+        return
+    gpu = torch.cuda.is_available() and (device is None or device.startswith("cuda"))
+    if gpu:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if gpu else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
 def add_up(tensors: Sequence[Tensor]) -> None:
     """Replace tensors of one dtype, in place, by their sums over all processes."""
     if find_rank()[1] > 1:
@@ -384,6 +406,14 @@ class Trainer:
             yield progress
             if gain is not None:
                 self.last_gain = gain
+
+    def anyone(self, flag: bool) -> bool:
+        """Whether `flag` is true in any of the processes; each must call this after the same step."""
+        if self.ranks == 1:
+            return flag
+        count = torch.tensor(float(flag), device=self.data.device)
+        dist.all_reduce(count)
+        return bool(count)
 
     @property
     def share(self) -> float:

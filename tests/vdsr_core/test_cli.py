@@ -709,6 +709,34 @@ def test_curves_are_drawn_where_matplotlib_is_installed(photographs, train):
     assert read_image("out.train.png").data.shape[2] >= 3
 
 
+def test_several_folders_train_together(photographs, vdsr, network, folder):
+    (folder / "more").mkdir()
+    draw(folder / "more" / "0.png", (33, 40))  # a name that the other folder has, too
+    draw(folder / "more" / "new.png", (33, 40))
+    words = ["-o", "out.safetensors", "--from", network, "--scales", "2", "--steps", "1"]
+    result = vdsr("train", "sharp", "more", *words, model=None)
+    assert result.exit_code == 0, result.stderr
+    assert load_checkpoint("out.safetensors").card["data"] == "7 images (7 planes), of sharp, more, 10% held out"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torchrun with gloo")
+def test_two_processes_train_as_one(photographs, train, network):
+    """One log, one report, one file; the weights of one process to rounding."""
+    assert train().exit_code == 0
+    whole = parameters("out.safetensors")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "vdsr_core", "train", "sharp", "-o", "two.safetensors", "--from", str(network)]
+    command += ["--scales", "2", "--steps", "6", "--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("6 steps,") == 1
+    torch.testing.assert_close(parameters("two.safetensors"), whole, rtol=0, atol=1e-6)
+    assert not torch.equal(whole, parameters(network))
+    for row, other in zip(rows_of("out.train.csv"), rows_of("two.train.csv"), strict=True):
+        assert float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-4)
+
+
 def test_log_drops_the_rows_that_come_again(tmp_path):
     (tmp_path / "out.train.csv").write_text("step,loss\n100,3.0\n200,2.0\n300,1.0\n")
     with Log(tmp_path / "out.safetensors", 200) as log:

@@ -265,6 +265,19 @@ def test_several_images_are_held_out_whole_and_one_by_a_strip_with_a_gap(rng):
     np.testing.assert_array_equal(held[0][1], plane[:, 150:])
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_images_of_one_content_are_held_out_together(seed, rng):
+    planes = [rng.random((20, 20)) for _ in range(4)]
+    sources = {f"{n}": [(None, planes[n % 4].copy())] for n in range(8)}  # each twice
+    train, held = split(sources, 0.25, 4, seed)
+    contents = [{plane.tobytes() for _, plane in part} for part in (train, held)]
+    assert not contents[0] & contents[1]
+    assert len(train) + len(held) == 8
+    train, held = split({f"{n}": [(None, planes[0])] for n in range(3)}, 0.25, 4, seed)
+    assert len(train) == len(held) == 3
+    assert all(plane.shape == (12, 20) for _, plane in train)
+
+
 @pytest.mark.parametrize("side", [8, 12, 16, 32, 100])
 def test_cut_leaves_something_on_both_sides(side):
     (_, train), (_, held) = cut((None, np.zeros((side, 8))), 0.2, 20)
@@ -337,6 +350,7 @@ def test_score_of_bicubic_is_that_of_a_network_without_residual(start, rng):
     shrink(start, 0)
     hold_out = HoldOut([rng.random((300, 40)).astype(np.float32)] * 20, [2, 3])
     assert len(hold_out.pieces) <= 16
+    assert len(HoldOut([rng.random((9, 40)).astype(np.float32)] * 40, [2], pieces=32).pieces) == 20
     assert max(max(piece.hr.shape) for piece in hold_out.pieces) <= 192
     assert hold_out.score(start) == pytest.approx(hold_out.bicubic, abs=1e-4)
     assert hold_out.validate(start) == pytest.approx(0, abs=1e-4)
