@@ -728,7 +728,7 @@ def test_two_processes_train_as_one(photographs, train, network):
     command += ["-m", "vdsr_core", "train", "sharp", "-o", "two.safetensors", "--from", str(network)]
     command += ["--scales", "2", "--steps", "6", "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("6 steps,") == 1
     torch.testing.assert_close(parameters("two.safetensors"), whole, rtol=0, atol=1e-6)
