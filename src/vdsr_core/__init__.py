@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vdsr_core.model import VDSR, VDSRConfig
     from vdsr_core.patches import Patches
     from vdsr_core.resampling import resize
+    from vdsr_core.streaming import Plan, Shard, plan, stream
     from vdsr_core.tiling import Tile, cover
     from vdsr_core.training import Progress, TrainConfig, Trainer, clip_gradients
 
@@ -35,10 +36,12 @@ __all__ = [  # noqa: RUF022 (the order of `sorted`)
     "FineTuneProgress",
     "ImageFile",
     "Patches",
+    "Plan",
     "Preview",
     "Progress",
     "Rescale",
     "Score",
+    "Shard",
     "Tile",
     "TrainConfig",
     "Trainer",
@@ -53,11 +56,13 @@ __all__ = [  # noqa: RUF022 (the order of `sorted`)
     "fine_tune_steps",
     "load_checkpoint",
     "load_model",
+    "plan",
     "psnr",
     "read_image",
     "resize",
     "save_checkpoint",
     "ssim",
+    "stream",
     "super_resolve",
     "super_resolve_tiles",
     "write_image",
@@ -67,10 +72,12 @@ _MODULES = {
     "FineTuneProgress": "fine_tuning",
     "ImageFile": "io",
     "Patches": "patches",
+    "Plan": "streaming",
     "Preview": "fine_tuning",
     "Progress": "training",
     "Rescale": "intensity",
     "Score": "evaluation",
+    "Shard": "streaming",
     "Tile": "tiling",
     "TrainConfig": "training",
     "Trainer": "training",
@@ -85,11 +92,13 @@ _MODULES = {
     "fine_tune_steps": "fine_tuning",
     "load_checkpoint": "checkpoint",
     "load_model": "checkpoint",
+    "plan": "streaming",
     "psnr": "evaluation",
     "read_image": "io",
     "resize": "resampling",
     "save_checkpoint": "checkpoint",
     "ssim": "evaluation",
+    "stream": "streaming",
     "super_resolve": "inference",
     "super_resolve_tiles": "inference",
     "write_image": "io",

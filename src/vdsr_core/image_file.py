@@ -48,7 +48,9 @@ class ImageFile:
         The colour profile.
     extra : dict
         What else is worth carrying, each if the file has it: ``z_step`` (float, in `unit`), ``time_step``
-        (float, seconds), ``channel_colors`` (one (red, green, blue) of 0 to 255 per channel), ``exif``
+        (float, seconds), ``channel_colors`` (one (red, green, blue) of 0 to 255 per channel),
+        ``channel_windows`` (one dict of start, end, min and max per channel, as OME-Zarr has them), ``origin``
+        (where the centre of the first pixel lies, (rows, columns) in `unit`), ``exif``
         (bytes, without what depends on orientation or size), ``imagej`` (dict of display settings and
         calibration, by ImageJ's own names).
 

@@ -25,16 +25,20 @@ _KINDS = {
 }  # fmt: skip
 
 
-def read_image(path: str | os.PathLike[str]) -> ImageFile:
+def read_image(path: str | os.PathLike[str], *, lazy: bool = False) -> ImageFile:
     """Read an image with its metadata.
 
     Parameters
     ----------
     path : path
-        A TIFF (plain, BigTIFF, OME, ImageJ), PNG or JPEG file, or the folder of a zarr array. Pixels keep
+        A TIFF (plain, BigTIFF, OME, ImageJ), PNG or JPEG file, or the folder of a zarr array, or of an OME-Zarr
+        image, of which it is the finest level. Pixels keep
         dtype, intensities and axis order, except: an orientation tag is applied; 1-bit becomes 8-bit gray;
         palettes and gray with alpha become RGB(A), but a palette that is a ramp from black to one colour
         (a LUT over intensities) leaves the intensities; white-is-zero is inverted.
+    lazy : bool, optional
+        Whether to leave the pixels of a TIFF in the file, too, to be read window by window; not possible where they
+        have to be changed as above.
 
     Returns
     -------
@@ -69,7 +73,9 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
     try:
         if path.is_file() and path.stat().st_size == 0:
             refuse("it is empty. Copy or export it again.")
-        return {"TIFF": read_tiff, "PNG": read_png, "JPEG": read_jpeg, "zarr": read_zarr}[kind](path)
+        if kind == "TIFF":
+            return read_tiff(path, lazy=lazy)
+        return {"PNG": read_png, "JPEG": read_jpeg, "zarr": read_zarr}[kind](path)
     except (Unreadable, MemoryError) as error:  # the latter: a header that claims too much, or a true giant
         msg = f"{path} is not a readable {kind}: {error or 'it does not fit in memory. Use zarr.'}"
         raise ValueError(msg) from error

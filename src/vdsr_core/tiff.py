@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,24 +37,48 @@ _USED_TAGS = {270, 274, 282, 283, 320, 34675, 50838, 50839}  # description, orie
 _TILED_PIXELS = 2**22  # a plane larger than this is written in tiles
 
 
-def read_tiff(path: Path) -> ImageFile:
-    """Read the one image of a TIFF file."""
+def read_tiff(path: Path, *, lazy: bool = False) -> ImageFile:
+    """Read the one image of a TIFF file; with `lazy` its pixels stay there, unless they have to be changed."""
     import tifffile
 
     with tifffile.TiffFile(path) as tif:
         series = _only_series(tif)
         _check_complete(tif, series)
-        check_memory(series.nbytes)
-        data, axes, color = _colors(series.keyframe, series.asarray(), series.axes)
+        orientation = 1 if tif.is_ome or tif.is_imagej else series.keyframe.tags.valueof(274, default=1)
+        lazy = lazy and orientation == 1 and _is_plain(series)
+        if not lazy:
+            check_memory(series.nbytes)
+        pixels = _open_pixels(path, series, tif.series.index(series)) if lazy else series.asarray()
+        data, axes, color = _colors(series.keyframe, pixels, series.axes)
         known = _metadata(tif, series.keyframe)
         profile = series.keyframe.tags.valueof(34675)
-        orientation = 1 if tif.is_ome or tif.is_imagej else series.keyframe.tags.valueof(274, default=1)
     if color is not None:
         known["extra"] = {"channel_colors": (color,)} | known.get("extra", {})
     if len(known.get("channel_names", ())) != count_channels(data.shape, axes):
         known.pop("channel_names", None)
     image = ImageFile(data, axes, icc_profile=fitting_profile(profile, axes), **known)
     return upright(image, orientation)
+
+
+def _is_plain(series: TiffPageSeries) -> bool:
+    """Whether the pixels can be taken as they are."""
+    page, samples = series.keyframe, series.sizes.get("sample", 1)
+    gray = page.photometric == 1 and samples == 1
+    return series.dtype.kind in "iuf" and (gray or (page.photometric == 2 and samples in (3, 4)))
+
+
+def _open_pixels(path: Path, series: TiffPageSeries, number: int) -> Any:
+    """Return the pixels as a memory map, or as a zarr array whose chunks are the tiles or strips of the file."""
+    import tifffile
+
+    if series.dataoffset is not None:
+        return np.memmap(path, series.dtype, "r", series.dataoffset, series.shape)
+    import zarr
+
+    opened = tifffile.TiffFile(path)
+    array = zarr.open_array(opened.series[number].aszarr(level=0), mode="r")
+    weakref.finalize(array, opened.close)  # stays open as long as the array is used
+    return array
 
 
 def _only_series(tif: TiffFile) -> TiffPageSeries:
@@ -134,7 +159,7 @@ def _colors(page: TiffPage, data: NDArray[Any], axes: str) -> tuple[NDArray[Any]
             axes = axes.replace("S", "") + "S"
         elif gray or samples not in (3, 4):  # channels, not colours
             axes = axes.replace("S", "Q" if "C" in axes else "C")
-    return native(data), axes, color
+    return native(data) if isinstance(data, np.ndarray) and not isinstance(data, np.memmap) else data, axes, color
 
 
 def _palette(colormap: NDArray[np.uint16]) -> NDArray[Any]:

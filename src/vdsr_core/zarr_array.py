@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vdsr_core.image_file import SECONDS, ImageFile, refuse, unify_unit
+from vdsr_core.ome_zarr import multiscale_of
 
 _LETTERS = {
     "time": "T", "channel": "C", "channels": "C", "plane": "Z", "depth": "Z",
@@ -27,6 +29,9 @@ def read_zarr(path: Path) -> ImageFile:
     import zarr
 
     node = zarr.open(path, mode="r")
+    if isinstance(node, zarr.Group) and (datasets := multiscale_of(node.attrs.asdict()).get("datasets")):
+        path = path / datasets[0]["path"]
+        node = zarr.open_array(path, mode="r")
     if isinstance(node, zarr.Group):
         arrays = [f"{path / name}" for name in sorted(node.array_keys())] or ["its arrays"]
         refuse(f"it is a group. Give the path of an array in it, such as {arrays[0]}.")
@@ -69,23 +74,32 @@ def _multiscale_metadata(
     """Return axes, sizes and channel names of one resolution of an OME-Zarr image."""
     named = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]]
     axes = "".join(_letter(axis["name"]) for axis in named)
-    steps = np.ones(len(axes))
+    steps, origin = np.ones(len(axes)), np.zeros(len(axes))
     for level in (dataset, multiscale):
         for transform in level.get("coordinateTransformations", ()):
             if transform["type"] == "scale":
-                steps = steps * transform["scale"]
+                steps, origin = steps * transform["scale"], origin * transform["scale"]
+            elif transform["type"] == "translation":
+                origin = origin + transform["translation"]
     step = dict(zip(axes, steps.tolist(), strict=True))
+    place = dict(zip(axes, origin.tolist(), strict=True))
     unit = {letter: unify_unit(axis.get("unit")) or "" for letter, axis in zip(axes, named, strict=True)}
     known: dict[str, Any] = {"axes": axes, "extra": {}}
-    if unit["Y"] and unit["Y"] == unit["X"]:
-        known |= {"pixel_size": (step["Y"], step["X"]), "unit": unit["Y"]}
+    if place["Y"] or place["X"]:
+        known["extra"]["origin"] = (place["Y"], place["X"])
+    if unit["Y"] == unit["X"] and (unit["Y"] or (step["Y"], step["X"]) != (1, 1)):
+        known |= {"pixel_size": (step["Y"], step["X"]), "unit": unit["Y"] or None}
     if unit["Y"] and unit["Y"] == unit.get("Z"):
         known["extra"]["z_step"] = step["Z"]
     if unit.get("T") in SECONDS:
         known["extra"]["time_step"] = step["T"] * SECONDS[unit["T"]]
-    labels = [channel.get("label") for channel in says.get("omero", {}).get("channels", ())]
-    if labels and all(labels):
-        known["channel_names"] = tuple(labels)
+    channels = says.get("omero", {}).get("channels", ())
+    if channels and all(channel.get("label") for channel in channels):
+        known["channel_names"] = tuple(channel["label"] for channel in channels)
+    if channels and all(re.fullmatch("[0-9A-Fa-f]{6}", channel.get("color", "")) for channel in channels):
+        known["extra"]["channel_colors"] = tuple(tuple(bytes.fromhex(channel["color"])) for channel in channels)
+    if channels and all("window" in channel for channel in channels):
+        known["extra"]["channel_windows"] = tuple(channel["window"] for channel in channels)
     return known
 
 
