@@ -5,19 +5,34 @@ from __future__ import annotations
 import copy
 import os
 import threading
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils import vector_to_parameters
 
-from vdsr_core.model import VDSR
+from vdsr_core.model import VDSR, VDSRConfig
 from vdsr_core.resampling import Taps, make_taps
+from vdsr_core.strips import ROWS, residual_strips, tallest
 
-# Layers live at once in `VDSR.residual`: input, output, and the convolution's own scratch space.
+if TYPE_CHECKING:
+    from vdsr_core.ncnn_network import NcnnNetwork
+
+# Layers live at once: input, output, and the convolution's own scratch space.
 LIVE_LAYERS = 3
+# In ncnn: input, the same with its edges, its Winograd transform (36 / 16), output.
+LIVE_LAYERS_NCNN = 6
+# The interpolated image and the sum, and what `inference` makes of them, bytes per pixel.
+PLANE_BYTES = 32
+# How far from PyTorch's result ncnn's may be, as a share of the range or of the largest residual.
+AGREEMENT = 1e-4
 # What the network is shown of the interpolated image: it knows nothing of what lies far outside [0, 1], such as a
 # hot pixel, and would answer with large residuals all over its receptive field.
 KNOWN = (-0.25, 1.25)
@@ -71,7 +86,7 @@ def agrees_with_cpu(device: torch.device) -> bool:
         there = Engine(model, device).run([window], [taps])
     except RuntimeError:
         return False
-    return bool(np.abs(there - Engine(model, torch.device("cpu")).run([window], [taps])).max() < 1e-4)
+    return bool(np.abs(there - Engine(model, torch.device("cpu"), fast=False).run([window], [taps])).max() < 1e-4)
 
 
 class Engine:
@@ -86,6 +101,9 @@ class Engine:
     half : bool, optional
         Compute the residual in float16 (the interpolated image and the sum stay in float32). By default on CUDA.
         Tiles whose residual is not finite are run again in float32.
+    fast : bool, optional
+        Compute the residual with ncnn. By default on the CPU in float32 where ncnn is installed and agrees with
+        PyTorch on a small image.
 
     Attributes
     ----------
@@ -96,7 +114,9 @@ class Engine:
         Of windows and results.
     """
 
-    def __init__(self, model: VDSR, device: torch.device, *, half: bool | None = None) -> None:
+    def __init__(
+        self, model: VDSR, device: torch.device, *, half: bool | None = None, fast: bool | None = None
+    ) -> None:
         double = next(model.parameters()).dtype == torch.float64
         half = device.type == "cuda" and not double if half is None else half
         self.device = device
@@ -105,6 +125,9 @@ class Engine:
         self.halo = model.halo
         self._exact = self._ready(model, torch.float64 if double else torch.float32)
         self._model = self._ready(model, torch.float16) if half else self._exact
+        self._network: NcnnNetwork | None = None
+        if device.type == "cpu" and not double and not half and fast is not False and find_spec("ncnn"):
+            self._network = find_ncnn(self._exact, torch.get_num_threads())
 
     def _ready(self, model: VDSR, dtype: torch.dtype) -> VDSR:
         """A copy of the network on the device, in the memory format that convolutions like best."""
@@ -112,10 +135,24 @@ class Engine:
         return model.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     @property
-    def pixel_bytes(self) -> int:
-        """An estimate of the memory that `run` needs on the device per output pixel."""
-        width = self._model.config.width
-        return LIVE_LAYERS * width * next(self._model.parameters()).element_size()
+    def name(self) -> str:
+        """The library that computes the residual."""
+        return "torch" if self._network is None else "ncnn"
+
+    def memory(self, rows: int, columns: int) -> int:
+        """An estimate of the memory that `run` needs on the device for a tile, bytes."""
+        config = self._model.config
+        held = LIVE_LAYERS if self._network is None else LIVE_LAYERS_NCNN
+        live = held * rows
+        if self._by_strips:  # each layer also keeps two rows, twice while the next two are made
+            live = held * tallest(rows, config.depth) + 4 * config.depth
+        layers = live * columns * config.width * next(self._model.parameters()).element_size()
+        return layers + rows * columns * PLANE_BYTES
+
+    @property
+    def _by_strips(self) -> bool:
+        """Whether tiles are computed strip by strip, with little memory: on a CPU, where one costs no more."""
+        return self.device.type == "cpu"
 
     @torch.inference_mode()
     def run(self, windows: Sequence[NDArray[Any]], taps: Sequence[tuple[Taps, Taps]]) -> NDArray[Any]:
@@ -156,14 +193,56 @@ class Engine:
     def _residual(self, ilr: Tensor) -> Tensor:
         """The residual in the dtype of `ilr`, (B, 1, H, W)."""
         ilr = ilr.clamp(*KNOWN).contiguous(memory_format=torch.channels_last)
-        residual = self._model.residual(ilr.to(self._model.convolutions[0].weight.dtype)).to(ilr.dtype)
+        residual = self._run_ncnn(self._network, ilr) if self._network else self._run(self._model, ilr)
         finite = torch.isfinite(residual).flatten(1).all(1)  # (B,)
         if not bool(finite.all()):
-            residual[~finite] = self._exact.residual(ilr[~finite])
+            residual[~finite] = self._run(self._exact, ilr[~finite])
             if not bool(torch.isfinite(residual).all()):
                 msg = "the network gave NaN or infinity. Its weights are damaged, or `in_range` is far too narrow."
                 raise FloatingPointError(msg)
         return residual
+
+    def _run(self, model: VDSR, ilr: Tensor) -> Tensor:
+        """The residual by PyTorch."""
+        seen = ilr.to(model.convolutions[0].weight.dtype)
+        residual = torch.cat(list(residual_strips(model, seen)), 2) if self._by_strips else model.residual(seen)
+        return residual.to(ilr.dtype)
+
+    def _run_ncnn(self, network: NcnnNetwork, ilr: Tensor) -> Tensor:
+        """The residual by ncnn."""
+        pieces = [np.concatenate(list(network.residual_strips(plane))) for plane in ilr[:, 0].numpy()]
+        out = torch.from_numpy(np.stack(pieces)[:, None])
+        return out if self._model.config.residual else out - ilr
+
+
+def find_ncnn(model: VDSR, threads: int) -> NcnnNetwork | None:
+    """The network in ncnn; nothing, with a warning, if ncnn is broken or disagrees with PyTorch."""
+    weights = torch.cat([p.reshape(-1) for p in model.parameters()]).numpy().tobytes()
+    try:
+        return _make_ncnn(weights, model.config, threads)
+    except Exception as error:  # a broken library fails in ways of its own
+        msg = f"ncnn is installed but does not work here ({error}); going on with PyTorch, which is slower. "
+        warnings.warn(msg + "`pip install --upgrade ncnn` may help, `pip uninstall ncnn` ends this.", stacklevel=4)
+        return None
+
+
+@lru_cache(maxsize=2)  # converting takes as long as a small image
+def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> NcnnNetwork:
+    """The network of these weights, tried on an image of two strips; a function of its arguments alone."""
+    from vdsr_core.ncnn_network import NcnnNetwork
+
+    with torch.random.fork_rng(devices=[]):  # a new network draws random weights
+        model = VDSR(replace(config, residual=True)).requires_grad_(False)
+    vector_to_parameters(torch.frombuffer(bytearray(weights), dtype=torch.float32), model.parameters())
+    network = NcnnNetwork([(c.weight.numpy(), c.bias.numpy()) for c in model.convolutions], threads)  # type: ignore[union-attr]
+    ilr = np.random.default_rng(0).random((2 * ROWS + config.depth, 24), dtype=np.float32)
+    expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0]
+    found = np.concatenate(list(network.residual_strips(ilr)))
+    error = np.abs(found - expected).max() / max(1, np.abs(expected).max())
+    if np.isfinite(expected).all() and not error < AGREEMENT:
+        msg = f"its result differs by {error:.1g}"
+        raise ArithmeticError(msg)
+    return network
 
 
 class SharedEngine:

@@ -355,7 +355,7 @@ class _Job:
         tile = max(self.plane) if self.tile is None else self.tile
         spans = zip(self.plane, self.window, strict=True)
         side = [min(n, min(tile, part.stop - part.start) + 2 * self.engine.halo) for n, part in spans]
-        piece = side[0] * side[1] * self.engine.pixel_bytes if self.device.type == "cpu" else 0
+        piece = self.engine.memory(side[0], side[1]) if self.device.type == "cpu" else 0
         free = psutil.virtual_memory().available
         if result + piece > free:
             msg = f"`image` must fit in memory when upscaled, got {result / 1e9:.1f} GB for the result and "

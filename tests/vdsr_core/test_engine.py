@@ -96,8 +96,8 @@ def test_lack_of_memory_is_a_memory_error(rng, tiny_model, monkeypatch, message)
     def fail(*_):
         raise RuntimeError(message)
 
-    engine = Engine(tiny_model, CPU)
-    monkeypatch.setattr(engine._model, "residual", fail)
+    monkeypatch.setattr("vdsr_core.engine.residual_strips", fail)
+    engine = Engine(tiny_model, CPU, fast=False)
     with pytest.raises(MemoryError, match=message[:10]):
         engine.run([rng.random((1, 8, 8))], [identity(8, 8)])
 
@@ -106,8 +106,8 @@ def test_other_errors_of_the_device_are_not_swallowed(rng, tiny_model, monkeypat
     def fail(*_):
         raise RuntimeError("illegal instruction")
 
-    engine = Engine(tiny_model, CPU)
-    monkeypatch.setattr(engine._model, "residual", fail)
+    monkeypatch.setattr("vdsr_core.engine.residual_strips", fail)
+    engine = Engine(tiny_model, CPU, fast=False)
     with pytest.raises(RuntimeError, match="illegal instruction"):
         engine.run([rng.random((1, 8, 8))], [identity(8, 8)])
 

@@ -1,0 +1,141 @@
+"""The network in ncnn, whose Winograd convolutions are the fastest on a CPU; the weights are converted in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ncnn
+import numpy as np
+from numpy.typing import NDArray
+
+from vdsr_core.strips import cut
+
+Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
+Floats = NDArray[np.float32]
+
+MAGIC = 7767517  # the first line of ncnn's text format
+RAW = bytes(4)  # before a layer's weights: they follow as float32
+
+
+class NcnnNetwork:
+    """A stack of 3 x 3 convolutions with ReLU between them, in float32.
+
+    Any number of threads may run it at once. ncnn holds Python's lock while it computes, so it is called for one layer
+    of one strip after the other: other threads, such as a window's, come to their turn in between.
+
+    Parameters
+    ----------
+    layers : sequence of (weight, bias)
+        (out, in, 3, 3) and (out,), from input to output.
+    threads : int
+        How many threads a layer is computed with.
+
+    Raises
+    ------
+    RuntimeError
+        If ncnn does not take the network.
+    """
+
+    def __init__(self, layers: Sequence[Layer], threads: int) -> None:
+        self._widths = [weight.shape[1] for weight, _ in layers]
+        self._inner, self._final = (_build(layers, threads, final) for final in (False, True))
+
+    def residual_strips(self, ilr: Floats) -> Iterator[Floats]:
+        """The output of the last layer, strip by strip.
+
+        Parameters
+        ----------
+        ilr : (H, W) ndarray
+            An interpolated image.
+
+        Yields
+        ------
+        (h, W) ndarray
+            From top to bottom; together H rows.
+
+        Raises
+        ------
+        MemoryError
+            If memory runs out.
+        """
+        # What lies above a strip: first a row of zeros, then the last two rows that each layer has seen.
+        edges = [np.zeros((width, 1, ilr.shape[1]), np.float32) for width in self._widths]
+        above = [ncnn.Mat(edge) for edge in edges]
+        pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()
+        try:
+            for part in cut(len(ilr), len(self._widths)):
+                above, strip = self._run(ilr[part], above, part.stop == len(ilr), pools)
+                yield strip
+        finally:
+            above.clear()  # what came from the pools goes before them
+
+    def _run(self, rows: Floats, above: list[Any], final: bool, pools: tuple[Any, Any]) -> tuple[list[Any], Floats]:
+        """One strip: what lies above the next one, and the result."""
+        depth = len(self._widths)
+        rows = np.ascontiguousarray(rows[None])
+        run = (self._final if final else self._inner).create_extractor()
+        try:
+            run.set_blob_allocator(pools[0])
+            run.set_workspace_allocator(pools[1])
+            run.input("x0", ncnn.Mat(rows))
+            for number, mat in enumerate(above):
+                run.input(f"above{number}", mat)
+            below = []
+            for number in range(depth):  # each call computes one more layer
+                if final:
+                    _extract(run, f"x{number + 1}")
+                else:
+                    below.append(_extract(run, f"last{number}"))
+            return below, np.array(_extract(run, f"x{depth}", unpack=True))[0]
+        finally:
+            run.clear()
+
+
+def _build(layers: Sequence[Layer], threads: int, final: bool) -> Any:
+    """The network for strips with rows below them, or for the last strip of an image."""
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_vulkan_compute = False
+    for name in dir(net.opt):  # all arithmetic in float32
+        if name.startswith(("use_fp16", "use_bf16", "use_int8")):
+            setattr(net.opt, name, False)
+    if net.load_param_mem(_describe(layers, final)) != 0:
+        msg = "ncnn does not read the network's description"
+        raise RuntimeError(msg)
+    net.load_model_mem(b"".join(RAW + weight.tobytes() + bias.tobytes() for weight, bias in layers))
+    return net
+
+
+def _describe(layers: Sequence[Layer], final: bool) -> str:
+    """The network in ncnn's text format: one line for each layer, "type name inputs outputs blobs... key=value...".
+
+    Each convolution sees ``above{i}`` (its last rows of the strip before, or a row of zeros) on top of ``x{i}``. The
+    rows below it are missing, unless the image ends there; ``last{i}`` are the two rows that the next strip needs.
+    """
+    lines = ["Input x0 0 1 x0"] + [f"Input above{i} 0 1 above{i}" for i in range(len(layers))]
+    for i, (weight, _) in enumerate(layers):
+        lines.append(f"Concat join{i} 2 1 above{i} x{i} join{i} 0=1")
+        source = f"join{i}"
+        if not final:
+            lines.append(f"Split split{i} 1 2 join{i} whole{i} copy{i}")
+            lines.append(f"Crop last{i} 1 1 copy{i} last{i} -23309=1,-2 -23310=1,-233 -23311=1,1")  # rows -2 to the end
+            source = f"whole{i}"
+        pads = f"4=1 15=1 14=0 16={int(final)}"  # left, right, top, bottom
+        relu = " 9=1" if i < len(layers) - 1 else ""
+        lines.append(f"Convolution conv{i} 1 1 {source} x{i + 1} 0={len(weight)} 1=3 {pads} 5=1 6={weight.size}{relu}")
+    blobs = sum(int(line.split()[3]) for line in lines)
+    return "\n".join([str(MAGIC), f"{len(lines)} {blobs}", *lines, ""])
+
+
+def _extract(run: Any, name: str, *, unpack: bool = False) -> Any:
+    """A blob of a run, in ncnn's own layout unless `unpack`."""
+    mat = ncnn.Mat()
+    code = run.extract(name, mat, 0 if unpack else 1)
+    if code == -100:
+        msg = "ncnn could not allocate memory"
+        raise MemoryError(msg)
+    if code != 0:
+        msg = f"ncnn failed with code {code} at {name}"
+        raise RuntimeError(msg)
+    return mat

@@ -1,0 +1,89 @@
+"""Run a network down an image strip by strip: each layer keeps the two rows that its next strip needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from vdsr_core.model import VDSR
+
+# Rows of a strip. The work of a layer on a strip 1000 columns wide then stays near the size of a cache, and a strip is
+# a multiple of 4, the block of Winograd's F(4 x 4, 3 x 3).
+ROWS = 32
+
+
+def cut(rows: int, depth: int) -> list[slice]:
+    """The rows of an image that each strip brings to the first layer.
+
+    Every layer lags one row behind the one before. So the first strip has `depth` rows more, which gives `ROWS` at the
+    last layer, and the last strip's result `depth` more than the strip.
+
+    Parameters
+    ----------
+    rows : int
+        Of the image.
+    depth : int
+        Number of 3 x 3 layers.
+
+    Returns
+    -------
+    list of slice
+        One after the other; a single one if the image is small.
+
+    Examples
+    --------
+    >>> cut(100, 20)
+    [slice(0, 52, None), slice(52, 100, None)]
+    """
+    starts = [0, *range(ROWS + depth, rows - ROWS // 2, ROWS)]
+    return [slice(start, stop) for start, stop in pairwise([*starts, rows])]
+
+
+def tallest(rows: int, depth: int) -> int:
+    """The most rows that a layer has to hold at once."""
+    return min(rows, ROWS + ROWS // 2 + depth)
+
+
+def residual_strips(model: VDSR, ilr: Tensor) -> Iterator[Tensor]:
+    """What `VDSR.residual` gives, strip by strip; memory does not grow with the rows, and nothing is computed twice.
+
+    Parameters
+    ----------
+    model : VDSR
+        The network.
+    ilr : (B, 1, H, W) Tensor
+        Interpolated images.
+
+    Yields
+    ------
+    (B, 1, h, W) Tensor
+        From top to bottom; together H rows.
+    """
+    layers = model.convolutions
+    # Zeros above and below the image, and later the last two rows above a strip.
+    edges = [_zeros(ilr, layer.in_channels) for layer in layers]
+    above = list(edges)
+    done = 0
+    for part in cut(ilr.shape[2], len(layers)):
+        x = ilr[:, :, part]
+        for number, layer in enumerate(layers):
+            pieces = [above[number], x] + [edges[number]] * (part.stop == ilr.shape[2])
+            x = torch.cat(pieces, 2)  # (B, width, h + 2 or 1, W)
+            above[number] = x[:, :, -2:].clone()
+            x = conv2d(x, layer.weight, layer.bias, padding=(0, 1))
+            if number < len(layers) - 1:
+                x.relu_()
+        if not model.config.residual:
+            x = x - ilr[:, :, done : done + x.shape[2]]
+        done += x.shape[2]
+        yield x
+
+
+def _zeros(ilr: Tensor, width: int) -> Tensor:
+    """A row of zeros for a layer's input, in the memory format that convolutions like best."""
+    zeros = ilr.new_zeros(len(ilr), width, 1, ilr.shape[3])
+    return zeros.contiguous(memory_format=torch.channels_last)
