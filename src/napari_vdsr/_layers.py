@@ -18,6 +18,7 @@ Slices = tuple[slice, ...]
 Window = tuple[slice, slice]
 
 SMALLEST = 4  # rows and columns
+LARGE = 8192  # rows or columns: more are slow to draw in one piece
 TIMES = "\u00d7"
 CHANNEL_LABELS = ("c", "ch", "channel", "channels")
 LOOKS = ("blending", "opacity", "interpolation2d", "interpolation3d", "projection_mode", "rendering")
@@ -199,6 +200,13 @@ def linear(layer: Image) -> NDArray[np.float64]:
     return np.asarray(affine.linear_matrix, dtype=np.float64)
 
 
+def pixel_size(layer: Image, source_axes: tuple[int, int]) -> tuple[float, float, str]:
+    """Height and width of a pixel and their unit, as the layer says; the unit is empty if it has none."""
+    row, column = source_axes
+    unit = f"{layer.units[column]:~}".replace("pixel", "").replace("px", "")
+    return abs(float(layer.scale[row])), abs(float(layer.scale[column])), unit
+
+
 def placement(layer: Image, factors: Sequence[float], start: Sequence[float]) -> dict[str, Any]:
     """The keywords that put a result exactly on its source.
 
@@ -237,6 +245,16 @@ def layer_keywords(layer: Image, source: Source, scale: float, names: Iterable[s
     found["name"] = free_name(f"{layer.name} [VDSR x{scale:g}]", names)
     found["multiscale"] = False
     return found
+
+
+def views(out: NDArray[Any], axes: tuple[int, int]) -> list[NDArray[Any]]:
+    """An array, and where it is large smaller views of it, so that napari draws no more than the screen shows."""
+    levels = [out]
+    if max(out.shape[axis] for axis in axes) > LARGE:
+        half = tuple(slice(None, None, 2 if axis in axes else None) for axis in range(out.ndim))
+        while max(levels[-1].shape[axis] for axis in axes) > LARGE // 8:
+            levels.append(levels[-1][half])
+    return levels
 
 
 def widen_range(result: Image, layer: Image) -> None:

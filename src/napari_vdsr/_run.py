@@ -49,7 +49,9 @@ class Run:
         }
         names = [other.name for other in self.viewer.layers]
         keywords = _layers.layer_keywords(self.layer, self.source, self.task.scale, names)
-        result = Image(step.out, metadata={"vdsr": self._metadata}, **keywords)
+        levels = _layers.views(step.out, self.source.plane_axes)
+        keywords["multiscale"] = len(levels) > 1
+        result = Image(levels if len(levels) > 1 else step.out, metadata={"vdsr": self._metadata}, **keywords)
         _layers.widen_range(result, self.layer)
         self.viewer.add_layer(result)
         self.result = result

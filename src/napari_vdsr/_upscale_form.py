@@ -80,11 +80,12 @@ class UpscaleForm(QWidget):
     def _build_choices(self) -> QFormLayout:
         """What a run needs to know."""
         self.layer = make_combo("The image to upscale. It stays as it is; the result is a new layer.")
-        self.scale = QDoubleSpinBox()
+        self.scale = ShortSpinBox()
         self.scale.setRange(1.01, MAX_SCALE)
-        self.scale.setDecimals(2)
         self.scale.setSingleStep(0.5)
         self.scale.setValue(2)
+        self.pixel_size = ShortSpinBox()
+        self.pixel_size.setKeyboardTracking(False)
         self.scale.setToolTip("Output pixels per input pixel along rows and columns. It need not be a whole number.")
         self.model = make_combo("")
         self.model.addItem("Default", None)
@@ -104,6 +105,7 @@ class UpscaleForm(QWidget):
         for label, control in (
             ("Layer", self.layer),
             ("Scale", self.scale),
+            ("Pixel size", self.pixel_size),
             ("Model", self.model),
             ("Channels", self.channels),
             ("Planes", self.planes),
@@ -156,3 +158,15 @@ class UpscaleForm(QWidget):
         self.advanced.addWidget(box)
         self.advanced.collapse(animate=False)
         return self.advanced
+
+
+class ShortSpinBox(QDoubleSpinBox):
+    """A number without trailing zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setDecimals(9)
+
+    def textFromValue(self, value: float) -> str:
+        """The number in up to six digits."""
+        return f"{value:.6g}"

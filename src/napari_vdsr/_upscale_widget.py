@@ -82,6 +82,8 @@ class UpscaleWidget(UpscaleForm):
         self.range.currentIndexChanged.connect(self._range_changed)
         self.result.currentIndexChanged.connect(self.update_state)
         self.asynchronous.clicked.connect(self._render_asynchronously)
+        self.scale.valueChanged.connect(self._show_pixel_size)
+        self.pixel_size.valueChanged.connect(self._pixel_size_given)
         self.scale.valueChanged.connect(self.update_state)
         self.scale.valueChanged.connect(self.trial.hide)  # it was for another scale
         self.tile.valueChanged.connect(self.update_state)
@@ -179,8 +181,10 @@ class UpscaleWidget(UpscaleForm):
         layer = self.layer.currentData()
         if self._watched is not None:
             self._watched.events.data.disconnect(self._data_changed)
+            self._watched.events.scale.disconnect(self._placement_changed)
         if layer is not None:
             layer.events.data.connect(self._data_changed)
+            layer.events.scale.connect(self._placement_changed)
         self._watched = layer
         for combo in (self.channels, self.planes):
             combo.blockSignals(True)
@@ -206,8 +210,46 @@ class UpscaleWidget(UpscaleForm):
         )
         for combo in (self.channels, self.planes):
             combo.blockSignals(False)
+        self._show_pixel_size()
         self.trial.hide()
         self.update_state()
+
+    def _placement_changed(self, event: Any = None) -> None:
+        """The layer lies elsewhere now."""
+        self._close_preview()
+        self._show_pixel_size()
+        self.update_state()
+
+    def _pixel(self) -> tuple[float, float, str]:
+        """Height, width and unit of a pixel of the layer; nothing if it says none."""
+        layer = self.layer.currentData()
+        if layer is None or layer.ndim < (2 if self.channels.currentData() is None else 3):
+            return 0, 0, ""
+        height, width, unit = _layers.pixel_size(layer, _layers.plane_axes(layer.ndim, self.channels.currentData()))
+        return (height, width, unit) if unit or (height, width) != (1, 1) else (0, 0, "")
+
+    def _show_pixel_size(self) -> None:
+        """Show what size the scale gives the pixels."""
+        height, width, unit = self._pixel()
+        self.pixel_size.blockSignals(True)
+        self.pixel_size.setEnabled(width > 0)
+        self.pixel_size.setSuffix(f" {unit}" if unit else "")
+        if width:
+            self.pixel_size.setRange(width / self.scale.maximum(), width / self.scale.minimum())
+            self.pixel_size.setSingleStep(width / 20)
+            self.pixel_size.setValue(width / self.scale.value())
+            tip = f"The pixel size of the result; it sets the scale. The layer has {width:.6g} {unit}".rstrip() + "."
+            if height != width:
+                tip += f"\nThis is the width; {height:.6g} in height become {height / self.scale.value():.6g}."
+        else:
+            self.pixel_size.setRange(0, 0)
+            tip = "The layer says no pixel size: neither its scale nor its units are set."
+        self.pixel_size.setToolTip(tip)
+        self.pixel_size.blockSignals(False)
+
+    def _pixel_size_given(self, value: float) -> None:
+        """Set the scale that gives the pixels this size."""
+        self.scale.setValue(self._pixel()[1] / value)
 
     def _data_changed(self, event: Any = None) -> None:
         """Forget what was found in the old pixels."""
@@ -509,6 +551,7 @@ class UpscaleWidget(UpscaleForm):
 
     def start(self) -> None:
         """Upscale what is chosen."""
+        self.pixel_size.interpretText()  # what was typed last
         if self.why_not():
             return
         layer, source = self.layer.currentData(), self.source()

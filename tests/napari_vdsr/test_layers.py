@@ -96,6 +96,16 @@ def test_result_looks_like_its_source():
     assert result.contrast_limits_range == [0, 4095]
 
 
+def test_large_result_is_shown_by_views_of_itself(monkeypatch):
+    monkeypatch.setattr(_layers, "LARGE", 64)
+    out = np.zeros((3, 100, 40))
+    assert len(_layers.views(out[:, :64], (1, 2))) == 1
+    levels = _layers.views(out, (1, 2))
+    assert [level.shape for level in levels] == [(3, 100, 40), (3, 50, 20), (3, 25, 10), (3, 13, 5), (3, 7, 3)]
+    out[:, 32:48] = 1  # a tile that is written later
+    assert all(level[:, level.shape[1] * 2 // 5].all() for level in levels[:3])
+
+
 def test_free_name_replaces_no_layer():
     assert _layers.free_name("a", ["b"]) == "a"
     assert _layers.free_name("a", ["a", "a [1]"]) == "a [2]"

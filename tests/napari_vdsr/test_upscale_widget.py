@@ -136,6 +136,22 @@ def test_current_view_and_a_shape(viewer, opened, qtbot, network):
     assert widget.region.currentText() == "Whole layer"
 
 
+def test_scale_and_pixel_size_go_together(viewer, opened, qtbot, network):
+    widget = opened(noise(20, 24), name="plain", model=network)
+    assert not widget.pixel_size.isEnabled()
+    assert "no pixel size" in widget.pixel_size.toolTip()
+    layer = viewer.add_image(noise(20, 24), name="cells", scale=(0.65, 0.325), units=("um", "um"))
+    widget.choose_layer(layer)
+    assert widget.pixel_size.text() == "0.1625 µm"
+    widget.pixel_size.setValue(0.1)
+    assert widget.scale.value() == pytest.approx(3.25)
+    assert "0.65 in height become 0.2" in widget.pixel_size.toolTip()
+    run(qtbot, widget)
+    np.testing.assert_allclose(viewer.layers["cells [VDSR x3.25]"].scale, (0.2, 0.1))
+    layer.scale = (1, 1)
+    assert widget.pixel_size.text() == "0.307692 µm"
+
+
 def test_multiscale_is_upscaled_from_its_finest_level(viewer, opened, qtbot, network):
     image = noise(40, 48)
     viewer.add_image([image, image[::2, ::2]], name="pyramid")
