@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from vdsr_core.streaming import Plan, Shard, plan, stream
     from vdsr_core.tiling import Tile, cover
     from vdsr_core.training import Progress, TrainConfig, Trainer, clip_gradients
+    from vdsr_core.verification import Check, verify
 
     __version__: str
 
 __all__ = [  # noqa: RUF022 (the order of `sorted`)
+    "Check",
     "FineTuneProgress",
     "ImageFile",
     "Patches",
@@ -65,10 +67,12 @@ __all__ = [  # noqa: RUF022 (the order of `sorted`)
     "stream",
     "super_resolve",
     "super_resolve_tiles",
+    "verify",
     "write_image",
 ]
 
 _MODULES = {
+    "Check": "verification",
     "FineTuneProgress": "fine_tuning",
     "ImageFile": "io",
     "Patches": "patches",
@@ -101,6 +105,7 @@ _MODULES = {
     "stream": "streaming",
     "super_resolve": "inference",
     "super_resolve_tiles": "inference",
+    "verify": "verification",
     "write_image": "io",
 }
 

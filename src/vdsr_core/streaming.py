@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from importlib import metadata
 from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from vdsr_core import __version__, ome_zarr
+from vdsr_core import ome_zarr
 from vdsr_core.checkpoint import fingerprint, load_checkpoint, load_model, save_checkpoint
 from vdsr_core.engine import SharedEngine
 from vdsr_core.files import check_target
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 Index = tuple[int, ...]
 Range = tuple[float, float]
+VERSION = metadata.version("napari-vdsr")
 SAMPLES, SAMPLE = 16, 64  # windows of the source, and their sides, that tell it from others
 ROWS = 1024  # of a coarser level, made at once
 
@@ -100,7 +102,7 @@ class Plan:
     tile: int = 512
     shard: int = 2048
     format: str = "0.5"
-    version: str = field(default_factory=lambda: __version__)
+    version: str = VERSION
     overwrite: bool = False
 
     def to_json(self) -> str:
@@ -445,18 +447,16 @@ def sync(array: Any, window: tuple[slice, ...]) -> None:
 def open_bench(folder: str, signature: str, device: str | None) -> Bench:
     """The bench of a plan in another process than that which began it; kept, for its network is dear to load."""
     plan = Plan.from_json((Path(folder) / "plan.json").read_text(encoding="utf-8"))
-    if plan.signature != signature:
-        msg = f"{folder} must hold the plan that is carried out, got another one. Begin again."
-        raise ValueError(msg)
+    if plan.signature != signature or plan.version != VERSION:
+        msg = f"the worker must have version {plan.version} of napari-vdsr and the plan {signature}, "
+        msg += f"got {VERSION} and {plan.signature}. Install the same version everywhere."
+        raise RuntimeError(msg)
     model = load_checkpoint(Path(folder) / "model.safetensors")
     return Bench(plan, open_source(plan.source, plan.axes), SharedEngine(model, device))
 
 
-def make_shard(task: tuple[int, Index], folder: str, signature: str, device: str | None, version: str) -> Shard:
+def make_shard(task: tuple[int, Index], folder: str, signature: str, device: str | None) -> Shard:
     """What a worker of a cluster does."""
-    if version != __version__:
-        msg = f"the worker must have version {version} of napari-vdsr, got {__version__}. Install the same everywhere."
-        raise ImportError(msg)
     return open_bench(folder, signature, device).make(*task)
 
 
@@ -517,7 +517,7 @@ def stream(
     if fingerprint(network) != plan.network:
         msg = "`model` must be the network of the plan, got another one. Make a new plan."
         raise ValueError(msg)
-    if made_by(Path(plan.target)) == plan.signature:
+    if provenance(Path(plan.target)).get("signature") == plan.signature:
         return iter(())
     check_target(Path(plan.target), plan.overwrite)
     source = image if image is not None else open_source(plan.source, plan.axes)
@@ -613,16 +613,15 @@ def locked(plan: Plan, what: str) -> Iterator[None]:
         raise Busy(msg) from None
 
 
-def made_by(target: Path) -> str | None:
-    """The signature of the plan after which a target was made; None if there is none."""
+def provenance(target: Path) -> dict[str, Any]:
+    """What a target says of the plan after which it was made; {} if there is none."""
     import zarr
 
     try:
-        known: Any = zarr.open_group(target, mode="r").attrs.get("vdsr_core", {})
+        attributes: Any = zarr.open_group(target, mode="r").attrs.asdict()
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    found: str | None = known.get("signature")
-    return found
+        return {}
+    return dict(attributes.get("vdsr_core", {}))
 
 
 def publish(plan: Plan) -> None:
@@ -663,11 +662,11 @@ def run_on_cluster(
     """Make shards on the workers of a dask cluster; those of a lost worker are made by another."""
     from distributed import as_completed
 
+    check_workers(client)
     options: dict[str, Any] = {
         "folder": str(plan.folder),
         "signature": plan.signature,
         "device": device,
-        "version": __version__,
     }
     futures = client.map(make_shard, tasks, pure=False, key=f"shard-{plan.signature[:8]}", **options)
     bad = []
@@ -681,6 +680,17 @@ def run_on_cluster(
     finally:
         client.cancel(futures)
     complain(bad)
+
+
+def check_workers(client: Client) -> None:
+    """Raise unless the workers of a cluster have this version of the package."""
+    client.wait_for_workers(1, timeout=60)
+    versions: dict[str, Any] = client.run(metadata.version, "napari-vdsr", on_error="return")
+    for worker, found in versions.items():
+        if found != VERSION:
+            got = found if isinstance(found, str) else "none"
+            msg = f"the workers must have version {VERSION} of napari-vdsr, got {got} at {worker}. Install it there."
+            raise RuntimeError(msg)
 
 
 def complain(bad: Sequence[BadSource]) -> None:

@@ -212,6 +212,35 @@ def test_two_processes_do_not_work_on_one_part(tmp_path, source, model):
     assert len(list(stream(job, model=model))) > 15
 
 
+# A cluster
+
+
+@pytest.fixture
+def client():
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        yield client
+
+
+@pytest.mark.slow
+def test_cluster_gives_the_same_bytes_though_a_worker_is_killed(tmp_path, source, model, client):
+    job = plan(source, 2, tmp_path / "out.ome.zarr", model=model, **TILE)
+    made = []
+    for shard in stream(job, model=model, client=client):
+        if len(made) == 3:
+            os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+        made.append((shard.level, shard.index))
+    assert sorted(made) == [(level, index) for level in range(job.levels) for index in job.shards(level)]
+    alone = plan(source, 2, tmp_path / "alone.ome.zarr", model=model, **TILE)
+    list(stream(alone, model=model))
+    files = [path for path in (tmp_path / "alone.ome.zarr").rglob("*") if path.is_file() and path.name != "zarr.json"]
+    assert len(files) == len(made)
+    for path in files:
+        other = tmp_path / "out.ome.zarr" / path.relative_to(tmp_path / "alone.ome.zarr")
+        assert path.read_bytes() == other.read_bytes()
+
+
 # Bad input
 
 

@@ -1,0 +1,132 @@
+"""Compute windows of a streamed target again, and compare."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vdsr_core import ome_zarr
+from vdsr_core.checkpoint import fingerprint, load_model
+from vdsr_core.engine import SharedEngine
+from vdsr_core.image_file import ImageFile
+from vdsr_core.model import VDSR
+from vdsr_core.streaming import Bench, Index, Plan, coarsen, open_source, provenance
+
+
+@dataclass(frozen=True)
+class Check:
+    """A window of a target that has been computed again.
+
+    Attributes
+    ----------
+    level : int
+        Of the pyramid.
+    window : tuple of slice
+        Where, in the order of the target's axes.
+    largest : float
+        The largest difference, in the image's units.
+    allowed : float
+        What rounding may make of it: one step of integers, 1e-5 of the range of floats, 1e-3 on CUDA.
+    """
+
+    level: int
+    window: tuple[slice, ...]
+    largest: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the difference is rounding."""
+        return self.largest <= self.allowed
+
+
+def verify(
+    target: str | os.PathLike[str],
+    *,
+    source: str | os.PathLike[str] | ImageFile | None = None,
+    model: VDSR | str | os.PathLike[str] | None = None,
+    samples: int = 8,
+    seed: int = 0,
+    device: str | None = None,
+) -> Iterator[Check]:
+    """Compute windows of a target again: tiles, places where shards meet, and places of the coarser levels, by lot.
+
+    Parameters
+    ----------
+    target : path
+        Made by `stream`.
+    source : path or ImageFile, optional
+        Where the source is, if not where it was.
+    model : VDSR, str or path, optional
+        The network of the plan.
+    samples : int, optional
+        How many of each.
+    seed : int, optional
+        Of the lot.
+    device : str, optional
+        As in `super_resolve`.
+
+    Yields
+    ------
+    Check
+
+    Raises
+    ------
+    ValueError
+        If the target was not made by `stream`, or source or network are not those that it was made of.
+    """
+    known = provenance(Path(target))
+    if not known:
+        msg = f"{target} must say which plan it was made after, got no such entry. Use what `stream` made."
+        raise ValueError(msg)
+    known.pop("signature")
+    job = Plan.from_json(json.dumps(known))
+    network = model if isinstance(model, VDSR) else load_model(model)
+    if fingerprint(network) != job.network:
+        msg = "`model` must be the network of the target, got another one. Name that one."
+        raise ValueError(msg)
+    bench = Bench(job, open_source(job.source if source is None else source, job.axes), SharedEngine(network, device))
+    return run_checks(bench, Path(target), samples, np.random.default_rng(seed))
+
+
+def run_checks(bench: Bench, target: Path, samples: int, lot: np.random.Generator) -> Iterator[Check]:
+    """Compare windows with what is computed anew."""
+    job = bench.plan
+    levels = [ome_zarr.open_level(target, level) for level in range(job.levels)]
+    exact = np.dtype(job.dtype).kind in "ui"
+    span = max(high - low for low, high in job.in_range)
+    for number in range(2 * samples):
+        with bench.engine as engine:
+            loose = engine.device.type == "cuda"
+        window = draw_window(job, lot, job.block if number % 2 else job.chunk, shifted=bool(number % 2))
+        found, wanted = np.asarray(levels[0][window]), bench.compute(window)
+        largest = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
+        yield Check(0, window, largest, 1.0 if exact else span * (1e-3 if loose else 1e-5))
+    for level in range(1, job.levels):
+        for _ in range(samples):
+            whole = job.shapes[level]
+            window = cut_window([int(lot.integers(n)) for n in whole], job.chunk, whole)
+            found, wanted = np.asarray(levels[level][window]), coarsen(levels[level - 1], window)
+            largest = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
+            yield Check(level, window, largest, 0.0)
+
+
+def draw_window(job: Plan, lot: np.random.Generator, sizes: Index, *, shifted: bool) -> tuple[slice, ...]:
+    """A tile of the finest level by lot, or the surroundings of a corner of a shard."""
+    corner = [int(lot.integers(-(-n // size))) * size for n, size in zip(job.shape, sizes, strict=True)]
+    if shifted:
+        corner = [
+            max(0, start - job.tile // 2) if letter in "YX" else start
+            for start, letter in zip(corner, job.letters, strict=True)
+        ]
+    return cut_window(corner, job.chunk, job.shape)
+
+
+def cut_window(corner: Sequence[int], sizes: Index, shape: Index) -> tuple[slice, ...]:
+    """A window of some size, or less at the edge of the image."""
+    return tuple(slice(start, min(start + size, n)) for start, size, n in zip(corner, sizes, shape, strict=True))

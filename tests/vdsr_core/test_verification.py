@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+
+zarr = pytest.importorskip("zarr")
+
+from vdsr_core import VDSR, VDSRConfig, plan, stream, verify  # noqa: E402
+
+TILE = {"tile": 16, "shard": 32}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return VDSR(VDSRConfig(4, 8))
+
+
+@pytest.fixture
+def source(tmp_path, rng):
+    """A zarr array of 45 x 70 pixels in chunks of 16 x 16: at x2, 3 x 5 shards of 32 x 32."""
+    image = rng.integers(0, 4096, (45, 70), np.uint16)
+    array = zarr.create_array(tmp_path / "cells.zarr", shape=image.shape, chunks=(16, 16), dtype=image.dtype)
+    array[:] = image
+    return tmp_path / "cells.zarr"
+
+
+def test_verify_finds_what_was_changed(tmp_path, source, model):
+    target = tmp_path / "out.ome.zarr"
+    list(stream(plan(source, 2, target, model=model, **TILE), model=model))
+    checks = list(verify(target, model=model, samples=20))
+    assert len(checks) == 40 + 4 * 20
+    assert all(check.ok for check in checks)
+    assert max(check.largest for check in checks[::2]) == 0  # whole tiles, bit for bit
+    assert {check.window[0].start % 32 for check in checks[1:40:2]} >= {0, 24}
+    array = zarr.open_array(target / "0")
+    array[40:72, 60:100] = array[40:72, 60:100] + 2
+    assert not all(check.ok for check in verify(target, model=model, samples=20))
+
+
+def test_verify_wants_what_the_target_was_made_of(tmp_path, source, model):
+    target = tmp_path / "out.ome.zarr"
+    list(stream(plan(source, 2, target, model=model, **TILE), model=model))
+    with pytest.raises(ValueError, match="`model` must be the network of the target"):
+        verify(target)
+    with pytest.raises(ValueError, match="must say which plan it was made after"):
+        verify(source)
+    zarr.open_array(source)[:] = 0
+    with pytest.raises(ValueError, match="must be the one of the plan"):
+        verify(target, model=model)
