@@ -16,7 +16,7 @@ SIZE = (1280, 800)
 
 
 def main() -> None:
-    """Open the sample, upscale it, try the network, and take a picture of each."""
+    """Open the sample, look at a preview, upscale it, check the result, and take a picture of each."""
     viewer = napari.Viewer()
     viewer.window.resize(*SIZE)
     viewer.open_sample("napari-vdsr", "u2os")
@@ -27,6 +27,8 @@ def main() -> None:
     wait(lambda: widget.facts is not None)
     widget.choose_layer(viewer.layers[0])
     take(viewer, "before")
+    show_preview(viewer, widget)
+    viewer.reset_view()
     widget.start()
     wait(lambda: widget.run.fraction() > 0.5)
     take(viewer, "running")
@@ -34,10 +36,7 @@ def main() -> None:
     look_closely(viewer)
     take(viewer, "result")
     viewer.theme = "light"
-    widget.advanced.expand(animate=False)
-    widget.start_trial()
-    wait(lambda: widget.run is None)
-    take(viewer, "try_light")
+    check(viewer, widget)
     viewer.theme = "dark"
     show_reason(viewer, widget)
     viewer.close()
@@ -49,9 +48,33 @@ def look_closely(viewer: napari.Viewer) -> None:
     viewer.scene.camera.zoom *= 3
 
 
+def show_preview(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
+    """A preview at work, in a few steps."""
+    look_closely(viewer)
+    widget.preview_button.setChecked(True)
+    for number, share in enumerate((0.2, 0.6, 1), 1):
+        wait(lambda share=share: widget.preview is not None and widget.preview.done >= share * widget.preview.total > 0)
+        take(viewer, f"preview_{number}", canvas_only=number < 3)
+    widget.preview_button.setChecked(False)
+
+
+def check(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
+    """The source beside the result, what was added, and a trial."""
+    widget.compare.setValue(50)
+    take(viewer, "compare_light")
+    widget.compare.setValue(0)
+    widget.start_check("added")
+    wait(lambda: widget.run is None)
+    take(viewer, "added_light")
+    viewer.layers.remove(viewer.layers[-1])
+    widget.start_trial()
+    wait(lambda: widget.run is None)
+    take(viewer, "try_light")
+
+
 def show_reason(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
     """A scale that memory forbids."""
-    widget.advanced.collapse(animate=False)
+    widget.advanced.expand(animate=False)
     widget.scale.setValue(1000)
     take(viewer, "reason")
 
@@ -66,11 +89,11 @@ def wait(condition: Callable[[], bool], seconds: float = 600) -> None:
         time.sleep(0.01)
 
 
-def take(viewer: napari.Viewer, name: str) -> None:
-    """Take a picture of the whole window."""
+def take(viewer: napari.Viewer, name: str, *, canvas_only: bool = False) -> None:
+    """Take a picture of the whole window, or of its canvas."""
     start = time.monotonic()
     wait(lambda: time.monotonic() - start > 1)
-    viewer.screenshot(str(IMAGES / f"napari_{name}.png"), canvas_only=False, flash=False)
+    viewer.screenshot(str(IMAGES / f"napari_{name}.png"), canvas_only=canvas_only, flash=False)
 
 
 if __name__ == "__main__":

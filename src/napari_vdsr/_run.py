@@ -10,7 +10,7 @@ from napari.layers import Image
 from napari.utils import cancelable_progress
 from napari.viewer import Viewer
 
-from napari_vdsr import _layers, _work
+from napari_vdsr import _checks, _layers, _work
 from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job, Work
 
@@ -175,6 +175,48 @@ class Try(Single):
             f"Bicubic {psnr['bicubic']:.2f} dB, SSIM {ssim['bicubic']:.4f}\n"
             f"Network {psnr['vdsr']:.2f} dB, SSIM {ssim['vdsr']:.4f} ({psnr['vdsr'] - psnr['bicubic']:+.2f} dB)"
         )
+
+
+class Check(Single):
+    """A difference between a result and its source in the making, for a layer of its own."""
+
+    def __init__(self, run: Run, kind: str) -> None:
+        assert run.result is not None
+        result = run.result.data[0] if run.result.multiscale else run.result.data
+        scale = run.task.scale
+        super().__init__(run.layer, run.source, run.task, partial(_checks.compare, kind, run.source, scale, result))
+        self.run = run
+        self.difference: _checks.Difference | None = None
+
+    def step(self, difference: _checks.Difference) -> None:
+        """Add the layer."""
+        self.difference = difference
+        viewer, added = self.run.viewer, difference.kind == _checks.ADDED
+        name = f"{self.layer.name} [{'added by VDSR' if added else 'VDSR made small again - source'}]"
+        factors = self.source.factors(self.task.scale if added else 1)
+        start = self.source.start(self.task.scale)
+        viewer.add_layer(
+            Image(
+                difference.pixels,
+                name=_layers.free_name(name, [other.name for other in viewer.layers]),
+                colormap="PiYG",
+                contrast_limits=_checks.limits(difference.pixels),
+                blending="translucent_no_depth",
+                **_layers.placement(self.layer, factors, start),
+            )
+        )
+
+    def end(self, error: Exception | None, *, keep: bool) -> str:
+        """Say how large the difference is."""
+        if isinstance(error, _work.Cancelled):
+            return "Cancelled."
+        if error is not None or self.difference is None:
+            return sentence(error)
+        rms, spread = self.difference.rms, self.difference.spread
+        share = f"{rms:.3g} (RMS), {100 * rms / spread:.2g} % of the source's own contrast" if spread else f"{rms:.3g}"
+        if self.difference.kind == _checks.ADDED:
+            return f"The network changed the interpolated image by {share}. This is predicted, not measured."
+        return f"Made small again, the result differs from the source by {share}.."
 
 
 def describe(layer: Image, task: _work.Task, in_range: _work.Ranges, tile: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QSlider,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -42,18 +43,8 @@ class UpscaleForm(QWidget):
         self.bar = QProgressBar()
         self.bar.setTextVisible(True)
         self.bar.hide()
-        self.try_button = QPushButton("Try on this image")
-        self.try_button.setToolTip(
-            "Makes the middle of the current plane smaller by the scale, upscales it back, and compares\n"
-            "bicubic interpolation and the network with the original. No layer is added."
-        )
         self.copy_button = QPushButton("Copy as Python")
         self.copy_button.setToolTip("Copies a script for napari's console that gives the same layer.")
-        self.trial = make_text()
-        self.trial.hide()
-        honest = make_text(HONEST)
-        honest.setObjectName("honest")
-
         inner = QWidget()
         column = QVBoxLayout(inner)
         column.setContentsMargins(6, 6, 6, 6)
@@ -63,9 +54,8 @@ class UpscaleForm(QWidget):
         column.addLayout(make_row(self.preview_button, self.run_button, self.cancel_button))
         column.addWidget(self.bar)
         column.addWidget(self.message)
-        column.addLayout(make_row(self.try_button, self.copy_button))
-        column.addWidget(self.trial)
-        column.addWidget(honest)
+        column.addWidget(self.copy_button)
+        column.addWidget(self._build_checks())
         column.addStretch()
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
@@ -76,6 +66,34 @@ class UpscaleForm(QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(scroll)
         self.setMinimumWidth(300)
+
+    def _build_checks(self) -> QCollapsible:
+        """What tells how far a result can be trusted."""
+        self.compare = QSlider(Qt.Orientation.Horizontal)
+        self.compare.setRange(0, 100)
+        self.compare.setToolTip("Draws the source over the left part of the view, up to here; 0 takes it away.")
+        self.try_button = QPushButton("Try on this image")
+        self.try_button.setToolTip(
+            "Makes the middle of the current plane smaller by the scale, upscales it back, and compares\n"
+            "bicubic interpolation and the network with the original. No layer is added."
+        )
+        self.added_button = QPushButton("Added detail")
+        self.consistency_button = QPushButton("Consistency")
+        self.trial = make_text()
+        self.trial.hide()
+        honest = make_text(HONEST)
+        honest.setObjectName("honest")
+        lines = make_form()
+        lines.addRow("Source | result", self.compare)
+        box = QWidget()
+        column = QVBoxLayout(box)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addLayout(lines)
+        column.addLayout(make_row(self.added_button, self.consistency_button))
+        column.addWidget(self.try_button)
+        column.addWidget(self.trial)
+        column.addWidget(honest)
+        return _collapsible("Check the result", box, open_=True)
 
     def _build_choices(self) -> QFormLayout:
         """What a run needs to know."""
@@ -151,13 +169,22 @@ class UpscaleForm(QWidget):
         lines.addRow(self.keep)
         box = QWidget()
         box.setLayout(lines)
-        self.advanced = QCollapsible("Advanced")
-        self.advanced.setDuration(0)
-        self.advanced.setCollapsedIcon("\u25b6")
-        self.advanced.setExpandedIcon("\u25bc")
-        self.advanced.addWidget(box)
-        self.advanced.collapse(animate=False)
+        self.advanced = _collapsible("Advanced", box, open_=False)
         return self.advanced
+
+
+def _collapsible(title: str, box: QWidget, *, open_: bool) -> QCollapsible:
+    """Controls that can be folded away."""
+    folded = QCollapsible(title)
+    folded.setDuration(0)
+    folded.setCollapsedIcon("\u25b6")
+    folded.setExpandedIcon("\u25bc")
+    folded.addWidget(box)
+    if open_:
+        folded.expand(animate=False)
+    else:
+        folded.collapse(animate=False)
+    return folded
 
 
 class ShortSpinBox(QDoubleSpinBox):

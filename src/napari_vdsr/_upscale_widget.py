@@ -18,11 +18,12 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFileDialog
 
-from napari_vdsr import _layers, _regions, _work
+from napari_vdsr import _checks, _layers, _regions, _work
+from napari_vdsr._compare import Compare
 from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job
 from napari_vdsr._preview import Preview
-from napari_vdsr._run import Lazy, Run, Try
+from napari_vdsr._run import Check, Lazy, Run, Try
 from napari_vdsr._upscale_form import FROM_FILE, UpscaleForm
 
 LOG = logging.getLogger("napari_vdsr")
@@ -30,6 +31,11 @@ LOG = logging.getLogger("napari_vdsr")
 REFRESH = 250  # milliseconds between two looks at a running job
 SETTLED = 300  # milliseconds without a move after which a view is looked at
 WHOLE, VIEW = "whole", "view"
+ADDED_TIP = "Adds a layer of what the network changed: the result minus bicubic interpolation."
+CONSISTENCY_TIP = (
+    "Adds a layer of the result made small again minus the source: where it is not zero, the result contradicts what\n"
+    "was measured. Zero does not prove that the detail is true."
+)
 PREVIEW_TIP = (
     "Shows what the network makes of the part in view as you move and zoom, from the middle outwards, as a layer of\n"
     "its own. It is what Run would give there."
@@ -55,8 +61,10 @@ class UpscaleWidget(UpscaleForm):
         super().__init__()
         self.viewer = napari_viewer
         self.facts: _work.Facts | None = None
-        self.run: Run | Lazy | Try | None = None
+        self.run: Run | Lazy | Try | Check | None = None
         self.preview: Preview | None = None
+        self.comparison: Compare | None = None
+        self._last: Run | None = None  # the last one that has a result
         self._ranges: dict[tuple[Any, ...], _work.Ranges] = {}  # found once for each layer
         self._examiner: Job | None = None
         self._watched: Image | None = None  # the chosen layer
@@ -96,6 +104,9 @@ class UpscaleWidget(UpscaleForm):
         self.run_button.clicked.connect(self.start)
         self.cancel_button.clicked.connect(self.cancel)
         self.try_button.clicked.connect(self.start_trial)
+        self.compare.valueChanged.connect(self._compare_moved)
+        self.added_button.clicked.connect(partial(self.start_check, _checks.ADDED))
+        self.consistency_button.clicked.connect(partial(self.start_check, _checks.CONSISTENCY))
         self.copy_button.clicked.connect(self.copy_python)
         layers, dims, camera = self.viewer.layers.events, self.viewer.dims.events, _regions.camera(self.viewer).events
         connections: list[tuple[Any, Any]] = [
@@ -115,8 +126,8 @@ class UpscaleWidget(UpscaleForm):
         chosen = self.layer.currentData()
         self._list_regions()
         images = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Image)]
-        if self.preview is not None and self.preview.layer in images:
-            images.remove(self.preview.layer)
+        passing = [shown.layer for shown in (self.preview, self.comparison) if shown is not None]
+        images = [layer for layer in images if layer not in passing]
         self.layer.blockSignals(True)
         self.layer.clear()
         for layer in images:
@@ -167,6 +178,7 @@ class UpscaleWidget(UpscaleForm):
             self.update_state()
             self._settling.stop()
         self._show_preview()
+        self._compare_moved()
 
     def choose_layer(self, layer: Any) -> None:
         """Choose a layer if it is one that can be upscaled; a result is not chosen by itself."""
@@ -234,6 +246,7 @@ class UpscaleWidget(UpscaleForm):
         self.pixel_size.blockSignals(True)
         self.pixel_size.setEnabled(width > 0)
         self.pixel_size.setSuffix(f" {unit}" if unit else "")
+        self.pixel_size.setSpecialValueText("" if width else "\u2013")
         if width:
             self.pixel_size.setRange(width / self.scale.maximum(), width / self.scale.minimum())
             self.pixel_size.setSingleStep(width / 20)
@@ -455,6 +468,13 @@ class UpscaleWidget(UpscaleForm):
         self.try_button.setEnabled(not reason)
         self.copy_button.setEnabled(self.source_or_none() is not None and not self._bad_range())
         self.cancel_button.setEnabled(running)
+        for button, kind, tip in (
+            (self.added_button, _checks.ADDED, ADDED_TIP),
+            (self.consistency_button, _checks.CONSISTENCY, CONSISTENCY_TIP),
+        ):
+            not_now = self.why_no_check(kind)
+            button.setEnabled(not not_now)
+            button.setToolTip(not_now or tip)
         self.run_button.setToolTip(reason or "Adds the result as a new layer, exactly on top of its source.")
         self.asynchronous.setVisible(self.lazy and not get_settings().experimental.async_)
         self.estimate.setText(self._estimate())
@@ -569,14 +589,49 @@ class UpscaleWidget(UpscaleForm):
         self.run = Try(layer, source, self.task(source))
         self._begin(self.run)
 
-    def _begin(self, run: Run | Lazy | Try) -> None:
+    def start_check(self, kind: str) -> None:
+        """Compare the last result with its source, in a layer of its own."""
+        if self.why_no_check(kind) or self._last is None:
+            return
+        self.trial.hide()
+        self.run = Check(self._last, kind)
+        self._begin(self.run)
+
+    def why_no_check(self, kind: str) -> str:
+        """One sentence on why the last result cannot be checked; empty if it can."""
+        last = self._last
+        if self.run is not None:
+            return "Running."
+        if last is None or last.result not in self.viewer.layers or last.layer not in self.viewer.layers:
+            return "Run first: this is about the last result in memory, as long as its source is there."
+        if kind == _checks.CONSISTENCY and last.source.part != last.source.planes:
+            return "The last result is of a region: its edges lack what lies beside them. Take the whole layer."
+        return ""
+
+    def _compare_moved(self, value: int | None = None) -> None:
+        """Draw the source up to the slider."""
+        fraction, layer = self.compare.value() / 100, self.layer.currentData()
+        if self.comparison is not None and (fraction == 0 or self.comparison.source_layer is not layer):
+            comparison, self.comparison = self.comparison, None
+            comparison.close()
+        if fraction == 0 or layer is None or _layers.why_not(layer, self.channels.currentData()):
+            return
+        if self.comparison is None:
+            self.comparison = Compare(self.viewer, layer)
+        plane = _layers.current_plane(layer, self.viewer.dims.point, self.channels.currentData())
+        try:
+            self.comparison.move(plane, fraction)
+        except _regions.NoRegion as error:
+            self._say(str(error))
+
+    def _begin(self, run: Run | Lazy | Try | Check) -> None:
         """Start a run and watch it."""
         run.job.stepped.connect(self._stepped)
         run.job.ended.connect(self._ended)
         self.destroyed.connect(run.job.cancel)
         if self.preview is not None:
             self.preview.stop()
-        if not isinstance(run, Try):
+        if isinstance(run, Run | Lazy):
             self.preview_button.setChecked(False)  # the result shows what it would
         self.bar.setRange(0, 0)
         self.bar.setFormat("")
@@ -616,8 +671,10 @@ class UpscaleWidget(UpscaleForm):
         self.bar.hide()
         words = run.end(error, keep=self.keep.isChecked())
         self._keep_range(run.layer, run.found)
+        if isinstance(run, Run) and run.result is not None and error is None:
+            self._last = run
         self.update_state()
-        if isinstance(run, Try) and error is None:
+        if isinstance(run, Try | Check) and error is None:
             self.trial.setText(words)
             self.trial.show()
         elif error is None or isinstance(error, _work.Cancelled):
@@ -640,6 +697,8 @@ class UpscaleWidget(UpscaleForm):
         """Stop a run whose result was removed; forget the ranges of the layer."""
         layer = _layers.bare(event.value)
         self._forget(layer)
+        if self.comparison is not None and layer is self.comparison.layer:
+            self.compare.setValue(0)
         if self.preview is not None and layer in (self.preview.layer, self.preview.source_layer):
             self.preview_button.setChecked(False)
         if isinstance(self.run, Run) and self.run.result is layer:

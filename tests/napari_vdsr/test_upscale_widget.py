@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication
 
 from napari_vdsr._layers import TIMES
-from vdsr_core import find_range, save_checkpoint, super_resolve
+from vdsr_core import find_range, resize, save_checkpoint, super_resolve
 from vdsr_core.engine import Engine
 
 WAIT = 60_000
@@ -340,6 +340,36 @@ def test_try_on_this_image(opened, qtbot, network):
     assert f"32 {TIMES} 30 pixels" in widget.trial.text()
     assert "Bicubic" in widget.trial.text()
     assert "SSIM" in widget.trial.text()
+
+
+def test_checks_of_a_result(viewer, opened, qtbot, network):
+    image = noise(30, 40)
+    widget = opened(image, name="cells", scale=(0.5, 0.5), translate=(3, 4), blending="additive", model=network)
+    assert "Run first" in widget.added_button.toolTip()
+    run(qtbot, widget)
+    for button, words, shape in (
+        (widget.added_button, "predicted, not measured", (60, 80)),
+        (widget.consistency_button, "differs from the source", (30, 40)),
+    ):
+        click(qtbot, button)
+        qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+        assert words in widget.trial.text()
+        layer = viewer.layers[-1]
+        assert layer.data.shape == shape
+        np.testing.assert_allclose(layer.data_to_world((-0.5, -0.5)), (2.75, 3.75))
+    ilr = resize(image.astype(np.float32), 2)
+    np.testing.assert_allclose(viewer.layers[2].data, viewer.layers["cells [VDSR x2]"].data - ilr, atol=0.01)
+
+    widget.compare.setValue(50)
+    over = viewer.layers["cells [VDSR compare]"]
+    np.testing.assert_array_equal(over.data, image[:, :20])
+    np.testing.assert_allclose(over.data_to_world((-0.5, -0.5)), (2.75, 3.75))
+    widget.compare.setValue(25)
+    np.testing.assert_array_equal(over.data, image[:, :10])
+    assert [widget.layer.itemText(i) for i in range(widget.layer.count())][:2] == ["cells", "cells [VDSR x2]"]
+    assert "cells [VDSR compare]" not in [widget.layer.itemText(i) for i in range(widget.layer.count())]
+    widget.compare.setValue(0)
+    assert "cells [VDSR compare]" not in viewer.layers
 
 
 def test_menu_opens_the_widget_with_the_active_layer(viewer, qtbot):
