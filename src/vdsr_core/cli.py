@@ -816,7 +816,8 @@ def run_training(trainer: Trainer, measure: HoldOut, output: Path, record: dict[
             log.add(progress)
             bar.update(task, completed=progress.share, description=f"step {progress.step}  loss {log.loss:.4g}")
             if progress.gain is not None:
-                typer.echo(f"step {progress.step}  loss {log.loss:.4g}  {progress.gain:+.2f} dB over bicubic")
+                score = f"{progress.psnr:.2f} dB, {progress.gain:+.2f} over bicubic"
+                typer.echo(f"step {progress.step}  loss {log.loss:.4g}  {score}")
             if trainer.anyone(bool(signals)) and progress.share < 1:
                 break
             if time.monotonic() - saved >= pause:
@@ -857,7 +858,7 @@ class Log:
 
     def __enter__(self) -> Log:
         """Write what is kept."""
-        names = ("step", "share", "learning_rate", "loss", "clipped", "patches_per_second", "gain")
+        names = ("step", "share", "learning_rate", "loss", "clipped", "patches_per_second", "psnr", "gain")
         self._stream = self.path.open("w", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._stream, names, lineterminator="\n")
         self._writer.writeheader()
@@ -881,7 +882,7 @@ class Log:
         self._writer.writerow(row)
         self._stream.flush()
         self._since = [0.0, 0]
-        for name in ("loss", "gain", "learning_rate", "clipped") if self._curves else ():
+        for name in ("loss", "psnr", "gain", "learning_rate", "clipped") if self._curves else ():
             if row[name] is not None:
                 self._curves.add_scalar(name, row[name], progress.step)
 

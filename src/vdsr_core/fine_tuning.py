@@ -393,6 +393,7 @@ def describe_start(trainer: Trainer, hold_out: HoldOut, before: list[NDArray[np.
         clipped=0.0,
         patches_per_second=math.nan,
         seconds_left=math.nan,
+        psnr=float(np.mean(list(scores.values()))),
         gain=hold_out.gain(scores),
         scores=compare(hold_out.bicubic, scores, scores),
         preview=hold_out.preview(before, before),
@@ -835,10 +836,11 @@ class HoldOut:
         """The mean over the scales of what `score` gave, less that of bicubic interpolation."""
         return float(np.mean([scores[scale] - self.bicubic[scale] for scale in self.bicubic]))
 
-    def validate(self, model: VDSR) -> float:
-        """The gain of a network over bicubic interpolation in dB, as `Trainer` asks for it."""
+    def validate(self, model: VDSR) -> tuple[float, float]:
+        """The mean PSNR of a network and its gain over bicubic interpolation in dB, as `Trainer` asks for them."""
         self.last = self.restore(model)
-        return self.gain(self.means(self.last))
+        scores = self.means(self.last)
+        return float(np.mean(list(scores.values()))), self.gain(scores)
 
     def preview(self, before: Sequence[NDArray[np.float64]], now: Sequence[NDArray[np.float64]]) -> Preview:
         """The piece that interpolation restores worst, as two networks restore it."""

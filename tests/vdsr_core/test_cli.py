@@ -551,8 +551,8 @@ def stop_at(monkeypatch, step, stop):
     """Let something happen within a step of the training."""
     advance = Trainer.advance
 
-    def stopping(self, rate):
-        result = advance(self, rate)
+    def stopping(self, *args):
+        result = advance(self, *args)
         if self.step == step:
             stop()
         return result

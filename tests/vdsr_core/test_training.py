@@ -12,7 +12,7 @@ import torch
 from vdsr_core import VDSR, VDSRConfig, load_checkpoint, resize, save_checkpoint
 from vdsr_core.checkpoint import load_trainer
 from vdsr_core.patches import Patches
-from vdsr_core.training import TrainConfig, Trainer, clip_gradients, compute_loss, rate_at
+from vdsr_core.training import TrainConfig, Trainer, clip_gradients, compute_loss, make_model, rate_at
 
 QUICK = {"batch_size": 4, "learning_rate": 1e-3, "loss": "l1", "optimizer": "adamw", "clip": "none"}
 
@@ -134,8 +134,8 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_network(data, clip):
 def stuck(model, data, gain=0.0, steps=300, **options):
     """The warnings of 150 steps with a constant gain over bicubic, measured every 30."""
     config = TrainConfig(**{"steps": steps, "batch_size": 2, "learning_rate": 1e-9} | options)
-    validate = gain if callable(gain) else lambda _: gain
-    trainer = Trainer(model, data, config, validate=validate, validate_every=30)
+    trainer = Trainer(model, data, config, validate=lambda _: (30.0, gain() if callable(gain) else gain))
+    trainer.validate_every = 30
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         list(itertools.islice(trainer.run(), 150))
@@ -166,7 +166,7 @@ def test_stuck_at_bicubic_is_named_once_with_its_cause(data):
         assert cause in messages[0]
     assert stuck(copy.deepcopy(model), data, gain=0.06, **wide) == []
     gains = iter(range(-9, 0))
-    (message,) = stuck(copy.deepcopy(model), data, gain=lambda _: next(gains), **wide)
+    (message,) = stuck(copy.deepcopy(model), data, gain=lambda: next(gains), **wide)
     assert "It still gains: train longer" in message
     assert "after step 150" in stuck(copy.deepcopy(model), data, steps=1300, **wide)[0]  # not before a tenth
 
@@ -212,6 +212,35 @@ def test_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, config):
     assert [p.step for p in second.run()] == [4, 5, 6, 7, 8]
     assert torch.equal(weights(second.model), weights(whole.model))
     assert torch.equal(weights(second.result), weights(whole.result))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_threads_do_not_change_a_bit(data, optimizer):
+    """Batches of five patches: parts of 2, 2 and 1."""
+    config = TrainConfig(steps=3, **QUICK | {"batch_size": 5, "optimizer": optimizer})
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        model = make_model(0, VDSRConfig(4, 8))
+        results.append(([p.loss for p in Trainer(model, data, config).run()], weights(model)))
+        assert torch.get_num_threads() == threads
+    assert results[0][0] == results[1][0] == results[2][0]
+    assert torch.equal(results[0][1], results[1][1])
+    assert torch.equal(results[0][1], results[2][1])
+
+
+@pytest.mark.parametrize("loss", ["l2", "l2_mean", "l1", "charbonnier"])
+def test_parts_of_a_batch_add_up_to_it(data, loss):
+    """The loss of a step, and its gradient, are those of the whole batch in one piece."""
+    model = make_model(0, VDSRConfig(4, 8))
+    trainer = Trainer(copy.deepcopy(model), data, TrainConfig(batch_size=5, loss=loss, clip="none"))
+    value, _ = trainer.advance(0.1)
+    ilr, hr = data.gather(data.choose(0, 5))
+    expected = compute_loss(model(ilr), hr, loss)
+    expected.backward()
+    assert value == pytest.approx(expected.item(), rel=1e-5)
+    for ours, whole in zip(trainer.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, whole.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_a_checkpoint_in_the_middle_holds_the_network_to_keep(data, tmp_path):
@@ -262,12 +291,13 @@ def test_validation_is_called_with_what_is_kept(data):
         VDSR(VDSRConfig(3, 4)),
         data,
         TrainConfig(steps=5, average=0.9, **QUICK),
-        validate=lambda model: weights(model).abs().sum().item(),
+        validate=lambda model: (weights(model).abs().sum().item(), 0.5),
         validate_every=2,
     )
-    gains = [progress.gain for progress in trainer.run()]
-    assert [gain is None for gain in gains] == [True, False, True, False, False]
-    assert gains[-1] == weights(trainer.average).abs().sum().item()
+    found = [(progress.psnr, progress.gain) for progress in trainer.run()]
+    assert [gain for _, gain in found] == [None, 0.5, None, 0.5, 0.5]
+    assert [psnr is None for psnr, _ in found] == [True, False, True, False, False]
+    assert found[-1][0] == weights(trainer.average).abs().sum().item()
 
 
 def test_validate_every_is_checked(data):
@@ -305,7 +335,7 @@ torch.manual_seed(rank)  # the weights of the first are taken
 model = VDSR(VDSRConfig(4, 8))
 data = Patches([np.random.default_rng(0).random((30, 40))], [2, 3], patch=16)
 config = TrainConfig(steps=4, batch_size=5, theta=0.001, average=0.9)
-trainer = Trainer(model, data, config, validate=lambda _: 1.0, validate_every=2)
+trainer = Trainer(model, data, config, validate=lambda _: (30.0, 1.0), validate_every=2)
 steps = list(trainer.run())
 trainer.result.card = {"loss": [p.loss for p in steps], "clipped": [p.clipped for p in steps],
                        "gain": [p.gain for p in steps]}

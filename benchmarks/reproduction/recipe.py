@@ -1,0 +1,49 @@
+"""The paper's full recipe, beside published methods: PSNR / SSIM on Set5, Set14 and B100 (Table 3 of the paper).
+
+    python benchmarks/reproduction/recipe.py --data FOLDER [--budget full]
+
+FOLDER holds T91, BSDS200, Set5, Set14 and B100. The embedded default network is scored, too.
+"""
+
+from study import Setting, load_run, parse, report, run, score
+
+from vdsr_core import load_model
+
+SETS = ("Set5", "Set14", "B100")
+SCALES = (2, 3, 4)
+# By set, then by scale.
+PUBLISHED = {
+    "bicubic": "33.66/.9299 30.39/.8682 28.42/.8104 30.24/.8688 27.55/.7742 26.00/.7027 "
+    "29.56/.8431 27.21/.7385 25.96/.6675",
+    "A+": "36.54/.9544 32.58/.9088 30.28/.8603 32.28/.9056 29.13/.8188 27.32/.7491 31.21/.8863 28.29/.7835 26.82/.7087",
+    "RFL": "36.54/.9537 32.43/.9057 30.14/.8548 32.26/.9040 29.05/.8164 27.24/.7451 "
+    "31.16/.8840 28.22/.7806 26.75/.7054",
+    "SelfEx": "36.49/.9537 32.58/.9093 30.31/.8619 32.22/.9034 29.16/.8196 27.40/.7518 "
+    "31.18/.8855 28.29/.7840 26.84/.7106",
+    "SRCNN": "36.66/.9542 32.75/.9090 30.48/.8628 32.42/.9063 29.28/.8209 27.49/.7503 "
+    "31.36/.8879 28.41/.7863 26.90/.7101",
+    "VDSR": "37.53/.9587 33.66/.9213 31.35/.8838 33.03/.9124 29.77/.8314 28.01/.7674 "
+    "31.90/.8960 28.82/.7976 27.29/.7251",
+}
+COLUMNS = [f"{name} x{scale}" for name in SETS for scale in SCALES]
+
+
+def main() -> None:
+    """Train the network of the paper, and score."""
+    options = parse(__doc__)
+    run(Setting(), options)
+    rows = [{"method": name} | dict(zip(COLUMNS, row.split(), strict=True)) for name, row in PUBLISHED.items()]
+    for name, model in {
+        "ours, the paper's recipe": load_run(Setting(), options),
+        "ours, embedded": load_model(),
+    }.items():
+        cells: list[str] = []
+        for folder in SETS:
+            psnr, ssim = score(model, options.data / folder, SCALES, options.device)
+            cells += [f"{psnr[str(s)]:.2f}/{ssim[str(s)]:.4f}".replace("/0.", "/.") for s in SCALES]
+        rows.append({"method": name} | dict(zip(COLUMNS, cells, strict=True)))
+    report(options, "recipe", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Networks trained at some scales, tested at all of them: PSNR on Set5 (Table 2 of the paper).
+
+    python benchmarks/reproduction/scales.py --data FOLDER [--budget full]
+
+FOLDER holds T91, BSDS200 and Set5.
+"""
+
+from study import EPOCHS, Setting, parse, report, run
+
+BICUBIC = (33.66, 30.39, 28.42)
+PAPER = {
+    (2.0,): (37.10, 30.42, 28.43),
+    (3.0,): (30.05, 32.89, 28.73),
+    (4.0,): (28.13, 30.50, 30.84),
+    (2.0, 3.0): (37.09, 33.22, 28.70),
+    (2.0, 4.0): (37.03, 31.20, 30.86),
+    (3.0, 4.0): (32.43, 33.24, 30.94),
+    (2.0, 3.0, 4.0): (37.06, 33.27, 30.95),
+}
+
+
+def main() -> None:
+    """Train seven networks."""
+    options = parse(__doc__)
+    columns = ("x2", "x3", "x4")
+    rows = [{"trained": "bicubic", "by": "published"} | dict(zip(columns, BICUBIC, strict=True))]
+    for scales, paper in PAPER.items():
+        setting = Setting(scales=scales)
+        psnr = run(setting, options, epochs=EPOCHS if setting == Setting() else (80,))[-1].psnr
+        trained = ", ".join(f"x{scale:g}" for scale in scales)
+        for who, values in (("ours", psnr.values()), ("paper", paper)):
+            rows.append({"trained": trained, "by": who} | dict(zip(columns, values, strict=True)))
+    report(options, "scales", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""What the scripts of this folder share: a run of the paper's training with one setting changed, and its scores.
+
+A script trains a few networks, the one of the paper among them, and writes a table and curves. Runs are kept in
+``OUTPUT/runs`` and taken from there the next time, so scripts share what they have in common and an interrupted
+script goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vdsr_core import VDSR, VDSRConfig, evaluate, load_checkpoint, read_image, save_checkpoint
+from vdsr_core.checkpoint import load_trainer
+from vdsr_core.evaluation import check_bicubic, luma, mean_scores
+from vdsr_core.patches import Patches
+from vdsr_core.training import PRESETS, Trainer, make_model
+
+EPOCHS = (10, 20, 40, 80)  # at which the paper looks
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a run may cost: the network, the steps (None: 80 epochs), the batch, and every n-th image."""
+
+    depth: int
+    width: int
+    steps: int | None
+    batch_size: int
+    every: int
+
+
+BUDGETS = {"small": Budget(10, 16, 400, 8, 6), "full": Budget(20, 64, None, 64, 1)}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run changes of the paper's recipe; the defaults are the paper's."""
+
+    scales: tuple[float, ...] = (2.0, 3.0, 4.0)
+    residual: bool = True
+    depth: int | None = None  # that of the budget
+    learning_rate: float = 0.1
+    weight_decay: float = 1e-4
+    augment: str = "dihedral"
+    grid: bool = True
+
+    @property
+    def name(self) -> str:
+        """What differs from the paper, as the name of a file."""
+        changed = {k: v for k, v in asdict(self).items() if v != getattr(Setting(), k)}
+        words = ("".join(f"{s:g}" for s in v) if k == "scales" else str(v) for k, v in changed.items())
+        return ",".join(f"{k}={word}" for k, word in zip(changed, words, strict=True)) or "paper"
+
+
+@dataclass(frozen=True)
+class Point:
+    """The mean PSNR (dB) and SSIM on Set5 by scale, when `epoch` of the paper's 80 are done; each (scale, value)."""
+
+    epoch: float
+    psnr: Mapping[str, float]
+    ssim: Mapping[str, float]
+
+
+def parse(description: str | None) -> argparse.Namespace:
+    """The options that all scripts have."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with T91, BSDS200 and Set5")
+    parser.add_argument("--budget", choices=BUDGETS, default="small")
+    parser.add_argument("--output", type=Path, help="folder of the results (default: reproduction_BUDGET)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    options.output = options.output or Path(f"reproduction_{options.budget}")
+    return options
+
+
+def read_lumas(folder: Path) -> list[NDArray[np.float32]]:
+    """The luma of all images of a folder, in [0, 1]."""
+    paths = sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".bmp"))
+    return [(luma(np.asarray(read_image(path).data), path.name) / 255).astype(np.float32) for path in paths]
+
+
+def score(model: VDSR, folder: Path, scales: Sequence[float], device: str) -> tuple[dict[str, float], dict[str, float]]:
+    """The mean PSNR and SSIM of a network on a folder of images, by scale."""
+    images = ((path.stem, read_image(path).data) for path in sorted(folder.glob("*.png")))
+    means = mean_scores(evaluate(model, images, scales, device=device))
+    check_bicubic(folder.name, means)
+    ours = [mean for mean in means if mean.method == "vdsr"]
+    return {f"{m.scale:g}": m.psnr for m in ours}, {f"{m.scale:g}": m.ssim for m in ours}
+
+
+def run(
+    setting: Setting, options: argparse.Namespace, *, test: Sequence[float] = (2, 3, 4), epochs: Sequence[int] = EPOCHS
+) -> list[Point]:
+    """Train by a setting, unless that is done already, and return the scores at some of the 80 epochs.
+
+    A run is one file: the network, its card with the scores so far, and, while it is unfinished, the trainer.
+    """
+    budget = BUDGETS[options.budget]
+    path = run_path(setting, options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = load_trainer(path) if path.exists() else None
+    if path.exists() and state is None:
+        return [Point(**point) for point in load_checkpoint(path).card["points"]]
+    trainer = prepare(setting, budget, options)
+    curve: list[dict[str, Any]] = []
+    if state:
+        trainer.restore(state)
+        curve = state[1]["points"]
+    marks = {round(trainer.config.steps * epoch / 80) for epoch in epochs}
+    for progress in trainer.run():
+        if progress.step not in marks:
+            continue
+        psnr, ssim = score(trainer.result, options.data / "Set5", test, options.device)
+        curve.append(asdict(Point(80 * progress.share, psnr, ssim)))
+        words = "  ".join(f"x{scale} {value:.2f}" for scale, value in psnr.items())
+        print(f"{setting.name}: step {progress.step} of {trainer.config.steps}, loss {progress.loss:.3g}, {words} dB")
+        seconds = round(trainer.spent)
+        trainer.result.card = {
+            "setting": asdict(setting),
+            "budget": asdict(budget),
+            "seconds": seconds,
+            "points": curve,
+        }
+        tensors, record = trainer.state()
+        unfinished = (tensors, record | {"points": curve}) if progress.share < 1 else None
+        save_checkpoint(path, trainer.result, trainer=unfinished)
+    return [Point(**point) for point in curve]
+
+
+def run_path(setting: Setting, options: argparse.Namespace) -> Path:
+    """The file of a run."""
+    path: Path = options.output / "runs" / f"{setting.name}.safetensors"
+    return path
+
+
+def load_run(setting: Setting, options: argparse.Namespace) -> VDSR:
+    """The network of a finished run."""
+    return load_checkpoint(run_path(setting, options))
+
+
+def prepare(setting: Setting, budget: Budget, options: argparse.Namespace) -> Trainer:
+    """The trainer of a run, at its start."""
+    images = [*read_lumas(options.data / "T91"), *read_lumas(options.data / "BSDS200")][:: budget.every]
+    data = Patches(
+        images,
+        setting.scales,
+        grid=setting.grid,
+        augment=setting.augment,  # type: ignore[arg-type]
+        device=options.device,
+    )
+    config = replace(
+        PRESETS["kim2016"],
+        steps=budget.steps or -(-80 * len(data) // budget.batch_size),
+        batch_size=budget.batch_size,
+        learning_rate=setting.learning_rate,
+        weight_decay=setting.weight_decay,
+    )
+    model = make_model(0, VDSRConfig(setting.depth or budget.depth, budget.width, setting.residual))
+    model.scales = setting.scales
+    return Trainer(model, data, config)
+
+
+def report(options: argparse.Namespace, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as a Markdown table, and write them as JSON and CSV."""
+    (options.output / f"{name}.json").write_text(json.dumps(list(rows), indent=1) + "\n")
+    with (options.output / f"{name}.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"\n| {' | '.join(rows[0])} |\n|{'---|' * len(rows[0])}")
+    for row in rows:
+        print("| " + " | ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()) + " |")
+
+
+def draw(options: argparse.Namespace, name: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+    """A PNG of curves, each (x, y) by its name: PSNR over epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for label, (x, y) in curves.items():
+        axes.plot(x, y, ".-", label=label)
+    axes.set(xlabel="epoch (of 80)", ylabel="PSNR on Set5, dB")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(options.output / f"{name}.png", dpi=100)
