@@ -1,0 +1,61 @@
+"""Save an image layer as OME-TIFF, with what the layer says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+NAMES = {"t": "T", "time": "T", "z": "Z", "plane": "Z", "c": "C", "ch": "C", "channel": "C", "channels": "C"}
+UNKNOWN = "ZTC"  # what leading axes without a name are taken for, the last one first
+
+
+def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write the finest level of an image layer, in tiles, with axes, pixel size, unit, origin and plane distance.
+
+    Parameters
+    ----------
+    path : str
+        The file; a file that is there is replaced.
+    data : array or list of them
+        Pixels, or levels.
+    meta : dict
+        What napari says of the layer.
+
+    Returns
+    -------
+    list of str
+        The path.
+    """
+    from vdsr_core import ImageFile, write_image
+
+    pixels = np.asarray(data[0] if meta.get("multiscale") else data)
+    axes = name_axes(pixels.ndim, meta)
+    row, column = axes.index("Y"), axes.index("X")
+    scale = np.asarray(meta.get("scale", np.ones(pixels.ndim)), dtype=float)
+    unit = f"{meta['units'][row]:~}" if "units" in meta else ""
+    known = unit not in ("", "px", "pixel")
+    extra: dict[str, Any] = {}
+    if known:
+        origin = np.asarray(meta.get("translate", np.zeros(len(scale))), dtype=float)
+        extra["origin"] = (float(origin[row]), float(origin[column]))
+        if "Z" in axes:
+            extra["z_step"] = float(scale[axes.index("Z")])
+    size = (float(scale[row]), float(scale[column])) if known else None
+    write_image(path, ImageFile(pixels, axes, size, unit if known else None, extra=extra), overwrite=True)
+    return [path]
+
+
+def name_axes(ndim: int, meta: dict[str, Any]) -> str:
+    """The letters of the axes of the pixels: by the layer's names, and by what was upscaled as channels."""
+    rgb = bool(meta.get("rgb"))
+    count = ndim - rgb
+    labels = [str(label).lower() for label in meta.get("axis_labels", ())] or [""] * count
+    channel = meta.get("metadata", {}).get("vdsr", {}).get("channel_axis")
+    letters = ["C" if axis == channel else NAMES.get(label, "") for axis, label in enumerate(labels[-count:])]
+    planes = [axis for axis in range(count) if letters[axis] != "C"][-2:]
+    letters[planes[0]], letters[planes[1]] = "Y", "X"
+    free = [letter for letter in UNKNOWN if letter not in letters]
+    for axis in reversed(range(count)):
+        letters[axis] = letters[axis] or (free.pop(0) if free else "Q")
+    return "".join(letters) + "S" * rgb

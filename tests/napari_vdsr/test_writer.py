@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+from napari.layers import Image
+
+from napari_vdsr import _layers
+from napari_vdsr._writer import name_axes
+from vdsr_core import read_image
+
+
+def test_result_is_saved_with_its_size_and_read_again(make_napari_viewer_proxy, tmp_path):
+    stack = np.random.default_rng(0).integers(0, 4000, (2, 3, 30, 40)).astype(np.uint16)
+    layer = Image(
+        stack,
+        scale=(1, 2, 0.5, 0.25),
+        units=("s", "um", "um", "um"),
+        axis_labels=("c", "z", "y", "x"),
+        translate=(0, 0, 3, 4),
+    )
+    source = _layers.whole(layer, 0)
+    out = np.kron(stack, np.ones((1, 1, 2, 2), np.uint16))
+    keywords = _layers.layer_keywords(layer, source, 2, [])
+    viewer = make_napari_viewer_proxy()
+    viewer.add_image(
+        [out, out[..., ::2, ::2]], metadata={"vdsr": {"channel_axis": 0}}, **(keywords | {"multiscale": True})
+    )
+    path = tmp_path / "result.ome.tif"
+    assert viewer.layers.save(str(path)) == [str(path)]
+    image = read_image(path)
+    assert (image.axes.replace("T", ""), image.unit, image.pixel_size) == ("CZYX", "µm", (0.25, 0.125))
+    assert image.extra["z_step"] == 2
+    np.testing.assert_array_equal(image.data.reshape(out.shape), out)
+
+
+@pytest.mark.parametrize(
+    ("ndim", "meta", "axes"),
+    [
+        (2, {}, "YX"),
+        (3, {"rgb": True}, "YXS"),
+        (4, {"axis_labels": ("-4", "-3", "-2", "-1")}, "TZYX"),
+        (3, {"axis_labels": ("y", "x", "channel")}, "YXC"),
+        (3, {"metadata": {"vdsr": {"channel_axis": 0}}}, "CYX"),
+        (4, {"axis_labels": ("time", "-3", "-2", "-1"), "metadata": {"vdsr": {"channel_axis": None}}}, "TZYX"),
+    ],
+)
+def test_axes_are_named(ndim, meta, axes):
+    assert name_axes(ndim, meta) == axes
