@@ -217,7 +217,7 @@ def upscale(
         ),
     ],
     model: Model = None,
-    tile: Annotated[int, typer.Option(help="Side of a tile, in output pixels: smaller needs less memory.")] = 512,
+    tile: Annotated[int, typer.Option(help="Side of a tile, in output pixels: smaller needs less memory.")] = 1024,
     device: Device = None,
     in_range: Annotated[
         tuple[float, float] | None,
@@ -928,6 +928,31 @@ def info(
         network = load_model(model)
         for line in (*machine_lines(), *network_lines(network)):
             typer.echo(line)
+
+
+@app.command()
+def doctor(model: Model = None) -> None:
+    """Print what can compute here, how fast, whether it is right, and what would be faster.
+
+    Exits with 1 if what is chosen is wrong.
+    """
+    with plain_errors():
+        from vdsr_core.checkpoint import load_model
+        from vdsr_core.doctor import advise, check_engines
+
+        for line in machine_lines():
+            typer.echo(line)
+        typer.echo("\ndevice    engine    Mpx/s   difference")
+        checks = []
+        for check in check_engines(load_model(model)):
+            checks.append(check)
+            remark = check.problem or ("chosen" if check.chosen else "")
+            typer.echo(
+                f"{check.device:<9} {check.engine:<6} {check.speed:>8.3f}   {check.difference:<10.1e} {remark}".rstrip()
+            )
+        for sentence in advise(checks):
+            typer.echo(f"\n{sentence}")
+        raise typer.Exit(int(any(check.chosen and check.problem for check in checks)))
 
 
 def machine_lines() -> Iterator[str]:

@@ -107,9 +107,9 @@ class Engine:
 
     Attributes
     ----------
-    batch : int
-        How many equal tiles to give to `run` at once. One on a CPU, where more is no faster: so what shares a batch
-        cannot matter.
+    pixels : int
+        How many pixels of equal tiles to give to `run` at once. On a CPU, where more is no faster, one tile at a time:
+        so what shares a batch cannot matter.
     dtype : numpy dtype
         Of windows and results.
     """
@@ -120,7 +120,7 @@ class Engine:
         double = next(model.parameters()).dtype == torch.float64
         half = device.type == "cuda" and not double if half is None else half
         self.device = device
-        self.batch = 1 if device.type == "cpu" else 8
+        self.pixels = 0 if device.type == "cpu" else 2**21
         self.dtype = np.dtype(np.float64 if double else np.float32)
         self.halo = model.halo
         self._exact = self._ready(model, torch.float64 if double else torch.float32)

@@ -37,7 +37,7 @@ def super_resolve(
     channel_axis: int | None = None,
     rgb: bool = False,
     in_range: Range | Sequence[Range] | None = None,
-    tile: int | None = 512,
+    tile: int | None = 1024,
     window: Window | None = None,
     device: str | torch.device | None = None,
 ) -> Any:
@@ -64,8 +64,8 @@ def super_resolve(
         8-bit RGB, else what `find_range` finds. Values outside are not clipped; the network alone
         is shown them clipped, to a quarter of the range beyond it.
     tile : int or None, optional
-        Side of a tile in output pixels. The result does not depend on it (see Notes); memory does. None takes each
-        plane in one piece.
+        Side of a tile in output pixels. The result does not depend on it (see Notes); memory does, and time a little:
+        what tiles share, `VDSR.halo` pixels on each side, is computed twice. None takes each plane in one piece.
     window : (slice, slice), optional
         Rows and columns of the result to compute, the whole by default. With `in_range`, only those input pixels are
         read and checked that the window needs.
@@ -139,7 +139,7 @@ def super_resolve_tiles(
     channel_axis: int | None = None,
     rgb: bool = False,
     in_range: Range | Sequence[Range] | None = None,
-    tile: int | None = 512,
+    tile: int | None = 1024,
     window: Window | None = None,
     near: tuple[int, ...] | None = None,
     device: str | torch.device | None = None,
@@ -408,7 +408,8 @@ class _Job:
         """Tiles, a few of equal size at a time."""
         batch: list[Tile] = []
         for tile in self.tiles():
-            if batch and (len(batch) == self.engine.batch or _size(tile) != _size(batch[0])):
+            more = (len(batch) + 1) * math.prod(_size(tile))
+            if batch and (more > self.engine.pixels or _size(tile) != _size(batch[0])):
                 yield batch
                 batch = []
             batch.append(tile)

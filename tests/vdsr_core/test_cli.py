@@ -453,6 +453,13 @@ def test_info_describes_the_default_network(vdsr):
     assert "\nnetwork   depth 20, width 64, 665921 parameters\nscales    2, 3, 4\n" in result.stdout
 
 
+def test_doctor_names_engines_and_what_is_chosen(vdsr):
+    result = vdsr("doctor")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert re.search(r"^cpu       torch +\d+\.\d{3}   0\.0e\+00", result.stdout, re.MULTILINE)
+    assert result.stdout.count(" chosen\n") == 1
+
+
 def test_info_of_a_damaged_file_is_one_line(tmp_path, vdsr):
     (tmp_path / "a.pt").write_bytes(b"PK")
     result = vdsr("info", tmp_path / "a.pt", model=None)

@@ -37,7 +37,7 @@ def test_what_shares_a_batch_does_not_matter(rng, tiny_model):
     together = engine.run(windows, [identity(20, 20)] * 3)
     for window, out in zip(windows, together, strict=True):
         np.testing.assert_allclose(engine.run([window], [identity(20, 20)])[0], out, atol=1e-6)
-    assert engine.batch == 1  # so that it is bit for bit in `super_resolve`
+    assert engine.pixels == 0  # one at a time, so that it is bit for bit in `super_resolve`
 
 
 def test_the_callers_model_stays_as_it_is(rng, tiny_model):

@@ -1,0 +1,48 @@
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+from vdsr_core.doctor import Check, advise, check_engines
+from vdsr_core.engine import Engine
+
+GOOD = Check("cpu", "torch", 1.0, 0.0, "", True)
+
+
+def test_every_engine_here_is_measured_and_right(tiny_model):
+    checks = list(check_engines(tiny_model, seconds=0))
+    assert checks[0].device == "cpu"
+    assert checks[0].engine == "torch"
+    assert checks[0].difference == 0
+    assert bool(find_spec("ncnn")) == any(check.engine == "ncnn" for check in checks)
+    assert sum(check.chosen for check in checks) == 1
+    assert all(check.speed > 0 and not check.problem and check.difference < 1e-3 for check in checks)
+
+
+def test_an_engine_that_fails_or_is_wrong_is_named(tiny_model, monkeypatch):
+    monkeypatch.setattr("vdsr_core.doctor.describe_devices", lambda: {"cpu": "", "meta": ""})
+    run, calls = Engine.run, iter(range(100))
+
+    def wrong(self, windows, taps):
+        return run(self, windows, taps) + np.float32(next(calls) > 0)  # the first call is the reference
+
+    monkeypatch.setattr(Engine, "run", wrong)
+    checks = list(check_engines(tiny_model, seconds=0))
+    assert {check.problem for check in checks if check.device == "cpu"} == {"is wrong"}
+    (meta,) = (check for check in checks if check.device == "meta")
+    assert meta.problem.startswith("failed: ")
+    assert meta.speed == 0
+    assert any("torch on cpu is wrong" in sentence for sentence in advise(checks))
+
+
+def test_ncnn_is_advised_where_it_is_missing(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert any("napari-vdsr[fast]" in sentence for sentence in advise([GOOD]))
+    assert list(advise([GOOD, Check("cpu", "ncnn", 2.0, 1e-6, "", True)])) == []
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="PyTorch has CUDA")
+def test_cuda_is_advised_where_there_is_a_driver(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert any("pytorch.org" in sentence for sentence in advise([GOOD]))
