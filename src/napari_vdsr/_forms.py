@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QSizePolicy, QWidget
 
@@ -20,6 +22,8 @@ def sentence(error: Exception | None) -> str:
     words = str(error) or type(error).__name__
     if isinstance(error, MemoryError) and "`" not in words:
         words = f"The memory does not suffice ({words}). Choose a smaller tile, the current plane or a smaller scale."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        words = "The disk is full: make room, and try again."
     for name, shown in SHOWN.items():
         words = words.replace(f"`{name}`", shown)
     return words.replace("`", "")

@@ -18,10 +18,9 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_vdsr import _work
 from napari_vdsr._forms import make_box, make_combo, make_form, make_row, make_text
+from napari_vdsr._model_box import ModelBox
 
-FROM_FILE = "From a file…"
 HONEST = "The network predicts detail from what it saw in other images; it does not measure it."
 MAX_SCALE = 1000
 
@@ -105,12 +104,7 @@ class UpscaleForm(QWidget):
         self.pixel_size = ShortSpinBox()
         self.pixel_size.setKeyboardTracking(False)
         self.scale.setToolTip("Output pixels per input pixel along rows and columns. It need not be a whole number.")
-        self.model = make_combo("")
-        self.model.addItem("Default", None)
-        names = _work.embedded_models()
-        for name in names if len(names) > 1 else []:
-            self.model.addItem(name, name)
-        self.model.addItem(FROM_FILE, FROM_FILE)
+        self.model = ModelBox()
         self.channels = make_combo("")
         self.planes = make_combo("")
         self.region = make_combo(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,15 @@ from napari.utils.notifications import show_error, show_info
 from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QFileDialog
 
 from napari_vdsr import _checks, _layers, _regions, _work
 from napari_vdsr._compare import Compare
 from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job
+from napari_vdsr._model_box import FROM_FILE
 from napari_vdsr._preview import Preview
 from napari_vdsr._run import Check, Lazy, Run, Try
-from napari_vdsr._upscale_form import FROM_FILE, UpscaleForm
+from napari_vdsr._upscale_form import UpscaleForm
 
 LOG = logging.getLogger("napari_vdsr")
 
@@ -278,21 +277,12 @@ class UpscaleWidget(UpscaleForm):
     def _model_chosen(self) -> None:
         """Ask for a file if one is wanted, then look at the model."""
         if self.model.currentData() == FROM_FILE:
-            path, _ = QFileDialog.getOpenFileName(self, "A network", "", "Networks (*.safetensors *.npz)")
-            self.choose_model_file(path)
-        else:
-            self._examine()
+            self.model.ask_for_file()
+        self._examine()
 
     def choose_model_file(self, path: str) -> None:
         """Offer and choose a network from a file; an empty path goes back to the default."""
-        if path:
-            index = self.model.findData(path)
-            if index < 0:
-                index = self.model.count() - 1
-                self.model.insertItem(index, Path(path).name, path)
-            self.model.setCurrentIndex(index)
-        else:
-            self.model.setCurrentIndex(0)
+        self.model.choose(path)
         self._examine()
 
     def _range_changed(self) -> None:

@@ -1,0 +1,139 @@
+"""What is seen of a training: curves of loss and gain, and a held-out part as it is restored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyqtgraph
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vdsr_core import FineTuneProgress, Preview
+
+MOST = 2000  # points of a curve; further ones are means
+SIDE = 64  # pixels of the held-out part that are shown
+TILE = 150  # pixels of the screen for them
+COLOURS = {"loss": "#5dade2", "gain": "#58d68d", "zero": "#888888"}
+
+
+class Curves(QWidget):
+    """Loss, and gain over bicubic interpolation on the held-out part, by steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[tuple[int, float]] = []
+        self.gains: list[tuple[int, float]] = []
+        self._loss = pyqtgraph.PlotWidget()
+        self._gain = pyqtgraph.PlotWidget()
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        for plot, words in ((self._gain, "gain over bicubic / dB"), (self._loss, "loss")):
+            plot.setMouseEnabled(False, False)
+            plot.hideButtons()
+            plot.setMenuEnabled(False)
+            plot.getAxis("left").setWidth(52)
+            plot.setTitle(words, size="9pt")
+            plot.setFixedHeight(130)
+            column.addWidget(plot)
+        self._loss.setLogMode(y=True)
+        self._loss.setLabel("bottom", "step")
+        self._zero = pyqtgraph.InfiniteLine(
+            0, angle=0, pen=pyqtgraph.mkPen(COLOURS["zero"], style=Qt.PenStyle.DashLine)
+        )
+        self._gain.addItem(self._zero)
+        self._loss_curve = self._loss.plot(pen=pyqtgraph.mkPen(COLOURS["loss"], width=1.5))
+        self._gain_curve = self._gain.plot(
+            pen=pyqtgraph.mkPen(COLOURS["gain"], width=2), symbol="o", symbolSize=6, symbolBrush=COLOURS["gain"]
+        )
+        self.setToolTip(
+            "Above: how much better than bicubic interpolation (the dashed line) the network restores the part that\n"
+            "is held out; this decides. Below: how far it is from the patches it trains with."
+        )
+
+    def clear(self) -> None:
+        """Forget all points."""
+        self.losses, self.gains = [], []
+        self.draw()
+
+    def add(self, progress: FineTuneProgress) -> None:
+        """Take a step; `draw` shows it."""
+        if progress.step:
+            self.losses.append((progress.step, progress.loss))
+        if progress.gain is not None:
+            self.gains.append((progress.step, progress.gain))
+
+    def draw(self) -> None:
+        """Show all points."""
+        self._loss_curve.setData(*thinned(self.losses))
+        self._gain_curve.setData(*np.reshape(np.asarray(self.gains, dtype=float), (-1, 2)).T)
+
+    def paint_as(self, text: str, background: str) -> None:
+        """Take the colours of a theme."""
+        for plot in (self._loss, self._gain):
+            plot.setBackground(background)
+            plot.setTitle(plot.getPlotItem().titleLabel.text, color=text)
+            for name in ("left", "bottom"):
+                plot.getAxis(name).setPen(text)
+                plot.getAxis(name).setTextPen(text)
+
+
+def thinned(points: list[tuple[int, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Steps and values, at most `MOST`: means of as many neighbours as needed."""
+    array = np.reshape(np.asarray(points, dtype=float), (-1, 2))
+    group = -(-len(array) // MOST) or 1
+    whole = array[len(array) % group :]
+    steps, values = whole.reshape(-1, group, 2).mean(1).T
+    return steps, values
+
+
+class Tiles(QWidget):
+    """A held-out part four times: interpolated, by the network before, by that of now, and as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(4)
+        self.pictures: dict[str, QLabel] = {}
+        for number, words in enumerate(("bicubic", "start", "now", "truth")):
+            picture, caption = QLabel(), QLabel(words)
+            picture.setFixedSize(TILE, TILE)
+            caption.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            caption.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            grid.addWidget(picture, 2 * (number // 2), number % 2, Qt.AlignmentFlag.AlignHCenter)
+            grid.addWidget(caption, 2 * (number // 2) + 1, number % 2)
+            self.pictures[words] = picture
+        self.setToolTip("The part of the held-out images that bicubic interpolation restores worst, enlarged.")
+
+    def show_preview(self, preview: Preview) -> None:
+        """Show the window with the most detail that interpolation misses, in one range of brightness."""
+        window = busiest(np.abs(preview.hr - preview.ilr), SIDE)
+        sharp = preview.hr[window]
+        low, high = float(sharp.min()), float(sharp.max())
+        images = (preview.ilr, preview.before, preview.sr, preview.hr)
+        for picture, image in zip(self.pictures.values(), images, strict=True):
+            shades = np.clip((image[window] - low) / max(high - low, 1e-9), 0, 1)
+            picture.setPixmap(to_pixmap(np.ascontiguousarray(np.rint(shades * 255).astype(np.uint8)), TILE))
+
+
+def busiest(detail: NDArray[Any], side: int) -> tuple[slice, slice]:
+    """The window of up to `side` pixels with the largest sum."""
+    total = np.pad(detail, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    rows, columns = (min(side, n) for n in detail.shape)
+    sums = total[rows:, columns:] - total[:-rows, columns:] - total[rows:, :-columns] + total[:-rows, :-columns]
+    row, column = np.unravel_index(np.argmax(sums), sums.shape)
+    return slice(int(row), int(row) + rows), slice(int(column), int(column) + columns)
+
+
+def to_pixmap(shades: NDArray[np.uint8], side: int) -> QPixmap:
+    """A gray picture, enlarged without smoothing."""
+    rows, columns = shades.shape
+    image = QImage(shades.tobytes(), columns, rows, columns, QImage.Format.Format_Grayscale8)
+    return QPixmap.fromImage(image).scaled(side, side, Qt.AspectRatioMode.KeepAspectRatio)

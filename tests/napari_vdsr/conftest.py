@@ -1,0 +1,12 @@
+"""Fixtures for the tests of the plugin."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path, monkeypatch):
+    """No test reads or writes the networks of whoever runs it."""
+    pytest.importorskip("platformdirs")
+    for module in ("_models", "_training"):
+        monkeypatch.setattr(f"napari_vdsr.{module}.data_folder", lambda: tmp_path / "user data")
+    return tmp_path / "user data"
