@@ -62,6 +62,12 @@ class TrainWidget(TrainForm):
         self._measurer: Job | None = None
         self._trouble = ""
         self._clock = Clock()
+        self._of_length = {
+            "steps": self.steps,
+            "batch_size": self.batch,
+            "validate_every": self.every,
+            "patience": self.patience,
+        }
         self._connect()
         self.length.addItem(GIVEN, GIVEN)
         self.length.setCurrentIndex(1)
@@ -86,11 +92,12 @@ class TrainWidget(TrainForm):
         self.browse_button.clicked.connect(self._browse)
         self.model.activated.connect(self._model_chosen)
         self.device.activated.connect(self._measure)
+        self.measure_button.clicked.connect(self.measure_low_side)
         self.length.activated.connect(self._length_chosen)
         self.low_side.currentIndexChanged.connect(self.update_state)
-        for box in (self.steps, self.every, self.patience):
+        for box in self._of_length.values():
             box.valueChanged.connect(self._steps_changed)
-        for number in (self.blur, self.noise, self.rate, self.theta, self.batch, self.patch, self.hold_out, self.seed):
+        for number in (self.blur, self.noise, self.rate, self.theta, self.patch, self.hold_out, self.seed):
             number.valueChanged.connect(self.update_state)
         self.start_button.clicked.connect(self.start)
         self.copy_button.clicked.connect(self.copy_python)
@@ -184,7 +191,7 @@ class TrainWidget(TrainForm):
     def _length_chosen(self) -> None:
         """Set what a choice of length means."""
         for name, value in LENGTHS.get(self.length.currentData(), {}).items():
-            box = {"steps": self.steps, "validate_every": self.every, "patience": self.patience}[name]
+            box = self._of_length[name]
             box.blockSignals(True)
             box.setValue(value)
             box.blockSignals(False)
@@ -319,6 +326,29 @@ class TrainWidget(TrainForm):
             self._trouble = sentence(error)
             LOG.error("model or device", exc_info=error)
             self.update_state()
+
+    def measure_low_side(self) -> None:
+        """Measure blur and noise in the first layer, for the smallest scale."""
+        try:
+            source, scale = next(iter(self.data().sources.values())), min(self.given_scales())
+        except (ValueError, StopIteration):
+            return
+        job = Job(partial(_training.measure_low_side, source, scale))
+        job.stepped.connect(self._low_side_measured)
+        job.ended.connect(self._low_side_ended)
+        self.destroyed.connect(job.cancel)
+        self.measure_button.setEnabled(False)
+        job.start()
+
+    def _low_side_measured(self, job: Job, found: tuple[float, float]) -> None:
+        self.blur.setValue(found[0])
+        self.noise.setValue(100 * found[1])
+
+    def _low_side_ended(self, job: Job, error: Exception | None) -> None:
+        self.update_state()
+        if error is not None:
+            LOG.error("blur and noise", exc_info=error)
+            show_error(_in_words(sentence(error)))
 
     def why_not(self) -> str:
         """One sentence on why a training cannot begin; empty if it can."""

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
 NEW = "A new network"
 LENGTHS: dict[str, dict[str, Any]] = {  # what the choices of a length mean
-    "Quick look": {"steps": 100, "validate_every": 25, "patience": 4},
-    "Good": {"steps": 1000, "validate_every": 50, "patience": 6},
-    "Long": {"steps": 10_000, "validate_every": 200, "patience": 10},
+    "Quick look": {"steps": 100, "batch_size": 8, "validate_every": 25, "patience": 4},
+    "Good": {"steps": 1000, "batch_size": 16, "validate_every": 50, "patience": 6},
+    "Long": {"steps": 10_000, "batch_size": 16, "validate_every": 200, "patience": 10},
 }
 OTHER_AXES = "TZQVWUABDEFGHIJKLMNOPR"  # letters for axes that are neither planes nor channels
 REPORTS = 0.2  # seconds between two reports of steps, at least
 TURN = 0.002  # seconds in which another piece of work can take its turn between two steps
+MEASURED = 512  # pixels of the sides of what blur and noise are measured in
 PIECES, PIECE = 8, 192  # what is measured of the held-out part, at most
 KINDS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr")
 
@@ -478,6 +479,27 @@ def held_out_pixels(data: Data, hold_out: float) -> int:
         planes = math.prod(shape_of(source)) // (sides[0] * sides[1])
         pixels += [min(sides[0], PIECE) * min(round(hold_out * sides[1]), PIECE)] * min(planes, PIECES)
     return sum(sorted(pixels)[-PIECES:])
+
+
+def measure_low_side(source: Source, scale: float, cancelled: threading.Event) -> Iterator[tuple[float, float]]:
+    """Give the blur in pixels, and the noise as a share of the range, of the middle of a source's middle plane."""
+    from vdsr_core import estimate_degradation, find_range
+
+    stop_if(cancelled)
+    part = [slice((p.start + p.stop) // 2, (p.start + p.stop) // 2 + 1) for p in source.part]
+    for axis in source.plane_axes:
+        whole = source.part[axis]
+        start = max(whole.start, (whole.start + whole.stop - MEASURED) // 2)
+        part[axis] = slice(start, min(whole.stop, start + MEASURED))
+    plane = np.asarray(source.data[tuple(part)], dtype=np.float64)
+    plane = plane[..., :3].mean(-1) if source.rgb else plane
+    plane = plane.reshape([n for n in plane.shape if n > 1])
+    found: Any = find_range(plane)
+    if not np.isfinite(plane).all() or found[0] >= found[1]:
+        msg = f"“{source.name}” holds NaN, infinity or one value only: nothing can be measured."
+        raise ValueError(msg)
+    blur, noise = estimate_degradation(plane, scale)
+    yield blur, noise / (found[1] - found[0])
 
 
 # ----------------------------------------------------------------------------------------------- script

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vdsr_core.checkpoint import load_checkpoint, load_model, save_checkpoint
-    from vdsr_core.degradation import degrade
+    from vdsr_core.degradation import degrade, estimate_degradation
     from vdsr_core.evaluation import Score, evaluate, psnr, ssim
     from vdsr_core.fine_tuning import FineTuneProgress, Preview, fine_tune, fine_tune_steps
     from vdsr_core.inference import find_range, super_resolve, super_resolve_tiles
@@ -52,6 +52,7 @@ __all__ = [  # noqa: RUF022 (the order of `sorted`)
     "clip_gradients",
     "cover",
     "degrade",
+    "estimate_degradation",
     "evaluate",
     "find_range",
     "fine_tune",
@@ -90,6 +91,7 @@ _MODULES = {
     "clip_gradients": "training",
     "cover": "tiling",
     "degrade": "degradation",
+    "estimate_degradation": "degradation",
     "evaluate": "evaluation",
     "find_range": "inference",
     "fine_tune": "fine_tuning",

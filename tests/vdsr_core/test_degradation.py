@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vdsr_core import degrade, resize
+from vdsr_core import degrade, estimate_degradation, resize
+from vdsr_core.degradation import estimate_noise
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 1.5, 2.37, (1, 2)])
@@ -32,6 +33,28 @@ def test_degrade_then_resize_keeps_centres(scale):
     truth = bump[:rows, :columns] / bump[:rows, :columns].sum()
     expected = (truth.sum(1) @ np.arange(rows), truth.sum(0) @ np.arange(columns))
     np.testing.assert_allclose(centre, expected, atol=0.02)
+
+
+@pytest.mark.parametrize("noise", [0, 0.01, 0.03])
+@pytest.mark.parametrize("scale", [2, 3])
+def test_estimated_noise_and_blur_are_near_what_was_there(scale, noise):
+    """Edges of a known softness: that of the reduced image is the same after sqrt(scale**2 - 1) times its blur."""
+    rng = np.random.default_rng(0)
+    edges = np.zeros((192, 192))
+    for _ in range(192):
+        row, column = rng.integers(0, 188, 2)
+        edges[row : row + rng.integers(2, 48), column : column + rng.integers(2, 48)] = rng.random()
+    image = ndimage.gaussian_filter(edges, 1.5) + noise * rng.standard_normal(edges.shape)
+    blur, read_noise = estimate_degradation(image, scale)
+    assert 0.8 < blur / (1.5 * np.sqrt(scale**2 - 1)) < 1.4
+    assert read_noise == pytest.approx(noise, rel=0.15, abs=1e-3)
+    assert estimate_degradation(1000 * image, scale) == pytest.approx((blur, 1000 * read_noise), rel=0.02, abs=1e-6)
+    assert estimate_noise(image + np.arange(192)) == pytest.approx(estimate_noise(image))
+
+
+def test_nothing_is_estimated_in_a_small_image():
+    with pytest.raises(ValueError, match=r"at least 16 \* `scale` pixels a side, got shape \(31, 40\)"):
+        estimate_degradation(np.zeros((31, 40)), 2)
 
 
 def test_integers_are_rounded(rng):

@@ -1,0 +1,43 @@
+"""Fine-tune the default network on single images and print what that gives on the part held out.
+
+python benchmarks/fine_tuning.py cells.tif ... [--scales 2] [--steps 100]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+from vdsr_core import fine_tune, read_image
+
+
+def main() -> None:
+    """One line for each image and scale."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="+", type=Path)
+    parser.add_argument("--scales", nargs="+", type=float, default=[2.0])
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch-size", type=int, default=8)
+    options = parser.parse_args()
+    print("image  scale  bicubic  before  after  minutes")
+    for path in options.images:
+        start = time.perf_counter()
+        with warnings.catch_warnings(action="ignore"):
+            network = fine_tune(
+                read_image(path),
+                scales=options.scales,
+                steps=options.steps,
+                batch_size=options.batch_size,
+                validate_every=25,
+            )
+        minutes = (time.perf_counter() - start) / 60
+        for scale, found in network.card["hold_out"].items():
+            figures = "  ".join(f"{found[name]:.2f}" for name in ("bicubic", "before", "after"))
+            print(f"{path.stem}  {scale}  {figures}  {minutes:.1f}", flush=True)
+        print(network.card["summary"], flush=True)
+
+
+if __name__ == "__main__":
+    main()
