@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -83,8 +85,11 @@ class Patches:
         Ranges that each patch draws from, gain by its logarithm: its intensities become ``gain * values + offset``.
     seed : int, optional
         Of the draws from `scale_range`.
+    store : path, optional
+        Folder for images that fit neither the device nor the memory: temporary files hold the arrays there, of which
+        only the patches of a batch are read. They go when the patches do.
     device : torch.device, optional
-        Where the arrays lie.
+        Where the arrays lie, if not in files, and the batches.
 
     Raises
     ------
@@ -116,6 +121,7 @@ class Patches:
         gain: tuple[float, float] = (1.0, 1.0),
         offset: tuple[float, float] = (0.0, 0.0),
         seed: int = 0,
+        store: str | os.PathLike[str] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         patch = check_whole("patch", patch, 1)
@@ -142,26 +148,29 @@ class Patches:
         if images and not groups:
             msg = "`scales` must hold at least one scale, got none. Give some, or a `scale_range`."
             raise ValueError(msg)
-        ilrs = [
-            interpolate_back(image, scale, degrade)
-            for factors in groups
-            for image, scale in zip(images, factors, strict=True)
-        ]
-        ilrs += [interpolate_low(low, high, f"pair {n}") for n, (low, high) in enumerate(pairs)]
+        shapes: list[tuple[int, ...]] = []
+
+        def interpolated() -> Iterator[NDArray[np.float32]]:
+            for factors in groups:
+                for image, scale in zip(images, factors, strict=True):
+                    yield interpolate_back(image, scale, degrade)
+            for n, (low, high) in enumerate(pairs):
+                yield interpolate_low(low, high, f"pair {n}")
+
+        ilr = join(interpolated(), store, shapes)
         number = [*range(len(images))] * len(groups) + [*range(len(images), len(sharp))]  # of the sharp image
         self.factors = [s for factors in groups for s in factors] + [
             high.shape[0] / low.shape[0] for low, high in pairs
         ]
         self.group = torch.tensor([g for g, fs in enumerate(groups) for _ in fs] + [len(groups)] * len(pairs))
-        self.shape = torch.tensor([ilr.shape for ilr in ilrs])  # (pairs, 2)
+        self.shape = torch.tensor(shapes)  # (pairs, 2)
         self.patch = min(patch, int(self.shape.min()))
         hr_start = _starts([image.size for image in sharp])[number]
         hr_stride = [sharp[n].shape[1] for n in number]
-        ilr_start, ilr_stride = _starts([ilr.size for ilr in ilrs]), [ilr.shape[1] for ilr in ilrs]
+        ilr_start, ilr_stride = _starts([math.prod(shape) for shape in shapes]), [shape[1] for shape in shapes]
         self.layout = torch.from_numpy(np.stack([hr_start, hr_stride, ilr_start, ilr_stride]))  # (4, pairs)
-        self.hr = torch.from_numpy(np.concatenate([np.ravel(image) for image in sharp]).astype(np.float32))
-        self.ilr = torch.from_numpy(np.concatenate([ilr.ravel() for ilr in ilrs]))
-        self.hr, self.ilr = self.hr.to(self.device), self.ilr.to(self.device)
+        where = self.device if store is None else torch.device("cpu")
+        self.hr, self.ilr = (torch.from_numpy(flat).to(where) for flat in (join(sharp, store), ilr))
 
     def __len__(self) -> int:
         """How many patches an epoch has: those of all images and scales that do not overlap."""
@@ -218,15 +227,15 @@ class Patches:
         """
         # What goes to the device is a few numbers for each patch.
         table = torch.stack([choice.row, choice.column, *choice.flips.T, *self.layout[:, choice.pair]])
-        top, left, *flips, hr_start, hr_stride, ilr_start, ilr_stride = table.to(self.device)[:, :, None, None]
+        top, left, *flips, hr_start, hr_stride, ilr_start, ilr_stride = table.to(self.hr.device)[:, :, None, None]
         flip_rows, flip_columns, transpose = (flip.bool() for flip in flips)  # (B, 1, 1)
-        side = torch.arange(self.patch, device=self.device)
+        side = torch.arange(self.patch, device=self.hr.device)
         row, column = side[None, :, None], side[None, None, :]
         row, column = torch.where(transpose, column, row), torch.where(transpose, row, column)  # (B, P, P)
         row = top + torch.where(flip_rows, self.patch - 1 - row, row)
         column = left + torch.where(flip_columns, self.patch - 1 - column, column)
-        ilr = self.ilr[ilr_start + row * ilr_stride + column]
-        hr = self.hr[hr_start + row * hr_stride + column]
+        ilr = self.ilr[ilr_start + row * ilr_stride + column].to(self.device)
+        hr = self.hr[hr_start + row * hr_stride + column].to(self.device)
         if [*self.gain, *self.offset] != [1, 1, 0, 0]:
             gain, offset = choice.intensity.to(self.device).T[:, :, None, None]  # (B, 1, 1)
             ilr, hr = ilr * gain + offset, hr * gain + offset
@@ -237,6 +246,26 @@ def make_generator(seed: int, number: int) -> torch.Generator:
     """A random generator of its own for each (seed, number)."""
     entropy = np.random.SeedSequence((seed, number % 2**64)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(entropy[0] >> np.uint64(1)))
+
+
+def join(
+    planes: Iterable[NDArray[Any]], store: str | os.PathLike[str] | None, shapes: list[tuple[int, ...]] | None = None
+) -> NDArray[np.float32]:
+    """The pixels of all planes in one array, in a temporary file of the folder `store` if there is one.
+
+    Their shapes are appended to `shapes`.
+    """
+    noted = [] if shapes is None else shapes
+    if store is None:
+        kept = [np.asarray(plane, np.float32) for plane in planes]
+        noted += [plane.shape for plane in kept]
+        return np.concatenate([plane.ravel() for plane in kept])
+    with tempfile.TemporaryFile(dir=store) as file:
+        for plane in planes:
+            noted.append(plane.shape)
+            file.write(np.asarray(plane, np.float32).tobytes())
+        file.flush()
+        return np.memmap(file, np.float32, "c")  # "c": PyTorch wants what could be written to
 
 
 def _starts(sizes: Sequence[int]) -> NDArray[np.int64]:

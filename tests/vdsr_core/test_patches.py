@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from vdsr_core import degrade, resize
-from vdsr_core.patches import Patches
+from vdsr_core.patches import Patches, join
 
 
 @pytest.fixture
@@ -140,6 +140,20 @@ def test_registered_pairs_join_and_are_a_group_of_their_own(images, rng):
         np.testing.assert_allclose(ilr[k], dihedral(up[window])[orientation], atol=1e-6)
     alone = Patches(pairs=[(high, high) for _, high in pairs])
     assert torch.equal(alone.hr, alone.ilr)  # as large as the sharp one: interpolated already
+
+
+def test_patches_from_files_are_those_from_memory(images, rng, tmp_path):
+    """Bit for bit; nothing is left in the folder."""
+    pairs = [(rng.random((9, 10)), rng.random((18, 20)))]
+    options = {"pairs": pairs, "scale_range": (1.5, 4), "patch": 8}
+    memory, files = Patches(images, [2, 3], **options), Patches(images, [2, 3], store=tmp_path, **options)
+    assert isinstance(join(images, tmp_path), np.memmap)
+    assert list(tmp_path.iterdir()) == []
+    for step in range(3):
+        for a, b in zip(memory.gather(memory.choose(step, 50)), files.gather(files.choose(step, 50)), strict=True):
+            assert torch.equal(a, b)
+    with pytest.raises(FileNotFoundError):
+        Patches(images, [2], store=tmp_path / "missing")
 
 
 @pytest.mark.parametrize("shape", [(10, 20), (10, 21), (9, 9), (30, 20)])
