@@ -1,22 +1,44 @@
-"""Arguments checked by name: whole numbers, numbers, ranges and scales."""
+"""Arguments checked by name: whole numbers, numbers, ranges, scales and paths."""
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable
 from numbers import Real
+from pathlib import Path
 from typing import Any
+
+
+def is_whole(value: Any) -> bool:
+    """Whether `value` is a whole number, Python's or NumPy's; True and False are none."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
+
+
+def check_path(name: str, value: Any) -> Path:
+    """`value` as a Path, checked to be a str or a path."""
+    try:
+        if not isinstance(value, bytes):
+            return Path(value)
+    except TypeError:
+        pass
+    msg = f"`{name}` must be a str or a path, got {value!r}. Give the name of a file."
+    raise TypeError(msg)
 
 
 def check_whole(name: str, value: Any, least: int = 0, hint: str = "Leave it out for the default.") -> int:
     """`value` as an int, checked to be a whole number of at least `least`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if not is_whole(value):
         msg = f"`{name}` must be a whole number of at least {least}, got {value!r}. {hint}"
         raise TypeError(msg)
-    if value.__index__() < least:
+    if operator.index(value) < least:
         msg = f"`{name}` must be a whole number of at least {least}, got {value}. {hint}"
         raise ValueError(msg)
-    return int(value)
+    return operator.index(value)
 
 
 def check_number(name: str, value: Any, rule: str = "a number", hint: str = "") -> float:
@@ -38,7 +60,7 @@ def check_span(name: str, value: Any, rule: str, hint: str) -> tuple[float, floa
 
 def check_scales(scales: Any, name: str = "scales", least: float = 1.0) -> tuple[float, ...]:
     """`scales`, one number or several, as floats; checked to be finite and above 1, or at least `least` beyond 1."""
-    many = [scales] if isinstance(scales, Real) else scales
+    many = [scales] if isinstance(scales, Real) or getattr(scales, "ndim", 1) == 0 else scales
     if isinstance(many, str | bytes) or not isinstance(many, Iterable):
         msg = f"`{name}` must be a number or a list of numbers, got {scales!r}. Try [2, 3, 4]."
         raise TypeError(msg)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vdsr_core.arguments import check_scales
+from vdsr_core.arguments import check_path, check_scales
 from vdsr_core.files import check_target, replacing
 from vdsr_core.model import VDSR, VDSRConfig, check_network
 
@@ -64,7 +64,7 @@ def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State
     (2.0,)
     """
     check_network(model)
-    check_target(Path(path).absolute(), overwrite=True)
+    check_target(check_path("path", path).absolute(), overwrite=True)
     header = {"format": json.dumps(FORMAT), "config": json.dumps(asdict(model.config))}
     header |= {"scales": json.dumps(check_scales(model.scales)), "card": _card_text(model.card)}
     arrays = to_arrays(model)
@@ -128,7 +128,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
         If the file is a pickle, is damaged, was written by something else or in a newer format, or holds arrays
         that make no network.
     """
-    path = Path(path)
+    path = check_path("path", path)
     arrays, header = _read(path)
     if absent := [key for key in ("config", "scales", "card", "format") if key not in header]:
         msg = f"{path} must have config, scales, card and format in its header, got no {', '.join(absent)}. "
@@ -162,7 +162,7 @@ def load_trainer(path: str | os.PathLike[str]) -> State | None:
     FileNotFoundError, ValueError
         As `load_checkpoint`.
     """
-    path = Path(path)
+    path = check_path("path", path)
     arrays, header = _read(path)
     if "trainer" not in header:
         return None
@@ -219,7 +219,7 @@ def load_arrays(path: str | os.PathLike[str]) -> VDSR:
     ValueError
         If the file is no ``.npz`` file, or its arrays make no network.
     """
-    path = Path(path)
+    path = check_path("path", path)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: _to_tensor(file[name]) for name in file.files}

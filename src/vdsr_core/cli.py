@@ -6,6 +6,7 @@ import csv
 import glob
 import io
 import json
+import logging
 import math
 import os
 import platform
@@ -98,6 +99,8 @@ def vdsr(
     ] = False,
 ) -> None:
     """Upscale images with a very deep residual network (VDSR), train it, and measure how well it does."""
+    if not os.environ.get("VDSR_DEBUG"):  # what it has to say of a damaged file, the error says
+        logging.getLogger("tifffile").addHandler(logging.NullHandler())
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -140,13 +143,16 @@ def check_options(
     from vdsr_core.inference import super_resolve
     from vdsr_core.intensity import Rescale
 
+    def option(match: re.Match[str]) -> str:
+        return "--" + match[1].replace("_", "-")
+
     try:
         for scale in scales:
             super_resolve(np.zeros((1, 1), np.uint8), scale, **options)  # constant: the network does not run
         if in_range is not None:
             Rescale(*in_range)
     except (TypeError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(re.sub("`(scale|tile|device|in_range)`", option, str(error))) from None
 
 
 # --------------------------------------------------------------------------------------------- progress
@@ -217,7 +223,9 @@ def upscale(
         ),
     ],
     model: Model = None,
-    tile: Annotated[int, typer.Option(help="Side of a tile, in output pixels: smaller needs less memory.")] = 1024,
+    tile: Annotated[
+        int, typer.Option(min=1, help="Side of a tile, in output pixels: smaller needs less memory.")
+    ] = 1024,
     device: Device = None,
     in_range: Annotated[
         tuple[float, float] | None,

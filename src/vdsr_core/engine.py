@@ -65,7 +65,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         torch.zeros(1, device=found).cpu()  # "meta" holds no values
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         names = ", ".join(describe_devices())
-        msg = f"`device` must be one of {names} here, got {str(device)!r}. Use None to let it be chosen."
+        msg = f"`device` must be one of {names} here, got {str(device)!r}. Leave it out to let it be chosen."
         raise ValueError(msg) from error
     return found
 

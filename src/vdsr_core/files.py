@@ -32,6 +32,8 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
         If `path` exists and `overwrite` is False, or a folder is to replace a file, or a file a folder.
     FileNotFoundError, NotADirectoryError, PermissionError
         If the folder of `path` is missing, is a file, or cannot be written to.
+    OSError
+        If the disk is full.
     """
     path = Path(os.path.realpath(path))  # a link stays a link
     check_target(path, overwrite)
@@ -52,6 +54,11 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
             _replace_folder(temporary, path, scratch / "old")
         else:
             os.replace(temporary, path)
+    except OSError as error:
+        if type(error) is not OSError:  # a missing folder and the like say what they are
+            raise
+        msg = f"{path} could not be written: {error.strerror or error}. Is the disk full?"
+        raise OSError(msg) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -9,19 +9,20 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import psutil
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from vdsr_core.arguments import is_whole
 from vdsr_core.checkpoint import fingerprint, load_model
 from vdsr_core.color import rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.engine import Engine, SharedEngine, choose_device
 from vdsr_core.intensity import LIMIT, Extent, Rescale, blocks, cast, check_pixels, check_unmasked, measure
 from vdsr_core.model import VDSR
-from vdsr_core.resampling import Taps, make_taps, scale_pair, scaled_shape
+from vdsr_core.resampling import Taps, check_window, make_taps, scale_pair, scaled_shape
 from vdsr_core.tiling import Region, Slices, Tile, check_tile, cover, halve
 
 MAX_SCALE = 1000
@@ -336,11 +337,10 @@ class _Job:
         self.image = _open(image)
         self.scale = _check_scale(scale)
         self.axes = _find_axes(self.image, channel_axis, rgb)
-        check_tile(tile)
-        self.tile = tile
+        self.tile = check_tile(tile)
         self.plane = scaled_shape(self.axes.plane, self.scale)
         self.grid = (*self.axes.leading, *self.plane)  # of the whole result, without colour
-        self.window = _check_window(window, self.plane)
+        self.window = check_window(window, self.plane)
         if not isinstance(model, Engine):
             model = Engine(model if isinstance(model, VDSR) else load_model(model), choose_device(device))
         self.engine, self.device = model, model.device
@@ -555,29 +555,20 @@ def _check_scale(scale: object) -> tuple[float, float]:
     return pair
 
 
-def _check_window(window: Window | None, plane: tuple[int, int]) -> tuple[slice, slice]:
-    """`window` with its starts and stops, checked to hold a pixel of the result."""
-    pair = (slice(None), slice(None)) if window is None else window
-    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(part, slice) for part in pair):
-        msg = (
-            f"`window` must be two slices, rows and columns of the result, got {window!r}. Leave it out for the whole."
-        )
-        raise TypeError(msg)
-    rows, columns = (slice(*part.indices(n)[:2]) for part, n in zip(pair, plane, strict=True))
-    if rows.start >= rows.stop or columns.start >= columns.stop or any(part.step not in (None, 1) for part in pair):
-        msg = f"`window` must hold pixels of the result, {plane}, in steps of 1, got {window}. Leave it out for all."
-        raise ValueError(msg)
-    return rows, columns
-
-
 def _check_near(near: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """`near`, checked to have a number for each axis of `out`."""
-    if near is not None and len(near) != len(shape):
+    if near is None:
+        return None
+    if not isinstance(near, tuple | list | np.ndarray) or not all(map(is_whole, near)):
+        msg = f"`near` must be whole numbers, one for each axis of `out`, got {near!r}. Leave it out for the usual "
+        msg += "order."
+        raise TypeError(msg)
+    if len(near) != len(shape):
         msg = (
             f"`near` must have a number for each axis of `out`, {shape}, got {near}. Leave it out for the usual order."
         )
         raise ValueError(msg)
-    return near
+    return tuple(map(int, near))
 
 
 def _find_axes(image: Any, channel_axis: int | None, rgb: bool) -> _Axes:
@@ -590,7 +581,7 @@ def _find_axes(image: Any, channel_axis: int | None, rgb: bool) -> _Axes:
             raise ValueError(msg)
         return _Axes(shape, tuple(range(len(shape))), None, None)
     axis = -1 if channel_axis is None else channel_axis
-    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+    if not is_whole(axis):
         msg = f"`channel_axis` must be a whole number or None, got {axis!r}. Use -1 for the last axis."
         raise TypeError(msg)
     if len(shape) < 3 or not -len(shape) <= axis < len(shape):
@@ -641,10 +632,15 @@ def _default_range(dtype: np.dtype[Any], axes: _Axes, extent: Extent) -> Range:
         return 0.0, 255.0
     low, high = extent.in_range
     if not extent.constant and not (low < high and math.isfinite(high - low)):
-        msg = f"`image` must span a range that float64 resolves and holds, got {extent.minimum} to {extent.maximum}. "
-        msg += "Subtract an offset, or divide it by a constant, beforehand."
-        raise ValueError(msg)
+        _refuse_span(extent)
     return low, high
+
+
+def _refuse_span(extent: Extent) -> NoReturn:
+    """Raise because the range of an image is no range in float64."""
+    msg = f"`image` must span a range that float64 resolves and holds, got {extent.minimum} to {extent.maximum}. "
+    msg += "Subtract an offset, or divide it by a constant, beforehand."
+    raise ValueError(msg)
 
 
 def _check_reach(rescale: Rescale, extent: Extent) -> Rescale:
@@ -653,13 +649,14 @@ def _check_reach(rescale: Rescale, extent: Extent) -> Rescale:
     spread = (extent.maximum - extent.minimum) / (rescale.high - rescale.low)
     if reach >= LIMIT or (spread <= 1 / LIMIT and not extent.constant):
         msg = f"`in_range` must be near the values of `image`, {extent.minimum} to {extent.maximum}, "
-        msg += f"got {(rescale.low, rescale.high)}. Use None to find it."
+        msg += f"got {(rescale.low, rescale.high)}. Leave it out to find it."
         raise ValueError(msg)
     return rescale
 
 
 def _check_ranges(in_range: Any, channels: int) -> list[Range]:
     """`in_range` as one pair for each channel."""
+    check_unmasked(in_range, "in_range")
     try:
         given = np.asarray(in_range, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -690,7 +687,10 @@ def _find_rescales(
         elif not alpha and low <= high:
             rescales.append(extent.minimum)
         else:  # alpha may vary where the colour does not
-            rescales.append(Rescale(low, high if low != high else low + max(1, abs(low))))
+            above = high if low != high else low + max(1, abs(low))
+            if math.isinf(above) and math.isfinite(high):
+                _refuse_span(extent)
+            rescales.append(Rescale(low, above))
     return rescales
 
 
@@ -717,12 +717,12 @@ def _super_resolve_lazily(
     """A dask array of the super-resolved image, whose chunks are tiles."""
     from vdsr_core import lazy
 
-    check_tile(tile)
+    tile = check_tile(tile)
     axes = _find_axes(_open(image), channel_axis, rgb)
     image = lazy.tidy(image, axes.colour)
     pair = _check_scale(scale)
     plane = scaled_shape(axes.plane, pair)
-    part = _check_window(window, plane)
+    part = check_window(window, plane)
     model = model if isinstance(model, VDSR) else load_model(model)
     channels = 1 if axes.channel is None else axes.leading[axes.channel]
     ranges: Any = None if in_range is None else _check_ranges(in_range, channels)

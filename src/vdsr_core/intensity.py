@@ -80,9 +80,8 @@ class Rescale:
     def __post_init__(self) -> None:
         """Refuse a range that is empty or not finite."""
         if not (math.isfinite(self.high - self.low) and self.low < self.high):
-            msg = (
-                f"`in_range` must be two finite numbers, low < high, got {(self.low, self.high)}. Use None to find it."
-            )
+            msg = f"`in_range` must be two finite numbers, low < high, got {(self.low, self.high)}. "
+            msg += "Leave it out to find it."
             raise ValueError(msg)
 
     def forward(self, image: NDArray[Any]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vdsr_core.arguments import check_path
 from vdsr_core.files import check_target, replacing
 from vdsr_core.image_file import ImageFile, Unreadable, check_axes, refuse
 from vdsr_core.picture import read_jpeg, read_png, write_jpeg, write_png
@@ -65,7 +66,7 @@ def read_image(path: str | os.PathLike[str], *, lazy: bool = False) -> ImageFile
     ('uint16', 'YX', (0.1, 0.1), 'µm')
     >>> folder.cleanup()
     """
-    path = Path(path)
+    path = check_path("path", path)
     if not path.exists():
         msg = f"{path} does not exist. Check its name and folder."
         raise FileNotFoundError(msg)
@@ -122,7 +123,7 @@ def check_writable(
     ...
     ValueError: cells.png must hold axes YX, or YXS for colour, got ZYX. Use .tif or .zarr.
     """
-    path, shape, dtype = Path(path), tuple(shape), np.dtype(dtype)
+    path, shape, dtype = check_path("path", path), tuple(shape), np.dtype(dtype)
     kind = _kind(path)
     check_axes(shape, axes)
     if problem := _problem(path, kind, shape, dtype, axes):
@@ -180,7 +181,7 @@ def write_image(path: str | os.PathLike[str], image: ImageFile, *, overwrite: bo
     ...
     FileNotFoundError: the folder missing does not exist. Make it first.
     """
-    path = Path(path)
+    path = check_path("path", path)
     check_writable(path, image.data.shape, image.data.dtype, image.axes, overwrite=overwrite)
     kind = _kind(path)
     with replacing(path, overwrite=overwrite) as partial:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.arguments import check_whole
+from vdsr_core.arguments import check_whole, is_whole
 from vdsr_core.intensity import cast, check_pixels, check_unmasked
 
 
@@ -129,7 +131,7 @@ def scale_pair(scale: object, name: str = "scale") -> tuple[float, float]:
 
 def scaled_shape(shape: tuple[int, int], scale: tuple[float, float]) -> tuple[int, int]:
     """Rows and columns of an image of `shape` resized by `scale`: ``round(scale * n)``, at least 1."""
-    rows, columns = (max(1, round(s * n)) for s, n in zip(scale, shape, strict=True))
+    rows, columns = (max(1, round(min(s * n, sys.maxsize / 2))) for s, n in zip(scale, shape, strict=True))
     return rows, columns
 
 
@@ -141,16 +143,49 @@ def check_shape(shape: Any) -> tuple[int, int]:
     return check_whole("output_shape", shape[0], 1), check_whole("output_shape", shape[1], 1)
 
 
-def check_window(window: Any, shape: tuple[int, int]) -> list[tuple[int, int]]:
-    """Start and stop of a window's rows and columns, checked to lie in `shape`."""
-    if not (isinstance(window, tuple | list) and len(window) == 2 and all(isinstance(part, slice) for part in window)):
-        msg = f"`window` must be two slices, rows and columns, got {window!r}. Try (slice(0, 10), slice(0, 20))."
+def check_window(window: Any, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of a window, None being the whole, checked to hold pixels of a result of `shape`."""
+    parts = (slice(None), slice(None)) if window is None else window
+    if not (isinstance(parts, tuple | list) and len(parts) == 2 and all(map(_is_slice, parts))):
+        msg = f"`window` must be two slices of whole numbers, rows and columns of the result, got {window!r}. "
+        msg += "Leave it out for the whole."
         raise TypeError(msg)
-    spans = [part.indices(stop) for part, stop in zip(window, shape, strict=True)]
-    if any(start >= stop or step != 1 for start, stop, step in spans):
-        msg = f"`window` must hold pixels of the result, {shape}, without steps, got {window}. Choose others."
+    rows, columns = (slice(*part.indices(n)[:2]) for part, n in zip(parts, shape, strict=True))
+    if rows.start >= rows.stop or columns.start >= columns.stop or any(part.step not in (None, 1) for part in parts):
+        msg = f"`window` must hold pixels of the result, {shape}, in steps of 1, got {window}. "
+        msg += "Leave it out for the whole."
         raise ValueError(msg)
-    return [span[:2] for span in spans]
+    return rows, columns
+
+
+def _is_slice(part: Any) -> bool:
+    """Whether `part` is a slice of whole numbers."""
+    return isinstance(part, slice) and all(n is None or is_whole(n) for n in (part.start, part.stop, part.step))
+
+
+def _check_memory(shape: tuple[int, ...], scale: tuple[float, float], output: tuple[int, int]) -> None:
+    """Raise if `output` pixels of an image of `shape`, and what makes them, cannot fit in memory."""
+    rows, columns = (float(min(n, sys.maxsize)) for n in output)
+    taps = sum(4 * max(1.0, 1 / s) * n for s, n in zip(scale, (rows, columns), strict=True))
+    needed = 8 * (2 * taps + math.prod(shape[:-2]) * rows * (shape[-1] + 2 * columns))
+    free = psutil.virtual_memory().available
+    if needed > free:
+        msg = f"`image` must fit in memory when resized, got {needed / 1e9:.3g} GB with {free / 1e9:.1f} GB free. "
+        msg += "Use a scale nearer to 1, or a `window`."
+        raise MemoryError(msg)
+
+
+def _apply_both(values: NDArray[Any], rows: Taps, columns: Taps) -> NDArray[Any]:
+    """`apply_taps` along rows and columns; finite pixels give finite ones, clipped where the dtype ends."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = apply_taps(apply_taps(values, rows, axis=-2), columns, axis=-1)
+        lost = ~np.isfinite(out)
+        if lost.any():  # a sum beyond the largest number; a power of 2 changes no other digit
+            small = apply_taps(apply_taps(values / 16, rows, axis=-2), columns, axis=-1)
+            ends = np.finfo(out.dtype)
+            np.clip(small, ends.min / 16, ends.max / 16, out=small, where=np.isfinite(small))
+            out[lost] = small[lost] * 16
+    return out
 
 
 def resize(
@@ -178,7 +213,8 @@ def resize(
     Returns
     -------
     out : (..., rows, columns) ndarray
-        Same dtype as `image`; integers are rounded and saturated.
+        Same dtype as `image`; integers are rounded and saturated. Finite pixels give finite ones; NaN and infinity
+        spread to the pixels that are made of them.
 
     Raises
     ------
@@ -186,6 +222,8 @@ def resize(
         If `image` is not of a real dtype or `scale` is not made of numbers.
     ValueError
         If `scale` is not positive and finite, `image` has no rows and columns, or `output_shape` or `window` is empty.
+    MemoryError
+        If the result cannot fit in memory.
 
     References
     ----------
@@ -205,9 +243,11 @@ def resize(
     pair = scale_pair(scale)
     shape = image.shape[-2:]
     shape_out = check_shape(scaled_shape(shape, pair) if output_shape is None else output_shape)
-    first, second = check_window((slice(None), slice(None)) if window is None else window, shape_out)
-    rows, columns = make_taps(shape[0], pair[0], *first), make_taps(shape[1], pair[1], *second)
+    first, second = check_window(window, shape_out)
+    _check_memory(image.shape, pair, (first.stop - first.start, second.stop - second.start))
+    rows = make_taps(shape[0], pair[0], first.start, first.stop)
+    columns = make_taps(shape[1], pair[1], second.start, second.stop)
     values = image[..., rows.source, columns.source]
     values = values.astype(np.float32 if image.dtype == np.float32 else np.float64, copy=False)
-    out = apply_taps(apply_taps(values, rows, axis=-2), columns, axis=-1)
+    out = _apply_both(values, rows, columns)
     return out if out.dtype == image.dtype else cast(out, image.dtype)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vdsr_core.arguments import check_whole
+from vdsr_core.arguments import check_whole, is_whole
 
 Slices = tuple[slice, ...]
 
@@ -73,7 +73,7 @@ def cover(shape: Sequence[int], tile: int | None, halo: int, window: tuple[slice
     >>> bool((out == image).all())
     True
     """
-    check_tile(tile)
+    tile = check_tile(tile)
     halo = check_whole("halo", halo, hint="Take the `halo` of the network.")
     if not isinstance(shape, tuple | list) or len(shape) < 2:
         msg = f"`shape` must be (..., rows, columns), got {shape!r}. Take the `shape` of the image."
@@ -95,16 +95,17 @@ def _span(start: int, stop: int, length: int, halo: int) -> tuple[slice, slice, 
     return slice(first, min(length, stop + halo)), slice(start, stop), slice(start - first, stop - first)
 
 
-def check_tile(tile: object) -> None:
-    """Raise unless `tile` is None or a whole number of at least 1."""
+def check_tile(tile: Any) -> int | None:
+    """`tile`, checked to be None or a whole number of at least 1."""
     if tile is None:
-        return
-    if isinstance(tile, bool) or not hasattr(tile, "__index__"):
+        return None
+    if not is_whole(tile):
         msg = f"`tile` must be a whole number or None, got {tile!r}. Try 512."
         raise TypeError(msg)
-    if tile.__index__() < 1:
+    if tile < 1:
         msg = f"`tile` must be at least 1, got {tile}. Use None to take each plane in one piece."
         raise ValueError(msg)
+    return int(tile)
 
 
 def halve(tile: Tile, shape: Sequence[int], halo: int) -> list[Tile]:

@@ -208,3 +208,11 @@ def test_non_residual_network_is_saved_as_such_and_files_without_the_word_are_re
         save_checkpoint(tmp_path / "c.safetensors", model)
         assert load_checkpoint(tmp_path / "c.safetensors").config == model.config
     assert load_model("starter").config.residual
+
+
+@pytest.mark.parametrize("path", [None, 5, b"a.safetensors"])
+def test_a_path_that_is_none_is_named(path, tiny_model):
+    with pytest.raises(TypeError, match="`path` must be a str or a path, got"):
+        load_checkpoint(path)
+    with pytest.raises(TypeError, match="`path` must be a str or a path, got"):
+        save_checkpoint(path, tiny_model)

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -99,3 +100,13 @@ def test_file_in_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "f").touch()
     with pytest.raises(NotADirectoryError, match="is not a folder"), replacing(tmp_path / "f" / "a"):
         pass
+
+
+def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_text("old")
+    message = r"a\.png could not be written: No space left on device\. Is the disk full\?"
+    with pytest.raises(OSError, match=message), replacing(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

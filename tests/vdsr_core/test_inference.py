@@ -526,9 +526,12 @@ def test_bad_image_is_named(image, error, message):
         ({"channel_axis": 3}, ValueError, "`channel_axis` must name one of at least 3 axes, got axis 3"),
         ({"channel_axis": 0.5}, TypeError, "`channel_axis` must be a whole number or None"),
         ({"tile": 0}, ValueError, "`tile` must be at least 1, got 0"),
+        ({"tile": np.array([9])}, TypeError, "`tile` must be a whole number or None, got array"),
         ({"tile": -4}, ValueError, "`tile` must be at least 1, got -4"),
         ({"in_range": (5, 5)}, ValueError, "`in_range` must be two finite numbers, low < high"),
         ({"in_range": (9, 5)}, ValueError, "`in_range` must be two finite numbers, low < high"),
+        ({"in_range": np.ma.array([0, 1], mask=[0, 1])}, ValueError, "`in_range` must have no masked pixels"),
+        ({"window": (slice(0.5, 3), slice(3))}, TypeError, "`window` must be two slices of whole numbers"),
         ({"in_range": 5}, ValueError, r"`in_range` must be \(low, high\)"),
         ({"in_range": "dtype"}, ValueError, r"`in_range` must be \(low, high\)"),
         ({"in_range": [(0, 1)] * 2, "channel_axis": 0}, ValueError, "or 3 of them, one for each channel"),
@@ -621,7 +624,7 @@ def test_overshoot_ends_at_the_largest_float(dtype):
 
 @pytest.mark.parametrize("in_range", [(0, 1e300), (0, 1e-300), (1e200, 2e200)])
 def test_range_far_from_the_image_is_named(rng, in_range, tiny_model):
-    with pytest.raises(ValueError, match=r"`in_range` must be near the values of `image`, 0\..* Use None to find it"):
+    with pytest.raises(ValueError, match=r"`in_range` must be near the values of `image`, 0\..* Leave it out"):
         super_resolve(rng.random((5, 6), np.float32), 2, model=tiny_model, in_range=in_range)
 
 
@@ -680,3 +683,16 @@ def test_out_over_the_image_is_named():
     buffer = np.zeros((8, 8))
     with pytest.raises(ValueError, match="`out` must not share memory with `image`"):
         super_resolve_tiles(buffer[:4, :4], 2, buffer)
+
+
+@pytest.mark.parametrize("near", [5, "ab", (None, 1), (1.5, 2), (1e300, 2)])
+def test_near_must_be_whole_numbers(tiny_model, near):
+    with pytest.raises(TypeError, match="`near` must be whole numbers"):
+        super_resolve_tiles(np.eye(4), 2, np.empty((8, 8)), model=tiny_model, near=near)
+
+
+def test_constant_colour_at_the_end_of_float64_names_the_image(tiny_model, rng):
+    image = np.full((8, 9, 4), 1e308)
+    image[..., 3] = rng.random((8, 9))
+    with pytest.raises(ValueError, match="`image` must span a range that float64 resolves and holds, got 1e"):
+        super_resolve(image, 2, rgb=True, model=tiny_model)

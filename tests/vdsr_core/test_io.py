@@ -930,3 +930,12 @@ def test_import_is_light():
     environment = {**os.environ, "PYTHONPATH": str(Path(vdsr_io.__file__).parents[1])}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert not {"torch", "dask", "zarr", "tifffile", "imagecodecs", "PIL", "psutil"} & set(json.loads(found.stdout))
+
+
+@pytest.mark.parametrize("path", [None, 5, b"a.png", []])
+def test_a_path_that_is_none_is_named(path):
+    image = ImageFile(np.zeros((4, 4), np.uint8), "YX")
+    with pytest.raises(TypeError, match="`path` must be a str or a path, got"):
+        read_image(path)
+    with pytest.raises(TypeError, match="`path` must be a str or a path, got"):
+        write_image(path, image)

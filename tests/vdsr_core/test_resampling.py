@@ -129,9 +129,40 @@ def test_bad_scale_is_named(scale, error):
         ({"output_shape": (2.5, 5)}, "`output_shape` must be a whole number of at least 1, got 2.5"),
         ({"window": (3, 4)}, "`window` must be two slices"),
         ({"window": (slice(500, 600), slice(0, 3))}, "`window` must hold pixels of the result, .16, 16."),
-        ({"window": (slice(0, 4, 2), slice(0, 3))}, "`window` must hold pixels of the result, .16, 16., without steps"),
+        ({"window": (slice(0, 4, 2), slice(0, 3))}, "`window` must hold pixels of the result, .16, 16., in steps of 1"),
+        ({"window": (slice(0.5, 4), slice(0, 3))}, "`window` must be two slices of whole numbers"),
     ],
 )
 def test_resize_names_wrong_options(options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         resize(np.zeros((8, 8)), 2, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("scale", [2.3, 0.5])
+def test_resize_keeps_the_largest_numbers_finite(rng, dtype, scale):
+    ends = np.finfo(dtype)
+    image = rng.uniform(-1, 1, (8, 9)).astype(dtype) * ends.max
+    image[::2], image[:, ::3] = ends.max, ends.min
+    out = resize(image, scale)
+    exact = np.clip(resize(image.astype(np.longdouble) / 64, scale) * 64, ends.min, ends.max)
+    np.testing.assert_allclose(out, exact.astype(dtype), rtol=8 * ends.eps, atol=8 * ends.eps * ends.max)
+    window = (slice(1, 3), slice(0, 3))
+    np.testing.assert_array_equal(resize(image, scale, window=window), out[window])
+
+
+def test_resize_spreads_nan_and_infinity_to_their_neighbours_only():
+    image = np.zeros((20, 20), np.float32)
+    image[3, 3], image[16, 16] = np.nan, np.inf
+    out = resize(image, 2)
+    assert np.isnan(out[6:8, 6:8]).all()
+    assert not np.isfinite(out[32:34, 32:34]).any()
+    assert not out[12:28].any()
+
+
+@pytest.mark.parametrize("scale", [1e-9, 5e-324, 1e300, 1.7e308, (1, 1e9)])
+def test_resize_refuses_what_memory_cannot_hold(scale):
+    with pytest.raises(MemoryError, match="`image` must fit in memory when resized, got"):
+        resize(np.zeros((20, 24), np.uint8), scale)
+    with pytest.raises(MemoryError, match="`image` must fit in memory when resized, got"):
+        resize(np.zeros((20, 24), np.uint8), 2, output_shape=(10**400, 1))

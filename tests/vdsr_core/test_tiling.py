@@ -66,7 +66,10 @@ def test_none_takes_each_plane_in_one_piece():
     ]
 
 
-@pytest.mark.parametrize(("tile", "error"), [(0, ValueError), (-3, ValueError), (2.5, TypeError), ("8", TypeError)])
+@pytest.mark.parametrize(
+    ("tile", "error"),
+    [(0, ValueError), (-3, ValueError), (2.5, TypeError), ("8", TypeError), (np.array([9]), TypeError)],
+)
 def test_bad_tile_is_named(tile, error):
     with pytest.raises(error, match="`tile` must be"):
         cover((4, 4), tile, 1)
@@ -89,3 +92,7 @@ def test_negative_halo_is_named():
 def test_cover_names_wrong_arguments(arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):
         cover(*arguments)
+
+
+def test_tile_of_any_integer_type():
+    assert cover((300, 300), np.int8(100), np.uint8(20)) == cover((300, 300), 100, 20)
