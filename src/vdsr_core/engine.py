@@ -7,7 +7,6 @@ import os
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -123,11 +122,11 @@ class Engine:
         self.pixels = 0 if device.type == "cpu" else 2**21
         self.dtype = np.dtype(np.float64 if double else np.float32)
         self.halo = model.halo
-        self._exact = self._ready(model, torch.float64 if double else torch.float32)
-        self._model = self._ready(model, torch.float16) if half else self._exact
-        self._network: NcnnNetwork | None = None
+        found = None
         if device.type == "cpu" and not double and not half and fast is not False and find_spec("ncnn"):
-            self._network = find_ncnn(self._exact, torch.get_num_threads())
+            found = find_ncnn(model, torch.get_num_threads())
+        self._network, self._exact = found or (None, self._ready(model, torch.float64 if double else torch.float32))
+        self._model = self._ready(model, torch.float16) if half else self._exact
 
     def _ready(self, model: VDSR, dtype: torch.dtype) -> VDSR:
         """A copy of the network on the device, in the memory format that convolutions like best."""
@@ -215,9 +214,9 @@ class Engine:
         return out if self._model.config.residual else out - ilr
 
 
-def find_ncnn(model: VDSR, threads: int) -> NcnnNetwork | None:
-    """The network in ncnn; nothing, with a warning, if ncnn is broken or disagrees with PyTorch."""
-    weights = torch.cat([p.reshape(-1) for p in model.parameters()]).numpy().tobytes()
+def find_ncnn(model: VDSR, threads: int) -> tuple[NcnnNetwork, VDSR] | None:
+    """A copy of the network in ncnn and one in PyTorch; nothing, with a warning, if ncnn is broken or disagrees."""
+    weights = b"".join(p.detach().cpu().float().contiguous().numpy().tobytes() for p in model.parameters())
     try:
         return _make_ncnn(weights, model.config, threads)
     except Exception as error:  # a broken library fails in ways of its own
@@ -227,22 +226,23 @@ def find_ncnn(model: VDSR, threads: int) -> NcnnNetwork | None:
 
 
 @lru_cache(maxsize=2)  # converting takes as long as a small image
-def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> NcnnNetwork:
-    """The network of these weights, tried on an image of two strips; a function of its arguments alone."""
+def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNetwork, VDSR]:
+    """The network of these weights in both libraries, tried on two strips; a function of its arguments alone."""
     from vdsr_core.ncnn_network import NcnnNetwork
 
     with torch.random.fork_rng(devices=[]):  # a new network draws random weights
-        model = VDSR(replace(config, residual=True)).requires_grad_(False)
+        model = VDSR(config).eval().requires_grad_(False)
     vector_to_parameters(torch.frombuffer(bytearray(weights), dtype=torch.float32), model.parameters())
-    network = NcnnNetwork([(c.weight.numpy(), c.bias.numpy()) for c in model.convolutions], threads)  # type: ignore[union-attr]
+    layers = [(layer.weight.numpy(), layer.bias.numpy()) for layer in model.convolutions]  # type: ignore[union-attr]
+    network = NcnnNetwork(layers, threads)
     ilr = np.random.default_rng(0).random((2 * ROWS + config.depth, 24), dtype=np.float32)
-    expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0]
+    expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0] + (0 if config.residual else ilr)
     found = np.concatenate(list(network.residual_strips(ilr)))
     error = np.abs(found - expected).max() / max(1, np.abs(expected).max())
     if np.isfinite(expected).all() and not error < AGREEMENT:
         msg = f"its result differs by {error:.1g}"
         raise ArithmeticError(msg)
-    return network
+    return network, model
 
 
 class SharedEngine:
