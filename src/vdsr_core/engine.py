@@ -125,7 +125,11 @@ class Engine:
         found = None
         if device.type == "cpu" and not double and not half and fast is not False and find_spec("ncnn"):
             found = find_ncnn(model, torch.get_num_threads())
-        self._network, self._exact = found or (None, self._ready(model, torch.float64 if double else torch.float32))
+        self._network: NcnnNetwork | None = None
+        if found:
+            self._network, self._exact = found
+        else:
+            self._exact = self._ready(model, torch.float64 if double else torch.float32)
         self._model = self._ready(model, torch.float16) if half else self._exact
 
     def _ready(self, model: VDSR, dtype: torch.dtype) -> VDSR:
