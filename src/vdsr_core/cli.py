@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     from vdsr_core.fine_tuning import HoldOut
     from vdsr_core.io import ImageFile
     from vdsr_core.model import VDSR
+    from vdsr_core.streaming import Plan
     from vdsr_core.training import Progress as StepProgress
     from vdsr_core.training import Trainer
 
@@ -210,8 +211,8 @@ def upscale(
             "--output",
             metavar="OUT",
             show_default=False,
-            help="File for one image (its suffix names the format: .tif, .ome.tif, .png, .jpg, .zarr), "
-            "or folder, made if missing, where cells.tif becomes cells_x2.tif.",
+            help="File for one image (its suffix names the format: .tif, .ome.tif, .png, .jpg, .zarr, or .ome.zarr, "
+            "which may be larger than memory), or folder, made if missing, where cells.tif becomes cells_x2.tif.",
         ),
     ],
     scale: Annotated[
@@ -244,18 +245,39 @@ def upscale(
         ),
     ] = None,
     format: Annotated[
-        Literal["tif", "ome.tif", "png", "jpg", "zarr"] | None,
+        Literal["tif", "ome.tif", "png", "jpg", "zarr", "ome.zarr"] | None,
         typer.Option(help="Format of the files in the folder OUT.", show_default="as each image"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how large, how long and in how many shards; write nothing.")
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Make one of N parts, each by a process of its own.", show_default="all"),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Compute on a dask cluster: the address of its scheduler, or local:4 for four processes here.",
+            show_default="in this process",
+        ),
+    ] = None,
+    shard: Annotated[
+        int, typer.Option(help="Side of a shard, in output pixels: what a process makes in one go.")
+    ] = 2048,
 ) -> None:
     """Upscale images: dtype, intensities, channels and metadata are kept, pixels get smaller.
 
     Prints a line per image. An output that exists is kept; a bad image is named, and the others go on.
+    --dry-run, --part, --cluster and --shard go with an OUT that ends in .ome.zarr; so does going on where
+    an earlier run of the same command was stopped.
 
     Example: vdsr upscale cells.tif -o cells_x2.tif --scale 2
     """
     factor = parse_scale(scale)
+    how: dict[str, Any] = {"dry_run": dry_run, "part": parse_part(part), "cluster": cluster, "shard": shard}
     with plain_errors():
         jobs = plan(images, output, scale_name(factor), format)
         from vdsr_core.checkpoint import load_model
@@ -263,10 +285,17 @@ def upscale(
         network = load_model(model)
         options: dict[str, Any] = {"model": network, "tile": tile, "device": device, "in_range": in_range}
         check_options([factor], **options)
+        if (dry_run or part or cluster) and not all(is_streamed(target) for _, target in jobs):
+            msg = f"goes with an OUT that ends in .ome.zarr, got {output}."
+            name = "--dry-run" if dry_run else "--part" if part else "--cluster"
+            raise typer.BadParameter(msg, param_hint=name)
         failed = False
         for source, target in jobs:
             try:
-                outcome = upscale_file(source, target, factor, axes, overwrite, options)
+                if is_streamed(target):
+                    outcome = stream_file(source, target, factor, axes, overwrite, options, **how)
+                else:
+                    outcome = upscale_file(source, target, factor, axes, overwrite, options)
                 typer.echo(f"{source} -> {target}  {outcome}")
             except BrokenPipeError:
                 raise
@@ -366,6 +395,73 @@ def upscale_file(
     return f"{shape} {image.data.dtype}  {time.perf_counter() - start:.1f} s"
 
 
+def is_streamed(target: Path) -> bool:
+    """Whether an output is written shard by shard."""
+    return target.name.lower().endswith(".ome.zarr")
+
+
+def parse_part(text: str | None) -> tuple[int, int]:
+    """``2/8`` as numbers."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        msg = f"must be a number from 1 to N, a slash and N, got {text!r}. Try 1/8."
+        raise typer.BadParameter(msg, param_hint="--part")
+    return number, count
+
+
+def stream_file(
+    source: Path,
+    target: Path,
+    scale: float | tuple[float, float],
+    axes: str | None,
+    overwrite: bool,
+    options: dict[str, Any],
+    *,
+    dry_run: bool,
+    part: tuple[int, int],
+    cluster: str | None,
+    shard: int,
+) -> str:
+    """Upscale one file into an OME-Zarr pyramid, shard by shard; returns what is to be said of it."""
+    from vdsr_core import streaming
+
+    if target.exists() and not overwrite:
+        return "kept: it exists (--overwrite replaces it)"
+    start = time.perf_counter()
+    options = dict(options)
+    network, device = options.pop("model"), options.pop("device")
+    job = streaming.plan(source, scale, target, model=network, axes=axes, shard=shard, overwrite=overwrite, **options)
+    if dry_run:
+        return "\n".join(("planned", *describe_plan(job, network, device)))
+    with streaming.connect(cluster) as client:
+        shards = streaming.stream(job, model=network, part=part, client=client, device=device)
+        total = sum(len(job.shards(level)) for level in range(job.levels))
+        left = sum(len(streaming.missing(job, level)) for level in range(job.levels))
+        with progress_bar("{task.completed:.0f} of {task.total:.0f} shards") as progress:
+            task = progress.add_task(source.name, total=total, completed=total - left)
+            made = 0
+            for _ in shards:
+                made += 1
+                progress.advance(task)
+    kept = f", {total - left} from before" if left < total else ""
+    what = f"{job.shape} {job.dtype}" if target.exists() else f"part {part[0]} of {part[1]}"
+    return f"{what}  {made} shards{kept}  {time.perf_counter() - start:.1f} s"
+
+
+def describe_plan(job: Plan, network: VDSR, device: str | None) -> Iterator[str]:
+    """How large the result of a plan is, in how many shards, with how much memory, and how long it takes here."""
+    from vdsr_core import streaming
+
+    seconds, memory, name = streaming.estimate(job, network, device)
+    sizes = ", ".join(f"{len(job.shards(level))}" for level in range(job.levels))
+    yield f"  result   {job.shape} {job.dtype}, {job.nbytes * 4 / 3e9:.2f} GB with its pyramid, before compression"
+    yield f"  shards   {sizes} in {job.levels} levels, {' x '.join(map(str, job.block))} each"
+    yield f"  range    {', '.join(f'{low:g} to {high:g}' for low, high in job.in_range)}"
+    yield f"  memory   about {memory / 1e9:.1f} GB for each process"
+    yield f"  time     about {f'{seconds / 60:.2g} min' if seconds < 6000 else f'{seconds / 3600:.2g} h'} on {name}"
+
+
 def declare_axes(image: ImageFile, axes: str | None) -> ImageFile:
     """The image with other axes, checked to end with rows and columns, channels aside."""
     image = image if axes is None else replace(image, axes=axes)
@@ -391,7 +487,7 @@ def check_memory(shape: tuple[int, ...], itemsize: int) -> None:
     needed, free = math.prod(shape) * itemsize, psutil.virtual_memory().available
     if needed > free:
         msg = f"the result must fit in memory, got {needed / 1e9:.1f} GB for shape {shape} with "
-        msg += f"{free / 1e9:.1f} GB free. Crop the image or use a smaller scale."
+        msg += f"{free / 1e9:.1f} GB free. Give OUT the suffix .ome.zarr, which is written piece by piece."
         raise MemoryError(msg)
 
 
@@ -914,6 +1010,37 @@ def optional_curves(output: Path) -> Any:
     if not find_spec("tensorboard"):
         return None
     return import_module("torch.utils.tensorboard").SummaryWriter(output.with_suffix(".tensorboard"))
+
+
+# ----------------------------------------------------------------------------------------------- verify
+
+
+@app.command()
+def verify(
+    target: Annotated[Path, typer.Argument(help="A .ome.zarr that `vdsr upscale` made.", show_default=False)],
+    source: Annotated[Path | None, typer.Option(help="Where its source is.", show_default="where it was")] = None,
+    model: Model = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many tiles, seams, and places of each level.")] = 8,
+    seed: Annotated[int, typer.Option(help="Another number, other places.")] = 0,
+    device: Device = None,
+) -> None:
+    """Compute random parts of a result again, among them seams between shards, and compare.
+
+    Prints a line for each. The exit code is 1 if one differs by more than rounding.
+
+    Example: vdsr verify cells_x2.ome.zarr
+    """
+    with plain_errors():
+        from vdsr_core.verification import verify as run
+
+        bad = 0
+        for check in run(target, source=source, model=model, samples=samples, seed=seed, device=device):
+            where = ", ".join(f"{part.start}:{part.stop}" for part in check.window)
+            typer.echo(f"level {check.level}  [{where}]  {'' if check.ok else 'DIFFERS by '}{check.largest:g}")
+            bad += not check.ok
+        if bad:
+            typer.echo(f"vdsr: {target}: {bad} places differ by more than rounding", err=True)
+        raise typer.Exit(int(bad > 0))
 
 
 # ------------------------------------------------------------------------------------------------- info

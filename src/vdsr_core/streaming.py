@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from vdsr_core import ome_zarr
 from vdsr_core.checkpoint import fingerprint, load_checkpoint, load_model, save_checkpoint
-from vdsr_core.engine import SharedEngine
+from vdsr_core.engine import Engine, SharedEngine, choose_device
 from vdsr_core.files import check_target
 from vdsr_core.image_file import ImageFile
 from vdsr_core.inference import find_range, super_resolve, super_resolve_tiles
@@ -40,7 +40,6 @@ Index = tuple[int, ...]
 Range = tuple[float, float]
 VERSION = metadata.version("napari-vdsr")
 SAMPLES, SAMPLE = 16, 64  # windows of the source, and their sides, that tell it from others
-ROWS = 1024  # of a coarser level, made at once
 
 
 class BadSource(ValueError):
@@ -421,8 +420,9 @@ def coarsen(finer: Any, window: tuple[slice, ...]) -> NDArray[Any]:
     """A window of a level of the pyramid, from the finer one."""
     *leading, rows, columns = window
     out = np.empty([part.stop - part.start for part in window], finer.dtype)
-    for top in range(rows.start, rows.stop, ROWS):
-        stop = min(top + ROWS, rows.stop)
+    step = max(1, finer.chunks[-2] // 2)  # a row of chunks at once
+    for top in range(rows.start, rows.stop, step):
+        stop = min(top + step, rows.stop)
         source = (*leading, slice(2 * top, 2 * stop), slice(2 * columns.start, 2 * columns.stop))
         out[..., top - rows.start : stop - rows.start, :] = ome_zarr.halve(np.asarray(finer[source]))
     return out
@@ -530,6 +530,22 @@ def stream(
         return run_on_cluster(client, plan, tasks, device)
 
     return run_levels(plan, part, run)
+
+
+def estimate(plan: Plan, model: VDSR, device: str | None = None) -> tuple[float, float, str]:
+    """Seconds for all tiles of a plan in one process, as one tile takes here; bytes of memory; and the device."""
+    engine: Any = Engine(model, choose_device(device))
+    side = plan.tile + 2 * model.halo
+    image = np.random.default_rng(0).random([max(1, round(side / factor)) for factor in plan.scale])
+    times = []
+    for _ in range(2):  # the first is slow
+        start = time.perf_counter()
+        super_resolve(image, plan.scale, model=engine, in_range=(0, 1), tile=None)
+        times.append(time.perf_counter() - start)
+    tiles = math.prod(-(-n // size) for n, size in zip(plan.shape, plan.chunk, strict=True))
+    shard = math.prod(plan.block) * (8 + 4 * np.dtype(plan.dtype).itemsize)
+    network = engine.memory(side, side) if engine.device.type == "cpu" else 0
+    return tiles * min(times), network + 2 * shard, f"{engine.device} ({engine.name})"
 
 
 def run_levels(
@@ -680,6 +696,27 @@ def run_on_cluster(
     finally:
         client.cancel(futures)
     complain(bad)
+
+
+@contextmanager
+def connect(cluster: str | None) -> Iterator[Client | None]:
+    """A client of a dask cluster: at an address, or of ``local:N`` processes on this machine; None without."""
+    if cluster is None:
+        yield None
+        return
+    from distributed import Client, LocalCluster
+
+    if not cluster.startswith("local:"):
+        with Client(cluster, timeout=10) as client:
+            yield client
+        return
+    count = cluster.removeprefix("local:")
+    if not count.isdecimal() or not int(count):
+        msg = f"`cluster` must be the address of a scheduler, or local: and a number, got {cluster!r}. Try local:2."
+        raise ValueError(msg)
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": "ERROR"}
+    with LocalCluster(int(count), **options) as processes, Client(processes) as client:
+        yield client
 
 
 def check_workers(client: Client) -> None:

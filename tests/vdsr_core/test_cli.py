@@ -760,3 +760,74 @@ def test_log_drops_the_rows_that_come_again(tmp_path):
     with Log(tmp_path / "out.safetensors", 200) as log:
         assert [row["step"] for row in log.rows] == ["100", "200"]
     assert [row["loss"] for row in rows_of(tmp_path / "out.train.csv")] == ["3.0", "2.0"]
+
+
+# Streaming, to OME-Zarr
+
+
+@pytest.fixture
+def big(folder):
+    """A zarr array of 45 x 70 pixels; at x2 3 x 5 shards of 32 x 32."""
+    write_image("big.zarr", ImageFile(np.arange(45 * 70, dtype=np.uint16).reshape(45, 70), "YX", (0.5, 0.5), "µm"))
+    return ["upscale", "big.zarr", "--scale", 2, "--tile", 16, "--shard", 32, "-o"]
+
+
+def test_upscale_streams_to_ome_zarr(vdsr, big, network):
+    result = vdsr(*big, "big_x2.ome.zarr")
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"big\.zarr -> big_x2\.ome\.zarr  \(90, 140\) uint16  \d+ shards", result.stdout)
+    image = read_image("big_x2.ome.zarr")
+    whole = super_resolve(read_image("big.zarr").data[:], 2, model=network, tile=16)
+    np.testing.assert_array_equal(image.data[:], whole)
+    assert (image.pixel_size, image.unit) == ((0.25, 0.25), "µm")
+    assert "kept: it exists" in vdsr(*big, "big_x2.ome.zarr").stdout
+
+
+def test_upscale_says_what_it_would_do(vdsr, big, folder):
+    result = vdsr(*big, "big_x2.ome.zarr", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "(90, 140) uint16" in result.stdout
+    assert re.search(r"shards   15, 6, 2, 1, 1 in 5 levels, 32 x 32 each", result.stdout)
+    assert sorted(path.name for path in folder.iterdir()) == ["big.zarr"]
+
+
+def test_upscale_makes_parts(vdsr, big, folder):
+    for number in (1, 2):
+        result = vdsr(*big, "big_x2.ome.zarr", "--part", f"{number}/2")
+        assert result.exit_code == 0, result.stderr
+    assert "7 from before" in result.stdout
+    assert sorted(path.name for path in folder.iterdir()) == ["big.zarr", "big_x2.ome.zarr"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["out.tif", "--part", "1/2"], "--part: goes with an OUT that ends in .ome.zarr"),
+        (["out.tif", "--dry-run"], "--dry-run: goes with an OUT that ends in .ome.zarr"),
+        (["out.ome.zarr", "--part", "3/2"], "--part: must be a number from 1 to N"),
+        (["out.ome.zarr", "--part", "x"], "--part: must be a number from 1 to N"),
+    ],
+)
+def test_wrong_streaming_options_are_usage_errors(vdsr, big, words, message):
+    result = vdsr(*big, *words)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
+def test_wrong_cluster_is_named(vdsr, big):
+    pytest.importorskip("distributed")
+    result = vdsr(*big, "out.ome.zarr", "--cluster", "local:none")
+    assert result.exit_code == 1
+    assert "`cluster` must be the address of a scheduler" in result.stderr
+
+
+def test_verify_tells_what_differs(vdsr, big):
+    import zarr
+
+    vdsr(*big, "big_x2.ome.zarr")
+    assert vdsr("verify", "big_x2.ome.zarr").exit_code == 0
+    zarr.open_array("big_x2.ome.zarr/0")[:] = 0
+    result = vdsr("verify", "big_x2.ome.zarr")
+    assert result.exit_code == 1
+    assert "DIFFERS by" in result.stdout
+    assert "places differ by more than rounding" in result.stderr

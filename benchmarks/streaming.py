@@ -1,0 +1,130 @@
+"""Peak memory of `stream` by the size of the result, its time over that of the network alone, and tasks per second.
+
+python benchmarks/streaming.py memory 4096 16384 32768
+python benchmarks/streaming.py overhead
+python benchmarks/streaming.py tasks 1000 10000 100000
+"""
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def make_source(folder, side):
+    """A square uint16 zarr array, written chunk by chunk."""
+    import zarr
+
+    array = zarr.create_array(folder / "source.zarr", shape=(side, side), chunks=(512, 512), dtype="uint16")
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 4096, (512, 512), np.uint16)
+    for row in range(0, side, 512):
+        for column in range(0, side, 512):
+            size = min(512, side - row), min(512, side - column)
+            array[row : row + size[0], column : column + size[1]] = np.roll(noise, row + column)[: size[0], : size[1]]
+    return folder / "source.zarr"
+
+
+def tiny():
+    import torch
+
+    from vdsr_core import VDSR, VDSRConfig
+
+    torch.manual_seed(0)
+    return VDSR(VDSRConfig(depth=4, width=8))
+
+
+def stream_once(folder):
+    """In a process of its own: megabytes beyond the interpreter with its imports, and seconds."""
+    from vdsr_core import plan, stream
+
+    model = tiny()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    job = plan(Path(folder) / "source.zarr", 2, Path(folder) / "out.ome.zarr", model=model, in_range=(0, 4095))
+    shards = sum(1 for _ in stream(job, model=model))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{job.shape[0]} {shards} {(peak - before) / 1024:.0f} {peak / 1024:.0f} {time.perf_counter() - start:.0f}")
+
+
+def measure_memory(sides):
+    print("| output | shards | peak beyond the imports, MB | peak of the process, MB | s |\n|---|---|---|---|---|")
+    for side in sides:
+        with tempfile.TemporaryDirectory() as folder:
+            make_source(Path(folder), side // 2)
+            run = subprocess.run([sys.executable, __file__, "once", folder], capture_output=True, text=True, check=True)
+            print("|", " | ".join(run.stdout.split()), "|", flush=True)
+
+
+def measure_overhead(side=1024, repeats=3):
+    """Streaming against the network alone on the same tiles, halo included, turn by turn."""
+    from vdsr_core import load_model, plan, stream
+    from vdsr_core.engine import Engine, choose_device
+    from vdsr_core.resampling import make_taps
+    from vdsr_core.tiling import cover
+
+    model = load_model()
+    engine = Engine(model, choose_device())
+    ratios = []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            source = make_source(folder, side // 2)
+            start = time.perf_counter()
+            job = plan(source, 2, folder / "out.ome.zarr", model=model, in_range=(0, 4095))
+            for _ in stream(job, model=model):
+                pass
+            streamed = time.perf_counter() - start
+        pieces = []
+        for tile in cover((side, side), job.tile, model.halo):
+            taps = tuple(make_taps(side // 2, 2.0, part.start, part.stop) for part in tile.read)
+            shape = [t.source.stop - t.source.start for t in taps]
+            pieces.append((np.random.default_rng(0).random((1, *shape)), taps))
+        start = time.perf_counter()
+        for window, taps in pieces:
+            engine.run([window], [taps])
+        alone = time.perf_counter() - start
+        ratios.append(streamed / alone)
+        print(
+            f"{side} x {side}: streamed {streamed:.1f} s, network alone {alone:.1f} s, ratio {ratios[-1]:.3f}",
+            flush=True,
+        )
+    print(f"median ratio {np.median(ratios):.3f}")
+
+
+def nothing(task):
+    return task
+
+
+def measure_tasks(counts):
+    """Tasks that do nothing, sent as `stream` sends shards: the time of the scheduler for each."""
+    from distributed import Client, LocalCluster, as_completed
+
+    print("| tasks | to send, s | in all, s | µs for each |\n|---|---|---|---|")
+    options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": "ERROR"}
+    with LocalCluster(2, **options) as cluster, Client(cluster) as client:
+        for count in counts:
+            tasks = [(0, (i // 100, i % 100)) for i in range(count)]
+            start = time.perf_counter()
+            futures = client.map(nothing, tasks, pure=False)
+            sent = time.perf_counter() - start
+            for future in as_completed(futures):
+                future.release()
+            total = time.perf_counter() - start
+            print(f"| {count} | {sent:.2f} | {total:.2f} | {total / count * 1e6:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    what, *words = sys.argv[1:]
+    if what == "once":
+        stream_once(words[0])
+    elif what == "memory":
+        measure_memory([int(word) for word in words])
+    elif what == "overhead":
+        measure_overhead(*map(int, words))
+    else:
+        measure_tasks([int(word) for word in words])
