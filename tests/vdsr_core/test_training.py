@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from vdsr_core import VDSR, VDSRConfig, load_checkpoint, resize, save_checkpoint
 from vdsr_core.checkpoint import load_trainer
 from vdsr_core.patches import Patches
-from vdsr_core.training import TrainConfig, Trainer, clip_gradients, compute_loss, make_model, rate_at
+from vdsr_core.training import PRESETS, TrainConfig, Trainer, clip_gradients, compute_loss, make_model, rate_at
 
 QUICK = {"batch_size": 4, "learning_rate": 1e-3, "loss": "l1", "optimizer": "adamw", "clip": "none"}
 
@@ -284,6 +285,20 @@ def test_overfits_one_patch(rng):
     ilr, hr = data.gather(data.choose(0, 1))
     error = (trainer.result(ilr) - hr).square().mean().item()
     assert -10 * math.log10(error) > 60
+
+
+def test_the_papers_recipe_learns(rng):
+    """At its rate of 0.1; with a theta of 0.01 the layers die, and the gain over bicubic stays 0."""
+    image = np.full((120, 120), 0.1)
+    for row, column, height, width in rng.integers((0, 0, 4, 4), (110, 110, 40, 40), (60, 4)):
+        image[row : row + height, column : column + width] = rng.uniform(0.1, 0.9)
+    data = Patches([image], [2, 3], patch=24, grid=True)
+    trainer = Trainer(make_model(0, VDSRConfig(8, 16)), data, replace(PRESETS["kim2016"], steps=80, batch_size=8))
+    list(trainer.run())
+    ilr, hr = data.gather(data.choose(999, 64))
+    with torch.inference_mode():
+        ratio = (ilr - hr).square().mean() / (trainer.result(ilr) - hr).square().mean()
+    assert 10 * math.log10(ratio) > 0.2
 
 
 def test_validation_is_called_with_what_is_kept(data):
