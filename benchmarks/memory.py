@@ -3,10 +3,9 @@
     python benchmarks/memory.py [SIZE ...] [--scale 2] [--tile 512] [--tiles 5] [--most 20]
 
 SIZE is the side of a square uint16 image (1000, 2000, 4000 and 6000 by default). Each size runs in a process
-of its own: the first tiles, one of the middle and the last ones (`--tiles` of each; `--most` for the largest
-image), since all tiles of a large image take long. The result is written over beforehand, so that all of it
-counts. `super_resolve_tiles` cannot begin at the end: the last tiles come from the job that it runs,
-`inference._Job`.
+of its own: tiles at the beginning, one in the middle and those at the end (`--tiles` of each; `--most` for the
+largest image), since all tiles of a large image take long. The result is written over beforehand, so that all of it
+counts.
 
 "peak" is that above the interpreter with torch loaded; "rest" is the same without input and result.
 """
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 from throughput import MB, peak_memory
 
-from vdsr_core import inference
+from vdsr_core import super_resolve_tiles
 
 
 def measure(size: int, count: int, options: argparse.Namespace) -> None:
@@ -34,14 +33,11 @@ def measure(size: int, count: int, options: argparse.Namespace) -> None:
     out = np.zeros((size * options.scale,) * 2, np.uint16)
     out.fill(1)
     start = time.perf_counter()
-    tiles = inference.super_resolve_tiles(image, options.scale, out, tile=options.tile)
-    done = len(list(itertools.islice(tiles, count)))
-    tiles.close()  # type: ignore[attr-defined]
-    job = inference._Job(image, options.scale, None, None, False, None, options.tile, None)
-    batches = list(job.batches())[count:]
-    for batch in [batches[len(batches) // 2], *batches[-count:]] if batches else []:
-        job.write(batch, out)
-        done += len(batch)
+    done = 0
+    for near, many in (((0, 0), count), ((len(out) // 2,) * 2, 1), ((len(out) - 1,) * 2, count)):
+        tiles = super_resolve_tiles(image, options.scale, out, tile=options.tile, near=near)
+        done += len(list(itertools.islice(tiles, many)))
+        tiles.close()  # type: ignore[attr-defined]
     seconds = (time.perf_counter() - start) / done
     print(image.nbytes, out.nbytes, peak_memory() - before, done, seconds)
 

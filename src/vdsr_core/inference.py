@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import psutil
@@ -17,16 +16,17 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from vdsr_core.arguments import is_whole
+from vdsr_core.axes import Axes, find_axes, is_dask, open_image
 from vdsr_core.checkpoint import fingerprint, load_model
 from vdsr_core.color import rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.engine import Engine, SharedEngine, choose_device
-from vdsr_core.intensity import LIMIT, Extent, Rescale, blocks, cast, check_pixels, check_unmasked, measure
+from vdsr_core.intensity import Extent, Rescale, cast, opaque
 from vdsr_core.model import VDSR
+from vdsr_core.ranges import Range, check_ranges, default_range, find_rescales, measure_channels
 from vdsr_core.resampling import Taps, check_window, make_taps, scale_pair, scaled_shape
 from vdsr_core.tiling import Region, Slices, Tile, check_tile, cover, halve
 
 MAX_SCALE = 1000
-Range = tuple[float, float]
 Window = tuple[slice, slice]
 
 
@@ -121,7 +121,7 @@ def super_resolve(
     >>> out.shape, out.dtype
     ((12, 30), dtype('uint16'))
     """
-    if _is_dask(image):
+    if is_dask(image):
         return _super_resolve_lazily(image, scale, model, channel_axis, rgb, in_range, tile, window, device)
     job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, window, device)
     job.check_memory(math.prod(job.shape) * job.image.dtype.itemsize)
@@ -214,13 +214,13 @@ def find_range(image: ArrayLike, *, channel_axis: int | None = None, rgb: bool =
     >>> find_range(image)
     (75.0, 225.0)
     """
-    pixels = _open(image)
-    axes = _find_axes(pixels, channel_axis, rgb)
+    pixels = open_image(image)
+    axes = find_axes(pixels, channel_axis, rgb)
     ranges: list[Range]
-    if _is_dask(pixels):
+    if is_dask(pixels):
         ranges = _find_range_lazily(pixels, axes).compute()
     else:
-        ranges = [_default_range(pixels.dtype, axes, extent) for extent in _measure_channels(pixels, axes)]
+        ranges = [default_range(pixels.dtype, axes, extent) for extent in measure_channels(pixels, axes)]
     return ranges if axes.channel is not None else ranges[0]
 
 
@@ -243,79 +243,14 @@ def network_planes(
     (M, N) ndarray or None
         Each plane of each channel, or its luma; None for a plane of a constant channel, which the network never sees.
     """
-    pixels = _open(image)
-    axes = _find_axes(pixels, channel_axis, rgb)
-    rescales = _find_rescales(pixels, axes, in_range)
+    pixels = open_image(image)
+    axes = find_axes(pixels, channel_axis, rgb)
+    rescales = find_rescales(pixels, axes, in_range)
     for index in np.ndindex(*axes.leading):
         leading = tuple(slice(i, i + 1) for i in index)
         rescale = rescales[axes.channel_of(leading)]
         values = axes.unpack(np.asarray(pixels[axes.native((*leading, *(slice(0, n) for n in axes.plane)))]))
         yield encode(values, rescale)[0].astype(np.float32) if isinstance(rescale, Rescale) else None
-
-
-@dataclass(frozen=True)
-class _Axes:
-    """What the axes of an image are.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Of the image.
-    order : tuple of int
-        The axes other than colour: leading ones, then rows and columns.
-    colour : int or None
-        The axis of red, green, blue (and alpha).
-    channel : int or None
-        The position within `order` of the axis of independent channels.
-    """
-
-    shape: tuple[int, ...]
-    order: tuple[int, ...]
-    colour: int | None
-    channel: int | None
-
-    @property
-    def plane(self) -> tuple[int, int]:
-        """Rows and columns of the image."""
-        return self.shape[self.order[-2]], self.shape[self.order[-1]]
-
-    @property
-    def leading(self) -> tuple[int, ...]:
-        """Lengths of the leading axes."""
-        return tuple(self.shape[axis] for axis in self.order[:-2])
-
-    @property
-    def colours(self) -> int:
-        """How many colour samples a pixel has."""
-        return 1 if self.colour is None else self.shape[self.colour]
-
-    def native(self, slices: Slices) -> Slices:
-        """Slices in the order of the image's own axes."""
-        found = [slice(0, self.colours)] * len(self.shape)
-        for axis, part in zip(self.order, slices, strict=True):
-            found[axis] = part
-        return tuple(found)
-
-    def channel_of(self, slices: Sequence[slice]) -> int:
-        """The number of the independent channel that a tile lies in."""
-        return 0 if self.channel is None else slices[self.channel].start
-
-    def unpack(self, piece: NDArray[Any]) -> NDArray[Any]:
-        """A piece of one plane, in the image's axis order, as (colours, rows, columns)."""
-        rows, columns = (piece.shape[axis] for axis in self.order[-2:])
-        if self.colour is not None:
-            piece = np.moveaxis(piece, self.colour, 0)
-        return piece.reshape(self.colours, rows, columns)
-
-    def pack(self, piece: NDArray[Any]) -> NDArray[Any]:
-        """The inverse of `unpack`."""
-        _, rows, columns = piece.shape
-        lengths = [1] * len(self.shape)
-        lengths[self.order[-2]], lengths[self.order[-1]] = rows, columns
-        if self.colour is not None:
-            lengths[self.colour] = self.colours
-            piece = np.moveaxis(piece, 0, sum(axis < self.colour for axis in self.order[-2:]))
-        return piece.reshape(lengths)
 
 
 class _Job:
@@ -334,9 +269,9 @@ class _Job:
         device: str | torch.device | None,
         near: tuple[int, ...] | None = None,
     ) -> None:
-        self.image = _open(image)
+        self.image = open_image(image)
         self.scale = _check_scale(scale)
-        self.axes = _find_axes(self.image, channel_axis, rgb)
+        self.axes = find_axes(self.image, channel_axis, rgb)
         self.tile = check_tile(tile)
         self.plane = scaled_shape(self.axes.plane, self.scale)
         self.grid = (*self.axes.leading, *self.plane)  # of the whole result, without colour
@@ -344,7 +279,7 @@ class _Job:
         if not isinstance(model, Engine):
             model = Engine(model if isinstance(model, VDSR) else load_model(model), choose_device(device))
         self.engine, self.device = model, model.device
-        self.rescales = _find_rescales(self.image, self.axes, in_range, None if window is None else self.source())
+        self.rescales = find_rescales(self.image, self.axes, in_range, None if window is None else self.source())
         extent = (*self.axes.leading, *(part.stop - part.start for part in self.window))
         self.shape = tuple(part.stop for part in self.axes.native(tuple(slice(0, n) for n in extent)))  # of `out`
         self.near = _check_near(near, self.shape)
@@ -482,7 +417,7 @@ def encode(window: NDArray[Any], rescale: Rescale) -> NDArray[np.float64]:
     if len(window) == 3:
         return rgb_to_ycbcr(values)
     # Premultiplied: the colour of transparent pixels must not bleed into the others.
-    alpha = window[3:].astype(np.float64) / _opaque(window.dtype)
+    alpha = window[3:].astype(np.float64) / opaque(window.dtype)
     return np.concatenate([rgb_to_ycbcr(values * alpha), alpha])
 
 
@@ -494,37 +429,18 @@ def decode(values: NDArray[Any], rescale: Rescale, dtype: np.dtype[Any]) -> NDAr
     if len(values) == 3:
         return rescale.inverse(colours, dtype)
     alpha = np.clip(values[3:].astype(np.float64), 0, 1)
-    step = 0.5 / _opaque(dtype) if dtype.kind in "ui" else 0.0  # less comes out as no alpha at all
+    step = 0.5 / opaque(dtype) if dtype.kind in "ui" else 0.0  # less comes out as no alpha at all
     visible = alpha > max(step, np.finfo(values.dtype).eps)
     colours = np.where(visible, colours / np.where(visible, alpha, 1), 0)
     # Overshoot divided by a small alpha is no colour.
     colours = np.where(alpha < 1 - 1e-6, np.clip(colours, 0, 1), colours)
-    return np.concatenate([rescale.inverse(colours, dtype), cast(alpha * _opaque(dtype), dtype)])
-
-
-def _opaque(dtype: np.dtype[Any]) -> float:
-    """The alpha of an opaque pixel."""
-    return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
+    return np.concatenate([rescale.inverse(colours, dtype), cast(alpha * opaque(dtype), dtype)])
 
 
 def _size(tile: Tile, part: str = "read") -> tuple[int, int]:
     """Rows and columns of a part of a tile."""
     rows, columns = (s.stop - s.start for s in getattr(tile, part)[-2:])
     return rows, columns
-
-
-def _open(image: Any) -> Any:
-    """`image` itself if it can be sliced like an ndarray, else as one."""
-    check_unmasked(image)
-    sliceable = isinstance(getattr(image, "dtype", None), np.dtype) and hasattr(image, "__getitem__")
-    if not (sliceable and hasattr(image, "shape")):
-        try:
-            image = np.asarray(image)
-        except (ValueError, TypeError, RuntimeError) as error:  # a ragged list, a tensor of PyTorch's own dtypes
-            msg = f"`image` must be an array or convert to one, got {type(image).__name__}: {error}"
-            raise TypeError(msg) from error
-    check_pixels(image.dtype, tuple(image.shape))
-    return image
 
 
 def _check_out(out: Any, shape: tuple[int, ...], image: Any) -> None:
@@ -571,136 +487,7 @@ def _check_near(near: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[i
     return tuple(map(int, near))
 
 
-def _find_axes(image: Any, channel_axis: int | None, rgb: bool) -> _Axes:
-    """What the axes are, as declared; an image that looks like colour must be declared."""
-    shape = tuple(image.shape)
-    if channel_axis is None and not rgb:
-        if len(shape) > 2 and 2 <= shape[-1] <= 4:
-            msg = f"`image` must declare its channels, got shape {shape}. Use `rgb=True` for colour, `channel_axis=-1` "
-            msg += "for independent channels, or `channel_axis=0` if the last axis truly holds columns."
-            raise ValueError(msg)
-        return _Axes(shape, tuple(range(len(shape))), None, None)
-    axis = -1 if channel_axis is None else channel_axis
-    if not is_whole(axis):
-        msg = f"`channel_axis` must be a whole number or None, got {axis!r}. Use -1 for the last axis."
-        raise TypeError(msg)
-    if len(shape) < 3 or not -len(shape) <= axis < len(shape):
-        word = "rgb" if channel_axis is None else "channel_axis"
-        msg = f"`{word}` must name one of at least 3 axes, got axis {axis} of shape {shape}. Leave it out for gray."
-        raise ValueError(msg)
-    axis = axis % len(shape)
-    others = tuple(i for i in range(len(shape)) if i != axis)
-    if not rgb:
-        return _Axes(shape, (*others[:-2], axis, *others[-2:]), None, len(others) - 2)
-    if shape[axis] not in (3, 4):
-        msg = f"`rgb=True` needs 3 or 4 channels along axis {axis}, got shape {shape}. "
-        msg += "Use `channel_axis` for independent channels."
-        raise ValueError(msg)
-    return _Axes(shape, others, axis, None)
-
-
-def _measure_channels(image: Any, axes: _Axes, part: tuple[slice, slice] | None = None) -> list[Extent]:
-    """The extent of each independent channel, or of a part of it, alpha left out; raises unless it is finite."""
-    extents = [Extent()] * (1 if axes.channel is None else axes.leading[axes.channel])
-    corner, size = (0, 0), axes.plane
-    if part is not None:
-        corner, size = (part[0].start, part[1].start), (part[0].stop - part[0].start, part[1].stop - part[1].start)
-    chunks = getattr(image, "chunks", None)  # of zarr and HDF5
-    chunk = (chunks[axes.order[-2]], chunks[axes.order[-1]]) if chunks and not _is_dask(image) else None
-    for index in np.ndindex(*axes.leading):
-        leading = tuple(slice(i, i + 1) for i in index)
-        channel = axes.channel_of(leading)
-        for block in blocks(size, chunk):
-            window = [slice(first + s.start, first + s.stop) for first, s in zip(corner, block, strict=True)]
-            values = axes.unpack(np.asarray(image[axes.native((*leading, *window))]))
-            extents[channel] = extents[channel].merge(measure(values[:3]))
-            if len(values) == 4:
-                alpha = measure(values[3:])
-                extents[channel] = extents[channel].merge(Extent(invalid=alpha.invalid))
-                if not alpha.invalid and alpha.maximum > _opaque(values.dtype):
-                    msg = f"`image` must have alpha of at most 1 where it is float, got {alpha.maximum}. Divide alpha."
-                    raise ValueError(msg)
-    if invalid := sum(extent.invalid for extent in extents):
-        msg = f"`image` must be finite, got {invalid} NaN or infinite pixels. Replace them, as by `np.nan_to_num`."
-        raise ValueError(msg)
-    return extents
-
-
-def _default_range(dtype: np.dtype[Any], axes: _Axes, extent: Extent) -> Range:
-    """The range that is mapped to [0, 1] if none is given."""
-    if axes.colour is not None and dtype == np.uint8:
-        return 0.0, 255.0
-    low, high = extent.in_range
-    if not extent.constant and not (low < high and math.isfinite(high - low)):
-        _refuse_span(extent)
-    return low, high
-
-
-def _refuse_span(extent: Extent) -> NoReturn:
-    """Raise because the range of an image is no range in float64."""
-    msg = f"`image` must span a range that float64 resolves and holds, got {extent.minimum} to {extent.maximum}. "
-    msg += "Subtract an offset, or divide it by a constant, beforehand."
-    raise ValueError(msg)
-
-
-def _check_reach(rescale: Rescale, extent: Extent) -> Rescale:
-    """`rescale`, unless the image lies so far outside it, or fills so little of it, that float32 loses it."""
-    reach = np.abs(rescale.forward(np.array([extent.low, extent.high], np.float64))).max()
-    spread = (extent.maximum - extent.minimum) / (rescale.high - rescale.low)
-    if reach >= LIMIT or (spread <= 1 / LIMIT and not extent.constant):
-        msg = f"`in_range` must be near the values of `image`, {extent.minimum} to {extent.maximum}, "
-        msg += f"got {(rescale.low, rescale.high)}. Leave it out to find it."
-        raise ValueError(msg)
-    return rescale
-
-
-def _check_ranges(in_range: Any, channels: int) -> list[Range]:
-    """`in_range` as one pair for each channel."""
-    check_unmasked(in_range, "in_range")
-    try:
-        given = np.asarray(in_range, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        given = np.empty(0)
-    if given.shape not in ((2,), (channels, 2)):
-        msg = f"`in_range` must be (low, high), or {channels} of them, one for each channel, got {in_range!r}."
-        raise ValueError(msg)
-    return [(float(low), float(high)) for low, high in np.broadcast_to(given, (channels, 2))]
-
-
-def _find_rescales(
-    image: Any, axes: _Axes, in_range: Any, part: tuple[slice, slice] | None = None
-) -> list[Rescale | float]:
-    """For each independent channel its map to [0, 1], or its only value.
-
-    If the range is given, only `part` of the planes is looked at: that a channel is constant shows in the range.
-    """
-    extents = _measure_channels(image, axes, None if in_range is None else part)
-    if in_range is None:
-        ranges = [_default_range(image.dtype, axes, extent) for extent in extents]
-    else:
-        ranges = _check_ranges(in_range, len(extents))
-    alpha = axes.colours == 4
-    rescales: list[Rescale | float] = []
-    for (low, high), extent in zip(ranges, extents, strict=True):
-        if not extent.constant or (part and low != high):
-            rescales.append(_check_reach(Rescale(low, high), extent))
-        elif not alpha and low <= high:
-            rescales.append(extent.minimum)
-        else:  # alpha may vary where the colour does not
-            above = high if low != high else low + max(1, abs(low))
-            if math.isinf(above) and math.isfinite(high):
-                _refuse_span(extent)
-            rescales.append(Rescale(low, above))
-    return rescales
-
-
 # ------------------------------------------------------------------------------------------------- dask arrays
-
-
-def _is_dask(image: Any) -> bool:
-    """Whether an image is a dask array; without importing dask."""
-    arrays = sys.modules.get("dask.array")
-    return arrays is not None and isinstance(image, arrays.Array)
 
 
 def _super_resolve_lazily(
@@ -718,19 +505,19 @@ def _super_resolve_lazily(
     from vdsr_core import lazy
 
     tile = check_tile(tile)
-    axes = _find_axes(_open(image), channel_axis, rgb)
+    axes = find_axes(open_image(image), channel_axis, rgb)
     image = lazy.tidy(image, axes.colour)
     pair = _check_scale(scale)
     plane = scaled_shape(axes.plane, pair)
     part = check_window(window, plane)
     model = model if isinstance(model, VDSR) else load_model(model)
     channels = 1 if axes.channel is None else axes.leading[axes.channel]
-    ranges: Any = None if in_range is None else _check_ranges(in_range, channels)
+    ranges: Any = None if in_range is None else check_ranges(in_range, channels)
     for low, high in ranges or ():
         Rescale(low, high if low != high else low + 1)
     if ranges is None:
         plain = axes.colour is not None and image.dtype == np.uint8
-        ranges = [_default_range(image.dtype, axes, Extent())] if plain else _find_range_lazily(image, axes)
+        ranges = [default_range(image.dtype, axes, Extent())] if plain else _find_range_lazily(image, axes)
 
     chunks: list[list[int]] = [[1] * n for n in image.shape]
     sources = [[slice(i, i + 1) for i in range(n)] for n in image.shape]
@@ -747,7 +534,7 @@ def _super_resolve_lazily(
     return result[axes.native((*(slice(0, n) for n in axes.leading), *part))]
 
 
-def _find_range_lazily(image: Any, axes: _Axes) -> Any:
+def _find_range_lazily(image: Any, axes: Axes) -> Any:
     """A delayed list of ranges, one for each channel."""
     from vdsr_core import lazy
 
@@ -758,14 +545,14 @@ def _find_range_lazily(image: Any, axes: _Axes) -> Any:
     return lazy.measure_chunks(image, rows, columns, channel, extents, finish)
 
 
-def _measure_piece(values: NDArray[Any], axes: _Axes) -> list[Extent]:
+def _measure_piece(values: NDArray[Any], axes: Axes) -> list[Extent]:
     """The extents of the channels in a piece of an image."""
-    return _measure_channels(values, replace(axes, shape=values.shape))
+    return measure_channels(values, replace(axes, shape=values.shape))
 
 
-def _default_ranges(extents: list[Extent], dtype: np.dtype[Any], axes: _Axes) -> list[Range]:
+def _default_ranges(extents: list[Extent], dtype: np.dtype[Any], axes: Axes) -> list[Range]:
     """The default range of each channel."""
-    return [_default_range(dtype, axes, extent) for extent in extents]
+    return [default_range(dtype, axes, extent) for extent in extents]
 
 
 @dataclass(frozen=True)
@@ -773,7 +560,7 @@ class _LazyTile:
     """How a chunk of a lazy result is computed."""
 
     network: SharedEngine
-    axes: _Axes
+    axes: Axes
     plane: tuple[int, int]  # of the result
     scale: tuple[float, float]
     channel_axis: int | None

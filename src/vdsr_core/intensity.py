@@ -179,3 +179,8 @@ def blocks(plane: tuple[int, int], chunk: tuple[int, int] | None = None) -> Iter
                 slice(max(0, top - 1), min(rows, top + down)),
                 slice(max(0, left - 1), min(columns, left + across)),
             )
+
+
+def opaque(dtype: np.dtype[Any]) -> float:
+    """The alpha of an opaque pixel."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
