@@ -64,7 +64,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Point:
-    """The mean PSNR (dB) and SSIM on Set5 by scale, when `epoch` of the paper's 80 are done; each (scale, value)."""
+    """The mean PSNR (dB) and SSIM on Set5 by scale, when `epoch` of the paper's 80 are done."""
 
     epoch: float
     psnr: Mapping[str, float]
@@ -104,7 +104,8 @@ def run(
 ) -> list[Point]:
     """Train by a setting, unless that is done already, and return the scores at some of the 80 epochs.
 
-    A run is one file: the network, its card with the scores so far, and, while it is unfinished, the trainer.
+    A run is one file, written at epochs 10, 20, 40 and 80: the network, its card with the scores so far, and, while it
+    is unfinished, the trainer.
     """
     budget = BUDGETS[options.budget]
     path = run_path(setting, options)
@@ -117,21 +118,18 @@ def run(
     if state:
         trainer.restore(state)
         curve = state[1]["points"]
-    marks = {round(trainer.config.steps * epoch / 80) for epoch in epochs}
+    marks = {round(trainer.config.steps * epoch / 80): epoch for epoch in EPOCHS}
     for progress in trainer.run():
-        if progress.step not in marks:
+        epoch = marks.get(progress.step)
+        if epoch is None:
             continue
-        psnr, ssim = score(trainer.result, options.data / "Set5", test, options.device)
-        curve.append(asdict(Point(80 * progress.share, psnr, ssim)))
-        words = "  ".join(f"x{scale} {value:.2f}" for scale, value in psnr.items())
-        print(f"{setting.name}: step {progress.step} of {trainer.config.steps}, loss {progress.loss:.3g}, {words} dB")
-        seconds = round(trainer.spent)
-        trainer.result.card = {
-            "setting": asdict(setting),
-            "budget": asdict(budget),
-            "seconds": seconds,
-            "points": curve,
-        }
+        if epoch in epochs:
+            psnr, ssim = score(trainer.result, options.data / "Set5", test, options.device)
+            curve.append(asdict(Point(epoch, psnr, ssim)))
+            words = "  ".join(f"x{scale} {value:.2f}" for scale, value in psnr.items())
+            print(f"{setting.name}: epoch {epoch}, loss {progress.loss:.3g}, {words} dB")
+        card = {"setting": asdict(setting), "budget": asdict(budget), "seconds": round(trainer.spent), "points": curve}
+        trainer.result.card = card
         tensors, record = trainer.state()
         unfinished = (tensors, record | {"points": curve}) if progress.share < 1 else None
         save_checkpoint(path, trainer.result, trainer=unfinished)
