@@ -324,9 +324,11 @@ def divided_work(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]
     if device.type != "cpu" or cores == 1:
         yield map
         return
-    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield pool.map
-    torch.set_num_threads(cores)  # for threads to come: the number that was set last is theirs
+    try:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(cores)  # for threads to come: the number that was set last is theirs
 
 
 class Trainer:
