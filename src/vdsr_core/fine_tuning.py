@@ -21,10 +21,11 @@ from vdsr_core.checkpoint import load_checkpoint, load_model, load_trainer, save
 from vdsr_core.degradation import crop_to_scale, degrade
 from vdsr_core.engine import Engine, choose_device
 from vdsr_core.evaluation import psnr, restore
-from vdsr_core.inference import Range, find_range, network_planes
+from vdsr_core.inference import find_range, network_planes
 from vdsr_core.io import ImageFile
 from vdsr_core.model import VDSR, check_network
 from vdsr_core.patches import Degrade, Patches, check_pairs, interpolate_back, interpolate_low
+from vdsr_core.ranges import Range
 from vdsr_core.resampling import scale_pair
 from vdsr_core.training import PRESETS, STUCK_GAIN, Progress, TrainConfig, Trainer
 
