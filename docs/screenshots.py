@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import napari
+from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_vdsr._upscale_widget import UpscaleWidget
@@ -35,6 +36,9 @@ def main() -> None:
     wait(lambda: widget.run is None)
     look_closely(viewer)
     take(viewer, "result")
+    widget.compare.setValue(50)
+    take(viewer, "compare")
+    widget.compare.setValue(0)
     viewer.theme = "light"
     check(viewer, widget)
     viewer.theme = "dark"
@@ -49,20 +53,31 @@ def look_closely(viewer: napari.Viewer) -> None:
 
 
 def show_preview(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
-    """A preview at work, in a few steps."""
+    """A preview at work: a picture of each step, as an animation, and of the end."""
     look_closely(viewer)
+    steps = [canvas(viewer)]
     widget.preview_button.setChecked(True)
-    for number, share in enumerate((0.2, 0.6, 1), 1):
-        wait(lambda share=share: widget.preview is not None and widget.preview.done >= share * widget.preview.total > 0)
-        take(viewer, f"preview_{number}", canvas_only=number < 3)
+    wait(lambda: widget.preview is not None and widget.preview.total > 0)
+    done = 0
+    while not widget.preview.complete:
+        wait(lambda done=done: widget.preview.done > done)
+        done = widget.preview.done
+        steps.append(canvas(viewer))
+    take(viewer, "preview")
+    durations = [1500] + [350] * (len(steps) - 2) + [3000]
+    steps[0].save(IMAGES / "napari_preview.gif", save_all=True, append_images=steps[1:], duration=durations, loop=0)
     widget.preview_button.setChecked(False)
 
 
+def canvas(viewer: napari.Viewer) -> Image.Image:
+    """A picture of the canvas, in few colours."""
+    picture = Image.fromarray(viewer.screenshot(canvas_only=True, flash=False)[..., :3])
+    picture.thumbnail((480, 600))
+    return picture.quantize(128)
+
+
 def check(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
-    """The source beside the result, what was added, and a trial."""
-    widget.compare.setValue(50)
-    take(viewer, "compare_light")
-    widget.compare.setValue(0)
+    """What was added, and a trial."""
     widget.start_check("added")
     wait(lambda: widget.run is None)
     take(viewer, "added_light")
@@ -89,11 +104,11 @@ def wait(condition: Callable[[], bool], seconds: float = 600) -> None:
         time.sleep(0.01)
 
 
-def take(viewer: napari.Viewer, name: str, *, canvas_only: bool = False) -> None:
-    """Take a picture of the whole window, or of its canvas."""
+def take(viewer: napari.Viewer, name: str) -> None:
+    """Take a picture of the whole window."""
     start = time.monotonic()
     wait(lambda: time.monotonic() - start > 1)
-    viewer.screenshot(str(IMAGES / f"napari_{name}.png"), canvas_only=canvas_only, flash=False)
+    viewer.screenshot(str(IMAGES / f"napari_{name}.png"), canvas_only=False, flash=False)
 
 
 if __name__ == "__main__":
