@@ -94,6 +94,25 @@ class Source:
         return replace(self, part=tuple(part))
 
 
+def count_tiles(grid: Slices, plane_axes: tuple[int, int], tile: int) -> int:
+    """How many tiles a run has; they are cut where those of the whole result are."""
+    return math.prod(_count_cuts(p, tile) if axis in plane_axes else p.stop - p.start for axis, p in enumerate(grid))
+
+
+def count_pixels(grid: Slices, plane_axes: tuple[int, int], tile: int, halo: int) -> int:
+    """How many pixels the tiles of a run compute, with their halos."""
+    pixels = 1
+    for axis, part in enumerate(grid):
+        halos = 2 * halo * (_count_cuts(part, tile) - 1) if axis in plane_axes else 0
+        pixels *= part.stop - part.start + halos
+    return pixels
+
+
+def _count_cuts(part: slice, tile: int) -> int:
+    """How many tiles a part of an axis touches."""
+    return -(-int(part.stop) // tile) - int(part.start) // tile
+
+
 def bare(layer: Any) -> Any:
     """A layer itself: a plugin's viewer gives proxies, a new one at each look."""
     return getattr(layer, "__wrapped__", layer)

@@ -12,7 +12,7 @@ from napari.viewer import Viewer
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
-from napari_vdsr import _layers, _work
+from napari_vdsr import _layers, _upscaling, _work
 from napari_vdsr._job import Job
 
 LARGEST = 2048  # rows and columns of the layer, about its middle
@@ -48,16 +48,16 @@ class Preview(QObject):
         super().__init__()
         self.viewer, self.source_layer = viewer, layer
         self.layer: Image | None = None
-        self.found: _work.Found | None = None
+        self.found: _upscaling.Found | None = None
         self.total = self.done = 0
         fits = (side for side in SIDES if (side + 2 * facts.halo) ** 2 <= TILE_SECONDS * facts.speed)
         self.side = max(fits, default=SIDES[0])
         self._tiles: dict[tuple[Any, ...], NDArray[Any]] = {}  # finished, the oldest first
-        self._task: _work.Task | None = None
+        self._task: _upscaling.Task | None = None
         self._grid: _layers.Slices = ()
         self._job: Job | None = None
 
-    def show(self, task: _work.Task) -> None:
+    def show(self, task: _upscaling.Task) -> None:
         """Show a region: what is known of it at once, the rest as it is finished."""
         grid = tile_aligned(task.source, task.scale, self.side)
         if self.layer is not None and grid == self._grid and self._same(task) and (self.running or self.complete):
@@ -67,7 +67,7 @@ class Preview(QObject):
         places = cut(self._grid, task.source.plane_axes, self.side)
         missing = [place for place in places if self._key(place) not in self._tiles]
         self.total, self.done = len(places), len(places) - len(missing)
-        self._job = Job(partial(_work.preview, task, self._grid, missing))
+        self._job = Job(partial(_upscaling.preview, task, self._grid, missing))
         self._job.stepped.connect(self._stepped)
         self._job.ended.connect(self._ended)
         self._job.start()
@@ -95,7 +95,7 @@ class Preview(QObject):
         """Whether tiles are being computed."""
         return self._job is not None
 
-    def _same(self, task: _work.Task) -> bool:
+    def _same(self, task: _upscaling.Task) -> bool:
         """Whether a task asks for what is shown."""
         return self._task is not None and _options(self._task) == _options(task)
 
@@ -108,10 +108,10 @@ class Preview(QObject):
         """Take what the job has found, in order: the range, the pixels of the source, the tiles."""
         if job is not self._job:
             return
-        if isinstance(step, _work.Base):
+        if isinstance(step, _upscaling.Base):
             assert self._task is not None
             if self._task.in_range is None:
-                self.found = _work.Found(self._task.source.channel_axis, step.in_range)
+                self.found = _upscaling.Found(self._task.source.channel_axis, step.in_range)
             self._task = replace(self._task, in_range=step.in_range)
             self._lay(step.pixels)
         else:
@@ -146,7 +146,7 @@ class Preview(QObject):
         self.viewer.layers.insert(above, self.layer)
         self.viewer.layers.selection.active = active  # a preview is looked at, not worked with
 
-    def _keep(self, piece: _work.Piece) -> None:
+    def _keep(self, piece: _upscaling.Piece) -> None:
         """Keep a tile, and the latest others as far as there is room."""
         self._tiles[self._key(piece.place)] = piece.pixels
         room = KEPT // max(1, piece.pixels.nbytes)
@@ -165,7 +165,7 @@ class Preview(QObject):
                 self.ended.emit(self, error)
 
 
-def _options(task: _work.Task) -> tuple[Any, ...]:
+def _options(task: _upscaling.Task) -> tuple[Any, ...]:
     """What the pixels of a preview depend on, their place aside."""
     return task.scale, task.model, task.device, str(task.in_range), task.source.channel_axis
 

@@ -10,7 +10,7 @@ from napari.layers import Image
 from napari.utils import cancelable_progress
 from napari.viewer import Viewer
 
-from napari_vdsr import _checks, _layers, _work
+from napari_vdsr import _checks, _layers, _upscaling, _work
 from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job, Work
 
@@ -18,13 +18,12 @@ from napari_vdsr._job import Job, Work
 class Run:
     """An upscaling at work: its layer and its bar in the Activity dock."""
 
-    def __init__(self, viewer: Viewer, layer: Image, source: _layers.Source, task: _work.Task) -> None:
+    def __init__(self, viewer: Viewer, layer: Image, source: _layers.Source, task: _upscaling.Task) -> None:
         self.viewer, self.layer, self.source, self.task = viewer, layer, source, task
-        self.job = Job(partial(_work.upscale, task))
+        self.job = Job(partial(_upscaling.upscale, task))
         self.result: Image | None = None
-        self.found: _work.Found | None = None
+        self.found: _upscaling.Found | None = None
         self.total = self.done = 0
-        self._started: _work.Started | None = None
         self._data = layer.data
         self._metadata: dict[str, Any] = {}
         self._shown = 0
@@ -33,15 +32,14 @@ class Run:
         self._refreshed = 0.0
         self._activity = cancelable_progress(total=0, desc=f"VDSR: {layer.name}")
 
-    def step(self, step: _work.Started | _work.Written) -> None:
+    def step(self, step: _upscaling.Started | _upscaling.Written) -> None:
         """Take a step of the job: the first one adds the layer, each other one is a tile."""
-        if isinstance(step, _work.Written):
+        if isinstance(step, _upscaling.Written):
             self.done = step.done
             return
-        self._started = step
         self.total, self._began = step.count, time.perf_counter()
         if self.task.in_range is None:
-            self.found = _work.Found(self.source.channel_axis, step.in_range)
+            self.found = _upscaling.Found(self.source.channel_axis, step.in_range)
         self._activity.reset(total=step.count)
         self._metadata = describe(self.layer, self.task, step.in_range, step.tile) | {
             "tiles": step.count,
@@ -71,15 +69,12 @@ class Run:
         return self.total > 0
 
     def fraction(self) -> float:
-        """How much of the work is done, by the layers of the network and the tiles."""
-        if self._started is None:
-            return 0
-        layers = self._started.pulse.layers / self._started.depth
-        return min(max(self.done, layers), self.done + 1) / self.total
+        """How much of the work is done."""
+        return self.done / self.total if self.total else 0
 
     def left(self) -> str:
         """The time that is left, in words."""
-        fraction = min(self.fraction(), 1)
+        fraction = self.fraction()
         if fraction == 0:
             return ""
         return f"{_layers.duration((time.perf_counter() - self._began) * (1 / fraction - 1))} left"
@@ -106,10 +101,10 @@ class Run:
 class Single:
     """Work with one result at its end, of whose progress nothing is known."""
 
-    def __init__(self, layer: Image, source: _layers.Source, task: _work.Task, work: Work) -> None:
+    def __init__(self, layer: Image, source: _layers.Source, task: _upscaling.Task, work: Work) -> None:
         self.layer, self.source, self.task = layer, source, task
         self.job = Job(work)
-        self.found: _work.Found | None = None
+        self.found: _upscaling.Found | None = None
         self.total = self.done = 0
 
     def look(self) -> bool:
@@ -128,15 +123,15 @@ class Single:
 class Lazy(Single):
     """A layer in the making whose finest level is computed where one looks."""
 
-    def __init__(self, viewer: Viewer, layer: Image, source: _layers.Source, task: _work.Task) -> None:
+    def __init__(self, viewer: Viewer, layer: Image, source: _layers.Source, task: _upscaling.Task) -> None:
         levels = list(layer.data) if layer.multiscale else [layer.data]
-        super().__init__(layer, source, task, partial(_work.build_pyramid, task, levels))
+        super().__init__(layer, source, task, partial(_upscaling.build_pyramid, task, levels))
         self.viewer = viewer
 
-    def step(self, pyramid: _work.Pyramid) -> None:
+    def step(self, pyramid: _upscaling.Pyramid) -> None:
         """Add the layer; nothing of its finest level is computed."""
         if self.task.in_range is None:
-            self.found = _work.Found(self.source.channel_axis, pyramid.in_range)
+            self.found = _upscaling.Found(self.source.channel_axis, pyramid.in_range)
         names = [other.name for other in self.viewer.layers]
         keywords = _layers.layer_keywords(self.layer, self.source, self.task.scale, names) | {"multiscale": True}
         metadata = describe(self.layer, self.task, pyramid.in_range, pyramid.tile) | {"lazy": True}
@@ -154,11 +149,11 @@ class Lazy(Single):
 class Try(Single):
     """A comparison at work."""
 
-    def __init__(self, layer: Image, source: _layers.Source, task: _work.Task) -> None:
-        super().__init__(layer, source, task, partial(_work.try_out, task))
-        self.trial: _work.Trial | None = None
+    def __init__(self, layer: Image, source: _layers.Source, task: _upscaling.Task) -> None:
+        super().__init__(layer, source, task, partial(_upscaling.try_out, task))
+        self.trial: _upscaling.Trial | None = None
 
-    def step(self, trial: _work.Trial) -> None:
+    def step(self, trial: _upscaling.Trial) -> None:
         """Take the result."""
         self.trial = trial
 
@@ -219,7 +214,7 @@ class Check(Single):
         return f"Made small again, the result differs from the source by {share}.."
 
 
-def describe(layer: Image, task: _work.Task, in_range: _work.Ranges, tile: int) -> dict[str, Any]:
+def describe(layer: Image, task: _upscaling.Task, in_range: _upscaling.Ranges, tile: int) -> dict[str, Any]:
     """What ``metadata["vdsr"]`` says of a result."""
     return _layers.describe(
         layer, task.source, model=task.model, scale=task.scale, in_range=in_range, tile=tile, device=task.device

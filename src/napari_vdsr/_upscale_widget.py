@@ -16,7 +16,7 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
 
-from napari_vdsr import _checks, _layers, _regions, _work
+from napari_vdsr import _checks, _layers, _regions, _upscaling, _work
 from napari_vdsr._compare import Compare
 from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job
@@ -64,7 +64,7 @@ class UpscaleWidget(UpscaleForm):
         self.preview: Preview | None = None
         self.comparison: Compare | None = None
         self._last: Run | None = None  # the last one that has a result
-        self._ranges: dict[tuple[Any, ...], _work.Ranges] = {}  # found once for each layer
+        self._ranges: dict[tuple[Any, ...], _upscaling.Ranges] = {}  # found once for each layer
         self._examiner: Job | None = None
         self._watched: Image | None = None  # the chosen layer
         self._shapes: Shapes | None = None  # the chosen region
@@ -331,10 +331,10 @@ class UpscaleWidget(UpscaleForm):
             return _regions.in_view(self.viewer, layer, source)
         return _regions.in_shapes(self.viewer, layer, source, region)
 
-    def task(self, source: _layers.Source) -> _work.Task:
+    def task(self, source: _layers.Source) -> _upscaling.Task:
         """The work that is chosen."""
         layer = self.layer.currentData()
-        return _work.Task(
+        return _upscaling.Task(
             source,
             self.scale.value(),
             model=self.model.currentData(),
@@ -678,7 +678,7 @@ class UpscaleWidget(UpscaleForm):
         show_error(words)
         self._say(self.why_not() or words)
 
-    def _keep_range(self, layer: Image, found: _work.Found | None) -> None:
+    def _keep_range(self, layer: Image, found: _upscaling.Found | None) -> None:
         """Use a range that was found for all that is made of the layer."""
         if found is not None and layer in self.viewer.layers:
             self._ranges[layer.unique_id, found.channel_axis] = found.in_range
