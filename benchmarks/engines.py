@@ -283,21 +283,22 @@ def compare_whole(model: VDSR, names: list[str], options: argparse.Namespace) ->
     torch.set_num_threads(threads)
     for tile in options.tiles:
         runs[f"ours, tile {tile}"] = lambda tile=tile: super_resolve(image, 2, model=model, tile=tile, device="cpu")
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(options.repeats):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             run()
-            seconds[name].append((time.perf_counter() - start) / pixels.get(name, side**2) * 1e6)
-    print(
-        f"{options.whole} x {options.whole} at x2, {threads} threads; speeds are medians of the ratios, turn by turn\n"
-    )
+            megapixels = pixels.get(name, side**2) / 1e6
+            spent = (time.perf_counter() - start, time.process_time() - cpu)
+            seconds[name].append((spent[0] / megapixels, spent[1] / megapixels))
+    print(f"{options.whole} x {options.whole} at x2, {threads} threads; medians of the ratios (CPU time)\n")
     heads = [name for name in runs if not name.startswith("ours")]
     print(f"| | s per Mpx of the result | {' | '.join(f'against {name}' for name in heads)} |")
     print("|" + "---|" * (len(heads) + 2))
     for name, values in seconds.items():
-        ratios = [np.median(np.divide(seconds[head], values)) for head in heads]
-        print(f"| {name} | {np.median(values):.2f} | {' | '.join(f'{ratio:.2f} x' for ratio in ratios)} |")
+        ratios = [np.median(np.divide(seconds[head], values), axis=0) for head in heads]
+        cells = [f"{wall:.2f} x ({cpu:.2f} x)" for wall, cpu in ratios]
+        print(f"| {name} | {np.median(values, axis=0)[0]:.2f} | {' | '.join(cells)} |")
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Speed and peak memory of `super_resolve` against the plain forward pass of other implementations.
 
-    python benchmarks/throughput.py [SIZE ...] [--scale 2] [--tile 512] [--repeats 5] [--model FILE]
+    python benchmarks/throughput.py [SIZE ...] [--scale 2] [--tile 1024] [--repeats 5] [--model FILE]
 
 SIZE is the side of a square uint16 image (128, 256 and 512 by default). Both give uint16 for uint16, through
 the same network, loaded beforehand:
@@ -118,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("sizes", type=int, nargs="*", default=[128, 256, 512], metavar="SIZE")
     parser.add_argument("--scale", type=int, default=2)
-    parser.add_argument("--tile", type=int, default=512, help="0: the whole image in one piece")
+    parser.add_argument("--tile", type=int, default=1024, help="0: the whole image in one piece")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--model", help="a network other than the default")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)

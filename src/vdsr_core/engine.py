@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # Layers live at once: input, output, and the convolution's own scratch space.
 LIVE_LAYERS = 3
-# In ncnn: input, the same with its edges, its Winograd transform (36 / 16), output.
-LIVE_LAYERS_NCNN = 6
+# The same for strips, by measurement: with what the memory allocator cannot use again, as their heights differ.
+LIVE_STRIPS = {"torch": 12, "ncnn": 22}
 # The interpolated image and the sum, and what `inference` makes of them, bytes per pixel.
 PLANE_BYTES = 32
 # How far from PyTorch's result ncnn's may be, as a share of the range or of the largest residual.
@@ -145,10 +145,9 @@ class Engine:
     def memory(self, rows: int, columns: int) -> int:
         """An estimate of the memory that `run` needs on the device for a tile, bytes."""
         config = self._model.config
-        held = LIVE_LAYERS if self._network is None else LIVE_LAYERS_NCNN
-        live = held * rows
+        live = LIVE_LAYERS * rows
         if self._by_strips:  # each layer also keeps two rows, twice while the next two are made
-            live = held * tallest(rows, config.depth) + 4 * config.depth
+            live = LIVE_STRIPS[self.name] * tallest(rows, config.depth) + 4 * config.depth
         layers = live * columns * config.width * next(self._model.parameters()).element_size()
         return layers + rows * columns * PLANE_BYTES
 

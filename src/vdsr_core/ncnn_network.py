@@ -83,10 +83,11 @@ class NcnnNetwork:
                 run.input(f"above{number}", mat)
             below = []
             for number in range(depth):  # each call computes one more layer
-                if final:
-                    _extract(run, f"x{number + 1}")
-                else:
-                    below.append(_extract(run, f"last{number}"))
+                mat = _extract(run, f"x{number + 1}" if final else f"last{number}")
+                if not final:
+                    below.append(mat)
+                for pool in pools:  # they would keep a block for each height that the layers of a strip have
+                    pool.clear()
             return below, np.array(_extract(run, f"x{depth}", unpack=True))[0]
         finally:
             run.clear()

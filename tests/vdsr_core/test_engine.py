@@ -112,6 +112,14 @@ def test_other_errors_of_the_device_are_not_swallowed(rng, tiny_model, monkeypat
         engine.run([rng.random((1, 8, 8))], [identity(8, 8)])
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_memory_of_layers_does_not_grow_with_the_rows_of_a_tile(tiny_model, fast):
+    engine = Engine(tiny_model, CPU, fast=fast)
+    small, tall, taller = (engine.memory(rows, 100) for rows in (10, 1000, 2000))
+    assert small < tall
+    assert taller - tall == 1000 * 100 * 32  # the interpolated image and what is made of it
+
+
 def test_cpu_agrees_with_itself():
     assert agrees_with_cpu(CPU)
 
