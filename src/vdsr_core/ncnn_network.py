@@ -98,6 +98,7 @@ def _build(layers: Sequence[Layer], threads: int, final: bool) -> Any:
     net = ncnn.Net()
     net.opt.num_threads = threads
     net.opt.use_vulkan_compute = False
+    net.opt.use_winograd63_convolution = False  # rounds seven times as much as F(4 x 4, 3 x 3)
     for name in dir(net.opt):  # all arithmetic in float32
         if name.startswith(("use_fp16", "use_bf16", "use_int8")):
             setattr(net.opt, name, False)
