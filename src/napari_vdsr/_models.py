@@ -106,9 +106,9 @@ def describe_model(name: str) -> str:
     model = load_checkpoint(find_model(name))
     scales = ", ".join(f"{scale:g}" for scale in model.scales)
     lines = [model.card.get("summary", ""), f"Scales: {scales}."]
-    lines += [
-        f"{word.capitalize()}: {model.card[word]}." for word in ("data", "recipe", "terms") if model.card.get(word)
-    ]
+    for word in ("data", "recipe", "terms"):
+        if model.card.get(word):
+            lines.append(f"{word.capitalize()}: {str(model.card[word]).rstrip('.')}.")
     return "\n".join(line for line in lines if line)
 
 

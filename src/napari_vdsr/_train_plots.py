@@ -34,16 +34,15 @@ class Curves(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)
-        for plot, words in ((self._gain, "gain over bicubic / dB"), (self._loss, "loss")):
+        for plot, words in ((self._gain, "gain over bicubic / dB"), (self._loss, "loss, by steps")):
             plot.setMouseEnabled(False, False)
             plot.hideButtons()
             plot.setMenuEnabled(False)
             plot.getAxis("left").setWidth(52)
             plot.setTitle(words, size="9pt")
-            plot.setFixedHeight(130)
+            plot.setFixedHeight(110)
             column.addWidget(plot)
         self._loss.setLogMode(y=True)
-        self._loss.setLabel("bottom", "step")
         self._zero = pyqtgraph.InfiniteLine(
             0, angle=0, pen=pyqtgraph.mkPen(COLOURS["zero"], style=Qt.PenStyle.DashLine)
         )
@@ -120,7 +119,9 @@ class Tiles(QWidget):
         images = (preview.ilr, preview.before, preview.sr, preview.hr)
         for picture, image in zip(self.pictures.values(), images, strict=True):
             shades = np.clip((image[window] - low) / max(high - low, 1e-9), 0, 1)
-            picture.setPixmap(to_pixmap(np.ascontiguousarray(np.rint(shades * 255).astype(np.uint8)), TILE))
+            pixmap = to_pixmap(np.rint(shades * 255).astype(np.uint8), TILE)
+            picture.setPixmap(pixmap)
+            picture.setFixedSize(pixmap.size())
 
 
 def busiest(detail: NDArray[Any], side: int) -> tuple[slice, slice]:

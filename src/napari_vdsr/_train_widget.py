@@ -28,6 +28,7 @@ from napari_vdsr._work import Cancelled
 
 LOG = logging.getLogger("napari_vdsr")
 
+TOOLTIP = Qt.ItemDataRole.ToolTipRole
 GIVEN = "As given under Advanced"
 NEW_RATE, RATE = 5e-4, 1e-4  # learning rates for a new network and for one that was trained before
 SMALLEST = 32  # pixels of the shorter side: a patch and a held-out patch
@@ -423,7 +424,8 @@ class TrainWidget(TrainForm):
             if words in LENGTHS:
                 other = _training.with_length(recipe, words)
                 seconds = _training.estimate_seconds(other, self.speed, held_out)
-                self.length.setItemText(row, f"{words}: {other.steps} steps, {_layers.duration(seconds)}")
+                self.length.setItemText(row, f"{words}, {_layers.duration(seconds)}")
+                self.length.setItemData(row, f"{other.steps} steps of {other.batch_size} patches", TOOLTIP)
         seconds = _training.estimate_seconds(recipe, self.speed, held_out)
         return f"Time: at most about {_layers.duration(seconds)}; less if nothing better is found."
 
@@ -443,7 +445,7 @@ class TrainWidget(TrainForm):
 
     def discard(self) -> None:
         """Delete the chosen unfinished training."""
-        _training.discard(self.unfinished.currentData())
+        _training.discard(self.unfinished.currentData() or "")
         self._list_unfinished()
         self.update_state()
 
@@ -572,6 +574,8 @@ class TrainWidget(TrainForm):
         self._list_unfinished()
         self._list_models()
         self.name.setText(self._free_name())
+        if self.speed is None:  # the training came before it was measured
+            self._measure()
         self.update_state()
         if error is not None and not isinstance(error, Cancelled):
             self.reason.setText(_in_words(sentence(error)))

@@ -276,6 +276,8 @@ def list_unfinished() -> dict[str, Recipe]:
 
 def discard(name: str) -> None:
     """Remove what is kept of a training."""
+    if not name:
+        return
     shutil.rmtree(run_folder(name), ignore_errors=True)
 
 

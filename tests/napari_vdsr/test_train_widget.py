@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("napari")
 pytest.importorskip("pyqtgraph")
 from qtpy.QtCore import Qt, QThreadPool
+from qtpy.QtWidgets import QApplication
 
 from napari_vdsr import _models, _training
 from napari_vdsr._layers import whole
@@ -225,6 +227,23 @@ def test_cancel_ends_within_a_step_and_can_be_resumed_or_discarded(viewer, opene
     wait_for_the_end(qtbot, widget)
     click(qtbot, widget.discard_button)
     assert _training.list_unfinished() == {}
+
+
+def test_viewer_closed_while_training_keeps_the_checkpoint(make_napari_viewer, qtbot, network):
+    viewer = make_napari_viewer()
+    viewer.add_image(rectangles(64), name="cells")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
+    widget.model.choose(network)
+    widget.scales.setText("2")
+    widget.every.setValue(10)
+    click(qtbot, widget.start_button)
+    qtbot.waitUntil(lambda: len(widget.curves.gains) >= 2, timeout=WAIT)
+    job = widget.job
+    viewer.close()
+    gc.collect()
+    QApplication.processEvents()
+    qtbot.waitUntil(lambda: not job.worker.is_running, timeout=WAIT)
+    assert list(_training.list_unfinished()) == ["cells fine-tuned"]
 
 
 def test_a_deep_network_is_cancelled_within_a_step(viewer, opened, qtbot):

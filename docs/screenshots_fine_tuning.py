@@ -1,0 +1,75 @@
+"""Make the pictures of the tutorial on fine-tuning, as `screenshots.py` does those of the guide.
+
+    python docs/screenshots_fine_tuning.py [steps]
+
+With few steps the pictures are made quickly, and the network learns little.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import napari
+from qtpy.QtCore import QTimer
+from screenshots import SIZE, take, wait
+
+from napari_vdsr import _models, _training
+
+STEPS = 100
+
+
+def main(steps: int) -> None:
+    """Open the sample, set up, train, pause, stop, and take a picture of each."""
+    folder = Path(tempfile.mkdtemp())
+    _models.data_folder = _training.data_folder = lambda: folder  # the pictures show no one's own networks
+    viewer = napari.Viewer()
+    viewer.window.resize(*SIZE)
+    viewer.open_sample("napari-vdsr", "u2os")
+    viewer.layers.selection.active = viewer.layers[0]
+    for layer in viewer.layers[1:]:
+        layer.visible = False
+    _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
+    wait(lambda: widget.speed is not None)
+    widget.scales.setText("2")
+    widget.length.setCurrentIndex(0)
+    widget.length.activated.emit(0)
+    take(viewer, "fine_tune_set_up")
+    widget.steps.setValue(steps)
+    widget.every.setValue(max(1, steps // 4))
+    widget.start()
+    blocks = Blocks()
+    wait(lambda: len(widget.curves.gains) >= 3, 3000)
+    sys.stdout.write(f"The viewer could do nothing for {blocks.longest:.3f} s at most.\n")
+    take(viewer, "fine_tune_running")
+    viewer.theme = "light"
+    wait(lambda: widget.job is None, 3000)
+    take(viewer, "fine_tune_result_light")
+    if widget.finished.path is None:
+        widget.save_anyway()
+    widget.tabs.setCurrentIndex(2)
+    widget.models.setCurrentRow(0)
+    viewer.theme = "dark"
+    take(viewer, "fine_tune_models")
+    viewer.close()
+
+
+class Blocks:
+    """The longest time in which the viewer could do nothing."""
+
+    def __init__(self) -> None:
+        self.longest, self._last = 0.0, time.monotonic()
+        self._timer = QTimer()
+        self._timer.setInterval(10)
+        self._timer.timeout.connect(self._beat)
+        self._timer.start()
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        self.longest, self._last = max(self.longest, now - self._last), now
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else STEPS)
