@@ -1,8 +1,9 @@
-"""Peak memory of `stream` by the size of the result, its time over that of the network alone, and tasks per second.
+"""Peak memory of `stream` by the size of the result, its time over the network's alone, and what tasks and graphs cost.
 
 python benchmarks/streaming.py memory 4096 16384 32768
 python benchmarks/streaming.py overhead
-python benchmarks/streaming.py tasks 1000 10000 100000
+python benchmarks/streaming.py tasks 1000 10000
+python benchmarks/streaming.py graph 1000 10000
 """
 
 import resource
@@ -105,7 +106,7 @@ def measure_tasks(counts):
     from distributed import Client, LocalCluster, as_completed
 
     print("| tasks | to send, s | in all, s | µs for each |\n|---|---|---|---|")
-    options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": "ERROR"}
+    options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": "ERROR"}
     with LocalCluster(2, **options) as cluster, Client(cluster) as client:
         for count in counts:
             tasks = [(0, (i // 100, i % 100)) for i in range(count)]
@@ -118,6 +119,27 @@ def measure_tasks(counts):
             print(f"| {count} | {sent:.2f} | {total:.2f} | {total / count * 1e6:.0f} |", flush=True)
 
 
+def measure_graph(counts):
+    """The graph of a lazy result: keys, processor time to build it, and to take out what one view of it needs."""
+    import dask.array as da
+
+    from vdsr_core import super_resolve
+
+    print("| tiles | keys | to build, s | keys of a view | to find them, s |\n|---|---|---|---|---|")
+    for count in counts:
+        side = 256 * round(count**0.5)
+        image = da.zeros((side // 2, side // 2), chunks=512, dtype=np.uint16)
+        start = time.process_time()
+        result = super_resolve(image, 2, model=tiny(), in_range=(0, 4095), tile=256)
+        built = time.process_time() - start
+        start = time.process_time()
+        view = result[:512, :512]
+        keys = len(view.__dask_optimize__(view.dask, view.__dask_keys__()))
+        found = time.process_time() - start
+        ours = len(result.dask) - len(image.dask)
+        print(f"| {result.npartitions} | {ours} | {built:.2f} | {keys} | {found:.3f} |", flush=True)
+
+
 if __name__ == "__main__":
     what, *words = sys.argv[1:]
     if what == "once":
@@ -126,5 +148,7 @@ if __name__ == "__main__":
         measure_memory([int(word) for word in words])
     elif what == "overhead":
         measure_overhead(*map(int, words))
+    elif what == "graph":
+        measure_graph([int(word) for word in words])
     else:
         measure_tasks([int(word) for word in words])

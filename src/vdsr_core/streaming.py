@@ -30,7 +30,7 @@ from vdsr_core.inference import find_range, super_resolve, super_resolve_tiles
 from vdsr_core.io import read_image
 from vdsr_core.model import VDSR
 from vdsr_core.resampling import make_taps, scale_pair, scaled_shape
-from vdsr_core.tiling import Region
+from vdsr_core.tiling import Region, cover
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -417,14 +417,13 @@ class Bench:
 
 
 def coarsen(finer: Any, window: tuple[slice, ...]) -> NDArray[Any]:
-    """A window of a level of the pyramid, from the finer one."""
-    *leading, rows, columns = window
+    """A window of a level of the pyramid, from the finer one, piece by piece."""
     out = np.empty([part.stop - part.start for part in window], finer.dtype)
-    step = max(1, finer.chunks[-2] // 2)  # a row of chunks at once
-    for top in range(rows.start, rows.stop, step):
-        stop = min(top + step, rows.stop)
-        source = (*leading, slice(2 * top, 2 * stop), slice(2 * columns.start, 2 * columns.stop))
-        out[..., top - rows.start : stop - rows.start, :] = ome_zarr.halve(np.asarray(finer[source]))
+    for piece in cover(out.shape[-2:], max(1, finer.chunks[-1] // 2), 0):
+        rows, columns = piece.write
+        parts = zip((rows, columns), window[-2:], strict=True)
+        source = [slice(2 * (here.start + part.start), 2 * (here.stop + part.start)) for here, part in parts]
+        out[..., rows, columns] = ome_zarr.halve(np.asarray(finer[(*window[:-2], *source)]))
     return out
 
 
@@ -714,7 +713,7 @@ def connect(cluster: str | None) -> Iterator[Client | None]:
     if not count.isdecimal() or not int(count):
         msg = f"`cluster` must be the address of a scheduler, or local: and a number, got {cluster!r}. Try local:2."
         raise ValueError(msg)
-    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": "ERROR"}
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": "ERROR"}
     with LocalCluster(int(count), **options) as processes, Client(processes) as client:
         yield client
 
