@@ -90,6 +90,11 @@ def super_resolve(
     MemoryError
         If the result, or a tile, cannot fit in memory.
 
+    Warns
+    -----
+    UserWarning
+        If the scale lies below all that the network was trained for: there it may do harm.
+
     See Also
     --------
     super_resolve_tiles : The same, one tile at a time.
@@ -277,7 +282,7 @@ class _Job:
         self.grid = (*self.axes.leading, *self.plane)  # of the whole result, without colour
         self.window = check_window(window, self.plane)
         if not isinstance(model, Engine):
-            model = Engine(model if isinstance(model, VDSR) else load_model(model), choose_device(device))
+            model = Engine(_find_network(model, self.scale), choose_device(device))
         self.engine, self.device = model, model.device
         self.rescales = find_rescales(self.image, self.axes, in_range, None if window is None else self.source())
         extent = (*self.axes.leading, *(part.stop - part.start for part in self.window))
@@ -459,6 +464,17 @@ def _check_out(out: Any, shape: tuple[int, ...], image: Any) -> None:
         raise ValueError(msg)
 
 
+def _find_network(model: VDSR | str | os.PathLike[str] | None, scale: tuple[float, float]) -> VDSR:
+    """The network itself; warns where the scale lies below those that it was trained for."""
+    network = model if isinstance(model, VDSR) else load_model(model)
+    if max(scale) < min(network.scales, default=0):
+        known = ", ".join(f"{known:g}" for known in network.scales)
+        msg = f"the network was trained for x{known}: at x{max(scale):g} it adds too much and may be worse than plain "
+        msg += "interpolation. Compare with `resize`, or train one for this scale."
+        warnings.warn(msg, stacklevel=4)
+    return network
+
+
 def _check_scale(scale: object) -> tuple[float, float]:
     """`scale` as (rows, columns), checked to enlarge."""
     pair = scale_pair(scale)
@@ -510,7 +526,7 @@ def _super_resolve_lazily(
     pair = _check_scale(scale)
     plane = scaled_shape(axes.plane, pair)
     part = check_window(window, plane)
-    model = model if isinstance(model, VDSR) else load_model(model)
+    model = _find_network(model, pair)
     channels = 1 if axes.channel is None else axes.leading[axes.channel]
     ranges: Any = None if in_range is None else check_ranges(in_range, channels)
     for low, high in ranges or ():

@@ -696,3 +696,14 @@ def test_constant_colour_at_the_end_of_float64_names_the_image(tiny_model, rng):
     image[..., 3] = rng.random((8, 9))
     with pytest.raises(ValueError, match="`image` must span a range that float64 resolves and holds, got 1e"):
         super_resolve(image, 2, rgb=True, model=tiny_model)
+
+
+@pytest.mark.parametrize(("scale", "warns"), [(1.5, True), (1.99, True), ((1, 1.5), True), (2, False), ((1, 2), False)])
+def test_scales_below_the_trained_ones_warn(rng, tiny_model, scale, warns):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        super_resolve(rng.random((6, 6)), scale, model=tiny_model)
+        super_resolve_tiles(rng.random((6, 6)), 2, np.empty((12, 12)), model=tiny_model)
+    assert [("trained for x2, 3, 4" in str(w.message), w.filename) for w in caught] == [(True, __file__)] * warns
+    tiny_model.scales = (1.5, 2)
+    super_resolve(rng.random((6, 6)), 1.5, model=tiny_model)
