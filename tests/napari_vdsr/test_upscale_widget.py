@@ -19,6 +19,7 @@ WAIT = 60_000
 @pytest.fixture
 def network(tmp_path, tiny_model):
     path = tmp_path / "tiny.safetensors"
+    tiny_model.scales = (1.5, 2)
     save_checkpoint(path, tiny_model)
     return str(path)
 
