@@ -118,6 +118,12 @@ def bare(layer: Any) -> Any:
     return getattr(layer, "__wrapped__", layer)
 
 
+def list_events(layers: Any) -> list[Any]:
+    """What a layer list says when a layer has come, gone, or got another name; napari 0.6 does not say the last."""
+    events = layers.events
+    return [getattr(events, name) for name in ("inserted", "removed", "renamed") if hasattr(events, name)]
+
+
 def plane_axes(ndim: int, channel_axis: int | None) -> tuple[int, int]:
     """The axes of rows and columns of a layer: the last two that do not hold channels."""
     row, column = [axis for axis in range(ndim) if axis != channel_axis][-2:]

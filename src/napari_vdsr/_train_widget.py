@@ -114,8 +114,7 @@ class TrainWidget(TrainForm):
         self.rename_button.clicked.connect(self._ask_to_rename)
         self.export_button.clicked.connect(self._ask_to_export)
         self.delete_button.clicked.connect(self._ask_to_delete)
-        layers = self.viewer.layers.events
-        for event in (layers.inserted, layers.removed, layers.renamed):
+        for event in _layers.list_events(self.viewer.layers):
             event.connect(self._list_layers)
         self.viewer.events.theme.connect(self._paint)
         self.destroyed.connect(partial(_disconnect, self.viewer, self._list_layers, self._paint))
@@ -815,7 +814,6 @@ def _in_words(words: str) -> str:
 
 def _disconnect(viewer: Viewer, list_layers: Any, paint: Any) -> None:
     """Leave a viewer that outlives the widget."""
-    layers = viewer.layers.events
-    for event in (layers.inserted, layers.removed, layers.renamed):
+    for event in _layers.list_events(viewer.layers):
         event.disconnect(list_layers)
     viewer.events.theme.disconnect(paint)

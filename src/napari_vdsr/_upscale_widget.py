@@ -109,7 +109,7 @@ class UpscaleWidget(UpscaleForm):
         self.copy_button.clicked.connect(self.copy_python)
         layers, dims, camera = self.viewer.layers.events, self.viewer.dims.events, _regions.camera(self.viewer).events
         connections: list[tuple[Any, Any]] = [
-            (event, self._list_layers) for event in (layers.inserted, layers.removed, layers.renamed)
+            (event, self._list_layers) for event in _layers.list_events(self.viewer.layers)
         ]
         connections.append((layers.removed, self._layer_removed))
         view = (camera.center, camera.zoom, dims.current_step, dims.order, dims.ndisplay)

@@ -9,6 +9,7 @@ pytest.importorskip("napari")
 from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication
 
+from napari_vdsr import _regions
 from napari_vdsr._layers import TIMES
 from vdsr_core import find_range, resize, save_checkpoint, super_resolve
 from vdsr_core.engine import Engine
@@ -110,11 +111,12 @@ def test_current_view_and_a_shape(viewer, opened, qtbot, network):
     widget = opened(image, name="cells", scale=(0.5, 0.5), translate=(3, 4), model=network)
     whole = super_resolve(image, 2, model=network, tile=widget.facts.tile)
     layer = viewer.layers["cells"]
-    viewer.scene.camera.center = layer.data_to_world((60, 70))
-    viewer.scene.camera.zoom *= 5
+    camera = _regions.camera(viewer)
+    camera.center = layer.data_to_world((60, 70))
+    camera.zoom *= 5
     widget.region.setCurrentIndex(1)
     before = widget.estimate.text()
-    viewer.scene.camera.zoom *= 2
+    camera.zoom *= 2
     qtbot.waitUntil(lambda: widget.estimate.text() != before, timeout=WAIT)
     run(qtbot, widget)
     seen = viewer.layers["cells [VDSR x2]"]
