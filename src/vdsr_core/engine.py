@@ -19,7 +19,7 @@ from torch.nn.utils import vector_to_parameters
 
 from vdsr_core.model import VDSR, VDSRConfig
 from vdsr_core.resampling import Taps, make_taps
-from vdsr_core.strips import ROWS, residual_strips, tallest
+from vdsr_core.strips import ROWS, choose_rows, residual_strips, tallest
 
 if TYPE_CHECKING:
     from vdsr_core.ncnn_network import NcnnNetwork
@@ -147,7 +147,7 @@ class Engine:
         config = self._model.config
         live = LIVE_LAYERS * rows
         if self._by_strips:  # each layer also keeps two rows, twice while the next two are made
-            live = LIVE_STRIPS[self.name] * tallest(rows, config.depth) + 4 * config.depth
+            live = LIVE_STRIPS[self.name] * tallest(rows, config.depth, choose_rows(columns)) + 4 * config.depth
         layers = live * columns * config.width * next(self._model.parameters()).element_size()
         return layers + rows * columns * PLANE_BYTES
 
@@ -240,7 +240,7 @@ def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNe
     network = NcnnNetwork(layers, threads)
     ilr = np.random.default_rng(0).random((2 * ROWS + config.depth, 24), dtype=np.float32)
     expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0] + (0 if config.residual else ilr)
-    found = np.concatenate(list(network.residual_strips(ilr)))
+    found = np.concatenate(list(network.residual_strips(ilr, ROWS)))
     error = np.abs(found - expected).max() / max(1, np.abs(expected).max())
     if np.isfinite(expected).all() and not error < AGREEMENT:
         msg = f"its result differs by {error:.1g}"

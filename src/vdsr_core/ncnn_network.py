@@ -9,7 +9,7 @@ import ncnn
 import numpy as np
 from numpy.typing import NDArray
 
-from vdsr_core.strips import cut
+from vdsr_core.strips import choose_rows, cut
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 Floats = NDArray[np.float32]
@@ -41,13 +41,15 @@ class NcnnNetwork:
         self._widths = [weight.shape[1] for weight, _ in layers]
         self._inner, self._final = (_build(layers, threads, final) for final in (False, True))
 
-    def residual_strips(self, ilr: Floats) -> Iterator[Floats]:
+    def residual_strips(self, ilr: Floats, rows: int | None = None) -> Iterator[Floats]:
         """The output of the last layer, strip by strip.
 
         Parameters
         ----------
         ilr : (H, W) ndarray
             An interpolated image.
+        rows : int, optional
+            Of a strip; by default chosen for the width.
 
         Yields
         ------
@@ -64,7 +66,7 @@ class NcnnNetwork:
         above = [ncnn.Mat(edge) for edge in edges]
         pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()
         try:
-            for part in cut(len(ilr), len(self._widths)):
+            for part in cut(len(ilr), len(self._widths), rows or choose_rows(ilr.shape[1])):
                 above, strip = self._run(ilr[part], above, part.stop == len(ilr), pools)
                 yield strip
         finally:

@@ -11,15 +11,22 @@ from torch.nn.functional import conv2d
 
 from vdsr_core.model import VDSR
 
-# Rows of a strip, by measurement: the buffers of a layer stay below 32 MB for tiles of 1024, from where on Linux takes
-# memory away and gives it anew at each layer; and a multiple of 4, the block of Winograd's F(4 x 4, 3 x 3).
+# Least rows of a strip, by measurement: the buffers of a layer stay below 32 MB for tiles of 1024, from where on Linux
+# takes memory away and gives it anew at each layer. Narrow strips have more, for threads wait for each other at each
+# layer of each strip. Multiples of 4, the block of Winograd's F(4 x 4, 3 x 3).
 ROWS = 16
+PIXELS = 2**14
 
 
-def cut(rows: int, depth: int) -> list[slice]:
+def choose_rows(columns: int) -> int:
+    """The rows of a strip of an image this wide."""
+    return max(ROWS, PIXELS // columns // 4 * 4)
+
+
+def cut(rows: int, depth: int, strip: int = ROWS) -> list[slice]:
     """The rows of an image that each strip brings to the first layer.
 
-    Every layer lags one row behind the one before. So the first strip has `depth` rows more, which gives `ROWS` at the
+    Every layer lags one row behind the one before. So the first strip has `depth` rows more, which gives `strip` at the
     last layer, and the last strip's result `depth` more than the strip.
 
     Parameters
@@ -28,6 +35,8 @@ def cut(rows: int, depth: int) -> list[slice]:
         Of the image.
     depth : int
         Number of 3 x 3 layers.
+    strip : int, optional
+        Rows of a strip.
 
     Returns
     -------
@@ -39,16 +48,16 @@ def cut(rows: int, depth: int) -> list[slice]:
     >>> cut(60, 20)
     [slice(0, 36, None), slice(36, 60, None)]
     """
-    starts = [0, *range(ROWS + depth, rows - ROWS // 2, ROWS)]
+    starts = [0, *range(strip + depth, rows - strip // 2, strip)]
     return [slice(start, stop) for start, stop in pairwise([*starts, rows])]
 
 
-def tallest(rows: int, depth: int) -> int:
+def tallest(rows: int, depth: int, strip: int = ROWS) -> int:
     """The most rows that a layer has to hold at once."""
-    return min(rows, ROWS + ROWS // 2 + depth)
+    return min(rows, strip + strip // 2 + depth)
 
 
-def residual_strips(model: VDSR, ilr: Tensor) -> Iterator[Tensor]:
+def residual_strips(model: VDSR, ilr: Tensor, rows: int | None = None) -> Iterator[Tensor]:
     """What `VDSR.residual` gives, strip by strip; memory does not grow with the rows, and nothing is computed twice.
 
     Parameters
@@ -57,6 +66,8 @@ def residual_strips(model: VDSR, ilr: Tensor) -> Iterator[Tensor]:
         The network.
     ilr : (B, 1, H, W) Tensor
         Interpolated images.
+    rows : int, optional
+        Of a strip; by default chosen for the width.
 
     Yields
     ------
@@ -68,7 +79,7 @@ def residual_strips(model: VDSR, ilr: Tensor) -> Iterator[Tensor]:
     edges = [_zeros(ilr, layer.in_channels) for layer in layers]
     above = list(edges)
     done = 0
-    for part in cut(ilr.shape[2], len(layers)):
+    for part in cut(ilr.shape[2], len(layers), rows or choose_rows(ilr.shape[3])):
         x = ilr[:, :, part]
         for number, layer in enumerate(layers):
             pieces = [above[number], x] + [edges[number]] * (part.stop == ilr.shape[2])

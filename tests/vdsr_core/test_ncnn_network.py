@@ -29,7 +29,7 @@ def make_model(depth, width, residual=True):
 
 
 def run(network, ilr):
-    return np.concatenate(list(network.residual_strips(ilr)))
+    return np.concatenate(list(network.residual_strips(ilr, ROWS)))
 
 
 def identity(*shape):
@@ -83,7 +83,7 @@ def test_a_closed_run_leaves_the_network_as_it_was(rng):
     network = convert(make_model(4, 16))
     ilr = rng.random((4 * ROWS, 40), dtype=np.float32)
     expected = run(network, ilr)
-    strips = network.residual_strips(ilr)
+    strips = network.residual_strips(ilr, ROWS)
     np.testing.assert_array_equal(next(strips), expected[:ROWS])
     strips.close()
     np.testing.assert_array_equal(run(network, ilr), expected)
