@@ -1,8 +1,10 @@
-"""The network in ncnn, whose Winograd convolutions are the fastest on a CPU; the weights are converted in memory."""
+"""The network in ncnn, whose Winograd convolutions are the fastest on a CPU; made from the weights at hand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ncnn
@@ -33,13 +35,16 @@ class NcnnNetwork:
 
     Raises
     ------
-    RuntimeError
-        If ncnn does not take the network.
+    RuntimeError, OSError
+        If ncnn does not take the network, or its weights cannot be written to a temporary file.
     """
 
     def __init__(self, layers: Sequence[Layer], threads: int) -> None:
         self._widths = [weight.shape[1] for weight, _ in layers]
-        self._inner, self._final = (_build(layers, threads, final) for final in (False, True))
+        with TemporaryDirectory() as folder:  # weights loaded from memory would stay references into it
+            weights = Path(folder, "weights.bin")
+            weights.write_bytes(b"".join(RAW + weight.tobytes() + bias.tobytes() for weight, bias in layers))
+            self._inner, self._final = (_build(layers, weights, threads, final) for final in (False, True))
 
     def residual_strips(self, ilr: Floats, rows: int | None = None) -> Iterator[Floats]:
         """The output of the last layer, strip by strip.
@@ -95,7 +100,7 @@ class NcnnNetwork:
             run.clear()
 
 
-def _build(layers: Sequence[Layer], threads: int, final: bool) -> Any:
+def _build(layers: Sequence[Layer], weights: Path, threads: int, final: bool) -> Any:
     """The network for strips with rows below them, or for the last strip of an image."""
     net = ncnn.Net()
     net.opt.num_threads = threads
@@ -107,7 +112,9 @@ def _build(layers: Sequence[Layer], threads: int, final: bool) -> Any:
     if net.load_param_mem(_describe(layers, final)) != 0:
         msg = "ncnn does not read the network's description"
         raise RuntimeError(msg)
-    net.load_model_mem(b"".join(RAW + weight.tobytes() + bias.tobytes() for weight, bias in layers))
+    if net.load_model(str(weights)) != 0:
+        msg = "ncnn does not read the network's weights"
+        raise RuntimeError(msg)
     return net
 
 
