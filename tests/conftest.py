@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import settings
 
 settings.register_profile("default", deadline=None, max_examples=50, derandomize="CI" in os.environ)
 settings.load_profile("default")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in a shell's background inherit an ignored one
 
 
 @pytest.fixture
