@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-settings.register_profile("default", deadline=None, max_examples=50, derandomize="CI" in os.environ)
+settings.register_profile("default", deadline=None, max_examples=25, derandomize="CI" in os.environ)
 settings.load_profile("default")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in a shell's background inherit an ignored one
 
