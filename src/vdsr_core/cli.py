@@ -121,8 +121,15 @@ def complain(error: BaseException, source: object = "") -> None:
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Turn expected errors, Ctrl-C and warnings into one line on stderr each, and an exit code."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, *_: Any) -> None:
+        if str(message) not in shown:  # once, however many images it is true of
+            typer.echo(f"vdsr: warning: {message}", err=True)
+        shown.add(str(message))
+
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: typer.echo(f"vdsr: warning: {message}", err=True)
+        warnings.showwarning = show
         try:
             yield
         except KeyboardInterrupt:

@@ -469,8 +469,8 @@ def _find_network(model: VDSR | str | os.PathLike[str] | None, scale: tuple[floa
     network = model if isinstance(model, VDSR) else load_model(model)
     if max(scale) < min(network.scales, default=0):
         known = ", ".join(f"{known:g}" for known in network.scales)
-        msg = f"the network was trained for x{known}: at x{max(scale):g} it adds too much and may be worse than plain "
-        msg += "interpolation. Compare with `resize`, or train one for this scale."
+        msg = f"the network was trained for x{known}: at x{max(scale):g} it adds too much and may be worse than "
+        msg += "bicubic interpolation. Compare the two, or train one for this scale."
         warnings.warn(msg, stacklevel=4)
     return network
 

@@ -306,6 +306,15 @@ def test_ctrl_c_leaves_no_file(folder, network):
     assert os.listdir("out") == ["a_x2.png"]
 
 
+@pytest.mark.filterwarnings("always")
+def test_a_warning_is_one_line_however_many_images(folder, vdsr, network):
+    for name in ("a.png", "b.png"):
+        draw(folder / name, (6, 7))
+    result = vdsr("upscale", "a.png", "b.png", "-o", "out", "--scale", 1.5, "--model", network)
+    assert (result.exit_code, sorted(os.listdir("out"))) == (0, ["a_x1.5.png", "b_x1.5.png"])
+    assert [line[:35] for line in result.stderr.splitlines()] == ["vdsr: warning: the network was trai"]
+
+
 def test_debug_shows_the_traceback(folder, vdsr, monkeypatch):
     monkeypatch.setenv("VDSR_DEBUG", "1")
     result = vdsr("upscale", "gone.png", "-o", "b.png", "--scale", 2)
