@@ -163,6 +163,9 @@ def test_a_window_with_its_range_reads_only_what_it_needs(rng, tiny_model):
     assert np.isfinite(super_resolve(image, 2, in_range=(0, 1), **options)).all()
     with pytest.raises(ValueError, match="must be finite"):
         super_resolve(image, 2, **options)
+    image[27, 30] = np.nan  # within the halo alone
+    with pytest.raises(ValueError, match="must be finite, got 1 NaN"):
+        super_resolve(image, 2, in_range=(0, 1), **options)
 
 
 @pytest.mark.parametrize(
