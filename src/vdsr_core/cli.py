@@ -123,7 +123,7 @@ def plain_errors() -> Iterator[None]:
     """Turn expected errors, Ctrl-C and warnings into one line on stderr each, and an exit code."""
     shown: set[str] = set()
 
-    def show(message: Warning | str, *_: Any) -> None:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
         if str(message) not in shown:  # once, however many images it is true of
             typer.echo(f"vdsr: warning: {message}", err=True)
         shown.add(str(message))
