@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from vdsr_core.io import ImageFile, read_image, write_image
     from vdsr_core.model import VDSR, VDSRConfig
     from vdsr_core.patches import Patches
+    from vdsr_core.planning import Plan, plan
     from vdsr_core.resampling import resize
-    from vdsr_core.streaming import Plan, Shard, plan, stream
+    from vdsr_core.shards import Shard
+    from vdsr_core.streaming import stream
     from vdsr_core.tiling import Tile, cover
     from vdsr_core.training import Progress, TrainConfig, Trainer, clip_gradients
     from vdsr_core.verification import Check, verify
@@ -77,12 +79,12 @@ _MODULES = {
     "FineTuneProgress": "fine_tuning",
     "ImageFile": "io",
     "Patches": "patches",
-    "Plan": "streaming",
+    "Plan": "planning",
     "Preview": "fine_tuning",
     "Progress": "training",
     "Rescale": "intensity",
     "Score": "evaluation",
-    "Shard": "streaming",
+    "Shard": "shards",
     "Tile": "tiling",
     "TrainConfig": "training",
     "Trainer": "training",
@@ -98,7 +100,7 @@ _MODULES = {
     "fine_tune_steps": "fine_tuning",
     "load_checkpoint": "checkpoint",
     "load_model": "checkpoint",
-    "plan": "streaming",
+    "plan": "planning",
     "psnr": "evaluation",
     "read_image": "io",
     "resize": "resampling",

@@ -15,7 +15,9 @@ from vdsr_core.checkpoint import fingerprint, load_model
 from vdsr_core.engine import SharedEngine
 from vdsr_core.image_file import ImageFile
 from vdsr_core.model import VDSR
-from vdsr_core.streaming import Bench, Index, Plan, coarsen, open_source, provenance
+from vdsr_core.planning import Index, Plan, provenance
+from vdsr_core.shards import Bench, coarsen
+from vdsr_core.source import open_source
 
 
 @dataclass(frozen=True)

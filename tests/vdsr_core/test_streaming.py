@@ -13,7 +13,9 @@ zarr = pytest.importorskip("zarr")
 
 from vdsr_core import VDSR, ImageFile, VDSRConfig, read_image, save_checkpoint, super_resolve, write_image  # noqa: E402
 from vdsr_core.ome_zarr import halve  # noqa: E402
-from vdsr_core.streaming import BadSource, Busy, Plan, locked, plan, stream  # noqa: E402
+from vdsr_core.planning import Plan, plan  # noqa: E402
+from vdsr_core.source import BadSource  # noqa: E402
+from vdsr_core.streaming import Busy, locked, stream  # noqa: E402
 
 TILE = {"tile": 16, "shard": 32}
 
@@ -149,7 +151,9 @@ def test_what_is_done_is_not_done_again(tmp_path, source, model):
 
 SCRIPT = """
 import sys, time
-from vdsr_core.streaming import Bench, plan, stream
+from vdsr_core.planning import plan
+from vdsr_core.shards import Bench
+from vdsr_core.streaming import stream
 make = Bench.make
 def slowly(self, *task):
     time.sleep(0.2)
