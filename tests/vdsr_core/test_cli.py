@@ -26,9 +26,12 @@ from vdsr_core import (
 )
 from vdsr_core import io as vdsr_io
 from vdsr_core.checkpoint import load_trainer
-from vdsr_core.cli import SUFFIXES, Log, app, parse_time
+from vdsr_core.cli import app
+from vdsr_core.cli_train import parse_time
 from vdsr_core.evaluation import mean_scores
+from vdsr_core.terminal import SUFFIXES
 from vdsr_core.training import Trainer
+from vdsr_core.training_log import TrainingLog
 
 
 @pytest.fixture
@@ -212,7 +215,7 @@ def test_upscale_goes_on_after_a_bad_file(folder, vdsr):
 )
 def test_upscale_checks_the_target_before_computing(folder, vdsr, monkeypatch, target, message):
     draw(folder / "a.png", (6, 7), np.uint16)
-    monkeypatch.setattr("vdsr_core.cli.upscale_image", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr("vdsr_core.cli_upscale.upscale_image", lambda *_: pytest.fail("computed"))
     result = vdsr("upscale", "a.png", "-o", target, "--scale", 2)
     assert result.exit_code == 1
     assert message in result.stderr
@@ -766,7 +769,7 @@ def test_two_processes_train_as_one(photographs, train, network):
 
 def test_log_drops_the_rows_that_come_again(tmp_path):
     (tmp_path / "out.train.csv").write_text("step,loss\n100,3.0\n200,2.0\n300,1.0\n")
-    with Log(tmp_path / "out.safetensors", 200) as log:
+    with TrainingLog(tmp_path / "out.safetensors", 200) as log:
         assert [row["step"] for row in log.rows] == ["100", "200"]
     assert [row["loss"] for row in rows_of(tmp_path / "out.train.csv")] == ["3.0", "2.0"]
 
