@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from vdsr_core import Patches, Trainer, load_model, read_image, save_checkpoint
-from vdsr_core.fine_tuning import HoldOut
+from vdsr_core.hold_out import HoldOut
 from vdsr_core.inference import network_planes
 from vdsr_core.training import PRESETS
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from vdsr_core.checkpoint import load_checkpoint, load_model, save_checkpoint
     from vdsr_core.degradation import degrade, estimate_degradation
     from vdsr_core.evaluation import Score, evaluate, psnr, ssim
-    from vdsr_core.fine_tuning import FineTuneProgress, Preview, fine_tune, fine_tune_steps
+    from vdsr_core.fine_tuning import FineTuneProgress, fine_tune, fine_tune_steps
+    from vdsr_core.hold_out import Preview
     from vdsr_core.inference import find_range, super_resolve, super_resolve_tiles
     from vdsr_core.intensity import Rescale
     from vdsr_core.io import ImageFile, read_image, write_image
@@ -80,7 +81,7 @@ _MODULES = {
     "ImageFile": "io",
     "Patches": "patches",
     "Plan": "planning",
-    "Preview": "fine_tuning",
+    "Preview": "hold_out",
     "Progress": "training",
     "Rescale": "intensity",
     "Score": "evaluation",

@@ -19,7 +19,7 @@ from vdsr_core.terminal import INTERRUPTED, Device, complain, expand, parse_scal
 from vdsr_core.training_log import TrainingLog
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
-    from vdsr_core.fine_tuning import HoldOut
+    from vdsr_core.hold_out import HoldOut
     from vdsr_core.training import Trainer
 
 
@@ -155,7 +155,8 @@ def prepare_training(
     """The trainer, what measures its network, and what a checkpoint has to say of the command."""
     from vdsr_core.checkpoint import load_checkpoint, load_model
     from vdsr_core.engine import choose_device
-    from vdsr_core.fine_tuning import HoldOut, describe, describe_recipe, split
+    from vdsr_core.fine_tuning import describe, describe_recipe
+    from vdsr_core.hold_out import HoldOut, split
     from vdsr_core.patches import Patches
     from vdsr_core.training import PRESETS, Trainer, make_model
 
@@ -207,8 +208,8 @@ def prepare_training(
 
 def read_folder(folder: Path, scales: list[float], taken: Container[str] = ()) -> dict[str, list[tuple[None, Any]]]:
     """The planes of all images of a folder, by name, or path if that is taken; unusable ones are named and counted."""
-    from vdsr_core.fine_tuning import find_planes
     from vdsr_core.io import read_image
+    from vdsr_core.planes import find_planes
 
     if not folder.is_dir():
         msg = f"{folder} is not a folder. Give one that holds the images."

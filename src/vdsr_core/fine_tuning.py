@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import os
-import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from vdsr_core.arguments import check_number, check_scales, check_whole
-from vdsr_core.checkpoint import load_checkpoint, load_model, load_trainer, save_checkpoint
-from vdsr_core.degradation import crop_to_scale, degrade
-from vdsr_core.engine import Engine, choose_device
-from vdsr_core.evaluation import psnr, restore
-from vdsr_core.inference import find_range, network_planes
-from vdsr_core.io import ImageFile
+from vdsr_core.checkpoint import load_model
+from vdsr_core.engine import choose_device
+from vdsr_core.hold_out import HoldOut, Preview, split
 from vdsr_core.model import VDSR, check_network
-from vdsr_core.patches import Degrade, Patches, check_pairs, interpolate_back, interpolate_low
+from vdsr_core.patches import Patches
+from vdsr_core.planes import Image, Images, find_pairs, find_planes, make_degrade, named_images
 from vdsr_core.ranges import Range
-from vdsr_core.resampling import scale_pair
 from vdsr_core.training import PRESETS, STUCK_GAIN, Progress, TrainConfig, Trainer
+from vdsr_core.unfinished import Found, Unfinished, fingerprint
 
 LEAST_SCALE = 1.1  # below, the interpolated image is all but the sharp one
-PIECE, PIECES = 192, 8  # the side of a held-out piece in pixels, and how many `fine_tune` measures, at most
-REGISTERED = 512  # the side of the part of a pair that is looked at for a shift
 FEW_PATCHES = 50  # fewer do not overlap: too little to rely on
-SAVE_SECONDS = 30.0  # between checkpoints, at least
-
-Plane = NDArray[np.float32]
-Pair = tuple[Plane, Plane]
-Image = ArrayLike | ImageFile
-Images = Image | Sequence[Image] | Mapping[str, Image]
 
 
 @dataclass(frozen=True)
@@ -60,25 +47,6 @@ class FineTuneProgress(Progress):
     scores: dict[str, dict[str, float]] | None = None
     preview: Preview | None = None
     warning: str = ""
-
-
-@dataclass(frozen=True)
-class Preview:
-    """A held-out part of an image as it is restored, (M, N) each, 0 to 1 for the range.
-
-    Attributes
-    ----------
-    scale : str
-        By which it was reduced, or ``"pairs"``.
-    ilr, before, sr, hr : (M, N) ndarray
-        Interpolated, by the network before, by that of now, and sharp.
-    """
-
-    scale: str
-    ilr: NDArray[np.float64]
-    before: NDArray[np.float64]
-    sr: NDArray[np.float64]
-    hr: NDArray[np.float64]
 
 
 def fine_tune(
@@ -289,7 +257,7 @@ def fine_tune_steps(
     if not 0 < check_number("hold_out", hold_out, "a number between 0 and 1", hint) < 1:
         msg = f"`hold_out` must be a number between 0 and 1, got {hold_out}. {hint}"
         raise ValueError(msg)
-    named = _named(images)
+    named = named_images(images)
     factors = check_scales((model.scales or (2, 3, 4)) if scales is None else scales, least=LEAST_SCALE)
     if not factors:
         msg = "`scales` must hold at least one scale, got none. Leave it out for those of the network."
@@ -430,88 +398,6 @@ def compare(
     }
 
 
-# ------------------------------------------------------------------------------------------- checkpoint
-
-
-@dataclass
-class Found:
-    """What a run has found so far, beside the state of its trainer.
-
-    Attributes
-    ----------
-    before, after : dict
-        PSNR of the start and of the best network, for each scale.
-    waited : int
-        Validations since the best one.
-    best : VDSR or None
-        The best network, from a checkpoint.
-    warned : list of str
-        What has been warned of.
-    """
-
-    before: dict[str, float]
-    after: dict[str, float]
-    waited: int = 0
-    best: VDSR | None = None
-    warned: list[str] = field(default_factory=list)
-
-
-KEPT = ("before", "after", "waited", "warned")
-
-
-class Unfinished:
-    """The file of a run that can be gone on with.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    trainer : Trainer
-        Whose state it holds.
-    mark : str
-        From `fingerprint`.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], trainer: Trainer, mark: str) -> None:
-        self.path, self.trainer, self.mark = path, trainer, mark
-        self.saved = -math.inf
-
-    def is_due(self) -> bool:
-        """Whether the last checkpoint is old."""
-        return time.monotonic() - self.saved >= SAVE_SECONDS
-
-    def save(self, model: VDSR, found: Found, *, finished: bool = False) -> None:
-        """Write the best network and, unless finished, what is needed to go on."""
-        tensors, record = self.trainer.state()
-        record |= {"images": self.mark} | {name: getattr(found, name) for name in KEPT}
-        save_checkpoint(self.path, model, trainer=None if finished else (tensors, record))
-        self.saved = time.monotonic()
-
-    def load(self) -> Found:
-        """Bring the trainer to where the run was left."""
-        state = load_trainer(self.path)
-        if state is None or "waited" not in state[1]:
-            msg = f"`checkpoint` must hold an unfinished run, got {self.path}, which holds none. Begin anew."
-            raise ValueError(msg)
-        record = state[1]
-        if record["images"] != self.mark:
-            msg = f"`images` must be those that the run in {self.path} was begun with, got others. Begin anew."
-            raise ValueError(msg)
-        self.trainer.restore(state)
-        return Found(best=load_checkpoint(self.path), **{name: record[name] for name in KEPT})
-
-
-def fingerprint(data: Patches, hold_out: HoldOut) -> str:
-    """A number that tells the images of a run from others."""
-    found = hashlib.blake2b(digest_size=16)
-    for array in (data.hr.cpu().numpy(), data.ilr.cpu().numpy(), *(p.hr for p in hold_out.pieces)):
-        found.update(array.data)
-    return found.hexdigest()
-
-
-# ---------------------------------------------------------------------------------------------- verdict
-
-
 def verdict(
     bicubic: Mapping[str, float], before: Mapping[str, float], after: Mapping[str, float], steps: int
 ) -> dict[str, Any]:
@@ -544,324 +430,3 @@ def describe_recipe(config: TrainConfig, data: Patches) -> str:
         f"{config.loss}; {config.optimizer}, rate {config.learning_rate:g}, {config.schedule} schedule; "
         f"weight average {config.average:g}; seed {config.seed}"
     )
-
-
-# ------------------------------------------------------------------------------------------------- data
-
-
-def make_degrade(blur: float, noise: float, seed: tuple[int, int]) -> Degrade:
-    """`degrade` with blur and with noise that differs from image to image."""
-    if not (blur or noise):
-        return degrade
-    return partial(degrade, blur=blur, read_noise=noise, seed=np.random.default_rng(seed))
-
-
-def _named(images: Any) -> dict[str, Any]:
-    """The images by name; an ndarray is one image."""
-    if isinstance(images, ImageFile) or (hasattr(images, "shape") and hasattr(images, "dtype")):
-        return {"image 0": images}
-    if isinstance(images, str | os.PathLike) or not isinstance(images, Iterable):
-        msg = f"`images` must be an array, a list of arrays or a mapping, got {type(images).__name__}. "
-        msg += "Read files with `read_image`."
-        raise TypeError(msg)
-    named = dict(images) if isinstance(images, Mapping) else {f"image {n}": image for n, image in enumerate(images)}
-    for name, image in named.items():
-        if not _is_image(image):
-            msg = f"`images` must hold arrays of rows and columns, got {type(image).__name__} as {name}. "
-            msg += "Use `numpy.asarray(images)` for one image, `read_image` for files."
-            raise TypeError(msg)
-    return named
-
-
-def _is_image(image: Any) -> bool:
-    """Whether this is an array, an `ImageFile`, or nested lists with rows and columns."""
-    rows = isinstance(image, Sequence) and not isinstance(image, str) and len(image) > 0
-    return hasattr(image, "shape") or isinstance(image, ImageFile) or (rows and isinstance(image[0], Sequence))
-
-
-def _opened(image: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The pixels of an image, and the options for it."""
-    if isinstance(image, ImageFile):
-        return image.data, options | {"channel_axis": image.channel_axis, "rgb": image.rgb}
-    return image, options
-
-
-def find_planes(
-    images: Images, scales: Sequence[float], **options: Any
-) -> tuple[dict[str, list[tuple[None, Plane]]], dict[str, str]]:
-    """The planes of each image, as the network sees them, and why images were left out.
-
-    `options` are those of `super_resolve` that say what the axes and values mean.
-    """
-    sources, skipped = {}, {}
-    least = math.ceil(4 * max(scales, default=1))
-    for name, image in _named(images).items():
-        try:
-            pixels, axes = _opened(image, options)
-            planes = [plane for plane in network_planes(pixels, **axes) if plane is not None and np.ptp(plane)]
-        except (TypeError, ValueError) as error:
-            error.args = (f"{name}: {error}",)
-            raise
-        if planes and min(planes[0].shape) >= least:
-            sources[name] = [(None, plane) for plane in planes]
-        else:
-            skipped[name] = f"smaller than {least} x {least} pixels" if planes else "constant"
-    return sources, skipped
-
-
-def find_pairs(
-    pairs: Sequence[tuple[Image, Image]], *, in_range: Range | Sequence[Range] | None = None, **options: Any
-) -> tuple[dict[str, list[Pair]], dict[str, str]]:
-    """The planes of each pair, interpolated and sharp, by the range of the low one; and why pairs were left out."""
-    sources, skipped = {}, {}
-    for number, pair in enumerate(check_pairs(pairs)):
-        name = f"pair {number}"
-        (low, its), (high, others) = (_opened(image, options) for image in pair)
-        try:
-            found = find_range(low, **its)
-            flat = any(least == most for least, most in (found if isinstance(found, list) else [found]))
-            ranges = found if in_range is None else in_range
-            planes: list[list[Any]] = [[], []]
-            if not flat:
-                opened = ((low, its), (high, others))
-                planes = [list(network_planes(pixels, in_range=ranges, **axes)) for pixels, axes in opened]
-        except (TypeError, ValueError) as error:
-            error.args = (f"{name}: {error}",)
-            raise
-        if len(planes[0]) != len(planes[1]):
-            msg = f"`pairs` must hold images with as many planes, got {len(planes[0])} and {len(planes[1])} in {name}."
-            raise ValueError(msg)
-        both = [(a, b) for a, b in zip(*planes, strict=True) if a is not None and b is not None and np.ptp(b)]
-        if both and min(both[0][1].shape) >= 8:
-            sources[name] = [(interpolate_low(a, b, name), b) for a, b in both]
-            check_registered(*sources[name][0], name)
-        else:
-            skipped[name] = "smaller than 8 x 8 pixels" if both else "constant"
-    return sources, skipped
-
-
-def check_registered(ilr: Plane, hr: Plane, name: str) -> None:
-    """Raise if the images of a pair match clearly better when one is shifted.
-
-    Raises
-    ------
-    ValueError
-        Telling the shift.
-    """
-    from skimage.registration import phase_cross_correlation
-
-    ilr, hr = _centre(ilr, REGISTERED), _centre(hr, REGISTERED)
-    found = phase_cross_correlation(hr, ilr, normalization=None)[0]  # type: ignore[no-untyped-call]
-    rows, columns = (round(shift) for shift in found)
-    if max(abs(rows), abs(columns)) <= 1 or max(abs(rows), abs(columns)) >= min(hr.shape) // 2:
-        return
-    moved, there = _overlap(ilr, -rows, -columns), _overlap(hr, rows, columns)
-    if _correlation(moved, there) > _correlation(ilr, hr) + 0.02:
-        msg = f"`pairs` must be registered, got a sharp image that is shifted by {rows} rows and {columns} columns in "
-        msg += f"{name}. Register the images first."
-        raise ValueError(msg)
-
-
-def _overlap(plane: Plane, rows: int, columns: int) -> Plane:
-    """What is left of a plane when so many rows and columns are cut from its near (positive) or far edges."""
-    cuts = (slice(max(n, 0), length + min(n, 0)) for n, length in zip((rows, columns), plane.shape, strict=True))
-    return plane[tuple(cuts)]
-
-
-def _correlation(first: Plane, second: Plane) -> float:
-    if not (np.ptp(first) and np.ptp(second)):
-        return 0.0
-    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
-
-
-def split(
-    sources: Mapping[str, list[Any]], hold_out: float, gap: int, seed: int = 0, *, strips: bool = False
-) -> tuple[list[Any], list[Any]]:
-    """What to train with and what to hold out: whole images, or of a single one the far end of its longer axis.
-
-    Images that share a plane are held out together. Where all do, each gives its far end.
-
-    Parameters
-    ----------
-    sources : mapping of name to list of (ndarray or None, ndarray)
-        The planes of each image; both of a pair on one grid.
-    hold_out : float
-        The share, between 0 and 1.
-    gap : int
-        Pixels that are used for neither at a cut; at most an eighth.
-    seed : int, optional
-        Of the choice among several images.
-    strips : bool, optional
-        Take the far end of each, also of several.
-
-    Returns
-    -------
-    train, held : list of (ndarray or None, ndarray)
-    """
-    names = list(sources)
-    if len(names) > 1 and not strips:
-        count = min(max(1, round(hold_out * len(names))), len(names) - 1)
-        held = set(np.random.default_rng((seed, 2)).permutation(len(names))[:count].tolist())
-        parts: tuple[list[Any], list[Any]] = ([], [])
-        contents = [{hash_plane(hr) for _, hr in sources[name]} for name in names]
-        seen = set().union(*(contents[number] for number in held))
-        for name, content in zip(names, contents, strict=True):
-            parts[bool(content & seen)].extend(sources[name])
-        if parts[0]:
-            return parts
-    pieces = [cut(both, hold_out, gap) for source in sources.values() for both in source]
-    return [train for train, _ in pieces], [held for _, held in pieces]
-
-
-def hash_plane(plane: Plane) -> bytes:
-    """A digest of the pixels: images of one content are held out together, whatever they are called."""
-    return hashlib.sha256(repr(plane.shape).encode() + plane.tobytes()).digest()
-
-
-def cut(both: Any, hold_out: float, gap: int) -> tuple[Any, Any]:
-    """One plane, or the two of a pair, in a part to train with and one to hold out, at most a half."""
-    shape = both[1].shape
-    axis, length = int(np.argmax(shape)), max(shape)
-    held = min(max(round(hold_out * length), min(16, length // 3)), length // 2)
-    stop = length - held - min(gap, length // 8)
-    parts = []
-    for part in (slice(0, stop), slice(length - held, length)):
-        window = (part, slice(None)) if axis == 0 else (slice(None), part)
-        parts.append(tuple(None if plane is None else plane[window] for plane in both))
-    return parts[0], parts[1]
-
-
-# ------------------------------------------------------------------------------------------------ score
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A held-out part of an image.
-
-    Attributes
-    ----------
-    scale : str
-        Its factor.
-    ilr, hr : (M, N) ndarray
-        Interpolated and sharp, in [0, 1].
-    border : int
-        Pixels at each edge that do not count.
-    """
-
-    scale: str
-    ilr: NDArray[np.float64]
-    hr: NDArray[np.float64]
-    border: int
-
-    def psnr(self, sr: NDArray[np.float64]) -> float:
-        """Peak signal-to-noise ratio of a restored piece in dB, at most 120."""
-        return min(120.0, psnr(self.hr, sr, data_range=1, crop_border=self.border))
-
-
-class HoldOut:
-    """Parts of images that are not trained with, and how well a network restores them.
-
-    Parameters
-    ----------
-    planes : sequence of (M, N) ndarray
-        Sharp images in [0, 1]. A few pieces of them are measured, up to 192 x 192 pixels each.
-    scales : sequence of float
-        By which they are reduced.
-    pairs : sequence of (ndarray, ndarray), optional
-        Interpolated and sharp images.
-    degrade : callable, optional
-        Makes the low images, as in `Patches`.
-    pieces : int, optional
-        How many, at most, and as many of the pairs.
-    device : str, optional
-        Where networks run.
-
-    Attributes
-    ----------
-    bicubic : dict
-        PSNR of bicubic interpolation for each scale.
-    last : list of ndarray
-        The pieces as the network restored them that was validated last.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to measure: no images, or flat ones.
-    """
-
-    def __init__(
-        self,
-        planes: Sequence[Plane],
-        scales: Sequence[float],
-        pairs: Sequence[Pair] = (),
-        *,
-        degrade: Degrade = degrade,
-        pieces: int = PIECES,
-        device: str | None = None,
-    ) -> None:
-        self.device = choose_device(device)
-        self.pieces = [
-            make_piece(scale, interpolate_back(hr, scale, degrade), crop_to_scale(hr, scale_pair(scale))[0])
-            for hr in _some([_centre(plane) for plane in planes], pieces)
-            for scale in scales
-        ]
-        crops = _some([(_centre(ilr), _centre(hr)) for ilr, hr in pairs], pieces)
-        self.pieces += [make_piece(0, ilr, hr) for ilr, hr in crops]
-        self.pieces = [piece for piece in self.pieces if np.ptp(piece.hr)]
-        if not self.pieces:
-            msg = (
-                "the held-out part must have detail, got a flat one: nothing can be measured there. Of a single image "
-            )
-            msg += "it is the end of the longer axis: crop the image, raise `hold_out`, or add images."
-            raise ValueError(msg)
-        self.bicubic = self.means([piece.ilr for piece in self.pieces])
-        self.last: list[NDArray[np.float64]] = []
-
-    def restore(self, model: VDSR) -> list[NDArray[np.float64]]:
-        """The pieces as a network restores them."""
-        engine = Engine(model, self.device, half=False)
-        return [restore(piece.ilr * 255, engine) / 255 for piece in self.pieces]
-
-    def means(self, restored: Sequence[NDArray[np.float64]]) -> dict[str, float]:
-        """The mean PSNR of restored pieces in dB, for each scale."""
-        groups: dict[str, list[float]] = {}
-        for piece, sr in zip(self.pieces, restored, strict=True):
-            groups.setdefault(piece.scale, []).append(piece.psnr(sr))
-        return {scale: float(np.mean(group)) for scale, group in groups.items()}
-
-    def score(self, model: VDSR) -> dict[str, float]:
-        """The mean PSNR of a network in dB, for each scale."""
-        return self.means(self.restore(model))
-
-    def gain(self, scores: Mapping[str, float]) -> float:
-        """The mean over the scales of what `score` gave, less that of bicubic interpolation."""
-        return float(np.mean([scores[scale] - self.bicubic[scale] for scale in self.bicubic]))
-
-    def validate(self, model: VDSR) -> tuple[float, float]:
-        """The mean PSNR of a network and its gain over bicubic interpolation in dB, as `Trainer` asks for them."""
-        self.last = self.restore(model)
-        scores = self.means(self.last)
-        return float(np.mean(list(scores.values()))), self.gain(scores)
-
-    def preview(self, before: Sequence[NDArray[np.float64]], now: Sequence[NDArray[np.float64]]) -> Preview:
-        """The piece that interpolation restores worst, as two networks restore it."""
-        number = int(np.argmin([piece.psnr(piece.ilr) for piece in self.pieces]))
-        piece = self.pieces[number]
-        return Preview(piece.scale, piece.ilr, before[number], now[number], piece.hr)
-
-
-def make_piece(scale: float, ilr: Plane, hr: Plane) -> Piece:
-    """A piece in double precision; `scale` 0 is that of registered pairs."""
-    border = min(math.ceil(scale) or 4, (min(hr.shape) - 1) // 4)
-    return Piece(f"{scale:.3g}" if scale else "pairs", ilr.astype(np.float64), hr.astype(np.float64), border)
-
-
-def _centre(plane: Plane, side: int = PIECE) -> Plane:
-    """The middle of a plane, up to `side` pixels a side."""
-    rows, columns = (slice(max(0, n - side) // 2, max(0, n - side) // 2 + side) for n in plane.shape)
-    return plane[rows, columns]
-
-
-def _some(items: list[Any], count: int) -> list[Any]:
-    """Up to `count` of the items, evenly spread."""
-    return items[:: math.ceil(len(items) / count)] if items else []

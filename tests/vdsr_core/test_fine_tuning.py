@@ -10,9 +10,11 @@ from vdsr_core import VDSR, ImageFile, VDSRConfig, degrade, find_range, load_che
 from vdsr_core.checkpoint import load_trainer
 from vdsr_core.engine import Engine
 from vdsr_core.evaluation import restore
-from vdsr_core.fine_tuning import HoldOut, cut, find_pairs, find_planes, fine_tune, fine_tune_steps, split, verdict
+from vdsr_core.fine_tuning import fine_tune, fine_tune_steps, verdict
+from vdsr_core.hold_out import HoldOut, cut, split
 from vdsr_core.inference import network_planes
 from vdsr_core.intensity import Rescale
+from vdsr_core.planes import find_pairs, find_planes
 
 QUICK = {"scales": [2], "steps": 3, "batch_size": 2, "patch": 16}
 

@@ -1,0 +1,227 @@
+"""Hold parts of images out of a training, and measure there how well a network restores them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vdsr_core.degradation import crop_to_scale, degrade
+from vdsr_core.engine import Engine, choose_device
+from vdsr_core.evaluation import psnr, restore
+from vdsr_core.model import VDSR
+from vdsr_core.patches import Degrade, interpolate_back
+from vdsr_core.registration import centre
+from vdsr_core.resampling import scale_pair
+
+PIECE, PIECES = 192, 8  # the side of a held-out piece in pixels, and how many `fine_tune` measures, at most
+Plane = NDArray[np.float32]
+Pair = tuple[Plane, Plane]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A held-out part of an image as it is restored, (M, N) each, 0 to 1 for the range.
+
+    Attributes
+    ----------
+    scale : str
+        By which it was reduced, or ``"pairs"``.
+    ilr, before, sr, hr : (M, N) ndarray
+        Interpolated, by the network before, by that of now, and sharp.
+    """
+
+    scale: str
+    ilr: NDArray[np.float64]
+    before: NDArray[np.float64]
+    sr: NDArray[np.float64]
+    hr: NDArray[np.float64]
+
+
+def split(
+    sources: Mapping[str, list[Any]], hold_out: float, gap: int, seed: int = 0, *, strips: bool = False
+) -> tuple[list[Any], list[Any]]:
+    """What to train with and what to hold out: whole images, or of a single one the far end of its longer axis.
+
+    Images that share a plane are held out together. Where all do, each gives its far end.
+
+    Parameters
+    ----------
+    sources : mapping of name to list of (ndarray or None, ndarray)
+        The planes of each image; both of a pair on one grid.
+    hold_out : float
+        The share, between 0 and 1.
+    gap : int
+        Pixels that are used for neither at a cut; at most an eighth.
+    seed : int, optional
+        Of the choice among several images.
+    strips : bool, optional
+        Take the far end of each, also of several.
+
+    Returns
+    -------
+    train, held : list of (ndarray or None, ndarray)
+    """
+    names = list(sources)
+    if len(names) > 1 and not strips:
+        count = min(max(1, round(hold_out * len(names))), len(names) - 1)
+        held = set(np.random.default_rng((seed, 2)).permutation(len(names))[:count].tolist())
+        parts: tuple[list[Any], list[Any]] = ([], [])
+        contents = [{hash_plane(hr) for _, hr in sources[name]} for name in names]
+        seen = set().union(*(contents[number] for number in held))
+        for name, content in zip(names, contents, strict=True):
+            parts[bool(content & seen)].extend(sources[name])
+        if parts[0]:
+            return parts
+    pieces = [cut(both, hold_out, gap) for source in sources.values() for both in source]
+    return [train for train, _ in pieces], [held for _, held in pieces]
+
+
+def hash_plane(plane: Plane) -> bytes:
+    """A digest of the pixels: images of one content are held out together, whatever they are called."""
+    return hashlib.sha256(repr(plane.shape).encode() + plane.tobytes()).digest()
+
+
+def cut(both: Any, hold_out: float, gap: int) -> tuple[Any, Any]:
+    """One plane, or the two of a pair, in a part to train with and one to hold out, at most a half."""
+    shape = both[1].shape
+    axis, length = int(np.argmax(shape)), max(shape)
+    held = min(max(round(hold_out * length), min(16, length // 3)), length // 2)
+    stop = length - held - min(gap, length // 8)
+    parts = []
+    for part in (slice(0, stop), slice(length - held, length)):
+        window = (part, slice(None)) if axis == 0 else (slice(None), part)
+        parts.append(tuple(None if plane is None else plane[window] for plane in both))
+    return parts[0], parts[1]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A held-out part of an image.
+
+    Attributes
+    ----------
+    scale : str
+        Its factor.
+    ilr, hr : (M, N) ndarray
+        Interpolated and sharp, in [0, 1].
+    border : int
+        Pixels at each edge that do not count.
+    """
+
+    scale: str
+    ilr: NDArray[np.float64]
+    hr: NDArray[np.float64]
+    border: int
+
+    def psnr(self, sr: NDArray[np.float64]) -> float:
+        """Peak signal-to-noise ratio of a restored piece in dB, at most 120."""
+        return min(120.0, psnr(self.hr, sr, data_range=1, crop_border=self.border))
+
+
+class HoldOut:
+    """Parts of images that are not trained with, and how well a network restores them.
+
+    Parameters
+    ----------
+    planes : sequence of (M, N) ndarray
+        Sharp images in [0, 1]. A few pieces of them are measured, up to 192 x 192 pixels each.
+    scales : sequence of float
+        By which they are reduced.
+    pairs : sequence of (ndarray, ndarray), optional
+        Interpolated and sharp images.
+    degrade : callable, optional
+        Makes the low images, as in `Patches`.
+    pieces : int, optional
+        How many, at most, and as many of the pairs.
+    device : str, optional
+        Where networks run.
+
+    Attributes
+    ----------
+    bicubic : dict
+        PSNR of bicubic interpolation for each scale.
+    last : list of ndarray
+        The pieces as the network restored them that was validated last.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to measure: no images, or flat ones.
+    """
+
+    def __init__(
+        self,
+        planes: Sequence[Plane],
+        scales: Sequence[float],
+        pairs: Sequence[Pair] = (),
+        *,
+        degrade: Degrade = degrade,
+        pieces: int = PIECES,
+        device: str | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        self.pieces = [
+            make_piece(scale, interpolate_back(hr, scale, degrade), crop_to_scale(hr, scale_pair(scale))[0])
+            for hr in _some([centre(plane, PIECE) for plane in planes], pieces)
+            for scale in scales
+        ]
+        crops = _some([(centre(ilr, PIECE), centre(hr, PIECE)) for ilr, hr in pairs], pieces)
+        self.pieces += [make_piece(0, ilr, hr) for ilr, hr in crops]
+        self.pieces = [piece for piece in self.pieces if np.ptp(piece.hr)]
+        if not self.pieces:
+            msg = (
+                "the held-out part must have detail, got a flat one: nothing can be measured there. Of a single image "
+            )
+            msg += "it is the end of the longer axis: crop the image, raise `hold_out`, or add images."
+            raise ValueError(msg)
+        self.bicubic = self.means([piece.ilr for piece in self.pieces])
+        self.last: list[NDArray[np.float64]] = []
+
+    def restore(self, model: VDSR) -> list[NDArray[np.float64]]:
+        """The pieces as a network restores them."""
+        engine = Engine(model, self.device, half=False)
+        return [restore(piece.ilr * 255, engine) / 255 for piece in self.pieces]
+
+    def means(self, restored: Sequence[NDArray[np.float64]]) -> dict[str, float]:
+        """The mean PSNR of restored pieces in dB, for each scale."""
+        groups: dict[str, list[float]] = {}
+        for piece, sr in zip(self.pieces, restored, strict=True):
+            groups.setdefault(piece.scale, []).append(piece.psnr(sr))
+        return {scale: float(np.mean(group)) for scale, group in groups.items()}
+
+    def score(self, model: VDSR) -> dict[str, float]:
+        """The mean PSNR of a network in dB, for each scale."""
+        return self.means(self.restore(model))
+
+    def gain(self, scores: Mapping[str, float]) -> float:
+        """The mean over the scales of what `score` gave, less that of bicubic interpolation."""
+        return float(np.mean([scores[scale] - self.bicubic[scale] for scale in self.bicubic]))
+
+    def validate(self, model: VDSR) -> tuple[float, float]:
+        """The mean PSNR of a network and its gain over bicubic interpolation in dB, as `Trainer` asks for them."""
+        self.last = self.restore(model)
+        scores = self.means(self.last)
+        return float(np.mean(list(scores.values()))), self.gain(scores)
+
+    def preview(self, before: Sequence[NDArray[np.float64]], now: Sequence[NDArray[np.float64]]) -> Preview:
+        """The piece that interpolation restores worst, as two networks restore it."""
+        number = int(np.argmin([piece.psnr(piece.ilr) for piece in self.pieces]))
+        piece = self.pieces[number]
+        return Preview(piece.scale, piece.ilr, before[number], now[number], piece.hr)
+
+
+def make_piece(scale: float, ilr: Plane, hr: Plane) -> Piece:
+    """A piece in double precision; `scale` 0 is that of registered pairs."""
+    border = min(math.ceil(scale) or 4, (min(hr.shape) - 1) // 4)
+    return Piece(f"{scale:.3g}" if scale else "pairs", ilr.astype(np.float64), hr.astype(np.float64), border)
+
+
+def _some(items: list[Any], count: int) -> list[Any]:
+    """Up to `count` of the items, evenly spread."""
+    return items[:: math.ceil(len(items) / count)] if items else []
