@@ -16,7 +16,7 @@ import napari
 from qtpy.QtCore import QTimer
 from screenshots import SIZE, take, wait
 
-from napari_vdsr import _models, _training
+from napari_vdsr import _models, _unfinished
 
 STEPS = 100
 
@@ -24,7 +24,7 @@ STEPS = 100
 def main(steps: int) -> None:
     """Open the sample, set up, train, pause, stop, and take a picture of each."""
     folder = Path(tempfile.mkdtemp())
-    _models.data_folder = _training.data_folder = lambda: folder  # the pictures show no one's own networks
+    _models.data_folder = _unfinished.data_folder = lambda: folder  # the pictures show no one's own networks
     viewer = napari.Viewer()
     viewer.window.resize(*SIZE)
     viewer.open_sample("napari-vdsr", "u2os")
@@ -50,7 +50,7 @@ def main(steps: int) -> None:
     if widget.finished.path is None:
         widget.save_anyway()
     widget.tabs.setCurrentIndex(2)
-    widget.models.setCurrentRow(0)
+    widget.own.models.setCurrentRow(0)
     viewer.theme = "dark"
     take(viewer, "fine_tune_models")
     viewer.close()

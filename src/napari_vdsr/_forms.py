@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QSizePolicy, QWidget
@@ -69,3 +70,15 @@ def make_box(layout: QHBoxLayout) -> QWidget:
     box = QWidget()
     box.setLayout(layout)
     return box
+
+
+def fill(combo: QComboBox, entries: list[tuple[str, Any]]) -> None:
+    """Offer these entries, keeping the choice; it is not told if it stays."""
+    chosen = combo.currentData()
+    combo.blockSignals(True)
+    combo.clear()
+    for words, data in entries:
+        combo.addItem(words, data)
+    kept = [number for number, (_, data) in enumerate(entries) if chosen is not None and data == chosen]
+    combo.setCurrentIndex(kept[0] if kept else 0)
+    combo.blockSignals(False)

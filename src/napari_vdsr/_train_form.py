@@ -21,8 +21,9 @@ from superqt import QCollapsible
 
 from napari_vdsr._forms import make_box, make_combo, make_form, make_row, make_text
 from napari_vdsr._model_box import ModelBox
+from napari_vdsr._models_page import ModelsPage
+from napari_vdsr._recipe import LENGTHS, NEW
 from napari_vdsr._train_plots import Curves, Tiles
-from napari_vdsr._training import LENGTHS, NEW
 
 LAYERS, PAIRS, FOLDER = "Image layers", "A pair of layers: low, sharp", "A folder of images"
 ALL = "All of them"
@@ -35,12 +36,13 @@ class TrainForm(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self.own = ModelsPage()
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         for title, page in (
             ("Set up", self._build_set_up()),
             ("Training", self._build_training()),
-            ("My models", self._build_models()),
+            ("My models", self.own),
         ):
             self.tabs.addTab(scrolled(page), title)
         outer = QVBoxLayout(self)
@@ -227,27 +229,6 @@ class TrainForm(QWidget):
         column.addWidget(self.warning)
         column.addWidget(self.curves)
         column.addWidget(self.tiles)
-        column.addStretch()
-        return page
-
-    # -------------------------------------------------------------------------------------------- models
-
-    def _build_models(self) -> QWidget:
-        """What has been trained."""
-        self.models = QListWidget()
-        self.models.setFixedHeight(160)
-        self.card = make_text()
-        self.use_own_button = QPushButton("Use in Upscale")
-        self.rename_button = QPushButton("Rename…")
-        self.export_button = QPushButton("Export…")
-        self.delete_button = QPushButton("Delete…")
-        page = QWidget()
-        column = QVBoxLayout(page)
-        column.setContentsMargins(6, 6, 6, 6)
-        column.addWidget(self.models)
-        column.addLayout(make_row(self.use_own_button, self.rename_button))
-        column.addLayout(make_row(self.export_button, self.delete_button))
-        column.addWidget(self.card)
         column.addStretch()
         return page
 

@@ -13,10 +13,12 @@ pytest.importorskip("pyqtgraph")
 from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication
 
-from napari_vdsr import _models, _training
+from napari_vdsr import _models, _train_data, _unfinished
 from napari_vdsr._layers import whole
+from napari_vdsr._recipe import Recipe
+from napari_vdsr._train_data import Data
 from napari_vdsr._train_form import FOLDER, PAIRS
-from napari_vdsr._training import Control, Data, Finished, Recipe, train
+from napari_vdsr._training import Control, Finished, train
 from vdsr_core import degrade, load_checkpoint, save_checkpoint, super_resolve
 
 WAIT = 60_000
@@ -111,7 +113,7 @@ def test_train_watch_pause_stop_use_and_find_again(viewer, opened, qtbot, make_n
     wait_for_the_end(qtbot, widget)
     assert "Fine-tuning helped" in widget.message.text()
     assert list(_models.list_models()) == ["cells fine-tuned"]
-    assert _training.list_unfinished() == {}
+    assert _unfinished.list_unfinished() == {}
     path = _models.find_model("cells fine-tuned")
     card = load_checkpoint(path).card
     assert card["name"] == "cells fine-tuned"
@@ -132,12 +134,12 @@ def test_train_watch_pause_stop_use_and_find_again(viewer, opened, qtbot, make_n
     _, upscale = again.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
     assert upscale.model.findText("cells fine-tuned") > 0
     _, widget = again.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
-    widget.choose_model("cells fine-tuned")
-    assert card["summary"] in widget.card.text()
-    widget.rename("cells")
-    assert widget.chosen_model() == "cells"
+    widget.own.choose("cells fine-tuned")
+    assert card["summary"] in widget.own.card.text()
+    widget.own.rename("cells")
+    assert widget.own.chosen() == "cells"
     assert widget.model.findText("cells") > 0
-    widget.delete()
+    widget.own.delete()
     assert _models.list_models() == {}
     qtbot.waitUntil(lambda: upscale.facts is not None and widget.speed is not None, timeout=WAIT)
 
@@ -170,16 +172,16 @@ def test_the_script_gives_the_same_weights(viewer, opened, qtbot, tmp_path, monk
 KILLED = """
 import sys, threading
 import numpy as np
-from napari_vdsr import _models, _training
+from napari_vdsr import _models, _recipe, _train_data, _training, _unfinished
 from napari_vdsr._layers import Source
 from pathlib import Path
 
-_models.data_folder = _training.data_folder = lambda: Path(sys.argv[1])
+_models.data_folder = _unfinished.data_folder = lambda: Path(sys.argv[1])
 image = np.load(sys.argv[2])
 source = Source(image, "cells", False, None, (slice(0, 64), slice(0, 64)))
-recipe = _training.Recipe("cells", sys.argv[3], scales=(2.0,), steps=40, batch_size=2, patch=16, learning_rate=5e-3,
+recipe = _recipe.Recipe("cells", sys.argv[3], scales=(2.0,), steps=40, batch_size=2, patch=16, learning_rate=5e-3,
                           validate_every=5)
-for step in _training.train(recipe, _training.Data({"cells": source}), _training.Control(), threading.Event()):
+for step in _training.train(recipe, _train_data.Data({"cells": source}), _training.Control(), threading.Event()):
     if isinstance(step, list) and step[-1].step >= 12:
         print("now", flush=True)
         threading.Event().wait()
@@ -226,7 +228,7 @@ def test_cancel_ends_within_a_step_and_can_be_resumed_or_discarded(viewer, opene
     click(qtbot, widget.cancel_button)
     wait_for_the_end(qtbot, widget)
     click(qtbot, widget.discard_button)
-    assert _training.list_unfinished() == {}
+    assert _unfinished.list_unfinished() == {}
 
 
 def test_viewer_closed_while_training_keeps_the_checkpoint(make_napari_viewer, qtbot, network):
@@ -243,7 +245,7 @@ def test_viewer_closed_while_training_keeps_the_checkpoint(make_napari_viewer, q
     gc.collect()
     QApplication.processEvents()
     qtbot.waitUntil(lambda: not job.worker.is_running, timeout=WAIT)
-    assert list(_training.list_unfinished()) == ["cells fine-tuned"]
+    assert list(_unfinished.list_unfinished()) == ["cells fine-tuned"]
 
 
 def test_a_deep_network_is_cancelled_within_a_step(viewer, opened, qtbot):
@@ -291,7 +293,7 @@ def test_rectangles_of_rotated_and_scaled_layers(viewer):
     layer = viewer.add_image(np.zeros((3, 60, 80)), scale=(1, 2, 0.5), rotate=30, translate=(5, 10, -7))
     corners = np.array([[1, 9.5, 19.5], [1, 9.5, 49.5], [1, 39.5, 49.5], [1, 39.5, 19.5]])
     shapes = viewer.add_shapes([np.array([layer.data_to_world(corner) for corner in corners])[:, 1:]])
-    (part,) = _training.rectangles(layer, whole(layer), shapes)
+    (part,) = _train_data.rectangles(layer, whole(layer), shapes)
     rows, columns = part.part[1:]
     assert part.part[0] == slice(0, 3)
     assert abs(rows.start - 10) <= 1
@@ -363,7 +365,7 @@ def test_bad_layers_are_one_sentence(viewer, opened, qtbot, images, words):
     wait_for_the_end(qtbot, widget)
     assert words in widget.reason.text()
     assert "`" not in widget.reason.text()
-    assert _training.list_unfinished() == {}
+    assert _unfinished.list_unfinished() == {}
 
 
 def test_a_folder_with_a_broken_file(opened, qtbot, tmp_path):

@@ -1,0 +1,79 @@
+"""A fine-tuning as a Python script."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from napari_vdsr._layers import Source
+from napari_vdsr._recipe import NEW, Recipe
+from napari_vdsr._train_data import Data, axes_of, image_files
+
+
+def python_script(recipe: Recipe, data: Data, left_out: Container[str] = ()) -> str:
+    """A script for napari's console that gives the same weights; `left_out` names files that cannot be read."""
+    names = ["ImageFile", "fine_tune", "load_model", "save_checkpoint"]
+    start = f"load_model({recipe.model!r})" if recipe.model else "load_model()"
+    lines = []
+    if recipe.model == NEW:
+        names = ["VDSR", "ImageFile", "fine_tune", "save_checkpoint"]
+        start = f"VDSR(scales={list(recipe.scales)}, card={{'name': {NEW!r}}})"
+        lines.append(f"torch.manual_seed({recipe.seed})")
+    if data.folder is not None:
+        names = ["read_image", *(name for name in names if name != "ImageFile")]
+    options = recipe.options()
+    plain = {f.name: f.default for f in fields(Recipe)} | {"strips": False}
+    given = {name: value for name, value in options.items() if name == "scales" or value != plain[name]}
+    given["scales"] = list(recipe.scales)
+    return "\n".join(
+        [
+            "from pathlib import Path",
+            "",
+            "import numpy as np",
+            "import torch",
+            f"from vdsr_core import {', '.join(sorted(names, key=str.casefold))}",
+            "",
+            f"torch.set_num_threads({recipe.threads})  # as in the widget: another number rounds differently",
+            *lines,
+            f"start = {start}",
+            *_data_lines(data, left_out),
+            "network = fine_tune(",
+            "    images,",
+            "    pairs=pairs," if data.pairs else "",
+            "    model=start,",
+            *(f"    {name}={value!r}," for name, value in given.items()),
+            ")",
+            "print(network.card['summary'])",
+            f"save_checkpoint({recipe.name + '.safetensors'!r}, network)",
+            "",
+        ]
+    ).replace("\n\n    model", "\n    model")
+
+
+def _data_lines(data: Data, left_out: Container[str]) -> Iterator[str]:
+    """The images in Python."""
+    if data.folder is not None:
+        yield f"folder = Path({data.folder!r})"
+        names = [path.name for path in image_files(Path(data.folder)) if path.name not in left_out]
+        yield f"images = {{name: read_image(folder / name) for name in {names}}}"
+        return
+    yield "def pixels(name):"
+    yield "    layer = viewer.layers[name]"
+    yield "    return layer.data[0] if layer.multiscale else layer.data"
+    yield ""
+    yield ""
+    yield "images = {"
+    for name, source in data.sources.items():
+        yield f"    {name!r}: {_source_text(source)},"
+    yield "}"
+    if data.pairs:
+        yield "pairs = ["
+        for low, high in data.pairs:
+            yield f"    ({_source_text(low)}, {_source_text(high)}),"
+        yield "]"
+
+
+def _source_text(source: Source) -> str:
+    part = ", ".join(f"{p.start}:{p.stop}" for p in source.part)
+    return f"ImageFile(np.array(pixels({source.name!r})[{part}]), {axes_of(source)!r})"

@@ -1,0 +1,70 @@
+"""Fine-tunings that can be gone on with, on disk. No Qt, no napari."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+
+from napari_vdsr._models import data_folder
+from napari_vdsr._recipe import Recipe
+from napari_vdsr._train_data import Material
+
+
+def run_folder(name: str) -> Path:
+    """Where an unfinished training is kept."""
+    return data_folder() / "unfinished" / name
+
+
+def list_unfinished() -> dict[str, Recipe]:
+    """The trainings that can be gone on with, by name."""
+    folder = data_folder() / "unfinished"
+    found = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if (path / "network.safetensors").is_file() and (path / "recipe.json").is_file():
+            values = json.loads((path / "recipe.json").read_text(encoding="utf-8"))["recipe"]
+            known = {f.name: values[f.name] for f in fields(Recipe) if f.name in values}
+            found[path.name] = Recipe(**known | {"scales": tuple(values["scales"])})
+    return found
+
+
+def discard(name: str) -> None:
+    """Remove what is kept of a training."""
+    if not name:
+        return
+    shutil.rmtree(run_folder(name), ignore_errors=True)
+
+
+def keep(recipe: Recipe, material: Material) -> None:
+    """Write recipe and images of a training that begins, so that it can be gone on with without the layers."""
+    folder = run_folder(recipe.name)
+    discard(recipe.name)
+    folder.mkdir(parents=True)
+    parts = [*material.images.values(), *(image for pair in material.pairs for image in pair)]
+    np.savez(folder / "images.npz", *(np.asarray(image.data) for image in parts))
+    record = {
+        "recipe": asdict(recipe),
+        "names": list(material.images),
+        "axes": [image.axes for image in parts],
+        "left_out": material.left_out,
+    }
+    partial = folder / "recipe.json.partial"
+    partial.write_text(json.dumps(record), encoding="utf-8")
+    os.replace(partial, folder / "recipe.json")
+
+
+def bring_back(name: str) -> Material:
+    """The images of an unfinished training."""
+    from vdsr_core import ImageFile
+
+    folder = run_folder(name)
+    record = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    with np.load(folder / "images.npz", allow_pickle=False) as stream:
+        parts = [ImageFile(stream[f"arr_{number}"], axes) for number, axes in enumerate(record["axes"])]
+    count = len(record["names"])
+    pairs = list(zip(parts[count::2], parts[count + 1 :: 2], strict=True))
+    return Material(dict(zip(record["names"], parts, strict=False)), pairs, record["left_out"])
