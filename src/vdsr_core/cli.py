@@ -85,7 +85,9 @@ app.command(cls=SeveralScales)(train)
 
 @app.command()
 def verify(
-    target: Annotated[Path, typer.Argument(help="A .ome.zarr that `vdsr upscale` made.", show_default=False)],
+    target: Annotated[
+        Path, typer.Argument(help="A .ome.zarr or .ome.tif that `vdsr upscale` made.", show_default=False)
+    ],
     source: Annotated[Path | None, typer.Option(help="Where its source is.", show_default="where it was")] = None,
     model: Model = None,
     samples: Annotated[int, typer.Option(min=1, help="How many tiles, seams, and places of each level.")] = 8,

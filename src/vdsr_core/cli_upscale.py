@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,7 +19,10 @@ from vdsr_core.terminal import EXPECTED, Device, Model, check_options, complain,
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     from vdsr_core.io import ImageFile
     from vdsr_core.model import VDSR
-    from vdsr_core.streaming import Plan
+    from vdsr_core.planning import Plan
+
+PYRAMIDS = (".ome.zarr", ".tif", ".tiff")  # what can be written piece by piece
+LARGE = 2**30  # bytes of a result from which on a .tif is
 
 
 def upscale(
@@ -37,8 +41,9 @@ def upscale(
             "--output",
             metavar="OUT",
             show_default=False,
-            help="File for one image (its suffix names the format: .tif, .ome.tif, .png, .jpg, .zarr, or .ome.zarr, "
-            "which may be larger than memory), or folder, made if missing, where cells.tif becomes cells_x2.tif.",
+            help="File for one image (its suffix names the format: .tif, .ome.tif, .png, .jpg, .zarr or .ome.zarr; "
+            "those with .tif and .ome.zarr may be larger than memory), or folder, made if missing, where cells.tif "
+            "becomes cells_x2.tif.",
         ),
     ],
     scale: Annotated[
@@ -97,8 +102,8 @@ def upscale(
     """Upscale images: dtype, intensities, channels and metadata are kept, pixels get smaller.
 
     Prints a line per image. An output that exists is kept; a bad image is named, and the others go on.
-    --dry-run, --part, --cluster and --shard go with an OUT that ends in .ome.zarr; so does going on where
-    an earlier run of the same command was stopped.
+    An OUT that ends in .ome.zarr, and one that ends in .tif if it is large (1 GiB), is a pyramid, written piece
+    by piece, and the same command goes on where it was stopped; --dry-run, --part, --cluster and --shard go with these.
 
     Example: vdsr upscale cells.tif -o cells_x2.tif --scale 2
     """
@@ -111,14 +116,15 @@ def upscale(
         network = load_model(model)
         options: dict[str, Any] = {"model": network, "tile": tile, "device": device, "in_range": in_range}
         check_options([factor], **options)
-        if (dry_run or part or cluster) and not all(is_streamed(target) for _, target in jobs):
-            msg = f"goes with an OUT that ends in .ome.zarr, got {output}."
+        asked = bool(dry_run or part or cluster)
+        if asked and not all(target.name.lower().endswith(PYRAMIDS) for _, target in jobs):
+            msg = f"goes with an OUT that ends in .ome.zarr or .tif, got {output}."
             name = "--dry-run" if dry_run else "--part" if part else "--cluster"
             raise typer.BadParameter(msg, param_hint=name)
         failed = False
         for source, target in jobs:
             try:
-                if is_streamed(target):
+                if is_streamed(source, target, factor, asked):
                     outcome = stream_file(source, target, factor, axes, overwrite, options, **how)
                 else:
                     outcome = upscale_file(source, target, factor, axes, overwrite, options)
@@ -218,9 +224,17 @@ def upscale_file(
     return f"{shape} {image.data.dtype}  {time.perf_counter() - start:.1f} s"
 
 
-def is_streamed(target: Path) -> bool:
-    """Whether an output is written shard by shard."""
-    return target.name.lower().endswith(".ome.zarr")
+def is_streamed(source: Path, target: Path, scale: float | tuple[float, float], asked: bool) -> bool:
+    """Whether an output is written shard by shard: where its kind, its size or an option asks for it."""
+    from vdsr_core.io import read_image
+
+    name = target.name.lower()
+    if asked or not name.endswith(PYRAMIDS) or name.endswith(".ome.zarr"):
+        return name.endswith(PYRAMIDS)
+    if target.exists() or find_spec("zarr") is None:
+        return False
+    image = read_image(source, lazy=True)
+    return math.prod(upscaled_shape(image, scale)) * image.data.dtype.itemsize >= LARGE
 
 
 def parse_part(text: str | None) -> tuple[int, int]:
@@ -246,37 +260,37 @@ def stream_file(
     cluster: str | None,
     shard: int,
 ) -> str:
-    """Upscale one file into an OME-Zarr pyramid, shard by shard; returns what is to be said of it."""
-    from vdsr_core import streaming
+    """Upscale one file into a pyramid, shard by shard; returns what is to be said of it."""
+    from vdsr_core import planning, streaming
+    from vdsr_core.cluster import connect
 
     if target.exists() and not overwrite:
         return "kept: it exists (--overwrite replaces it)"
     start = time.perf_counter()
     options = dict(options)
     network, device = options.pop("model"), options.pop("device")
-    job = streaming.plan(source, scale, target, model=network, axes=axes, shard=shard, overwrite=overwrite, **options)
+    job = planning.plan(source, scale, target, model=network, axes=axes, shard=shard, overwrite=overwrite, **options)
     if dry_run:
         return "\n".join(("planned", *describe_plan(job, network, device)))
-    with streaming.connect(cluster) as client:
+    with connect(cluster) as client:
         shards = streaming.stream(job, model=network, part=part, client=client, device=device)
-        total = sum(len(job.shards(level)) for level in range(job.levels))
-        left = sum(len(streaming.missing(job, level)) for level in range(job.levels))
+        done = job.count - sum(len(streaming.missing(job, level)) for level in range(job.levels))
         with progress_bar("{task.completed:.0f} of {task.total:.0f} shards") as progress:
-            task = progress.add_task(source.name, total=total, completed=total - left)
+            task = progress.add_task(source.name, total=job.total, completed=done)
             made = 0
             for _ in shards:
                 made += 1
                 progress.advance(task)
-    kept = f", {total - left} from before" if left < total else ""
+    kept = f", {done} from before" if done else ""
     what = f"{job.shape} {job.dtype}" if target.exists() else f"part {part[0]} of {part[1]}"
     return f"{what}  {made} shards{kept}  {time.perf_counter() - start:.1f} s"
 
 
 def describe_plan(job: Plan, network: VDSR, device: str | None) -> Iterator[str]:
     """How large the result of a plan is, in how many shards, with how much memory, and how long it takes here."""
-    from vdsr_core import streaming
+    from vdsr_core.planning import estimate
 
-    seconds, memory, name = streaming.estimate(job, network, device)
+    seconds, memory, name = estimate(job, network, device)
     sizes = ", ".join(f"{len(job.shards(level))}" for level in range(job.levels))
     yield f"  result   {job.shape} {job.dtype}, {job.nbytes * 4 / 3e9:.2f} GB with its pyramid, before compression"
     yield f"  shards   {sizes} in {job.levels} levels, {' x '.join(map(str, job.block))} each"
@@ -310,7 +324,7 @@ def check_memory(shape: tuple[int, ...], itemsize: int) -> None:
     needed, free = math.prod(shape) * itemsize, psutil.virtual_memory().available
     if needed > free:
         msg = f"the result must fit in memory, got {needed / 1e9:.1f} GB for shape {shape} with "
-        msg += f"{free / 1e9:.1f} GB free. Give OUT the suffix .ome.zarr, which is written piece by piece."
+        msg += f"{free / 1e9:.1f} GB free. Give OUT the suffix .ome.zarr or .ome.tif, written piece by piece."
         raise MemoryError(msg)
 
 

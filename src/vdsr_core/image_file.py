@@ -119,7 +119,11 @@ class ImageFile:
                 msg = f"`data` must have length {old} along {letter}, got {new}. Only rows and columns change."
                 raise ValueError(msg)
         size = self.pixel_size and (self.pixel_size[0] / scale[0], self.pixel_size[1] / scale[1])
-        return replace(self, data=data, pixel_size=size)
+        extra = dict(self.extra)
+        if self.pixel_size and size and "origin" in extra:  # pixel areas begin where they did; it is that of a centre
+            shifts = ((new - old) / 2 for new, old in zip(size, self.pixel_size, strict=True))
+            extra["origin"] = tuple(place + shift for place, shift in zip(extra["origin"], shifts, strict=True))
+        return replace(self, data=data, pixel_size=size, extra=extra)
 
 
 def check_axes(shape: tuple[int, ...], axes: str) -> None:

@@ -23,12 +23,16 @@ from vdsr_core.files import check_target
 from vdsr_core.image_file import ImageFile
 from vdsr_core.inference import find_range, super_resolve
 from vdsr_core.model import VDSR
+from vdsr_core.ome_tiff import read_attributes
 from vdsr_core.resampling import scale_pair, scaled_shape
 from vdsr_core.source import identify, naming_chunks, open_source
+from vdsr_core.tiff import fits_ome
+from vdsr_core.zarr_array import is_zarr
 
 Index = tuple[int, ...]
 Range = tuple[float, float]
 VERSION = metadata.version("napari-vdsr")
+TIFF = "OME-TIFF"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Plan:
     tile, shard : int
         Sides in output pixels of what the network is given and of what one task writes.
     format : str
-        ``0.5`` or ``0.4``, of OME-Zarr.
+        ``0.5`` or ``0.4``, of OME-Zarr, or ``OME-TIFF``.
     version : str
         Of this package.
     overwrite : bool
@@ -111,6 +115,21 @@ class Plan:
         """Where the work goes on, beside the target."""
         target = Path(self.target)
         return target.with_name(f".{target.name}.partial")
+
+    @property
+    def tiff(self) -> bool:
+        """Whether the target is an OME-TIFF, packed from shards when all are there."""
+        return self.format == TIFF
+
+    @property
+    def count(self) -> int:
+        """How many shards there are in all levels."""
+        return sum(len(self.shards(level)) for level in range(self.levels))
+
+    @property
+    def total(self) -> int:
+        """How many records `stream` yields when nothing is there yet."""
+        return self.count * (1 + self.tiff)
 
     @property
     def rgb(self) -> bool:
@@ -172,10 +191,10 @@ def plan(
     in_range: Range | Sequence[Range] | None = None,
     tile: int = 512,
     shard: int = 2048,
-    format: str = "0.5",
+    format: str | None = None,
     overwrite: bool = False,
 ) -> Plan:
-    """Plan to upscale an image into an OME-Zarr pyramid.
+    """Plan to upscale an image into a pyramid, OME-Zarr or OME-TIFF.
 
     Reads the whole source once to find `in_range`, unless that is given or the image is 8-bit RGB. Nothing is written.
 
@@ -187,16 +206,17 @@ def plan(
     scale : float or (float, float)
         As in `super_resolve`.
     target : path
-        The folder to write; it appears when it is whole.
+        The folder of an OME-Zarr image, or the file of an OME-TIFF if it ends in ``.tif`` or ``.tiff``; it appears when
+        it is whole.
     model, in_range, tile
         As in `super_resolve`; the tile is also the chunk of the target.
     axes : str, optional
         What the axes of the source are, a letter each, if it says nothing or something wrong.
     shard : int, optional
-        Side in output pixels of what one task computes, and of a file of the target in version 0.5. Rounded down to
+        Side in output pixels of what one task computes, and of a file of an OME-Zarr in version 0.5. Rounded down to
         whole tiles, at least one.
-    format : {"0.5", "0.4"}, optional
-        Version of OME-Zarr; 0.4 has a file for each chunk.
+    format : {"0.5", "0.4", "OME-TIFF"}, optional
+        By default OME-TIFF where the name of the target says so, else OME-Zarr 0.5; 0.4 has a file for each chunk.
     overwrite : bool, optional
         Whether an existing target may be replaced, in the end.
 
@@ -211,12 +231,13 @@ def plan(
     ValueError, TypeError
         If the source or an option cannot be used.
     """
-    if format not in ome_zarr.VERSIONS:
-        msg = f"`format` must be one of {', '.join(ome_zarr.VERSIONS)}, got {format!r}. Take 0.5 where in doubt."
-        raise ValueError(msg)
-    check_target(Path(target), overwrite)
+    format = choose_format(Path(target), format)
+    check_place(Path(target), format, overwrite)
     image = open_source(source, axes)
     letters = ome_zarr.order_axes(image.axes)
+    if format == TIFF and not fits_ome(image.data.dtype, letters):
+        msg = f"`target` must be an .ome.zarr for pixels of {image.data.dtype}, got {target}. Rename it."
+        raise ValueError(msg)
     network = model if isinstance(model, VDSR) else load_model(model)
     options: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb}
     corner = image.data[
@@ -247,6 +268,34 @@ def plan(
     )
 
 
+def choose_format(target: Path, format: str | None) -> str:
+    """The format of a target, checked to fit its name."""
+    named = target.suffix.lower() in (".tif", ".tiff")
+    format = (TIFF if named else "0.5") if format is None else format
+    known = (*ome_zarr.VERSIONS, TIFF)
+    if format not in known:
+        msg = (
+            f"`format` must be one of {', '.join(known)}, got {format!r}. Leave it out to go by the name of the target."
+        )
+        raise ValueError(msg)
+    if (format == TIFF) != named:
+        msg = f"`target` must end in {'.ome.tif' if format == TIFF else '.ome.zarr'} for {format}, got {target}. "
+        msg += "Rename it, or leave out `format`."
+        raise ValueError(msg)
+    return format
+
+
+def check_place(target: Path, format: str, overwrite: bool) -> None:
+    """Raise unless the target may be written: nothing else than an image is ever replaced."""
+    check_target(target, overwrite)
+    if target.is_file() if format != TIFF else target.is_dir():
+        msg = f"{target} exists and is a {'folder' if target.is_dir() else 'file'}. Choose another name."
+        raise FileExistsError(msg)
+    if target.is_dir() and any(target.iterdir()) and not is_zarr(target):
+        msg = f"{target} exists and is no zarr. Choose another name."
+        raise FileExistsError(msg)
+
+
 def estimate(plan: Plan, model: VDSR, device: str | None = None) -> tuple[float, float, str]:
     """Seconds for all tiles of a plan in one process, as one tile takes here; bytes of memory; and the device."""
     engine: Any = Engine(model, choose_device(device))
@@ -265,6 +314,8 @@ def estimate(plan: Plan, model: VDSR, device: str | None = None) -> tuple[float,
 
 def provenance(target: Path) -> dict[str, Any]:
     """What a target says of the plan after which it was made; {} if there is none."""
+    if target.is_file():
+        return read_attributes(target)
     import zarr
 
     try:

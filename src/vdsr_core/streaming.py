@@ -5,32 +5,35 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from vdsr_core import ome_zarr
 from vdsr_core.checkpoint import fingerprint, load_model, save_checkpoint
-from vdsr_core.cluster import connect, run_on_cluster
+from vdsr_core.cluster import run_on_cluster
 from vdsr_core.engine import SharedEngine
-from vdsr_core.files import check_target
 from vdsr_core.image_file import ImageFile
 from vdsr_core.model import VDSR
-from vdsr_core.planning import Index, Plan, estimate, plan, provenance
-from vdsr_core.shards import Bench, Shard, name
+from vdsr_core.ome_tiff import tile_side, write_pyramid
+from vdsr_core.planning import Index, Plan, check_place, provenance
+from vdsr_core.shards import Bench, Shard, Stopped, name
 from vdsr_core.source import BadSource, complain, open_source
 
 if TYPE_CHECKING:
     from distributed import Client
+    from numpy.typing import NDArray
 
-__all__ = ["Bench", "Plan", "Shard", "connect", "estimate", "missing", "plan", "stream"]
+PACKED = "image.ome.tif"  # in the folder of a plan
 
 
 def stream(
@@ -44,6 +47,9 @@ def stream(
     threads: int = 2,
 ) -> Iterator[Shard]:
     """Carry out a plan, yielding each shard when it is written; shards that an earlier run has written are left out.
+
+    For an OME-TIFF each shard comes a second time, when it is packed into the file: that is done in one pass, by one
+    process, which begins anew if it is stopped.
 
     Stop it in any way, and the same call goes on: at most the shards that were in the making are lost.
 
@@ -92,7 +98,7 @@ def stream(
         raise ValueError(msg)
     if provenance(Path(plan.target)).get("signature") == plan.signature:
         return iter(())
-    check_target(Path(plan.target), plan.overwrite)
+    check_place(Path(plan.target), plan.format, plan.overwrite)
     source = image if image is not None else open_source(plan.source, plan.axes)
     bench = Bench(plan, source, SharedEngine(network, device))
     prepare(plan, source, network)
@@ -102,11 +108,14 @@ def stream(
             return run_in_threads(bench, tasks, threads)
         return run_on_cluster(client, plan, tasks, device)
 
-    return run_levels(plan, part, run)
+    return run_levels(plan, source, part, run)
 
 
 def run_levels(
-    plan: Plan, part: tuple[int, int], run: Callable[[list[tuple[int, Index]]], Iterator[Shard]]
+    plan: Plan,
+    image: ImageFile,
+    part: tuple[int, int],
+    run: Callable[[list[tuple[int, Index]]], Iterator[Shard]],
 ) -> Iterator[Shard]:
     """Make a part of the finest level; then, if no other part is left to do, the rest."""
     number, count = part
@@ -122,6 +131,8 @@ def run_levels(
                 return  # another part has done it
             for level in range(1, plan.levels):
                 yield from run(missing(plan, level))
+            if plan.tiff:
+                yield from pack(plan, image)
             publish(plan)
     except Busy:
         return  # another part does it
@@ -140,6 +151,7 @@ def missing(plan: Plan, level: int, shards: Sequence[Index] | None = None) -> li
 
 def prepare(plan: Plan, image: ImageFile, model: VDSR) -> None:
     """Make the folder of a plan, or join it if it is there."""
+    version = "0.5" if plan.tiff else plan.format
     plan.folder.mkdir(exist_ok=True)
     written = plan.folder / "plan.json"
     with FileLock(plan.folder / "begin.lock", timeout=60):
@@ -147,17 +159,20 @@ def prepare(plan: Plan, image: ImageFile, model: VDSR) -> None:
             check_same(plan, Plan.from_json(written.read_text(encoding="utf-8")))
             return
         shutil.rmtree(plan.folder / "image", ignore_errors=True)
-        attributes = ome_zarr.describe(
-            image, plan.scale, plan.levels, plan.in_range, plan.format, Path(plan.target).name
-        )
-        attributes["vdsr_core"] = json.loads(plan.to_json()) | {"signature": plan.signature}
-        options = (np.dtype(plan.dtype), plan.chunk, plan.block, plan.format)
+        attributes = ome_zarr.describe(image, plan.scale, plan.levels, plan.in_range, version, Path(plan.target).name)
+        attributes["vdsr_core"] = describe(plan)
+        options = (np.dtype(plan.dtype), plan.chunk, plan.block, version)
         ome_zarr.create(plan.folder / "image", attributes, plan.shapes, *options)
         (plan.folder / "done").mkdir(exist_ok=True)
         save_checkpoint(plan.folder / "model.safetensors", model)
         part = written.with_suffix(".part")
         part.write_text(plan.to_json(), encoding="utf-8")
         part.replace(written)
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """What a target says of its plan."""
+    return dict(json.loads(plan.to_json())) | {"signature": plan.signature}
 
 
 def check_same(plan: Plan, other: Plan) -> None:
@@ -186,13 +201,62 @@ def locked(plan: Plan, what: str) -> Iterator[None]:
         raise Busy(msg) from None
 
 
+def pack(plan: Plan, image: ImageFile) -> Iterator[Shard]:
+    """Write the OME-TIFF from all levels, in one pass; yields each shard when it has been read."""
+    levels = [ome_zarr.open_level(plan.folder / "image", level) for level in range(plan.levels)]
+    sizes = dict(zip(plan.letters, plan.shape, strict=True))
+    shape = [sizes[letter] for letter in image.axes]
+    says = image.with_data(np.broadcast_to(np.zeros(1, plan.dtype), shape), plan.scale)
+    passed: SimpleQueue[Shard] = SimpleQueue()
+    watched = [Watched(plan, number, level, passed) for number, level in enumerate(levels)]
+    with ThreadPoolExecutor(1) as pool:
+        options = (plan.letters, says, describe(plan), tile_side(plan.tile))
+        writing = pool.submit(write_pyramid, plan.folder / PACKED, watched, *options)
+        try:
+            while not (writing.done() and passed.empty()):
+                with suppress(Empty):
+                    yield passed.get(timeout=0.1)
+        except BaseException:  # the caller has closed the generator, too
+            for level in watched:
+                level.stopped = True
+            raise
+        writing.result()
+    with (plan.folder / PACKED).open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+class Watched:
+    """A level of a pyramid that tells when the last pixel of a shard is read, and ends the reading on demand."""
+
+    def __init__(self, plan: Plan, number: int, level: Any, passed: SimpleQueue[Shard]) -> None:
+        self.plan, self.number, self.level, self.passed = plan, number, level, passed
+        self.shape, self.dtype = level.shape, level.dtype
+        self.stopped = False
+        self.start = time.perf_counter()
+
+    def __getitem__(self, window: tuple[slice, ...]) -> NDArray[Any]:
+        """Pixels of a window."""
+        if self.stopped:
+            raise Stopped
+        spans = []
+        for part, size, n in zip(window, self.plan.block, self.shape, strict=True):
+            start, stop, _ = part.indices(n)
+            touched = range(start // size, -(-stop // size))
+            spans.append([i for i in touched if start < min((i + 1) * size, n) <= stop])
+        for index in product(*spans):
+            self.passed.put(Shard(self.number, index, time.perf_counter() - self.start))
+            self.start = time.perf_counter()
+        pixels: NDArray[Any] = np.asarray(self.level[window])
+        return pixels
+
+
 def publish(plan: Plan) -> None:
     """Put the target in its place, in one step."""
     target, old = Path(plan.target), plan.folder / "old"
-    check_target(target, plan.overwrite)
+    check_place(target, plan.format, plan.overwrite)
     if target.is_dir():
         os.replace(target, old)
-    os.replace(plan.folder / "image", target)
+    os.replace(plan.folder / (PACKED if plan.tiff else "image"), target)
     (plan.folder / "plan.json").unlink()
 
 

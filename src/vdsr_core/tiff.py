@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 _OME_DTYPES = ("int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64")
-_CLASSIC_BYTES = 2**32 - 2**25  # offsets of a classic TIFF have 32 bits; the rest is for its tags
+CLASSIC_BYTES = 2**32 - 2**25  # offsets of a classic TIFF have 32 bits; the rest is for its tags
 _USED_TAGS = {270, 274, 282, 283, 320, 34675, 50838, 50839}  # description, orientation, sizes, colours, ImageJ's
 _TILED_PIXELS = 2**22  # a plane larger than this is written in tiles
 
@@ -269,8 +269,9 @@ def write_tiff(path: Path, image: ImageFile, *, ome: bool) -> None:
         if image.pixel_size:
             options["resolution"] = (1 / image.pixel_size[1], 1 / image.pixel_size[0])
     else:
-        metadata = _to_ome(image) if flavor == "ome" else {}
-        options |= _resolution(image) | {
+        planes = math.prod(n for letter, n in zip(axes, data.shape, strict=True) if letter not in "YXS")
+        metadata = to_ome(image, planes) if flavor == "ome" else {}
+        options |= resolution_tags(image) | {
             "compression": "adobe_deflate",
             "predictor": data.dtype.kind in "iu" and data.dtype.itemsize <= 4,
             "tile": (256, 256) if rows * columns > _TILED_PIXELS else None,
@@ -278,7 +279,7 @@ def write_tiff(path: Path, image: ImageFile, *, ome: bool) -> None:
     tifffile.imwrite(
         path,
         data,
-        bigtiff=data.nbytes > _CLASSIC_BYTES,
+        bigtiff=data.nbytes > CLASSIC_BYTES,
         ome=flavor == "ome",
         imagej=flavor == "imagej",
         iccprofile=image.icc_profile,
@@ -303,7 +304,7 @@ def _flavor(image: ImageFile, data: NDArray[Any], axes: str) -> str:
     samples = data.dtype == np.uint8 and axes.endswith("S") and data.shape[-1] == 3
     in_order = "".join(letter for letter in "TZCYXS" if letter in axes) == axes
     pixels = samples or ("S" not in axes and data.dtype in (np.uint8, np.uint16, np.float32))
-    if in_order and pixels and data.nbytes <= _CLASSIC_BYTES:
+    if in_order and pixels and data.nbytes <= CLASSIC_BYTES:
         return "imagej"
     return "ome" if fits_ome(data.dtype, axes) else "plain"
 
@@ -313,7 +314,7 @@ def fits_ome(dtype: np.dtype[Any], axes: str) -> bool:
     return dtype.name in _OME_DTYPES and set(axes) <= set("TZCYXS")
 
 
-def _resolution(image: ImageFile) -> dict[str, Any]:
+def resolution_tags(image: ImageFile) -> dict[str, Any]:
     """Return the resolution tags: per inch, per centimetre, or without unit."""
     if image.pixel_size is None:
         return {}
@@ -345,8 +346,8 @@ def _to_imagej(image: ImageFile, axes: str, shape: tuple[int, ...]) -> dict[str,
     return metadata | dict(extra.get("imagej", {}))
 
 
-def _to_ome(image: ImageFile) -> dict[str, Any]:
-    """Return the metadata of an OME-TIFF."""
+def to_ome(image: ImageFile, planes: int) -> dict[str, Any]:
+    """Return the metadata of an OME-TIFF of so many planes."""
     extra, unit = image.extra, "in" if image.unit == "inch" else image.unit
     if unit != "in" and unit not in METRES:
         unit = "reference frame"  # OME knows no others
@@ -357,6 +358,10 @@ def _to_ome(image: ImageFile) -> dict[str, Any]:
             metadata |= {f"PhysicalSize{axis}": float(size), f"PhysicalSize{axis}Unit": unit}
     if "time_step" in extra:
         metadata |= {"TimeIncrement": float(extra["time_step"]), "TimeIncrementUnit": "s"}
+    if "origin" in extra and image.pixel_size:
+        metadata["Plane"] = {f"Position{axis}Unit": [unit] * planes for axis in "XY"}
+        for axis, place in zip("YX", extra["origin"], strict=True):
+            metadata["Plane"][f"Position{axis}"] = [float(place)] * planes
     channel: dict[str, Any] = {}
     if image.channel_names:
         channel["Name"] = list(image.channel_names)

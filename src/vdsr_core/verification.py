@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from vdsr_core.checkpoint import fingerprint, load_model
 from vdsr_core.engine import SharedEngine
 from vdsr_core.image_file import ImageFile
 from vdsr_core.model import VDSR
+from vdsr_core.ome_tiff import open_levels
 from vdsr_core.planning import Index, Plan, provenance
 from vdsr_core.shards import Bench, coarsen
 from vdsr_core.source import open_source
@@ -99,7 +101,11 @@ def verify(
 def run_checks(bench: Bench, target: Path, samples: int, lot: np.random.Generator) -> Iterator[Check]:
     """Compare windows with what is computed anew."""
     job = bench.plan
-    levels = [ome_zarr.open_level(target, level) for level in range(job.levels)]
+    levels: list[Any]
+    if job.tiff:
+        levels = open_levels(target, job.letters)
+    else:
+        levels = [ome_zarr.open_level(target, level) for level in range(job.levels)]
     exact = np.dtype(job.dtype).kind in "ui"
     span = max(high - low for low, high in job.in_range)
     for number in range(2 * samples):

@@ -774,7 +774,7 @@ def test_log_drops_the_rows_that_come_again(tmp_path):
     assert [row["loss"] for row in rows_of(tmp_path / "out.train.csv")] == ["3.0", "2.0"]
 
 
-# Streaming, to OME-Zarr
+# Streaming, to OME-Zarr and OME-TIFF
 
 
 @pytest.fixture
@@ -793,6 +793,20 @@ def test_upscale_streams_to_ome_zarr(vdsr, big, network):
     np.testing.assert_array_equal(image.data[:], whole)
     assert (image.pixel_size, image.unit) == ((0.25, 0.25), "µm")
     assert "kept: it exists" in vdsr(*big, "big_x2.ome.zarr").stdout
+
+
+@pytest.mark.parametrize("words", [[], ["--part", "1/1"]])
+def test_upscale_streams_large_tiff(vdsr, big, network, words, monkeypatch):
+    if not words:
+        monkeypatch.setattr("vdsr_core.cli_upscale.LARGE", 1000)
+    result = vdsr(*big, "big_x2.ome.tif", *words)
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"big\.zarr -> big_x2\.ome\.tif  \(90, 140\) uint16  50 shards", result.stdout)
+    image = read_image("big_x2.ome.tif")
+    np.testing.assert_array_equal(image.data, super_resolve(read_image("big.zarr").data[:], 2, model=network, tile=16))
+    assert (image.pixel_size, image.unit) == ((0.25, 0.25), "µm")
+    assert vdsr("verify", "big_x2.ome.tif").exit_code == 0
+    assert "kept: it exists" in vdsr(*big, "big_x2.ome.tif").stdout
 
 
 def test_upscale_says_what_it_would_do(vdsr, big, folder):
@@ -814,8 +828,8 @@ def test_upscale_makes_parts(vdsr, big, folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["out.tif", "--part", "1/2"], "--part: goes with an OUT that ends in .ome.zarr"),
-        (["out.tif", "--dry-run"], "--dry-run: goes with an OUT that ends in .ome.zarr"),
+        (["out.png", "--part", "1/2"], "--part: goes with an OUT that ends in .ome.zarr or .tif"),
+        (["out.zarr", "--dry-run"], "--dry-run: goes with an OUT that ends in .ome.zarr or .tif"),
         (["out.ome.zarr", "--part", "3/2"], "--part: must be a number from 1 to N"),
         (["out.ome.zarr", "--part", "x"], "--part: must be a number from 1 to N"),
     ],

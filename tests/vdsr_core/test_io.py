@@ -476,7 +476,7 @@ def test_large_planes_are_tiled_and_deflated(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".tif", ".ome.tif"])
 def test_bigtiff_beyond_32_bit_offsets(tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr(tiff, "_CLASSIC_BYTES", 1000)
+    monkeypatch.setattr(tiff, "CLASSIC_BYTES", 1000)
     data = pixels((2, 30, 40), "uint16")
     write_image(tmp_path / ("image" + suffix), ImageFile(data, "ZYX", (1, 1), "µm"))
     with tifffile.TiffFile(tmp_path / ("image" + suffix)) as tif:
