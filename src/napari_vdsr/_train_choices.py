@@ -26,7 +26,7 @@ from napari_vdsr._recipe import LENGTHS, NEW, Recipe, count_threads, estimate_se
 from napari_vdsr._train_data import KINDS, Data, image_files, measure_low_side, rectangles, shape_of
 from napari_vdsr._train_form import ALL, CAMERA, FOLDER, LAYERS, PAIRS, TrainForm
 from napari_vdsr._training import examine
-from napari_vdsr._unfinished import list_unfinished
+from napari_vdsr._unfinished import is_at_work, list_unfinished
 from napari_vdsr._work import Cancelled
 
 LOG = logging.getLogger("napari_vdsr")
@@ -350,6 +350,8 @@ class TrainChoices(TrainForm):
             _models.check_name(self.name.text())
         except (ValueError, FileExistsError) as error:
             return str(error)
+        if is_at_work(self.name.text()):
+            return f"Another napari is training “{self.name.text()}”: wait for it, or choose another name."
         if self.name.text() in list_unfinished():
             return (
                 f"There is an unfinished training “{self.name.text()}”: resume it, discard it, or choose another name."

@@ -22,7 +22,7 @@ from napari_vdsr._train_data import Data
 from napari_vdsr._train_form import SET_UP, TRAINING
 from napari_vdsr._train_script import python_script
 from napari_vdsr._training import Begun, Control, Finished, train
-from napari_vdsr._unfinished import discard, list_unfinished
+from napari_vdsr._unfinished import discard, is_at_work, list_unfinished
 from napari_vdsr._work import Cancelled
 
 LOG = logging.getLogger("napari_vdsr")
@@ -215,7 +215,7 @@ class TrainWidget(TrainChoices):
             return
         self.job = None
         name = self.recipe.name
-        kept = name in list_unfinished()
+        kept = name in list_unfinished() and not is_at_work(name)
         if not kept:
             discard(name)
         where = " It can be resumed under Set up." if kept else ""
@@ -281,7 +281,7 @@ class TrainWidget(TrainChoices):
     def _list_unfinished(self) -> None:
         """Offer the trainings that can be gone on with."""
         working = self.recipe.name if self.job is not None and self.recipe is not None else None
-        names = [name for name in list_unfinished() if name != working]
+        names = [name for name in list_unfinished() if name != working and not is_at_work(name)]
         fill(self.unfinished, [(name, name) for name in names])
         self.unfinished_box.setVisible(bool(names))
 
@@ -318,7 +318,7 @@ class TrainWidget(TrainChoices):
         clean = "".join("-" if letter in _models.FORBIDDEN else letter for letter in name).strip(" .") or "fine-tuned"
         clean = clean[: _models.LONGEST - 8].strip()
         taken, found, number = list_unfinished(), clean, 1
-        while found in taken or _models.free_name(found) != found:
+        while found in taken or is_at_work(found) or _models.free_name(found) != found:
             number += 1
             found = f"{clean} {number}"
         return found

@@ -16,7 +16,7 @@ import numpy as np
 from napari_vdsr._models import free_name, save_model
 from napari_vdsr._recipe import NEW, Recipe
 from napari_vdsr._train_data import Data, gather
-from napari_vdsr._unfinished import bring_back, discard, keep, run_folder
+from napari_vdsr._unfinished import at_work, bring_back, keep, remove, run_folder
 from napari_vdsr._work import computing, find_devices, load_network, load_torch, stop_if
 
 if TYPE_CHECKING:
@@ -68,7 +68,21 @@ class Finished:
 def train(
     recipe: Recipe, data: Data | None, control: Control, cancelled: threading.Event
 ) -> Iterator[Begun | list[FineTuneProgress] | Finished]:
-    """Fine-tune; without `data`, go on with the unfinished training of that name."""
+    """Fine-tune; without `data`, go on with the unfinished training of that name.
+
+    Raises
+    ------
+    BlockingIOError
+        If another one trains under this name.
+    """
+    with at_work(recipe.name):
+        yield from train_alone(recipe, data, control, cancelled)
+
+
+def train_alone(
+    recipe: Recipe, data: Data | None, control: Control, cancelled: threading.Event
+) -> Iterator[Begun | list[FineTuneProgress] | Finished]:
+    """Fine-tune, as `train` does, with nobody else at it."""
     from vdsr_core import fine_tune_steps
 
     with computing(cancelled):
@@ -159,13 +173,13 @@ def in_reports(steps: Iterator[FineTuneProgress]) -> Iterator[list[FineTuneProgr
 def finish(network: VDSR, name: str) -> Finished:
     """Save a network that helped, and forget the training."""
     if not network.card.get("helped"):
-        discard(name)
+        remove(name)
         return Finished(network)
     try:
         path = save_model(network, free_name(name))
     except (OSError, ValueError) as error:
         return Finished(network, trouble=str(error))
-    discard(name)
+    remove(name)
     return Finished(network, path)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from napari_vdsr._models import data_folder
 from napari_vdsr._recipe import Recipe
@@ -18,6 +21,43 @@ from napari_vdsr._train_data import Material
 def run_folder(name: str) -> Path:
     """Where an unfinished training is kept."""
     return data_folder() / "unfinished" / name
+
+
+@contextmanager
+def at_work(name: str) -> Iterator[None]:
+    """Keep others from training under this name; a napari that was killed does not.
+
+    Raises
+    ------
+    BlockingIOError
+        If another one trains under it.
+    """
+    folder = data_folder() / "unfinished"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f".{name}.lock", thread_local=False)
+    try:
+        lock.acquire(timeout=0.2)  # somebody may be just looking
+    except Timeout:
+        msg = f"Another napari is training “{name}”: wait for it, or choose another name."
+        raise BlockingIOError(msg) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_at_work(name: str) -> bool:
+    """Whether somebody trains under this name."""
+    path = data_folder() / "unfinished" / f".{name}.lock"
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def list_unfinished() -> dict[str, Recipe]:
@@ -33,16 +73,21 @@ def list_unfinished() -> dict[str, Recipe]:
 
 
 def discard(name: str) -> None:
-    """Remove what is kept of a training."""
-    if not name:
-        return
+    """Remove what is kept of a training, unless somebody is at it."""
+    if name:
+        with suppress(BlockingIOError), at_work(name):
+            remove(name)
+
+
+def remove(name: str) -> None:
+    """Remove what is kept of a training; to be called by whoever is at it."""
     shutil.rmtree(run_folder(name), ignore_errors=True)
 
 
 def keep(recipe: Recipe, material: Material) -> None:
     """Write recipe and images of a training that begins, so that it can be gone on with without the layers."""
     folder = run_folder(recipe.name)
-    discard(recipe.name)
+    remove(recipe.name)
     folder.mkdir(parents=True)
     parts = [*material.images.values(), *(image for pair in material.pairs for image in pair)]
     np.savez(folder / "images.npz", *(np.asarray(image.data) for image in parts))

@@ -237,7 +237,8 @@ def fine_tune_steps(
     TypeError, ValueError
         As in `fine_tune`; if `checkpoint` holds another run, or a finished one.
     OSError
-        If `checkpoint` cannot be written or read.
+        If `checkpoint` cannot be written or read; at the first step, if another run is writing it: a run that was
+        killed does not count.
     """
     check_network(model)
     config = replace(
@@ -294,7 +295,14 @@ def fine_tune_steps(
         msg = "`checkpoint` must name the file to resume, got None."
         raise ValueError(msg)
     found = file.load() if file is not None and resume else None
-    return _run(model, trainer, measure, patience, tuned, card, file, found)
+    run = _run(model, trainer, measure, patience, tuned, card, file, found)
+    return run if file is None else _holding(file, run)
+
+
+def _holding(file: Unfinished, run: Iterator[FineTuneProgress]) -> Iterator[FineTuneProgress]:
+    """A run while its checkpoint is locked."""
+    with file.held():
+        yield from run
 
 
 def _run(

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from itertools import islice, product
 from pathlib import Path
@@ -16,13 +16,14 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from vdsr_core import ome_zarr
 from vdsr_core.checkpoint import fingerprint, load_model, save_checkpoint
 from vdsr_core.cluster import run_on_cluster
 from vdsr_core.engine import SharedEngine
 from vdsr_core.image_file import ImageFile
+from vdsr_core.locks import Busy, locked
 from vdsr_core.model import VDSR
 from vdsr_core.ome_tiff import tile_side, write_pyramid
 from vdsr_core.planning import Index, Plan, check_place, provenance
@@ -119,14 +120,14 @@ def run_levels(
 ) -> Iterator[Shard]:
     """Make a part of the finest level; then, if no other part is left to do, the rest."""
     number, count = part
-    with locked(plan, f"part {number} of {count}"):
+    with holding(plan, f"part {number} of {count}"):
         shards = plan.shards(0)
         mine = shards[(number - 1) * len(shards) // count : number * len(shards) // count]
         yield from run(missing(plan, 0, mine))
     if missing(plan, 0):
         return
     try:
-        with locked(plan, "the last step"):
+        with holding(plan, "the last step"):
             if not plan.folder.joinpath("plan.json").exists():
                 return  # another part has done it
             for level in range(1, plan.levels):
@@ -186,19 +187,10 @@ def check_same(plan: Plan, other: Plan) -> None:
     raise FileExistsError(msg)
 
 
-class Busy(RuntimeError):
-    """Another process holds a lock."""
-
-
-@contextmanager
-def locked(plan: Plan, what: str) -> Iterator[None]:
-    """Hold a lock of the operating system, which ends with the process that holds it, however that ends."""
-    try:
-        with FileLock(plan.folder / f"{what}.lock", timeout=0):
-            yield
-    except Timeout:
-        msg = f"{what} of {plan.target} must be computed once, got another process that is at it. Wait for that one."
-        raise Busy(msg) from None
+def holding(plan: Plan, what: str) -> AbstractContextManager[None]:
+    """The lock of a part of a plan."""
+    msg = f"{what} of {plan.target} must be computed once, got another process that is at it. Wait for that one."
+    return locked(plan.folder / f"{what}.lock", msg)
 
 
 def pack(plan: Plan, image: ImageFile) -> Iterator[Shard]:

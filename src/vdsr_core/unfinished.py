@@ -6,10 +6,13 @@ import hashlib
 import math
 import os
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from vdsr_core.checkpoint import load_checkpoint, load_trainer, save_checkpoint
 from vdsr_core.hold_out import HoldOut
+from vdsr_core.locks import locked
 from vdsr_core.model import VDSR
 from vdsr_core.patches import Patches
 from vdsr_core.training import Trainer
@@ -68,6 +71,12 @@ class Unfinished:
         record |= {"images": self.mark} | {name: getattr(found, name) for name in KEPT}
         save_checkpoint(self.path, model, trainer=None if finished else (tensors, record))
         self.saved = time.monotonic()
+
+    def held(self) -> AbstractContextManager[None]:
+        """A lock: two runs must not write one file."""
+        path = Path(self.path)
+        msg = f"`checkpoint` must be written by one run, got {path}, which another one is writing. "
+        return locked(path.with_name(f".{path.name}.lock"), msg + "Wait for that one, or choose another name.")
 
     def load(self) -> Found:
         """Bring the trainer to where the run was left."""

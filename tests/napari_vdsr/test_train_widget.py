@@ -212,6 +212,32 @@ def test_killed_in_the_middle_and_resumed(viewer, opened, qtbot, tmp_path, netwo
     assert widget.unfinished_box.isHidden()
 
 
+def test_another_napari_that_trains_is_left_alone(viewer, opened, qtbot, tmp_path, network, data_folder):
+    """Neither resumed, discarded nor begun anew while it lives; taken over when it was killed."""
+    image = rectangles(64)
+    np.save(tmp_path / "image.npy", image)
+    arguments = [sys.executable, "-c", KILLED, str(data_folder), str(tmp_path / "image.npy"), network]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        assert process.stdout.readline() == "now\n"
+        widget = opened(image, name="cells")
+        assert widget.unfinished_box.isHidden()
+        widget.name.setText("cells")
+        assert "Another napari is training “cells”" in widget.reason.text()
+        widget._begin(_unfinished.list_unfinished()["cells"], None)  # offered before the other one went on with it
+        wait_for_the_end(qtbot, widget)
+        assert "Another napari is training “cells”" in widget.message.text()
+        assert "resumed" not in widget.message.text()
+        _unfinished.discard("cells")
+        assert list(_unfinished.list_unfinished()) == ["cells"]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    widget._list_unfinished()
+    click(qtbot, widget.resume_button)
+    wait_for_the_end(qtbot, widget)
+    assert widget.finished.network.card["summary"]
+    assert _unfinished.list_unfinished() == {}
+
+
 def test_cancel_ends_within_a_step_and_can_be_resumed_or_discarded(viewer, opened, qtbot):
     widget = opened(rectangles(64), name="cells", steps=100_000)
     click(qtbot, widget.start_button)

@@ -189,6 +189,19 @@ def test_what_cannot_be_resumed(start, tmp_path):
         fine_tune_steps(start, rectangles(64), resume=True, **QUICK)
 
 
+def test_two_runs_do_not_write_one_checkpoint(start, tmp_path):
+    path = tmp_path / "run.safetensors"
+    first = fine_tune_steps(copy.deepcopy(start), rectangles(64), checkpoint=path, **QUICK)
+    next(first)
+    written = path.read_bytes()
+    second = fine_tune_steps(copy.deepcopy(start), rectangles(64, seed=1), checkpoint=path, **QUICK)
+    with pytest.raises(BlockingIOError, match=r"another one is writing\. Wait"):
+        next(second)
+    assert path.read_bytes() == written
+    first.close()
+    next(fine_tune_steps(copy.deepcopy(start), rectangles(64), checkpoint=path, **QUICK))
+
+
 def test_images_of_one_field_of_view_are_held_out_by_strips():
     plane = np.add.outer(np.zeros(50), np.arange(200))
     train, held = split({"one": [(None, plane)], "two": [(None, plane)]}, 0.25, 20, strips=True)

@@ -12,10 +12,11 @@ import torch
 zarr = pytest.importorskip("zarr")
 
 from vdsr_core import VDSR, ImageFile, VDSRConfig, read_image, save_checkpoint, super_resolve, write_image  # noqa: E402
+from vdsr_core.locks import Busy  # noqa: E402
 from vdsr_core.ome_zarr import halve  # noqa: E402
 from vdsr_core.planning import Plan, plan  # noqa: E402
 from vdsr_core.source import BadSource  # noqa: E402
-from vdsr_core.streaming import Busy, locked, stream  # noqa: E402
+from vdsr_core.streaming import holding, stream  # noqa: E402
 
 TILE = {"tile": 16, "shard": 32}
 
@@ -211,7 +212,7 @@ def test_other_plans_are_not_mixed_in(tmp_path, source, model, change):
 def test_two_processes_do_not_work_on_one_part(tmp_path, source, model):
     job = plan(source, 2, tmp_path / "out.ome.zarr", model=model, **TILE)
     job.folder.mkdir()
-    with locked(job, "part 1 of 1"), pytest.raises(Busy, match="another process that is at it"):
+    with holding(job, "part 1 of 1"), pytest.raises(Busy, match="another process that is at it"):
         next(stream(job, model=model))
     assert len(list(stream(job, model=model))) > 15
 
