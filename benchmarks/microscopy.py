@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from vdsr_core import Patches, Trainer, load_model, read_image, save_checkpoint
 from vdsr_core.hold_out import HoldOut
 from vdsr_core.inference import network_planes
-from vdsr_core.training import PRESETS
+from vdsr_core.recipe import PRESETS
 
 # Chosen before anything was measured: fluorescence of several kinds and a confocal image of a plant. The two images of
 # bacteria are alike, so both are held out.

@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from vdsr_core import VDSR, VDSRConfig, evaluate, load_checkpoint, read_image, save_checkpoint
 from vdsr_core.checkpoint import load_trainer
 from vdsr_core.evaluation import check_bicubic, luma, mean_scores
+from vdsr_core.model import make_model
 from vdsr_core.patches import Patches
-from vdsr_core.training import PRESETS, Trainer, make_model
+from vdsr_core.recipe import PRESETS
+from vdsr_core.training import Trainer
 
 EPOCHS = (10, 20, 40, 80)  # at which the paper looks
 

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from vdsr_core.model import VDSR, VDSRConfig
     from vdsr_core.patches import Patches
     from vdsr_core.planning import Plan, plan
+    from vdsr_core.recipe import TrainConfig
     from vdsr_core.resampling import resize
     from vdsr_core.shards import Shard
     from vdsr_core.streaming import stream
     from vdsr_core.tiling import Tile, cover
-    from vdsr_core.training import Progress, TrainConfig, Trainer, clip_gradients
+    from vdsr_core.training import Progress, Trainer, clip_gradients
     from vdsr_core.verification import Check, verify
 
     __version__: str
@@ -87,7 +88,7 @@ _MODULES = {
     "Score": "evaluation",
     "Shard": "shards",
     "Tile": "tiling",
-    "TrainConfig": "training",
+    "TrainConfig": "recipe",
     "Trainer": "training",
     "VDSR": "model",
     "VDSRConfig": "model",

@@ -94,7 +94,7 @@ def train(
     with plain_errors():
         from vdsr_core.checkpoint import load_trainer
         from vdsr_core.files import check_target
-        from vdsr_core.training import find_rank, joined_processes
+        from vdsr_core.workers import find_rank, joined_processes
 
         with joined_processes(device) as place, nullcontext() if find_rank()[0] == 0 else silence():
             if resume and not output.exists():
@@ -157,8 +157,10 @@ def prepare_training(
     from vdsr_core.engine import choose_device
     from vdsr_core.fine_tuning import describe, describe_recipe
     from vdsr_core.hold_out import HoldOut, split
+    from vdsr_core.model import make_model
     from vdsr_core.patches import Patches
-    from vdsr_core.training import PRESETS, Trainer, make_model
+    from vdsr_core.recipe import PRESETS
+    from vdsr_core.training import Trainer
 
     seed = given["seed"] or 0
     if state:

@@ -21,7 +21,8 @@ from vdsr_core.model import VDSR, check_network
 from vdsr_core.patches import Patches
 from vdsr_core.planes import Image, Images, find_pairs, find_planes, make_degrade, named_images
 from vdsr_core.ranges import Range
-from vdsr_core.training import PRESETS, STUCK_GAIN, Progress, TrainConfig, Trainer
+from vdsr_core.recipe import PRESETS, TrainConfig
+from vdsr_core.training import STUCK_GAIN, Progress, Trainer
 from vdsr_core.unfinished import Found, Unfinished, fingerprint
 
 LEAST_SCALE = 1.1  # below, the interpolated image is all but the sharp one

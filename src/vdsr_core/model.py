@@ -124,3 +124,10 @@ class VDSR(nn.Module):
     def forward(self, ilr: Tensor) -> Tensor:
         """The super-resolved images: ILR plus residual, (B, 1, H, W) each."""
         return ilr + self.residual(ilr)
+
+
+def make_model(seed: int = 0, config: VDSRConfig | None = None) -> VDSR:
+    """A new network whose first weights follow from the seed; the global random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VDSR(config or VDSRConfig())

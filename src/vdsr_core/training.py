@@ -1,170 +1,29 @@
-"""Train a network: the paper's recipe and a modern one, resumable at any step."""
+"""Train a network, resumable at any step."""
 
 from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from vdsr_core.arguments import check_whole
 from vdsr_core.checkpoint import State
-from vdsr_core.model import VDSR, VDSRConfig
+from vdsr_core.model import VDSR
 from vdsr_core.patches import Patches
+from vdsr_core.recipe import TrainConfig, is_number, rate_at
+from vdsr_core.workers import add_up, divided_work, find_rank
 
-Loss = Literal["l2", "l2_mean", "l1", "charbonnier"]
-Optimizer = Literal["sgd", "adamw"]
-Schedule = Literal["step", "cosine", "one_cycle"]
-Clip = Literal["value", "norm", "none"]
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "loss": get_args(Loss),
-    "optimizer": get_args(Optimizer),
-    "schedule": get_args(Schedule),
-    "clip": get_args(Clip),
-}
 PART = 2  # patches that a core of the CPU differentiates at a time
-ONE_CYCLE_RISE = 0.3  # the share of the training in which the rate rises
 # From which share of the training and which step on less than so many dB over bicubic is odd.
 STUCK_SHARE, STUCK_STEPS, STUCK_GAIN = 0.1, 100, 0.05
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train.
-
-    Attributes
-    ----------
-    steps : int
-        Number of batches.
-    seconds : float or None
-        Train for so long instead, whatever the number of steps; the schedule follows the time spent.
-    batch_size : int
-        Patches in a batch.
-    loss : {"l2", "l2_mean", "l1", "charbonnier"}
-        ``l2`` is the paper's: half the squared error summed over a patch, mean over the batch. The others are means
-        over pixels.
-    optimizer : {"sgd", "adamw"}
-        Stochastic gradient descent with `momentum`, or AdamW.
-    learning_rate : float
-        At the start, after `warmup` steps.
-    schedule : {"step", "cosine", "one_cycle"}
-        Divide the rate by 10 after each quarter of the steps, as the paper does; let it fall as a cosine to 1/1000; or
-        let it rise from 1/25 over three tenths of the steps first [1]_.
-    warmup : int
-        Steps over which the rate rises from zero.
-    momentum, weight_decay : float
-        Of the optimiser; the first beta of AdamW.
-    clip : {"value", "norm", "none"}
-        What `theta` bounds: each element of the gradient, or its norm.
-    theta : float
-        The bound is ``theta / learning_rate``: a step of SGD is then at most theta. The paper gives none: with 1e-3
-        and more, networks of 10 and 20 layers fell to the bicubic score within 200 steps of its recipe, with 1e-4
-        they learnt.
-    average : float
-        Decay of the running mean of the weights that is kept as the result; 0 keeps the last weights.
-    seed : int
-        Of the patches.
-
-    Raises
-    ------
-    ValueError
-        If a field has no such value.
-
-    References
-    ----------
-    .. [1] L. N. Smith, N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
-           Rates", 2018. https://arxiv.org/abs/1708.07120
-
-    Examples
-    --------
-    >>> TrainConfig(loss="l3")
-    Traceback (most recent call last):
-    ValueError: `loss` must be one of l2, l2_mean, l1, charbonnier, got 'l3'. Leave it out for the default.
-    """
-
-    steps: int = 9960
-    seconds: float | None = None
-    batch_size: int = 64
-    loss: Loss = "l2"
-    optimizer: Optimizer = "sgd"
-    learning_rate: float = 0.1
-    schedule: Schedule = "step"
-    warmup: int = 0
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    clip: Clip = "value"
-    theta: float = 1e-4
-    average: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what no training can be done with; NumPy's numbers become Python's, as JSON holds them."""
-        for field in fields(self):
-            if isinstance(value := getattr(self, field.name), np.generic):
-                object.__setattr__(self, field.name, value.item())
-        for name, choices in CHOICES.items():
-            self._check(name, getattr(self, name) in choices, f"be one of {', '.join(choices)}")
-        for name, least in (("steps", 1), ("batch_size", 1), ("warmup", 0), ("seed", 0)):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            self._check(name, whole and value >= least, f"be a whole number of at least {least}")
-        for name in ("learning_rate", "theta", "seconds"):
-            value = getattr(self, name)
-            given = value is not None or name != "seconds"
-            self._check(name, not given or (_is_number(value) and value > 0), "be a finite number greater than 0")
-        for name, stop in (("weight_decay", math.inf), ("momentum", 1), ("average", 1)):
-            value = getattr(self, name)
-            self._check(name, _is_number(value) and 0 <= value < stop, f"be a number from 0 to below {stop}")
-
-    def _check(self, name: str, good: bool, rule: str) -> None:
-        """Raise an error that names a field unless it is good."""
-        if not good:
-            msg = f"`{name}` must {rule}, got {getattr(self, name)!r}. Leave it out for the default."
-            raise ValueError(msg)
-
-
-def _is_number(value: Any) -> bool:
-    """Whether `value` is a finite real number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-# For `kim2016`, 80 epochs of the grid of 41 x 41 patches of 291 images.
-PRESETS = {
-    "kim2016": TrainConfig(),
-    "default": TrainConfig(
-        steps=100_000,
-        loss="l1",
-        optimizer="adamw",
-        learning_rate=5e-4,
-        schedule="cosine",
-        warmup=500,
-        clip="none",
-        average=0.999,
-    ),
-    "finetune": TrainConfig(
-        steps=1000,
-        batch_size=16,
-        loss="l1",
-        optimizer="adamw",
-        learning_rate=1e-4,
-        schedule="cosine",
-        warmup=20,
-        clip="none",
-        average=0.99,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -198,13 +57,6 @@ class Progress:
     seconds_left: float
     psnr: float | None
     gain: float | None
-
-
-def make_model(seed: int = 0, config: VDSRConfig | None = None) -> VDSR:
-    """A new network whose first weights follow from the seed; the global random state stays as it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return VDSR(config or VDSRConfig())
 
 
 def clip_gradients(parameters: Iterable[Tensor], theta: float, learning_rate: float, *, norm: bool = False) -> float:
@@ -266,71 +118,6 @@ def compute_loss(sr: Tensor, hr: Tensor, kind: str) -> Tensor:
     return (error.square() + 1e-6).sqrt().mean()
 
 
-def rate_at(step: int, share: float, config: TrainConfig) -> float:
-    """The learning rate of a step, counted from 0, when `share` of the training is done."""
-    rate = config.learning_rate * min(1, (step + 1) / max(1, config.warmup))
-    if config.schedule == "step":
-        return rate * 0.1 ** int(4 * share)
-    if config.schedule == "one_cycle":
-        if share < ONE_CYCLE_RISE:
-            return rate * (0.04 + 0.96 * (1 - math.cos(math.pi * share / ONE_CYCLE_RISE)) / 2)
-        share = (share - ONE_CYCLE_RISE) / (1 - ONE_CYCLE_RISE)
-    return rate * (0.001 + 0.999 * (1 + math.cos(math.pi * share)) / 2)
-
-
-def find_rank() -> tuple[int, int]:
-    """The number of this process and how many train together: (0, 1) unless `torch.distributed` is initialised."""
-    together = dist.is_available() and dist.is_initialized()
-    return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
-
-
-@contextmanager
-def joined_processes(device: str | None = None) -> Iterator[str | None]:
-    """Join the processes that ``torchrun`` launched, if it did; gives the device of this one, or `device`.
-
-    With CUDA, each process of a machine has a GPU of its own, unless `device` is ``"cpu"``.
-    """
-    if "RANK" not in os.environ:
-        yield device
-        return
-    gpu = torch.cuda.is_available() and (device is None or device.startswith("cuda"))
-    if gpu:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if gpu else "gloo")
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
-
-
-def add_up(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors of one dtype, in place, by their sums over all processes."""
-    if find_rank()[1] > 1:
-        flat = torch.cat([tensor.ravel() for tensor in tensors])
-        dist.all_reduce(flat)
-        for tensor, total in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(total.view_as(tensor))
-
-
-@contextmanager
-def divided_work(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]:
-    """A `map` whose calls run on the cores of the CPU at once, one core each; the plain `map` for other devices.
-
-    The threads of one operation wait for each other at its end, thousands of times a step, so that anything else on
-    the machine holds all of them up; these wait once a step.
-    """
-    cores = torch.get_num_threads()
-    if device.type != "cpu" or cores == 1:
-        yield map
-        return
-    try:
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool.map
-    finally:
-        torch.set_num_threads(cores)  # for threads to come: the number that was set last is theirs
-
-
 class Trainer:
     """Train a network on patches.
 
@@ -370,7 +157,7 @@ class Trainer:
         self,
         model: VDSR,
         data: Patches,
-        config: TrainConfig = TrainConfig(),
+        config: TrainConfig = TrainConfig(),  # noqa: B008 (frozen)
         *,
         validate: Callable[[VDSR], tuple[float, float]] | None = None,
         validate_every: int = 1000,
@@ -545,7 +332,7 @@ class Trainer:
         tensors, record = state
         known: tuple[Any, ...] = tuple(record.get(name) for name in ("config", "step", "spent"))
         config, step, spent = known
-        if not (isinstance(config, dict) and type(step) is int and step >= 0 and _is_number(spent) and spent >= 0):
+        if not (isinstance(config, dict) and type(step) is int and step >= 0 and is_number(spent) and spent >= 0):
             msg = f"`state` must hold config, step and time spent, got {config}, {step} and {spent}. Start anew."
             raise ValueError(msg)
         other = {name: config.get(name) for name, value in asdict(self.config).items() if config.get(name) != value}

@@ -1,0 +1,66 @@
+"""Divide a training among processes, and among the cores of a CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def find_rank() -> tuple[int, int]:
+    """The number of this process and how many train together: (0, 1) unless `torch.distributed` is initialised."""
+    together = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+
+
+@contextmanager
+def joined_processes(device: str | None = None) -> Iterator[str | None]:
+    """Join the processes that ``torchrun`` launched, if it did; gives the device of this one, or `device`.
+
+    With CUDA, each process of a machine has a GPU of its own, unless `device` is ``"cpu"``.
+    """
+    if "RANK" not in os.environ:
+        yield device
+        return
+    gpu = torch.cuda.is_available() and (device is None or device.startswith("cuda"))
+    if gpu:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if gpu else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors of one dtype, in place, by their sums over all processes."""
+    if find_rank()[1] > 1:
+        flat = torch.cat([tensor.ravel() for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, total in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(total.view_as(tensor))
+
+
+@contextmanager
+def divided_work(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` whose calls run on the cores of the CPU at once, one core each; the plain `map` for other devices.
+
+    The threads of one operation wait for each other at its end, thousands of times a step, so that anything else on
+    the machine holds all of them up; these wait once a step.
+    """
+    cores = torch.get_num_threads()
+    if device.type != "cpu" or cores == 1:
+        yield map
+        return
+    try:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(cores)  # for threads to come: the number that was set last is theirs
