@@ -11,7 +11,7 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QThreadPool, Signal  # type: ignore[attr-defined]
 
 _running: set[Job] = set()
-LAST_WAIT = 10_000  # milliseconds for a tile to end when Python ends
+LAST_WAIT = 10_000  # milliseconds for the work to end when Python ends
 
 Work = Callable[[threading.Event], Iterator[Any]]
 

@@ -176,7 +176,7 @@ def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Writte
         yield Started(out, in_range, tile, count_tiles(source.grid(task.scale), source.plane_axes, tile))
         for done, written in enumerate(tiles, 1):
             yield Written(written, done)
-            stop_if(cancelled)
+        stop_if(cancelled)
 
 
 def preview(task: Task, grid: Slices, places: Sequence[Slices], cancelled: threading.Event) -> Iterator[Base | Piece]:
@@ -192,7 +192,8 @@ def preview(task: Task, grid: Slices, places: Sequence[Slices], cancelled: threa
             out = np.empty(shape, np.dtype(source.data.dtype))
             window = tuple(place[axis] for axis in source.plane_axes)
             for _ in run_tiles(task, None, image, out, window=window, **options):
-                stop_if(cancelled)
+                pass
+            stop_if(cancelled)
             yield Piece(place, out)
 
 
@@ -251,7 +252,7 @@ def run_tiles(
     out: NDArray[Any],
     **options: Any,
 ) -> Iterator[Tile]:
-    """The core's tiles with the task's network; the image stops the reading when they are cancelled."""
+    """The core's tiles with the task's network; they end early when the work is cancelled."""
     from vdsr_core import super_resolve_tiles
 
     return super_resolve_tiles(
@@ -261,6 +262,7 @@ def run_tiles(
         model=load_network(task.model),
         tile=tile,
         device=task.device,
+        stop=image.cancelled,
         **options,
     )
 
@@ -307,7 +309,8 @@ def try_out(task: Task, cancelled: threading.Event) -> Iterator[Trial]:
         sr = np.empty_like(ilr)
         colour = {"rgb": True, "channel_axis": 0} if task.source.rgb else {"channel_axis": 0}
         for _ in run_tiles(task, tile, Watched(small, cancelled), sr, in_range=(low, high), **colour):
-            stop_if(cancelled)
+            pass
+        stop_if(cancelled)
         hr = hr[:, : ilr.shape[1], : ilr.shape[2]]
         border = math.ceil(task.scale)
 

@@ -23,8 +23,8 @@ from napari_vdsr._layers import Source, count_pixels
 if TYPE_CHECKING:
     from vdsr_core import VDSR
 
-TILES = (96, 128, 192, 256, 384, 512)
-TILE_SECONDS = 0.8  # between two tiles, after each of which a run can be cancelled
+TILES = (128, 192, 256, 384, 512)
+TILE_SECONDS = 1.5  # between two tiles: one sees the run go on
 PROBE_SECONDS = 0.25
 
 _turn = threading.Lock()
@@ -65,7 +65,7 @@ class Facts:
 
     @property
     def tile(self) -> int:
-        """The largest side of a tile that lets one see the run go on, and cancel it within a second."""
+        """The largest side of a tile that lets one see the run go on."""
         fits = (side for side in TILES if (side + 2 * self.halo) ** 2 <= TILE_SECONDS * self.speed)
         return max(fits, default=TILES[0])
 

@@ -157,7 +157,12 @@ class Engine:
         return self.device.type == "cpu"
 
     @torch.inference_mode()
-    def run(self, windows: Sequence[NDArray[Any]], taps: Sequence[tuple[Taps, Taps]]) -> NDArray[Any]:
+    def run(
+        self,
+        windows: Sequence[NDArray[Any]],
+        taps: Sequence[tuple[Taps, Taps]],
+        stop: threading.Event | None = None,
+    ) -> NDArray[Any]:
         """Interpolate windows and add the predicted residual to the first channel of each.
 
         Parameters
@@ -166,6 +171,8 @@ class Engine:
             Input pixels; channel 0 goes through the network, the others are interpolated only.
         taps : sequence of (Taps, Taps)
             Rows and columns, for each window; as many output pixels for one as for another.
+        stop : Event, optional
+            Ends the work between two layers of a strip, on a CPU.
 
         Returns
         -------
@@ -177,11 +184,13 @@ class Engine:
             If the device's memory does not suffice.
         FloatingPointError
             If the result is not finite in full precision either.
+        Stopped
+            If `stop` is set.
         """
         try:
             pixels = (torch.from_numpy(np.ascontiguousarray(w, self.dtype)).to(self.device) for w in windows)
             sr = torch.stack([interpolate(p, *t) for p, t in zip(pixels, taps, strict=True)])  # (B, C, H, W)
-            sr[:, :1] += self._residual(sr[:, :1])
+            sr[:, :1] += self._residual(sr[:, :1], stop)
             return sr.cpu().numpy()
         except RuntimeError as error:
             if not _out_of_memory(error):
@@ -192,27 +201,28 @@ class Engine:
             torch.cuda.empty_cache()
         raise MemoryError(cause)
 
-    def _residual(self, ilr: Tensor) -> Tensor:
+    def _residual(self, ilr: Tensor, stop: threading.Event | None) -> Tensor:
         """The residual in the dtype of `ilr`, (B, 1, H, W)."""
         ilr = ilr.clamp(*KNOWN).contiguous(memory_format=torch.channels_last)
-        residual = self._run_ncnn(self._network, ilr) if self._network else self._run(self._model, ilr)
+        residual = self._run_ncnn(self._network, ilr, stop) if self._network else self._run(self._model, ilr, stop)
         finite = torch.isfinite(residual).flatten(1).all(1)  # (B,)
         if not bool(finite.all()):
-            residual[~finite] = self._run(self._exact, ilr[~finite])
+            residual[~finite] = self._run(self._exact, ilr[~finite], stop)
             if not bool(torch.isfinite(residual).all()):
                 msg = "the network gave NaN or infinity. Its weights are damaged, or `in_range` is far too narrow."
                 raise FloatingPointError(msg)
         return residual
 
-    def _run(self, model: VDSR, ilr: Tensor) -> Tensor:
+    def _run(self, model: VDSR, ilr: Tensor, stop: threading.Event | None) -> Tensor:
         """The residual by PyTorch."""
         seen = ilr.to(model.convolutions[0].weight.dtype)
-        residual = torch.cat(list(residual_strips(model, seen)), 2) if self._by_strips else model.residual(seen)
-        return residual.to(ilr.dtype)
+        if self._by_strips:
+            return torch.cat(list(residual_strips(model, seen, stop=stop)), 2).to(ilr.dtype)
+        return model.residual(seen).to(ilr.dtype)
 
-    def _run_ncnn(self, network: NcnnNetwork, ilr: Tensor) -> Tensor:
+    def _run_ncnn(self, network: NcnnNetwork, ilr: Tensor, stop: threading.Event | None) -> Tensor:
         """The residual by ncnn."""
-        pieces = [np.concatenate(list(network.residual_strips(plane))) for plane in ilr[:, 0].numpy()]
+        pieces = [np.concatenate(list(network.residual_strips(plane, stop=stop))) for plane in ilr[:, 0].numpy()]
         out = torch.from_numpy(np.stack(pieces)[:, None])
         return out if self._model.config.residual else out - ilr
 

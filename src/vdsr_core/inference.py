@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from vdsr_core.intensity import Extent, Rescale, cast, opaque
 from vdsr_core.model import VDSR
 from vdsr_core.ranges import Range, check_ranges, default_range, find_rescales, measure_channels
 from vdsr_core.resampling import Taps, check_window, make_taps, scale_pair, scaled_shape
+from vdsr_core.strips import Stopped, stop_if
 from vdsr_core.tiling import Region, Slices, Tile, check_tile, cover, halve
 
 MAX_SCALE = 1000
@@ -149,10 +151,12 @@ def super_resolve_tiles(
     window: Window | None = None,
     near: tuple[int, ...] | None = None,
     device: str | torch.device | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Tile]:
     """Upscale an image tile by tile into `out`, as `super_resolve` does.
 
-    Arguments are checked at the call, before the first tile. Closing the iterator cancels the rest.
+    Arguments are checked at the call, before the first tile. Closing the iterator cancels the rest; so does setting
+    `stop`, in the midst of a tile.
 
     Parameters
     ----------
@@ -163,6 +167,9 @@ def super_resolve_tiles(
     near : tuple of int, optional
         A pixel of `out`, one number for each of its axes: its plane comes first, and in a plane the tiles nearest to
         it. By default tiles come in C order.
+    stop : threading.Event, optional
+        For other threads, such as a window's, which cannot close an iterator at work: when it is set, the iterator ends
+        soon, and what it was computing is not written.
 
     Yields
     ------
@@ -182,7 +189,7 @@ def super_resolve_tiles(
     >>> [tile.write for tile in super_resolve_tiles(image, 2, out, tile=8)][-1]
     (slice(8, 16, None), slice(8, 16, None))
     """
-    job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, window, device, near)
+    job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, window, device, near, stop)
     _check_out(out, job.shape, job.image)
     job.check_memory(0)
     return job.run(out)
@@ -273,6 +280,7 @@ class _Job:
         window: Window | None,
         device: str | torch.device | None,
         near: tuple[int, ...] | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self.image = open_image(image)
         self.scale = _check_scale(scale)
@@ -288,6 +296,7 @@ class _Job:
         extent = (*self.axes.leading, *(part.stop - part.start for part in self.window))
         self.shape = tuple(part.stop for part in self.axes.native(tuple(slice(0, n) for n in extent)))  # of `out`
         self.near = _check_near(near, self.shape)
+        self.stop = stop
         self.most = math.inf  # pixels that fit on the device at once, as far as is known
 
     def check_memory(self, result: int) -> None:
@@ -304,9 +313,13 @@ class _Job:
             raise MemoryError(msg)
 
     def run(self, out: Any) -> Iterator[Tile]:
-        """Write all tiles into `out`, yielding each when it is written."""
+        """Write all tiles into `out`, yielding each when it is written; ends early when it is to stop."""
         for batch in self.batches():
-            self.write(batch, out)
+            try:
+                stop_if(self.stop)
+                self.write(batch, out)
+            except Stopped:
+                return
             yield from (self.place(tile) for tile in batch)
 
     def place(self, tile: Tile) -> Tile:
@@ -395,7 +408,7 @@ class _Job:
         if todo:
             taps = [self.taps(tile.read) for _, tile, _ in todo]
             windows = [encode(self.pixels(tile, t), rescale) for (_, tile, rescale), t in zip(todo, taps, strict=True)]
-            for (number, tile, rescale), sr in zip(todo, self.engine.run(windows, taps), strict=True):
+            for (number, tile, rescale), sr in zip(todo, self.engine.run(windows, taps, self.stop), strict=True):
                 values = sr[:, *tile.crop[-2:]]
                 results[number] = decode(values, rescale, self.image.dtype)
         return [results[number] for number in range(len(tiles))]

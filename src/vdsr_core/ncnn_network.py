@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ import ncnn
 import numpy as np
 from numpy.typing import NDArray
 
-from vdsr_core.strips import choose_rows, cut
+from vdsr_core.strips import choose_rows, cut, stop_if
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 Floats = NDArray[np.float32]
@@ -46,7 +47,9 @@ class NcnnNetwork:
             weights.write_bytes(b"".join(RAW + weight.tobytes() + bias.tobytes() for weight, bias in layers))
             self._inner, self._final = (_build(layers, weights, threads, final) for final in (False, True))
 
-    def residual_strips(self, ilr: Floats, rows: int | None = None) -> Iterator[Floats]:
+    def residual_strips(
+        self, ilr: Floats, rows: int | None = None, stop: threading.Event | None = None
+    ) -> Iterator[Floats]:
         """The output of the last layer, strip by strip.
 
         Parameters
@@ -55,6 +58,8 @@ class NcnnNetwork:
             An interpolated image.
         rows : int, optional
             Of a strip; by default chosen for the width.
+        stop : Event, optional
+            Looked at before each layer of each strip.
 
         Yields
         ------
@@ -65,6 +70,8 @@ class NcnnNetwork:
         ------
         MemoryError
             If memory runs out.
+        Stopped
+            If `stop` is set.
         """
         # What lies above a strip: first a row of zeros, then the last two rows that each layer has seen.
         edges = [np.zeros((width, 1, ilr.shape[1]), np.float32) for width in self._widths]
@@ -72,12 +79,14 @@ class NcnnNetwork:
         pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()
         try:
             for part in cut(len(ilr), len(self._widths), rows or choose_rows(ilr.shape[1])):
-                above, strip = self._run(ilr[part], above, part.stop == len(ilr), pools)
+                above, strip = self._run(ilr[part], above, part.stop == len(ilr), pools, stop)
                 yield strip
         finally:
             above.clear()  # what came from the pools goes before them
 
-    def _run(self, rows: Floats, above: list[Any], final: bool, pools: tuple[Any, Any]) -> tuple[list[Any], Floats]:
+    def _run(
+        self, rows: Floats, above: list[Any], final: bool, pools: tuple[Any, Any], stop: threading.Event | None
+    ) -> tuple[list[Any], Floats]:
         """One strip: what lies above the next one, and the result."""
         depth = len(self._widths)
         rows = np.ascontiguousarray(rows[None])
@@ -90,6 +99,7 @@ class NcnnNetwork:
                 run.input(f"above{number}", mat)
             below = []
             for number in range(depth):  # each call computes one more layer
+                stop_if(stop)
                 mat = _extract(run, f"x{number + 1}" if final else f"last{number}")
                 if not final:
                     below.append(mat)

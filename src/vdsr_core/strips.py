@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -16,6 +17,16 @@ from vdsr_core.model import VDSR
 # layer of each strip. Multiples of 4, the block of Winograd's F(4 x 4, 3 x 3).
 ROWS = 16
 PIXELS = 2**14
+
+
+class Stopped(Exception):
+    """Nobody waits for the result any more."""
+
+
+def stop_if(stop: threading.Event | None) -> None:
+    """Raise `Stopped` if the event is set."""
+    if stop is not None and stop.is_set():
+        raise Stopped
 
 
 def choose_rows(columns: int) -> int:
@@ -57,7 +68,9 @@ def tallest(rows: int, depth: int, strip: int = ROWS) -> int:
     return min(rows, strip + strip // 2 + depth)
 
 
-def residual_strips(model: VDSR, ilr: Tensor, rows: int | None = None) -> Iterator[Tensor]:
+def residual_strips(
+    model: VDSR, ilr: Tensor, rows: int | None = None, stop: threading.Event | None = None
+) -> Iterator[Tensor]:
     """What `VDSR.residual` gives, strip by strip; memory does not grow with the rows, and nothing is computed twice.
 
     Parameters
@@ -68,11 +81,18 @@ def residual_strips(model: VDSR, ilr: Tensor, rows: int | None = None) -> Iterat
         Interpolated images.
     rows : int, optional
         Of a strip; by default chosen for the width.
+    stop : Event, optional
+        Looked at before each layer of each strip.
 
     Yields
     ------
     (B, 1, h, W) Tensor
         From top to bottom; together H rows.
+
+    Raises
+    ------
+    Stopped
+        If `stop` is set.
     """
     layers = model.convolutions
     # Zeros above and below the image, and later the last two rows above a strip.
@@ -82,6 +102,7 @@ def residual_strips(model: VDSR, ilr: Tensor, rows: int | None = None) -> Iterat
     for part in cut(ilr.shape[2], len(layers), rows or choose_rows(ilr.shape[3])):
         x = ilr[:, :, part]
         for number, layer in enumerate(layers):
+            stop_if(stop)
             pieces = [above[number], x] + [edges[number]] * (part.stop == ilr.shape[2])
             x = torch.cat(pieces, 2)  # (B, width, h + 2 or 1, W)
             above[number] = x[:, :, -2:].clone()
