@@ -31,6 +31,8 @@ from napari_vdsr._work import Cancelled
 
 LOG = logging.getLogger("napari_vdsr")
 
+COMMAND = "Copies a command for a terminal, here or on another machine, that gives the same network."
+NO_COMMAND = "A command reads files: learn from a folder of images. For layers there is Copy as Python."
 TOOLTIP = Qt.ItemDataRole.ToolTipRole
 GIVEN = "As given under Advanced"
 NEW_RATE, RATE = 5e-4, 1e-4  # learning rates for a new network and for one that was trained before
@@ -365,6 +367,9 @@ class TrainChoices(TrainForm):
         self.start_button.setEnabled(not reason)
         self.start_button.setToolTip(reason or "Trains in the background; the viewer can be used meanwhile.")
         self.copy_button.setEnabled(not reason or running)
+        folder = self.kind.currentData() == FOLDER
+        self.command_button.setEnabled(folder and not reason)
+        self.command_button.setToolTip(COMMAND if folder else NO_COMMAND)
         self.reason.setText("" if running else reason)
         self.reason.setVisible(bool(reason) and not running)
         for control in (self.blur, self.noise, self.measure_button):

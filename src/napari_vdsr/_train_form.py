@@ -80,6 +80,7 @@ class TrainForm(QWidget):
         self.start_button = QPushButton("Start")
         self.copy_button = QPushButton("Copy as Python")
         self.copy_button.setToolTip("Copies a script for napari's console that gives the same network.")
+        self.command_button = QPushButton("Copy as command")
         page = QWidget()
         column = QVBoxLayout(page)
         column.setContentsMargins(6, 6, 6, 6)
@@ -87,7 +88,8 @@ class TrainForm(QWidget):
         column.addLayout(form)
         column.addWidget(self._build_advanced())
         column.addWidget(self.estimate)
-        column.addLayout(make_row(self.start_button, self.copy_button))
+        column.addWidget(self.start_button)
+        column.addLayout(make_row(self.copy_button, self.command_button))
         column.addWidget(self.reason)
         column.addStretch()
         return page

@@ -1,10 +1,12 @@
-"""A fine-tuning as a Python script."""
+"""A fine-tuning as a Python script, and as a command."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Container, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from napari_vdsr._layers import Source
 from napari_vdsr._recipe import NEW, Recipe
@@ -22,10 +24,7 @@ def python_script(recipe: Recipe, data: Data, left_out: Container[str] = ()) -> 
         lines.append(f"torch.manual_seed({recipe.seed})")
     if data.folder is not None:
         names = ["read_image", *(name for name in names if name != "ImageFile")]
-    options = recipe.options()
-    plain = {f.name: f.default for f in fields(Recipe)} | {"strips": False}
-    given = {name: value for name, value in options.items() if name == "scales" or value != plain[name]}
-    given["scales"] = list(recipe.scales)
+    given = given_options(recipe) | {"scales": list(recipe.scales)}
     return "\n".join(
         [
             "from pathlib import Path",
@@ -49,6 +48,26 @@ def python_script(recipe: Recipe, data: Data, left_out: Container[str] = ()) -> 
             "",
         ]
     ).replace("\n\n    model", "\n    model")
+
+
+def given_options(recipe: Recipe) -> dict[str, Any]:
+    """The keywords of `fine_tune` that are not as they would be without."""
+    plain = {f.name: f.default for f in fields(Recipe)} | {"strips": False}
+    return {name: value for name, value in recipe.options().items() if name == "scales" or value != plain[name]}
+
+
+def command_line(recipe: Recipe, data: Data) -> str:
+    """A command for a shell that gives the same weights from a folder."""
+    words = ["vdsr", "fine-tune", str(data.folder), "-o", f"{recipe.name}.safetensors"]
+    if recipe.model is not None:
+        words += ["--new"] if recipe.model == NEW else ["--from", recipe.model]
+    given = given_options(recipe)
+    words += ["--scales", *(f"{scale:.12g}" for scale in given.pop("scales"))]
+    for name, value in given.items():
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words.append(str(value))
+    return shlex.join(words)
 
 
 def _data_lines(data: Data, left_out: Container[str]) -> Iterator[str]:

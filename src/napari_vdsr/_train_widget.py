@@ -20,7 +20,7 @@ from napari_vdsr._recipe import Recipe
 from napari_vdsr._train_choices import TrainChoices, in_words
 from napari_vdsr._train_data import Data
 from napari_vdsr._train_form import SET_UP, TRAINING
-from napari_vdsr._train_script import python_script
+from napari_vdsr._train_script import command_line, python_script
 from napari_vdsr._training import Begun, Control, Finished, train
 from napari_vdsr._unfinished import discard, is_at_work, list_unfinished
 from napari_vdsr._work import Cancelled
@@ -63,6 +63,7 @@ class TrainWidget(TrainChoices):
         """Say what each button does."""
         self.start_button.clicked.connect(self.start)
         self.copy_button.clicked.connect(self.copy_python)
+        self.command_button.clicked.connect(self.copy_command)
         self.resume_button.clicked.connect(self.resume)
         self.discard_button.clicked.connect(self.discard)
         self.pause_button.clicked.connect(self.pause)
@@ -304,12 +305,11 @@ class TrainWidget(TrainChoices):
         recipe, data = self.recipe, self._data
         if self.job is None or recipe is None or data is None:
             recipe, data = self.chosen_recipe(), self.data()
-        text = python_script(recipe, data, self._left_out)
-        clipboard = QGuiApplication.clipboard()
-        if clipboard is not None:
-            clipboard.setText(text)
-        show_info("The script is on the clipboard.")
-        return text
+        return to_clipboard(python_script(recipe, data, self._left_out), "script")
+
+    def copy_command(self) -> str:
+        """Copy the command that gives the same network, and return it."""
+        return to_clipboard(command_line(self.chosen_recipe(), self.data()), "command")
 
     def _free_name(self) -> str:
         """A name for the next network."""
@@ -327,6 +327,15 @@ class TrainWidget(TrainChoices):
         """Take the colours of the viewer's theme."""
         theme = get_theme(self.viewer.theme)
         self.curves.paint_as(theme.text.as_hex(), theme.background.as_hex())
+
+
+def to_clipboard(text: str, what: str) -> str:
+    """Copy a text, and return it."""
+    clipboard = QGuiApplication.clipboard()
+    if clipboard is not None:
+        clipboard.setText(text)
+    show_info(f"The {what} is on the clipboard.")
+    return text
 
 
 def _disconnect(viewer: Viewer, list_layers: Any, paint: Any) -> None:

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from vdsr_core.cli_evaluate import evaluate
+from vdsr_core.cli_fine_tune import fine_tune
 from vdsr_core.cli_train import train
 from vdsr_core.cli_upscale import upscale
 from vdsr_core.terminal import Device, Model, SeveralScales, plain_errors
@@ -81,6 +82,7 @@ def vdsr(
 app.command()(upscale)
 app.command(cls=SeveralScales)(evaluate)
 app.command(cls=SeveralScales)(train)
+app.command("fine-tune", cls=SeveralScales)(fine_tune)
 
 
 @app.command()

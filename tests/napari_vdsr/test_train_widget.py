@@ -1,5 +1,6 @@
 import gc
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -409,6 +410,34 @@ def test_a_folder_with_a_broken_file(opened, qtbot, tmp_path):
     wait_for_the_end(qtbot, widget)
     assert "broken.tif" in widget.warning.text()
     assert "3 images" in widget.finished.network.card["data"]
+
+
+def test_the_command_gives_the_same_weights(opened, qtbot, tmp_path, network):
+    from vdsr_core import ImageFile, write_image
+
+    folder = tmp_path / "my images"
+    folder.mkdir()
+    for number in range(3):
+        write_image(folder / f"{number}.tif", ImageFile(rectangles(64, number), "YX"))
+    widget = opened(steps=12)
+    assert not widget.command_button.isEnabled()
+    assert "learn from a folder" in widget.command_button.toolTip()
+    widget.kind.setCurrentIndex(widget.kind.findData(FOLDER))
+    widget.folder.setText(str(folder))
+    widget.low_side.setCurrentIndex(1)
+    widget.hold_out.setValue(40)
+    click(qtbot, widget.command_button)
+    words = shlex.split(QApplication.clipboard().text())
+    click(qtbot, widget.start_button)
+    wait_for_the_end(qtbot, widget)
+    assert words[0] == "vdsr"
+    done = subprocess.run(
+        [sys.executable, "-m", "vdsr_core", *words[1:]], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    saved = load_checkpoint(tmp_path / "fine-tuned.safetensors")
+    np.testing.assert_array_equal(weights(saved), weights(widget.finished.network))
+    assert saved.card["hold_out"] == widget.finished.network.card["hold_out"]
 
 
 def test_a_full_disk_is_a_sentence(viewer, opened, qtbot, monkeypatch):
