@@ -93,7 +93,7 @@ def fine_tune(
         from vdsr_core.checkpoint import load_model, load_trainer
         from vdsr_core.files import check_target
         from vdsr_core.fine_tuning import fine_tune_steps
-        from vdsr_core.training import make_model
+        from vdsr_core.model import make_model
 
         if resume and not output.exists():
             msg = f"{output} does not exist. Leave out --resume to begin."
