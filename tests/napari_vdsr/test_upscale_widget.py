@@ -171,7 +171,7 @@ def test_lazy_result_computes_what_is_looked_at(viewer, opened, qtbot, network, 
 
     calls = []
     run_engine = Engine.run
-    monkeypatch.setattr(Engine, "run", lambda self, windows, taps: calls.append(1) or run_engine(self, windows, taps))
+    monkeypatch.setattr(Engine, "run", lambda self, *given: calls.append(1) or run_engine(self, *given))
     image = noise(2, 900, 1200)
     viewer.show()  # a level is chosen when it is drawn
     widget = opened(image, name="big", model=network)

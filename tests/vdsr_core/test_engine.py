@@ -93,7 +93,7 @@ def test_a_network_that_gives_nan_is_an_error(rng, tiny_model):
     ],
 )
 def test_lack_of_memory_is_a_memory_error(rng, tiny_model, monkeypatch, message):
-    def fail(*_):
+    def fail(*_, stop):
         raise RuntimeError(message)
 
     monkeypatch.setattr("vdsr_core.engine.residual_strips", fail)
@@ -103,7 +103,7 @@ def test_lack_of_memory_is_a_memory_error(rng, tiny_model, monkeypatch, message)
 
 
 def test_other_errors_of_the_device_are_not_swallowed(rng, tiny_model, monkeypatch):
-    def fail(*_):
+    def fail(*_, stop):
         raise RuntimeError("illegal instruction")
 
     monkeypatch.setattr("vdsr_core.engine.residual_strips", fail)
