@@ -59,7 +59,28 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(help="Of the start.", show_default="as the preset says")
     ] = None,
+    patch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of a patch in pixels.", show_default="48, with kim2016 41"),
+    ] = None,
+    average: Annotated[
+        float | None,
+        typer.Option(
+            help="Decay of the running mean of the weights: 0.9999 looks back over a tenth of any long training.",
+            show_default="as the preset says",
+        ),
+    ] = None,
+    initial: Annotated[
+        Literal["he", "identity"] | None,
+        typer.Option(
+            help="First weights of a new network: random as the paper's, or layers that pass on what they are given.",
+            show_default="he",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is random.", show_default="0")] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first: for long training on a GPU.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished training in OUT.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     save_every: Annotated[str, typer.Option(metavar="TIME", help="Time between checkpoints.")] = "3m",
@@ -82,11 +103,17 @@ def train(
         "seconds": None if time_budget is None else parse_time(time_budget, "--time-budget"),
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "patch": patch,
+        "average": average,
+        "initial": initial,
         "seed": seed,
     }
     pause = parse_time(save_every, "--save-every")
     if output.suffix != ".safetensors":
         msg = f"--output must end with .safetensors, got {output}."
+        raise typer.BadParameter(msg)
+    if start and initial:
+        msg = "--initial goes without --from: it is for a new network."
         raise typer.BadParameter(msg)
     if steps is not None and time_budget is not None:
         msg = "--time-budget goes without --steps: one of them says how long to train."
@@ -109,7 +136,7 @@ def train(
                 raise ValueError(msg)
             if state:
                 given = continue_as(state[1]["command"], given)
-            trainer, measure, record = prepare_training(folders, output, given, state, place)
+            trainer, measure, record = prepare_training(folders, output, given, state, place, compile)
             status = follow(trainer) if trainer.rank else run_training(trainer, measure, output, record, pause)
         raise typer.Exit(status)
 
@@ -150,7 +177,7 @@ def continue_as(begun: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare_training(
-    folders: list[Path], output: Path, given: dict[str, Any], state: Any, device: str | None
+    folders: list[Path], output: Path, given: dict[str, Any], state: Any, device: str | None, compile: bool
 ) -> tuple[Trainer, HoldOut, dict[str, Any]]:
     """The trainer, what measures its network, and what a checkpoint has to say of the command."""
     from vdsr_core.checkpoint import load_checkpoint, load_model
@@ -168,10 +195,10 @@ def prepare_training(
     elif given["from"]:
         model = load_model(given["from"])
     else:
-        model = make_model(seed)
+        model = make_model(seed, start=given["initial"] or "he")
     scales = given["scales"] or [2.0, 3.0, 4.0]
     preset = given["preset"] or ("finetune" if given["from"] else "default")
-    changes = {name: given[name] for name in ("batch_size", "learning_rate") if given[name] is not None}
+    changes = {name: given[name] for name in ("batch_size", "learning_rate", "average") if given[name] is not None}
     config = replace(PRESETS[preset], seconds=given["seconds"], seed=seed, **changes)
     if given["steps"] is not None:
         config = replace(config, steps=given["steps"], warmup=min(config.warmup, given["steps"] // 20))
@@ -187,16 +214,23 @@ def prepare_training(
     train_with, held = split(images, 0.1, model.halo, seed)
     where = choose_device(device)
     grid = preset == "kim2016"
-    data = Patches([plane for _, plane in train_with], scales, patch=41 if grid else 48, grid=grid, device=where)
+    data = Patches(
+        [plane for _, plane in train_with],
+        scales,
+        patch=given["patch"] or (41 if grid else 48),
+        grid=grid,
+        device=where,
+    )
     if grid and given["steps"] is None:
         config = replace(config, steps=math.ceil(80 * len(data) / config.batch_size))
     measure = HoldOut([plane for _, plane in held], scales, pieces=PIECES, device=str(where))
-    every = min(1000, max(1, config.steps // 20))
-    trainer = Trainer(model, data, config, validate=measure.validate, validate_every=every)
+    every = None if config.seconds else min(1000, max(1, config.steps // 20))
+    trainer = Trainer(model, data, config, validate=measure.validate, validate_every=every, compile=compile)
     if state:
         trainer.restore(state)
     else:
         origin = f"from {model.card.get('name', Path(given['from']).name)}; " if given["from"] else ""
+        origin += "layers begin as identities; " if given["initial"] == "identity" else ""
         names = ", ".join(folder.resolve().name for folder in folders)
         trainer.result.scales = tuple(scales)
         trainer.result.card = {

@@ -126,8 +126,44 @@ class VDSR(nn.Module):
         return ilr + self.residual(ilr)
 
 
-def make_model(seed: int = 0, config: VDSRConfig | None = None) -> VDSR:
-    """A new network whose first weights follow from the seed; the global random state stays as it is."""
-    with torch.random.fork_rng(devices=[]):
+def make_model(seed: int = 0, config: VDSRConfig | None = None, *, start: str = "he") -> VDSR:
+    """A new network whose first weights follow from the seed; the global random state stays as it is.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Of the weights.
+    config : VDSRConfig, optional
+        Depth and width.
+    start : {"he", "identity"}, optional
+        Random weights as in the paper [1]_; or layers that pass on what they are given, plus a quarter of these, and a
+        last one that adds next to nothing: the network begins as bicubic interpolation, whatever its depth, and its
+        gradients neither fade nor grow.
+
+    Returns
+    -------
+    VDSR
+
+    References
+    ----------
+    .. [1] K. He, X. Zhang, S. Ren, J. Sun, "Delving Deep into Rectifiers", ICCV 2015. https://arxiv.org/abs/1502.01852
+
+    Examples
+    --------
+    >>> model = make_model(0, VDSRConfig(depth=4, width=8), start="identity")
+    >>> model.convolutions[1].weight[:2, :2, 1, 1].detach()
+    tensor([[ 1.0765,  0.0956],
+            [-0.0188,  0.9861]])
+    """
+    if start not in ("he", "identity"):
+        msg = f"`start` must be one of he, identity, got {start!r}. Leave it out for the paper's."
+        raise ValueError(msg)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        return VDSR(config or VDSRConfig())
+        model = VDSR(config or VDSRConfig())
+        if start == "identity":
+            for layer in model.convolutions[1:-1]:
+                layer.weight *= 0.25
+                layer.weight[:, :, 1, 1] += torch.eye(model.config.width)
+            model.convolutions[-1].weight *= 0.02
+    return model

@@ -5,22 +5,29 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from vdsr_core.arguments import check_scales, check_span, check_whole
 from vdsr_core.degradation import crop_to_scale, degrade
+from vdsr_core.engine import choose_device
 from vdsr_core.intensity import check_pixels
 from vdsr_core.resampling import resize, scale_pair
 
 Augment = Literal["none", "flips", "dihedral"]
 Degrade = Callable[[NDArray[Any], float], NDArray[Any]]
+
+bicubic = degrade
+AHEAD = 256  # images that are interpolated before they are wanted, at most
 
 
 @dataclass(frozen=True)
@@ -87,9 +94,11 @@ class Patches:
         Of the draws from `scale_range`.
     store : path, optional
         Folder for images that fit neither the device nor the memory: temporary files hold the arrays there, of which
-        only the patches of a batch are read. They go when the patches do.
+        only the patches of a batch are read. They go when the patches do. By default, arrays that would take more than
+        half of what is free on the device lie in memory, those that would take more than half of that in the system's
+        folder for temporary files, and a warning says so.
     device : torch.device, optional
-        Where the arrays lie, if not in files, and the batches.
+        Where the arrays lie, if they fit, and the batches.
 
     Raises
     ------
@@ -142,7 +151,7 @@ class Patches:
             msg = f"`degrade` must be callable, got {degrade!r}. Leave it out for bicubic."
             raise TypeError(msg)
         self.grid, self.augment, self.gain, self.offset = grid, augment, gain, offset
-        self.device = torch.device(device)
+        self.device = choose_device(device)
         drawn = draw_scales(len(images), scale_range, draws, seed)
         groups = [*([scale] * len(images) for scale in self.scales), *drawn]
         if images and not groups:
@@ -150,10 +159,11 @@ class Patches:
             raise ValueError(msg)
         shapes: list[tuple[int, ...]] = []
 
+        where, store = find_room(4 * (len(groups) + 1) * sum(image.size for image in sharp), self.device, store)
+
         def interpolated() -> Iterator[NDArray[np.float32]]:
             for factors in groups:
-                for image, scale in zip(images, factors, strict=True):
-                    yield interpolate_back(image, scale, degrade)
+                yield from interpolate_all(images, factors, degrade)
             for n, (low, high) in enumerate(pairs):
                 yield interpolate_low(low, high, f"pair {n}")
 
@@ -169,7 +179,6 @@ class Patches:
         hr_stride = [sharp[n].shape[1] for n in number]
         ilr_start, ilr_stride = _starts([math.prod(shape) for shape in shapes]), [shape[1] for shape in shapes]
         self.layout = torch.from_numpy(np.stack([hr_start, hr_stride, ilr_start, ilr_stride]))  # (4, pairs)
-        where = self.device if store is None else torch.device("cpu")
         self.hr, self.ilr = (torch.from_numpy(flat).to(where) for flat in (join(sharp, store), ilr))
 
     def __len__(self) -> int:
@@ -331,6 +340,42 @@ def draw_scales(count: int, scale_range: tuple[float, float] | None, draws: int,
     place = (np.arange(draws)[:, None] + np.random.default_rng((seed, 1)).random((draws, count))) / draws
     scales: list[list[float]] = (low + (high - low) * place).tolist()
     return scales
+
+
+def find_room(size: int, device: torch.device, store: str | os.PathLike[str] | None) -> tuple[torch.device, Any]:
+    """Where arrays of so many bytes lie: the device, and the folder of their files, if they are in files."""
+    memory = torch.device("cpu")
+    if store is not None:
+        return memory, store
+    if size <= find_free(device) / 2:
+        return device, None
+    folder = None if device != memory and size <= find_free(memory) / 2 else tempfile.gettempdir()
+    names = [str(device)] * (device != memory) + ["memory"] * (folder is not None)
+    warnings.warn(
+        f"training images and their interpolations, {size / 1e9:.1f} GB, take more than half of what is free: they "
+        f"leave {' and '.join(names)} for {folder or 'memory'}, and steps get slower. Take fewer images or scales, or "
+        "choose the folder by `store`.",
+        stacklevel=3,
+    )
+    return memory, folder
+
+
+def find_free(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
+
+
+def interpolate_all(
+    images: Sequence[NDArray[Any]], scales: Sequence[float], degrade: Degrade
+) -> Iterator[NDArray[np.float32]]:
+    """`interpolate_back` for each image and its scale, on all cores; in turn for another `degrade` than ours."""
+    if degrade is not bicubic:
+        yield from (interpolate_back(image, scale, degrade) for image, scale in zip(images, scales, strict=True))
+        return
+    with ThreadPoolExecutor() as pool:
+        for first in range(0, len(images), AHEAD):  # the results wait in memory
+            part = slice(first, first + AHEAD)
+            yield from pool.map(interpolate_back, images[part], scales[part])
 
 
 def interpolate_back(image: NDArray[Any], scale: float, degrade: Degrade = degrade) -> NDArray[np.float32]:

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from vdsr_core.arguments import check_whole
 from vdsr_core.checkpoint import State
+from vdsr_core.cuda_graph import Recording
 from vdsr_core.model import VDSR
 from vdsr_core.patches import Patches
 from vdsr_core.recipe import TrainConfig, is_number, rate_at
 from vdsr_core.workers import add_up, divided_work, find_rank
 
+VALIDATIONS = 20  # where their number is not given
 PART = 2  # patches that a core of the CPU differentiates at a time
 # From which share of the training and which step on less than so many dB over bicubic is odd.
 STUCK_SHARE, STUCK_STEPS, STUCK_GAIN = 0.1, 100, 0.05
@@ -96,14 +98,23 @@ def clip_gradients(parameters: Iterable[Tensor], theta: float, learning_rate: fl
     """
     bound = theta / learning_rate
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if norm:
-        total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        torch._foreach_mul_(gradients, torch.clamp(bound / total, max=1.0))
-        return float(total > bound)
+    return float(_clip_norm(gradients, bound) if norm else _clip_elements(gradients, bound))
+
+
+def _clip_norm(gradients: list[Tensor], bound: float) -> Tensor:
+    """Scale gradients so that their norm is `bound` at most; 1 if it was more, else 0."""
+    total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, torch.clamp(bound / total, max=1.0))
+    exceeded: Tensor = total > bound
+    return exceeded.float()
+
+
+def _clip_elements(gradients: list[Tensor], bound: float) -> Tensor:
+    """Clip each element of gradients to [-bound, bound]; the share of those that were beyond."""
     beyond = (torch.cat([gradient.ravel() for gradient in gradients]).abs() > bound).float().mean()
     torch._foreach_clamp_min_(gradients, -bound)
     torch._foreach_clamp_max_(gradients, bound)
-    return float(beyond)
+    return beyond
 
 
 def compute_loss(sr: Tensor, hr: Tensor, kind: str) -> Tensor:
@@ -118,11 +129,25 @@ def compute_loss(sr: Tensor, hr: Tensor, kind: str) -> Tensor:
     return (error.square() + 1e-6).sqrt().mean()
 
 
+def lay_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """`tensor` with its elements in memory in the order of `like`, which fused optimisers ask for."""
+    return tensor if tensor.stride() == like.stride() else torch.empty_like(like).copy_(tensor)
+
+
+def _warn_of(error: RuntimeError, what: str) -> None:
+    """Warn that training goes on without something that failed."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    warnings.warn(f"training goes on more slowly: its steps cannot be {what} here. {reason}", stacklevel=2)
+
+
 class Trainer:
     """Train a network on patches.
 
     On a CPU a batch is differentiated in parts of two patches, whose gradients are added in their order: the result
     has the same bits whatever the number of threads, and memory does not grow with the batch.
+
+    On a GPU the network runs in bfloat16, with weights, loss and optimiser in float32; the work of a step is recorded
+    once as a CUDA graph, and the next batch is gathered while the GPU is busy.
 
     Where `torch.distributed` is initialised, as by ``torchrun``, the processes share each batch and train as one:
     with the patches, the gradients and so the weights that a single process would have, to rounding. The first
@@ -140,8 +165,12 @@ class Trainer:
         Called with the network as it would be saved; returns its PSNR and its gain over bicubic in dB. If the gain is
         below 0.05 when a tenth of the training, 100 steps and the warm-up are done, a warning names the probable
         cause, once.
-    validate_every : int, optional
-        Steps between validations; there is one after the last step, too.
+    validate_every : int or None, optional
+        Steps between validations; there is one after the last step, too. None spreads 20 evenly over the training,
+        which suits a time budget.
+    compile : bool, optional
+        Compile the network by `torch.compile` first, which takes up to a minute and needs a C++ compiler: for long
+        training on a GPU. Where it fails, a warning says so, and training goes on without.
 
     Examples
     --------
@@ -160,12 +189,14 @@ class Trainer:
         config: TrainConfig = TrainConfig(),  # noqa: B008 (frozen)
         *,
         validate: Callable[[VDSR], tuple[float, float]] | None = None,
-        validate_every: int = 1000,
+        validate_every: int | None = 1000,
+        compile: bool = False,
     ) -> None:
         cuda = data.device.type == "cuda"
         order = torch.channels_last if cuda else torch.contiguous_format  # the faster one; measured on the CPU
         self.model: VDSR = model.to(data.device, memory_format=order).train()  # type: ignore[call-overload]
-        check_whole("validate_every", validate_every, 1)
+        if validate_every is not None:
+            check_whole("validate_every", validate_every, 1)
         self.data, self.config = data, config
         self.rank, self.ranks = find_rank()
         if self.ranks > config.batch_size:
@@ -175,6 +206,9 @@ class Trainer:
             dist.broadcast(parameter.data, 0)
         self.validate, self.validate_every = validate, validate_every
         self.step, self.spent = 0, 0.0
+        self.residual = torch.compile(self.model.residual) if compile else self.model.residual
+        self.fastest: Callable[[Tensor, Tensor], tuple[Tensor, list[Tensor]]] | None = None
+        self.ahead: tuple[int, tuple[Tensor, Tensor]] | None = None
         self.warned, self.last_gain = False, math.inf
         self.average: VDSR = copy.deepcopy(self.model).requires_grad_(False) if config.average else self.model
         parameters = list(self.model.parameters())
@@ -200,8 +234,8 @@ class Trainer:
         """
         with divided_work(self.data.device) as work:
             while self.share < 1:
-                start = time.perf_counter()
-                rate = rate_at(self.step, self.share, self.config)
+                start, before = time.perf_counter(), self.share
+                rate = rate_at(self.step, before, self.config)
                 loss, clipped = self.advance(rate, work)
                 self.spent += time.perf_counter() - start
                 if self.ranks > 1 and self.config.seconds is not None:  # all must stop after the same step
@@ -209,7 +243,7 @@ class Trainer:
                     dist.broadcast(spent, 0)
                     self.spent = float(spent)
                 psnr = gain = None
-                if self.validate and not self.rank and (self.step % self.validate_every == 0 or self.share >= 1):
+                if self.validate and not self.rank and self.is_due(before):
                     psnr, gain = self.validate(self.result)
                 left = self.spent * (1 / self.share - 1)
                 speed = self.step * self.config.batch_size / self.spent
@@ -220,6 +254,12 @@ class Trainer:
                 yield progress
                 if gain is not None:
                     self.last_gain = gain
+
+    def is_due(self, before: float) -> bool:
+        """Whether to validate after this step, before which `before` was the share of the training."""
+        if self.share >= 1 or self.validate_every is None:
+            return int(VALIDATIONS * self.share) > int(VALIDATIONS * before)
+        return self.step % self.validate_every == 0
 
     def anyone(self, flag: bool) -> bool:
         """Whether `flag` is true in any of the processes; each must call this after the same step."""
@@ -239,10 +279,11 @@ class Trainer:
     def advance(self, rate: float, work: Callable[..., Iterable[Any]] = map) -> tuple[float, float]:
         """One step: loss and share of clipped gradients; `work` maps the parts of the batch to their gradients."""
         config = self.config
-        choice = self.data.choose(self.step, config.batch_size, config.seed).part(self.rank, self.ranks)
-        ilr, hr = self.data.gather(choice)
+        ilr, hr = self.ahead[1] if self.ahead and self.ahead[0] == self.step else self.draw(self.step)
         size = PART if self.data.device.type == "cpu" else len(hr)
-        parts = iter(work(self.differentiate, torch.split(ilr, size), torch.split(hr, size)))
+        if self.fastest is None:
+            self.fastest = self.prepare(ilr[:size], hr[:size])
+        parts = iter(work(self.fastest, torch.split(ilr, size), torch.split(hr, size)))
         loss, gradients = next(parts)
         for more, others in parts:  # in their order: the sums have the same bits each time
             loss += more
@@ -250,9 +291,12 @@ class Trainer:
         add_up([loss, *gradients])
         for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
             parameter.grad = gradient
-        clipped = 0.0
+        clipped: float | Tensor = 0.0
         if config.clip != "none":
-            clipped = clip_gradients(self.model.parameters(), config.theta, rate, norm=config.clip == "norm")
+            clip = _clip_norm if config.clip == "norm" else _clip_elements
+            clipped = clip([parameter.grad for parameter in self.model.parameters()], config.theta / rate)  # type: ignore[misc]
+        if self.data.device.type == "cuda":  # which has much to do yet
+            self.ahead = self.step + 1, self.draw(self.step + 1)
         value = float(loss)
         if not math.isfinite(value):  # asked for here, when a GPU has done all that was queued
             msg = f"the loss must stay finite, got {value} in step {self.step + 1} at learning rate {rate:g}. "
@@ -267,14 +311,38 @@ class Trainer:
             with torch.no_grad():
                 torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         self.step += 1
-        return value, clipped
+        return value, float(clipped)
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor]:
+        """The interpolated and the sharp patches of a step, those of this process."""
+        choice = self.data.choose(step, self.config.batch_size, self.config.seed)
+        return self.data.gather(choice.part(self.rank, self.ranks))
+
+    def prepare(self, ilr: Tensor, hr: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, list[Tensor]]]:
+        """The fastest way to differentiate batches like this one that works here."""
+        if self.residual != self.model.residual:
+            try:
+                self.differentiate(ilr, hr)
+            except RuntimeError as error:
+                _warn_of(error, "compiled")
+                self.residual = self.model.residual
+        if self.data.device.type == "cuda":
+            try:
+                return Recording(self.differentiate, ilr, hr)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                _warn_of(error, "recorded")
+        return self.differentiate
 
     def differentiate(self, ilr: Tensor, hr: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What some patches of a batch add to its loss, and to the gradient of each parameter."""
         with torch.autocast(ilr.device.type, torch.bfloat16, enabled=ilr.device.type == "cuda"):
-            residual = self.model.residual(ilr)
+            residual = self.residual(ilr)
         loss = compute_loss(ilr + residual.float(), hr, self.config.loss) * (len(hr) / self.config.batch_size)
-        return loss.detach(), list(torch.autograd.grad(loss, list(self.model.parameters())))
+        parameters = list(self.model.parameters())
+        gradients = torch.autograd.grad(loss, parameters)
+        return loss.detach(), [lay_out(*pair) for pair in zip(gradients, parameters, strict=True)]
 
     def find_trouble(self, progress: Progress) -> str:
         """Why the network is no better than bicubic interpolation, if it should be by now; else nothing."""
@@ -353,5 +421,9 @@ class Trainer:
         except RuntimeError as error:
             msg = f"`model` must be the network of the training to resume, {self.model.config}, got another."
             raise ValueError(msg) from error
+        parameters = list(self.model.parameters())
+        for which, entry in entries.items():
+            for name, tensor in entry.items():
+                entry[name] = lay_out(tensor, parameters[which]) if tensor.ndim else tensor
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": entries})
         self.step, self.spent = step, float(spent)

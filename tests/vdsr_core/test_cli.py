@@ -595,6 +595,17 @@ def rows_of(path):
         return list(csv.DictReader(stream))
 
 
+def test_train_takes_the_options_of_its_recipe(photographs, train):
+    result = train("--patch", 20, "--average", 0.5)
+    assert result.exit_code == 0, result.stderr
+    recipe = load_checkpoint("out.safetensors").card["recipe"]
+    assert "patches of 20 x 20" in recipe
+    assert "weight average 0.5" in recipe
+    result = train("--initial", "identity", "--overwrite")
+    assert result.exit_code == 2
+    assert result.stderr == "vdsr train: --initial goes without --from: it is for a new network.\n"
+
+
 def test_train_writes_a_better_known_network_and_a_log(photographs, train, network):
     result = train("--preset", "finetune")
     assert result.exit_code == 0, result.stderr

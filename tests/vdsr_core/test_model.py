@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from vdsr_core import VDSR, VDSRConfig
+from vdsr_core.model import make_model
 
 
 def test_parameter_count_is_the_papers():
@@ -46,3 +47,25 @@ def test_bad_config_is_named(kwargs):
 def test_residual_is_true_or_false():
     with pytest.raises(ValueError, match="`residual` must be True or False, got 'no'"):
         VDSRConfig(residual="no")
+
+
+def test_identity_start_is_bicubic_at_first_whatever_the_depth():
+    """Layers pass on what they are given, and the residual is next to nothing."""
+    ilr = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    for depth in (4, 12):
+        model = make_model(0, VDSRConfig(depth, 16), start="identity")
+        first, *middle, last = model.convolutions
+        he = make_model(0, VDSRConfig(depth, 16)).convolutions
+        for layer, random in zip(middle, he[1:-1], strict=True):
+            centre = torch.zeros_like(layer.weight)
+            centre[range(16), range(16), 1, 1] = 1
+            torch.testing.assert_close(layer.weight, centre + random.weight / 4)
+        torch.testing.assert_close(last.weight, he[-1].weight / 50)
+        assert torch.equal(first.weight, he[0].weight)
+        assert model.residual(ilr).abs().max() < 0.1
+    assert model.config == VDSRConfig(12, 16)
+
+
+def test_unknown_start_is_named():
+    with pytest.raises(ValueError, match=r"^`start` must be one of he, identity, got 'zero'"):
+        make_model(start="zero")

@@ -201,3 +201,34 @@ def test_bad_options_are_named(images, options, message):
 def test_patches_name_wrong_arguments(change, message):
     with pytest.raises((TypeError, ValueError), match=message):
         Patches(**{"images": [np.zeros((48, 48))], **change})
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "meta", ""])
+def test_unknown_device_is_named(images, device):
+    with pytest.raises(ValueError, match=f"^`device` must be one of cpu.* here, got '{device}'"):
+        Patches(images, [2], device=device)
+
+
+def test_images_that_do_not_fit_the_memory_lie_in_files(images, monkeypatch):
+    """Those of other processes may fill it, so what is free is made up here; the patches are the same."""
+    options = {"scales": [2, 3], "patch": 9}
+    memory = Patches(images, **options)
+    monkeypatch.setattr("vdsr_core.patches.find_free", lambda _: 8 * memory.ilr.nbytes)
+    Patches(images, **options)
+    monkeypatch.setattr("vdsr_core.patches.find_free", lambda _: memory.ilr.nbytes)
+    with pytest.warns(UserWarning, match="more than half of what is free: they leave memory for /.* by `store`"):
+        files = Patches(images, **options)
+    for ours, theirs in zip(memory.gather(memory.choose(3, 8)), files.gather(files.choose(3, 8)), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_own_degradation_is_called_in_turn(images):
+    """It may draw noise from one generator."""
+    seen = []
+
+    def note(image, scale):
+        seen.append((image.shape, scale))
+        return degrade(image, scale)
+
+    Patches(images, [2, 3], patch=9, degrade=note)
+    assert seen == [(image.shape, scale) for scale in (2, 3) for image in images]

@@ -13,6 +13,7 @@ import torch
 
 from vdsr_core import VDSR, VDSRConfig, load_checkpoint, resize, save_checkpoint
 from vdsr_core.checkpoint import load_trainer
+from vdsr_core.cuda_graph import Recording
 from vdsr_core.model import make_model
 from vdsr_core.patches import Patches
 from vdsr_core.recipe import PRESETS, TrainConfig
@@ -196,6 +197,63 @@ def test_parts_of_a_batch_add_up_to_it(data, loss):
         torch.testing.assert_close(ours.grad, whole.grad, rtol=1e-4, atol=1e-6)
 
 
+def test_memory_layout_is_that_of_the_weights(data):
+    """On a GPU, where weights are channels_last, fused optimisers take nothing else: not even from a checkpoint."""
+    config = TrainConfig(steps=4, **QUICK)
+    model = make_model(0, VDSRConfig(4, 8))
+    states = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        trainer = Trainer(copy.deepcopy(model), data, config)
+        trainer.model.to(memory_format=layout)
+        if states:
+            trainer.restore(states[0])
+        trainer.advance(1e-3)
+        states.append(trainer.state())
+        for parameter, entry in trainer.optimizer.state.items():
+            assert {t.stride() for t in (parameter, parameter.grad, entry["exp_avg"])} == {parameter.stride()}
+    assert trainer.model.convolutions[1].weight.is_contiguous(memory_format=torch.channels_last)
+    assert trainer.step == 2
+
+
+def test_training_goes_on_where_nothing_can_be_compiled(data):
+    """As where there is no C++ compiler: the first call of the compiled network fails."""
+
+    def broken(ilr):
+        msg = "InvalidCxxCompiler: No working C++ compiler found"
+        raise RuntimeError(msg)
+
+    models = [make_model(0, VDSRConfig(3, 4)) for _ in range(2)]
+    plain, trainer = (Trainer(model, data, TrainConfig(steps=2, **QUICK)) for model in models)
+    trainer.residual = broken
+    with pytest.warns(UserWarning, match="its steps cannot be compiled here. InvalidCxxCompiler: No working"):
+        list(trainer.run())
+    list(plain.run())
+    assert torch.equal(weights(trainer.model), weights(plain.model))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch's own
+@pytest.mark.parametrize(("optimizer", "compiled"), [("sgd", False), ("adamw", False), ("adamw", True)])
+def test_recorded_steps_equal_others(rng, optimizer, compiled):
+    """Steps on a GPU: recorded as a graph, compiled or not, and resumed; or one by one."""
+    data = Patches([rng.random((40, 40))], [2, 3], patch=16, device="cuda")
+    config = TrainConfig(steps=6, average=0.9, **QUICK | {"optimizer": optimizer, "clip": "value"})
+    results = []
+    for recorded in (True, False):
+        trainer = Trainer(make_model(0, VDSRConfig(4, 8)), data, config, compile=compiled and recorded)
+        if not recorded:
+            trainer.fastest = trainer.differentiate
+        for _ in itertools.islice(trainer.run(), 3):
+            pass
+        other = Trainer(make_model(1, VDSRConfig(4, 8)), data, config)
+        other.restore(trainer.state())
+        list(other.run())
+        results.append(weights(other.result).cpu())
+        assert recorded == isinstance(trainer.fastest, Recording)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-2, atol=1e-4)
+
+
 def test_a_checkpoint_in_the_middle_holds_the_network_to_keep(data, tmp_path):
     trainer = Trainer(VDSR(VDSRConfig(4, 8)), data, TrainConfig(steps=3, average=0.9, **QUICK))
     list(trainer.run())
@@ -265,6 +323,16 @@ def test_validation_is_called_with_what_is_kept(data):
     assert [gain for _, gain in found] == [None, 0.5, None, 0.5, 0.5]
     assert [psnr is None for psnr, _ in found] == [True, False, True, False, False]
     assert found[-1][0] == weights(trainer.average).abs().sum().item()
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(40, [*range(2, 41, 2)]), (5, [1, 2, 3, 4, 5]), (30, None)])
+def test_validations_are_spread_evenly(data, steps, expected):
+    config = TrainConfig(steps=steps, **QUICK)
+    trainer = Trainer(VDSR(VDSRConfig(3, 4)), data, config, validate=lambda _: (30.0, 1.0), validate_every=None)
+    found = [progress.step for progress in trainer.run() if progress.gain is not None]
+    assert found == (expected or found)
+    assert len(found) == min(20, steps)
+    assert found[-1] == steps
 
 
 def test_validate_every_is_checked(data):
