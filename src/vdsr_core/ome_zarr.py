@@ -150,7 +150,7 @@ def _channels(image: ImageFile, ranges: Sequence[tuple[float, float]]) -> Any:
         limits = (float(limits.min), float(limits.max))
     windows = image.extra.get("channel_windows")
     for i in range(count):
-        low, high = (ranges[i if len(ranges) == count else 0]) if not image.rgb else limits
+        low, high = ranges[i if len(ranges) == count else 0]
         window = {"start": float(max(low, limits[0]) if image.data.dtype.kind in "ui" else low), "end": float(high)}
         window |= {"min": min(limits[0], window["start"]), "max": max(limits[1], window["end"])}
         label = names[i] if i < len(names) else f"channel {i}"

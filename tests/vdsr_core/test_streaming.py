@@ -93,13 +93,21 @@ def test_levels_are_means_of_the_finer_ones(tmp_path, source, model):
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 @pytest.mark.parametrize("axes", ["YX", "CYX", "YXS", "TCZYX"])
-def test_group_is_valid_ome_zarr(tmp_path, rng, model, axes, version):
+def test_group_is_valid_ome_zarr_and_all_levels_begin_where_the_source_does(tmp_path, rng, model, axes, version):
     models = pytest.importorskip("ome_zarr_models")
     sizes = {"S": 3, "C": 2, "T": 2, "Z": 3, "Y": 20, "X": 21}
     image = ImageFile(rng.integers(0, 99, [sizes[letter] for letter in axes], np.uint16), axes, (0.5, 0.25), "µm")
     list(stream(plan(image, 2, tmp_path / "o.ome.zarr", model=model, format=version, **TILE), image=image, model=model))
-    group = zarr.open_group(tmp_path / "o.ome.zarr", mode="r")
-    assert models.open_ome_zarr(group).ome_zarr_version == version
+    group = models.open_ome_zarr(zarr.open_group(tmp_path / "o.ome.zarr", mode="r"))
+    assert group.ome_zarr_version == version
+    known = group.attributes if version == "0.4" else group.attributes.ome
+    multiscale = known.multiscales[0]
+    assert [axis.unit for axis in multiscale.axes[-2:]] == ["micrometer", "micrometer"]
+    for level, dataset in enumerate(multiscale.datasets):
+        scale, translation = dataset.coordinateTransformations
+        size, place = np.array(scale.scale), np.array(translation.translation)
+        np.testing.assert_allclose(size[-2:], np.array([0.5, 0.25]) / 2 * 2**level)
+        np.testing.assert_allclose((place - size / 2)[-2:], [-0.25, -0.125])  # the corner of the first pixel
 
 
 def test_result_lies_on_its_source(tmp_path, rng, model):
