@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vdsr_core.hold_out import Preview
     from vdsr_core.inference import find_range, super_resolve, super_resolve_tiles
     from vdsr_core.intensity import Rescale
-    from vdsr_core.io import ImageFile, read_image, write_image
+    from vdsr_core.io import ImageFile, image_names, read_image, write_image
     from vdsr_core.model import VDSR, VDSRConfig
     from vdsr_core.patches import Patches
     from vdsr_core.planning import Plan, plan
@@ -61,6 +61,7 @@ __all__ = [  # noqa: RUF022 (the order of `sorted`)
     "find_range",
     "fine_tune",
     "fine_tune_steps",
+    "image_names",
     "load_checkpoint",
     "load_model",
     "plan",
@@ -100,6 +101,7 @@ _MODULES = {
     "find_range": "inference",
     "fine_tune": "fine_tuning",
     "fine_tune_steps": "fine_tuning",
+    "image_names": "io",
     "load_checkpoint": "checkpoint",
     "load_model": "checkpoint",
     "plan": "planning",

@@ -103,13 +103,18 @@ def verify(
     Example: vdsr verify cells_x2.ome.zarr
     """
     with plain_errors():
+        from vdsr_core.io import image_names
         from vdsr_core.verification import verify as run
 
         bad = 0
-        for check in run(target, source=source, model=model, samples=samples, seed=seed, device=device):
-            where = ", ".join(f"{part.start}:{part.stop}" for part in check.window)
-            typer.echo(f"level {check.level}  [{where}]  {'' if check.ok else 'DIFFERS by '}{check.largest:g}")
-            bad += not check.ok
+        for name in image_names(target):
+            if name:
+                typer.echo(target / name)
+            options: dict[str, Any] = {"samples": samples, "seed": seed, "device": device}
+            for check in run(target / name, source=source and source / name, model=model, **options):
+                where = ", ".join(f"{part.start}:{part.stop}" for part in check.window)
+                typer.echo(f"level {check.level}  [{where}]  {'' if check.ok else 'DIFFERS by '}{check.largest:g}")
+                bad += not check.ok
         if bad:
             typer.echo(f"vdsr: {target}: {bad} places differ by more than rounding", err=True)
         raise typer.Exit(int(bad > 0))

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -117,23 +117,24 @@ def upscale(
         options: dict[str, Any] = {"model": network, "tile": tile, "device": device, "in_range": in_range}
         check_options([factor], **options)
         asked = bool(dry_run or part or cluster)
-        if asked and not all(target.name.lower().endswith(PYRAMIDS) for _, target in jobs):
+        if asked and not all(is_pyramid(job) for job in jobs):
             msg = f"goes with an OUT that ends in .ome.zarr or .tif, got {output}."
             name = "--dry-run" if dry_run else "--part" if part else "--cluster"
             raise typer.BadParameter(msg, param_hint=name)
         failed = False
-        for source, target in jobs:
+        for job in jobs:
             try:
-                if is_streamed(source, target, factor, asked):
-                    outcome = stream_file(source, target, factor, axes, overwrite, options, **how)
+                if is_streamed(job, factor, asked):
+                    outcome = stream_file(job, factor, axes, overwrite, options, **how)
                 else:
-                    outcome = upscale_file(source, target, factor, axes, overwrite, options)
-                typer.echo(f"{source} -> {target}  {outcome}")
+                    outcome = upscale_file(job, factor, axes, overwrite, options)
+                typer.echo(f"{job.source}{f', {job.name}' if job.name else ''} -> {job.target}  {outcome}")
             except BrokenPipeError:
                 raise
             except EXPECTED as error:
-                complain(error, source)
+                complain(error, job.source)
                 failed = True
+        bind_images(jobs)
         raise typer.Exit(int(failed))
 
 
@@ -154,7 +155,27 @@ def scale_name(scale: float | tuple[float, float]) -> str:
     return "_x" + "x".join(f"{s:g}" for s in (scale if isinstance(scale, tuple) else (scale,)))
 
 
-def plan(inputs: Iterable[str], output: str, added: str, format: str | None) -> list[tuple[Path, Path]]:
+@dataclass(frozen=True)
+class Job:
+    """One image on its way.
+
+    Attributes
+    ----------
+    source, target : Path
+        From where to where.
+    name : str or None
+        Of the image in a source that holds several.
+    whole : Path or None
+        The OME-Zarr that `target` is a part of.
+    """
+
+    source: Path
+    target: Path
+    name: str | None = None
+    whole: Path | None = None
+
+
+def plan(inputs: Iterable[str], output: str, added: str, format: str | None) -> list[Job]:
     """The images and where each goes; makes the folder that they go to.
 
     Outputs of an earlier run, found among the inputs, are left out.
@@ -171,10 +192,49 @@ def plan(inputs: Iterable[str], output: str, added: str, format: str | None) -> 
         rule = "--format goes with a folder OUT" if format else f"--output must be a folder for {len(sources)} images"
         msg = f"{rule}, got the file {output}. End the name of a folder with a slash."
         raise typer.BadParameter(msg)
-    check_targets(jobs)
+    found = [job for source, target in jobs for job in split_job(source, target, is_folder(output))]
+    check_targets(found)
     if is_folder(output):
         folder.mkdir(parents=True, exist_ok=True)
-    return jobs
+    return found
+
+
+def split_job(source: Path, target: Path, folder: bool) -> list[Job]:
+    """A job for each image that a source holds: parts of one OME-Zarr, or files of their own in a folder."""
+    from vdsr_core.io import image_names
+
+    try:
+        names = image_names(source)
+    except EXPECTED:  # reading it will say why
+        names = [""]
+    if names == [""]:
+        return [Job(source, target)]
+    inside = source.is_dir()  # zarr: the names are paths
+    stem, kind = split_name(target)
+    if kind == "ome.zarr" or (inside and folder and kind == "zarr"):
+        whole = target.with_name(f"{stem}.ome.zarr")
+        if inside:
+            return [Job(source / name, whole / name, None, whole) for name in names]
+        return [Job(source, whole / str(number), name, whole) for number, name in enumerate(names)]
+    if not folder:
+        msg = f"--output must be a folder or end in .ome.zarr for the {len(names)} images of {source}, got {target}."
+        raise typer.BadParameter(msg)
+    parts = [re.sub(r"[^\w.-]+", "-", name) for name in names]
+    targets = [target.with_name(f"{stem}_{part}.{kind}") for part in parts]
+    sources = [(source / name, None) if inside else (source, name) for name in names]
+    return [Job(path, target, name) for (path, name), target in zip(sources, targets, strict=True)]
+
+
+def bind_images(jobs: Iterable[Job]) -> None:
+    """Make one plate or collection of the images of each OME-Zarr, where all are there."""
+    from vdsr_core.ome_zarr import bind
+
+    for whole in {job.whole for job in jobs if job.whole is not None}:
+        parts = [job for job in jobs if job.whole == whole]
+        names = [job.target.relative_to(whole).as_posix() for job in parts]
+        source = parts[0].source
+        if all(job.target.exists() for job in parts):
+            bind(whole, names, source if parts[0].name else source.parents[names[0].count("/")])
 
 
 def is_folder(output: str) -> bool:
@@ -190,20 +250,21 @@ def split_name(path: Path) -> tuple[str, str]:
     return (match[1], match[2]) if match else (path.name, "tif")
 
 
-def check_targets(jobs: Iterable[tuple[Path, Path]]) -> None:
+def check_targets(jobs: Iterable[Job]) -> None:
     """Raise if an image would take the place of another one, or of its own source."""
-    sources: dict[Path, Path] = {}
-    for source, target in jobs:
-        first = sources.setdefault(target.resolve(), source)
-        if first != source or target.resolve() == source.resolve():
+    sources: dict[Path, Job] = {}
+    for job in jobs:
+        source, target = job.source, job.target
+        other = sources.setdefault(target.resolve(), job)
+        first = other.source
+        if other != job or target.resolve() == source.resolve():
             msg = f"{target} must be the output of one image and no input, got {first} and {source}. "
             msg += "Choose another OUT, or upscale them one by one."
             raise ValueError(msg)
 
 
 def upscale_file(
-    source: Path,
-    target: Path,
+    job: Job,
     scale: float | tuple[float, float],
     axes: str | None,
     overwrite: bool,
@@ -212,28 +273,33 @@ def upscale_file(
     """Upscale one file; returns what is to be said of it."""
     from vdsr_core.io import check_writable, read_image, write_image
 
+    target = job.target
     if target.exists() and not overwrite:
         return "kept: it exists (--overwrite replaces it)"
     start = time.perf_counter()
-    image = declare_axes(read_image(source), axes)
+    image = declare_axes(read_image(job.source, name=job.name), axes)
     shape = upscaled_shape(image, scale)
     check_memory(shape, image.data.dtype.itemsize)
     check_writable(target, shape, image.data.dtype, image.axes, overwrite=overwrite)
-    result = upscale_image(image, shape, scale, source.name, options)
+    result = upscale_image(image, shape, scale, job.source.name, options)
     write_image(target, result, overwrite=overwrite)
     return f"{shape} {image.data.dtype}  {time.perf_counter() - start:.1f} s"
 
 
-def is_streamed(source: Path, target: Path, scale: float | tuple[float, float], asked: bool) -> bool:
+def is_pyramid(job: Job) -> bool:
+    """Whether an output can be written shard by shard."""
+    return job.whole is not None or job.target.name.lower().endswith(PYRAMIDS)
+
+
+def is_streamed(job: Job, scale: float | tuple[float, float], asked: bool) -> bool:
     """Whether an output is written shard by shard: where its kind, its size or an option asks for it."""
     from vdsr_core.io import read_image
 
-    name = target.name.lower()
-    if asked or not name.endswith(PYRAMIDS) or name.endswith(".ome.zarr"):
-        return name.endswith(PYRAMIDS)
-    if target.exists() or find_spec("zarr") is None:
+    if asked or job.target.suffix.lower() not in (".tif", ".tiff"):
+        return is_pyramid(job)
+    if job.target.exists() or find_spec("zarr") is None:
         return False
-    image = read_image(source, lazy=True)
+    image = read_image(job.source, lazy=True, name=job.name)
     return math.prod(upscaled_shape(image, scale)) * image.data.dtype.itemsize >= LARGE
 
 
@@ -248,8 +314,7 @@ def parse_part(text: str | None) -> tuple[int, int]:
 
 
 def stream_file(
-    source: Path,
-    target: Path,
+    job: Job,
     scale: float | tuple[float, float],
     axes: str | None,
     overwrite: bool,
@@ -264,25 +329,29 @@ def stream_file(
     from vdsr_core import planning, streaming
     from vdsr_core.cluster import connect
 
+    target = job.target
     if target.exists() and not overwrite:
         return "kept: it exists (--overwrite replaces it)"
     start = time.perf_counter()
-    options = dict(options)
-    network, device = options.pop("model"), options.pop("device")
-    job = planning.plan(source, scale, target, model=network, axes=axes, shard=shard, overwrite=overwrite, **options)
+    options = dict(options) | {"axes": axes, "shard": shard, "overwrite": overwrite, "name": job.name}
+    network, device = options["model"], options.pop("device")
     if dry_run:
-        return "\n".join(("planned", *describe_plan(job, network, device)))
+        work = planning.plan(job.source, scale, (job.whole or target).with_suffix(f".dry{target.suffix}"), **options)
+        return "\n".join(("planned", *describe_plan(work, network, device)))
+    if job.whole is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    work = planning.plan(job.source, scale, target, **options)
     with connect(cluster) as client:
-        shards = streaming.stream(job, model=network, part=part, client=client, device=device)
-        done = job.count - sum(len(streaming.missing(job, level)) for level in range(job.levels))
+        shards = streaming.stream(work, model=network, part=part, client=client, device=device)
+        done = work.count - sum(len(streaming.missing(work, level)) for level in range(work.levels))
         with progress_bar("{task.completed:.0f} of {task.total:.0f} shards") as progress:
-            task = progress.add_task(source.name, total=job.total, completed=done)
+            task = progress.add_task(job.name or job.source.name, total=work.total, completed=done)
             made = 0
             for _ in shards:
                 made += 1
                 progress.advance(task)
     kept = f", {done} from before" if done else ""
-    what = f"{job.shape} {job.dtype}" if target.exists() else f"part {part[0]} of {part[1]}"
+    what = f"{work.shape} {work.dtype}" if target.exists() else f"part {part[0]} of {part[1]}"
     return f"{what}  {made} shards{kept}  {time.perf_counter() - start:.1f} s"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +14,47 @@ from vdsr_core.arguments import check_path
 from vdsr_core.files import check_target, replacing
 from vdsr_core.image_file import ImageFile, Unreadable, check_axes, refuse
 from vdsr_core.picture import read_jpeg, read_png, write_jpeg, write_png
-from vdsr_core.tiff import fits_ome, read_tiff, write_tiff
-from vdsr_core.zarr_array import is_zarr, read_zarr, write_zarr
+from vdsr_core.tiff import fits_ome, read_tiff, tiff_names, write_tiff
+from vdsr_core.zarr_array import is_zarr, read_zarr, write_zarr, zarr_names
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-__all__ = ["ImageFile", "check_writable", "read_image", "write_image"]
+__all__ = ["ImageFile", "check_writable", "image_names", "read_image", "write_image"]
 
 _KINDS = {
     ".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".zarr": "zarr"
 }  # fmt: skip
 
 
-def read_image(path: str | os.PathLike[str], *, lazy: bool = False) -> ImageFile:
+def image_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names of the images that a file holds.
+
+    Parameters
+    ----------
+    path : path
+        As in `read_image`; or a plate of OME-Zarr (HCS), or a collection as bioformats2raw writes it.
+
+    Returns
+    -------
+    list of str
+        Of a TIFF with several images what `read_image` takes as `name`; of zarr the paths inside `path`, such as
+        ``A/1/0``. An empty name where there is but one image.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_image`.
+    """
+    path = _existing(path)
+    with _named_errors(path) as kind:
+        if kind == "zarr":
+            return zarr_names(path)
+        names = tiff_names(path) if kind == "TIFF" else [""]
+    return names if len(names) > 1 else [""]
+
+
+def read_image(path: str | os.PathLike[str], *, lazy: bool = False, name: str | None = None) -> ImageFile:
     """Read an image with its metadata.
 
     Parameters
@@ -40,6 +68,8 @@ def read_image(path: str | os.PathLike[str], *, lazy: bool = False) -> ImageFile
     lazy : bool, optional
         Whether to leave the pixels of a TIFF in the file, too, to be read window by window; not possible where they
         have to be changed as above.
+    name : str, optional
+        Which image of a TIFF that holds several, as `image_names` calls it. Those of a zarr group have paths.
 
     Returns
     -------
@@ -66,17 +96,32 @@ def read_image(path: str | os.PathLike[str], *, lazy: bool = False) -> ImageFile
     ('uint16', 'YX', (0.1, 0.1), 'µm')
     >>> folder.cleanup()
     """
+    path = _existing(path)
+    with _named_errors(path) as kind:
+        if kind == "TIFF":
+            return read_tiff(path, lazy=lazy, name=name)
+        if name is not None:
+            refuse(f"it holds no image {name}. Only a TIFF has names.")
+        return {"PNG": read_png, "JPEG": read_jpeg, "zarr": read_zarr}[kind](path)
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    """Return `path`, checked to be there."""
     path = check_path("path", path)
     if not path.exists():
         msg = f"{path} does not exist. Check its name and folder."
         raise FileNotFoundError(msg)
+    return path
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[str]:
+    """Give the kind of a file to be read; whatever that raises becomes a ValueError that names the file."""
     kind = "zarr" if path.is_dir() else _kind(path)
     try:
         if path.is_file() and path.stat().st_size == 0:
             refuse("it is empty. Copy or export it again.")
-        if kind == "TIFF":
-            return read_tiff(path, lazy=lazy)
-        return {"PNG": read_png, "JPEG": read_jpeg, "zarr": read_zarr}[kind](path)
+        yield kind
     except (Unreadable, MemoryError) as error:  # the latter: a header that claims too much, or a true giant
         msg = f"{path} is not a readable {kind}: {error or 'it does not fit in memory. Use zarr.'}"
         raise ValueError(msg) from error

@@ -186,6 +186,49 @@ def multiscale_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     return found[0] if found else {}
 
 
+def bind(path: Path, names: Sequence[str], source: Path) -> None:
+    """Make one plate, or one collection, of images that have been written at the paths `names` inside of `path`.
+
+    Parameters
+    ----------
+    path : Path
+        The folder that holds them, to be a group of OME-Zarr 0.5.
+    names : sequence of str
+        Their paths inside of it.
+    source : Path
+        What they were made of: if it is a plate, its layout is taken over.
+    """
+    import zarr
+
+    says = _says(source)
+    if "plate" not in says:
+        _write(path, {"bioformats2raw.layout": 3})
+        _write(path / "OME", {"series": list(names)})
+        return
+    _write(path, {"plate": says["plate"]})
+    for well in {name.rsplit("/", 1)[0] for name in names}:
+        zarr.open_group(path / well.split("/")[0], mode="a", zarr_format=3)
+        _write(path / well, {"well": _says(source / well)["well"]})
+
+
+def _says(path: Path) -> dict[str, Any]:
+    """What a group says as OME-Zarr; {} if there is none."""
+    import zarr
+
+    if not path.is_dir():  # a TIFF
+        return {}
+    attributes: Any = zarr.open_group(path, mode="r").attrs.asdict()
+    return dict(attributes.get("ome", attributes))
+
+
+def _write(path: Path, says: Mapping[str, Any]) -> None:
+    """Let a group, made if missing, say something of itself."""
+    import zarr
+
+    dated = {key: {**value, "version": "0.5"} if key in ("plate", "well") else value for key, value in says.items()}
+    zarr.open_group(path, mode="a", zarr_format=3).attrs["ome"] = {"version": "0.5", **dated}
+
+
 def open_level(path: Path, level: int, mode: str = "r") -> zarr.Array[Any]:
     """One level of a pyramid."""
     import zarr

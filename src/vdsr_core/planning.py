@@ -33,6 +33,7 @@ Index = tuple[int, ...]
 Range = tuple[float, float]
 VERSION = metadata.version("napari-vdsr")
 TIFF = "OME-TIFF"
+PLACES = ("source", "target", "overwrite", "name")  # fields of a plan that its pixels do not depend on
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Plan:
         Of this package.
     overwrite : bool
         Whether an existing target may be replaced.
+    name : str or None
+        Of the image in a source that holds several.
 
     Examples
     --------
@@ -92,6 +95,7 @@ class Plan:
     format: str = "0.5"
     version: str = VERSION
     overwrite: bool = False
+    name: str | None = None
 
     def to_json(self) -> str:
         """All fields, as text."""
@@ -107,7 +111,7 @@ class Plan:
     @property
     def signature(self) -> str:
         """A checksum of all that the pixels depend on: not of the paths."""
-        fields = {name: value for name, value in asdict(self).items() if name not in ("source", "target", "overwrite")}
+        fields = {name: value for name, value in asdict(self).items() if name not in PLACES}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -193,6 +197,7 @@ def plan(
     shard: int = 2048,
     format: str | None = None,
     overwrite: bool = False,
+    name: str | None = None,
 ) -> Plan:
     """Plan to upscale an image into a pyramid, OME-Zarr or OME-TIFF.
 
@@ -219,6 +224,8 @@ def plan(
         By default OME-TIFF where the name of the target says so, else OME-Zarr 0.5; 0.4 has a file for each chunk.
     overwrite : bool, optional
         Whether an existing target may be replaced, in the end.
+    name : str, optional
+        Which image of a TIFF that holds several, as `image_names` calls it.
 
     Returns
     -------
@@ -233,7 +240,7 @@ def plan(
     """
     format = choose_format(Path(target), format)
     check_place(Path(target), format, overwrite)
-    image = open_source(source, axes)
+    image = open_source(source, axes, name)
     letters = ome_zarr.order_axes(image.axes)
     if format == TIFF and not fits_ome(image.data.dtype, letters):
         msg = f"`target` must be an .ome.zarr for pixels of {image.data.dtype}, got {target}. Rename it."
@@ -265,6 +272,7 @@ def plan(
         shard=shard,
         format=format,
         overwrite=overwrite,
+        name=name,
     )
 
 

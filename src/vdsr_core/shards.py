@@ -173,7 +173,7 @@ def open_bench(folder: str, signature: str, device: str | None) -> Bench:
         msg += f"got {VERSION} and {plan.signature}. Install the same version everywhere."
         raise RuntimeError(msg)
     model = load_checkpoint(Path(folder) / "model.safetensors")
-    return Bench(plan, open_source(plan.source, plan.axes), SharedEngine(model, device))
+    return Bench(plan, open_source(plan.source, plan.axes, plan.name), SharedEngine(model, device))
 
 
 def make_shard(task: tuple[int, Index], folder: str, signature: str, device: str | None) -> Shard:

@@ -22,9 +22,11 @@ class BadSource(ValueError):
     """Pixels of the source that cannot be used; the shards that do without them can be made."""
 
 
-def open_source(source: str | os.PathLike[str] | ImageFile, axes: str | None = None) -> ImageFile:
+def open_source(
+    source: str | os.PathLike[str] | ImageFile, axes: str | None = None, name: str | None = None
+) -> ImageFile:
     """An image, lazily where its file can be read by windows; with other axes if they are given."""
-    image = source if isinstance(source, ImageFile) else read_image(source, lazy=True)
+    image = source if isinstance(source, ImageFile) else read_image(source, lazy=True, name=name)
     return image if axes is None else replace(image, axes=axes)
 
 

@@ -26,7 +26,7 @@ from vdsr_core.image_file import ImageFile
 from vdsr_core.locks import Busy, locked
 from vdsr_core.model import VDSR
 from vdsr_core.ome_tiff import tile_side, write_pyramid
-from vdsr_core.planning import Index, Plan, check_place, provenance
+from vdsr_core.planning import PLACES, Index, Plan, check_place, provenance
 from vdsr_core.shards import Bench, Shard, Stopped, name
 from vdsr_core.source import BadSource, complain, open_source
 
@@ -100,7 +100,7 @@ def stream(
     if provenance(Path(plan.target)).get("signature") == plan.signature:
         return iter(())
     check_place(Path(plan.target), plan.format, plan.overwrite)
-    source = image if image is not None else open_source(plan.source, plan.axes)
+    source = image if image is not None else open_source(plan.source, plan.axes, plan.name)
     bench = Bench(plan, source, SharedEngine(network, device))
     prepare(plan, source, network)
 
@@ -160,7 +160,8 @@ def prepare(plan: Plan, image: ImageFile, model: VDSR) -> None:
             check_same(plan, Plan.from_json(written.read_text(encoding="utf-8")))
             return
         shutil.rmtree(plan.folder / "image", ignore_errors=True)
-        attributes = ome_zarr.describe(image, plan.scale, plan.levels, plan.in_range, version, Path(plan.target).name)
+        title = plan.name or Path(plan.target).name
+        attributes = ome_zarr.describe(image, plan.scale, plan.levels, plan.in_range, version, title)
         attributes["vdsr_core"] = describe(plan)
         options = (np.dtype(plan.dtype), plan.chunk, plan.block, version)
         ome_zarr.create(plan.folder / "image", attributes, plan.shapes, *options)
@@ -181,7 +182,7 @@ def check_same(plan: Plan, other: Plan) -> None:
     if plan.signature == other.signature:
         return
     mine, others = asdict(plan), asdict(other)
-    differ = [name for name in mine if mine[name] != others[name] and name not in ("source", "target", "overwrite")]
+    differ = [field for field in mine if mine[field] != others[field] and field not in PLACES]
     msg = f"{plan.target} is being made after another plan, which differs in {', '.join(differ)}. "
     msg += f"Go on with that one, or delete {plan.folder}."
     raise FileExistsError(msg)

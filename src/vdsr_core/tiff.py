@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -37,12 +37,12 @@ _USED_TAGS = {270, 274, 282, 283, 320, 34675, 50838, 50839}  # description, orie
 _TILED_PIXELS = 2**22  # a plane larger than this is written in tiles
 
 
-def read_tiff(path: Path, *, lazy: bool = False) -> ImageFile:
-    """Read the one image of a TIFF file; with `lazy` its pixels stay there, unless they have to be changed."""
+def read_tiff(path: Path, *, lazy: bool = False, name: str | None = None) -> ImageFile:
+    """Read an image of a TIFF file, the only one without `name`; with `lazy` its pixels stay there, if they can."""
     import tifffile
 
     with tifffile.TiffFile(path) as tif:
-        series = _only_series(tif)
+        series = _find_series(tif, name)
         _check_complete(tif, series)
         orientation = 1 if tif.is_ome or tif.is_imagej else series.keyframe.tags.valueof(274, default=1)
         lazy = lazy and orientation == 1 and _is_plain(series)
@@ -50,7 +50,7 @@ def read_tiff(path: Path, *, lazy: bool = False) -> ImageFile:
             check_memory(series.nbytes)
         pixels = _open_pixels(path, series, tif.series.index(series)) if lazy else series.asarray()
         data, axes, color = _colors(series.keyframe, pixels, series.axes)
-        known = _metadata(tif, series.keyframe)
+        known = _metadata(tif, series)
         profile = series.keyframe.tags.valueof(34675)
     if color is not None:
         known["extra"] = {"channel_colors": (color,)} | known.get("extra", {})
@@ -81,15 +81,36 @@ def _open_pixels(path: Path, series: TiffPageSeries, number: int) -> Any:
     return array
 
 
-def _only_series(tif: TiffFile) -> TiffPageSeries:
-    """Return the one image of a TIFF, thumbnails and masks aside."""
-    every = [series for series in tif.series if not (series.keyframe.is_reduced or series.keyframe.is_mask)]
+def tiff_names(path: Path) -> list[str]:
+    """The names of the images of a TIFF file."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as tif:
+        return _names(_images(tif))
+
+
+def _images(tif: TiffFile) -> list[TiffPageSeries]:
+    """Return the images of a TIFF, thumbnails and masks aside."""
+    return [series for series in tif.series if not (series.keyframe.is_reduced or series.keyframe.is_mask)]
+
+
+def _names(images: Sequence[TiffPageSeries]) -> list[str]:
+    """Return what the file calls its images, where that tells one from another, else their numbers."""
+    names = [series.name.strip() for series in images]
+    return names if all(names) and len(set(names)) == len(names) else [str(number) for number in range(len(names))]
+
+
+def _find_series(tif: TiffFile, name: str | None) -> TiffPageSeries:
+    """Return the image of that name, or the only one of a TIFF."""
+    every = _images(tif)
     if not every:
         refuse("it holds no image. Copy or export it again.")
-    if len(every) > 1:
-        shapes = ", ".join(str(series.shape) for series in every[:4])
-        refuse(f"it holds {len(every)} images ({shapes} ...). Save the one you want as its own file.")
-    return every[0]
+    names = _names(every)
+    if name is None and len(every) > 1:
+        refuse(f"it holds {len(every)} images: {', '.join(names[:4])} ... Give the `name` of one.")
+    if name is not None and name not in names:
+        refuse(f"it holds no image {name}, but {', '.join(names[:4])} ... Give one of these names.")
+    return every[0 if name is None else names.index(name)]
 
 
 def _check_complete(tif: TiffFile, series: TiffPageSeries) -> None:
@@ -177,13 +198,13 @@ def _is_ramp(colors: NDArray[Any]) -> bool:
     return bool(colors[-1].any() and np.abs(ramp - colors).max() <= colors.max() / 255)
 
 
-def _metadata(tif: TiffFile, page: TiffPage) -> dict[str, Any]:
-    """Return what a TIFF says of its image, as fields of `ImageFile`."""
+def _metadata(tif: TiffFile, series: TiffPageSeries) -> dict[str, Any]:
+    """Return what a TIFF says of one of its images, as fields of `ImageFile`."""
     if tif.is_ome:
-        return _ome_metadata(tif.ome_metadata or "")
+        return _ome_metadata(tif.ome_metadata or "", tif.series.index(series), len(tif.series))
     if tif.is_imagej:
-        return _imagej_metadata(tif.imagej_metadata or {}, page)
-    return _pixel_size(page)
+        return _imagej_metadata(tif.imagej_metadata or {}, series.keyframe)
+    return _pixel_size(series.keyframe)
 
 
 def _pixel_size(page: TiffPage) -> dict[str, Any]:
@@ -217,9 +238,12 @@ def _imagej_metadata(metadata: Mapping[str, Any], page: TiffPage) -> dict[str, A
     return known
 
 
-def _ome_metadata(xml: str) -> dict[str, Any]:
-    """Return what OME-XML says of its first image, as fields of `ImageFile`."""
-    pixels = ElementTree.fromstring(xml).find("{*}Image/{*}Pixels")
+def _ome_metadata(xml: str, number: int, count: int) -> dict[str, Any]:
+    """Return what OME-XML says of one of so many images, as fields of `ImageFile`."""
+    found = ElementTree.fromstring(xml).findall("{*}Image/{*}Pixels")
+    if len(found) != count and number:
+        return {}  # it speaks of other files, too
+    pixels = next(iter(found[number:]), None)
     if pixels is None:
         return {}
     says = pixels.attrib

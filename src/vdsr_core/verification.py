@@ -94,7 +94,9 @@ def verify(
     if fingerprint(network) != job.network:
         msg = "`model` must be the network of the target, got another one. Name that one."
         raise ValueError(msg)
-    bench = Bench(job, open_source(job.source if source is None else source, job.axes), SharedEngine(network, device))
+    bench = Bench(
+        job, open_source(job.source if source is None else source, job.axes, job.name), SharedEngine(network, device)
+    )
     return run_checks(bench, Path(target), samples, np.random.default_rng(seed))
 
 

@@ -6,12 +6,15 @@ import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vdsr_core.image_file import SECONDS, ImageFile, refuse, unify_unit
 from vdsr_core.ome_zarr import multiscale_of
+
+if TYPE_CHECKING:
+    import zarr
 
 _LETTERS = {
     "time": "T", "channel": "C", "channels": "C", "plane": "Z", "depth": "Z",
@@ -33,8 +36,7 @@ def read_zarr(path: Path) -> ImageFile:
         path = path / datasets[0]["path"]
         node = zarr.open_array(path, mode="r")
     if isinstance(node, zarr.Group):
-        arrays = [f"{path / name}" for name in sorted(node.array_keys())] or ["its arrays"]
-        refuse(f"it is a group. Give the path of an array in it, such as {arrays[0]}.")
+        refuse(_describe_group(path, node))
     if node.dtype.kind not in "iuf":
         refuse(f"its pixels are {node.dtype}. Save real numbers.")
     attributes: Any = dict(node.attrs)
@@ -50,6 +52,42 @@ def read_zarr(path: Path) -> ImageFile:
     if "unit" in ours:
         known["unit"] = ours["unit"]
     return ImageFile(node, axes, **known)
+
+
+def _describe_group(path: Path, node: zarr.Group) -> str:
+    """Return why a group is no image, and what in it may be one."""
+    names = zarr_names(path)
+    if names != [""]:
+        return f"it holds {len(names)} images. Give the path of one, such as {path / names[0]}."
+    arrays = sorted(node.array_keys())
+    if arrays:
+        return f"it is a group without multiscales. Give the path of an array in it, such as {path / arrays[0]}."
+    return "it is a group without multiscales and without arrays. Give the path of an image in it, or copy it again."
+
+
+def zarr_names(path: Path) -> list[str]:
+    """The paths of the images inside a plate or a collection of OME-Zarr; that of the group itself, if it is none."""
+    import zarr
+
+    says: Any = zarr.open(path, mode="r").attrs.asdict()
+    says = says.get("ome", says)
+    if "plate" in says:
+        wells = [well["path"] for well in says["plate"]["wells"]]
+        return [f"{well}/{image['path']}" for well in wells for image in well_of(path / well)["images"]]
+    if says.get("bioformats2raw.layout") == 3:
+        listed: Any = zarr.open_group(path / "OME", mode="r").attrs.asdict() if is_zarr(path / "OME") else {}
+        listed = listed.get("ome", listed).get("series")
+        numbers = [name for name in zarr.open_group(path, mode="r").group_keys() if name.isdecimal()]
+        return list(listed) if listed else sorted(numbers, key=int)
+    return [""]
+
+
+def well_of(path: Path) -> dict[str, Any]:
+    """What a well of a plate says of its images."""
+    import zarr
+
+    says: Any = zarr.open_group(path, mode="r").attrs.asdict()
+    return dict(says.get("ome", says).get("well", {"images": []}))
 
 
 def _ome_zarr_metadata(path: Path) -> dict[str, Any]:

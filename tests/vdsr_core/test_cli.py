@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -18,9 +19,12 @@ from vdsr_core import (
     ImageFile,
     __version__,
     evaluate,
+    image_names,
     load_checkpoint,
+    plan,
     read_image,
     save_checkpoint,
+    stream,
     super_resolve,
     write_image,
 )
@@ -868,3 +872,69 @@ def test_verify_tells_what_differs(vdsr, big):
     assert result.exit_code == 1
     assert "DIFFERS by" in result.stdout
     assert "places differ by more than rounding" in result.stderr
+
+
+# Files of several images
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_plate_becomes_a_plate(vdsr, network, folder, version):
+    zarr, models = pytest.importorskip("zarr"), pytest.importorskip("ome_zarr_models")
+    wells = [("A/1", 0, 0), ("B/2", 1, 1)]
+    plate = {
+        "version": version, "name": "cells", "rows": [{"name": "A"}, {"name": "B"}],
+        "columns": [{"name": "1"}, {"name": "2"}],
+        "wells": [{"path": path, "rowIndex": row, "columnIndex": column} for path, row, column in wells],
+    }  # fmt: skip
+
+    def write(path, says):
+        attributes = says if version == "0.4" else {"ome": {"version": "0.5", **says}}
+        zarr.create_group(path, zarr_format=2 if version == "0.4" else 3, attributes=attributes)
+
+    write("plate.zarr", {"plate": plate})
+    images = {}
+    for well, row, column in wells:
+        write(f"plate.zarr/{well}", {"well": {"version": version, "images": [{"path": "0"}, {"path": "1"}]}})
+        for field in "01":
+            name = f"{well}/{field}"
+            images[name] = np.random.default_rng(row + int(field)).integers(0, 99, (20, 24 + column), np.uint16)
+            job = plan(ImageFile(images[name], "YX"), 2, f"plate.zarr/{name}", model=network, format=version)
+            list(stream(job, image=ImageFile(images[name], "YX"), model=network))
+    options = ["--scale", 2, "--tile", 16, "--shard", 32]
+    assert vdsr("upscale", "plate.zarr", "-o", "out.ome.zarr", *options, "--dry-run").exit_code == 0
+    assert not (folder / "out.ome.zarr").exists()
+    result = vdsr("upscale", "plate.zarr", "-o", "out.ome.zarr", *options)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("->") == 4
+    group = models.open_ome_zarr(zarr.open_group("out.ome.zarr", mode="r"))
+    assert type(group).__name__ == "HCS"
+    assert image_names("out.ome.zarr") == list(images)
+    for name in images:
+        whole = super_resolve(read_image(f"plate.zarr/{name}").data[:], 2, model=network, tile=16)
+        np.testing.assert_array_equal(read_image(f"out.ome.zarr/{name}").data[:], whole)
+    assert vdsr("upscale", "plate.zarr", "-o", "out.ome.zarr", *options).stdout.count("kept: it exists") == 4
+    assert vdsr("verify", "out.ome.zarr", "--samples", 1).exit_code == 0
+
+
+def test_images_of_a_tiff_become_files_or_a_collection(vdsr, network, folder):
+    zarr = pytest.importorskip("zarr")
+    images = {"left eye": np.arange(30 * 20, dtype=np.uint16).reshape(30, 20), "right": np.eye(25, dtype=np.uint16)}
+    with tifffile.TiffWriter("two.ome.tif", ome=True) as tiff:
+        for name, pixels in images.items():
+            tiff.write(pixels, metadata={"axes": "YX", "Name": name})
+    options = ["--scale", 2, "--tile", 16]
+    result = vdsr("upscale", "two.ome.tif", "-o", "out/", *options)
+    assert result.exit_code == 0, result.stderr
+    whole = {name: super_resolve(pixels, 2, model=network, tile=16) for name, pixels in images.items()}
+    for name, path in zip(images, ("two_x2_left-eye.ome.tif", "two_x2_right.ome.tif"), strict=True):
+        np.testing.assert_array_equal(read_image(folder / "out" / path).data, whole[name])
+    result = vdsr("upscale", "two.ome.tif", "-o", "two_x2.ome.zarr", *options, "--shard", 32)
+    assert result.exit_code == 0, result.stderr
+    assert image_names("two_x2.ome.zarr") == ["0", "1"]
+    for number, name in enumerate(images):
+        np.testing.assert_array_equal(read_image(f"two_x2.ome.zarr/{number}").data[:], whole[name])
+        says = zarr.open_group(f"two_x2.ome.zarr/{number}").attrs["ome"]
+        assert says["multiscales"][0]["name"] == name
+    result = vdsr("upscale", "two.ome.tif", "-o", "one.tif", *options)
+    assert result.exit_code == 2
+    assert "--output must be a folder or end in .ome.zarr for the 2 images" in " ".join(result.stderr.split())

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from vdsr_core import io as vdsr_io
 from vdsr_core import tiff
 from vdsr_core.image_file import unify_unit
-from vdsr_core.io import ImageFile, check_writable, read_image, write_image
+from vdsr_core.io import ImageFile, check_writable, image_names, read_image, write_image
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 ICC = b"\0\0\1\0test" + b"\0" * 8 + b"RGB XYZ " + b"\0" * 104  # a header is all that is looked at
@@ -634,7 +634,7 @@ def test_several_images_in_one_file_are_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "image.tif") as tif:
         tif.write(pixels((8, 8), "uint8"), metadata=None)
         tif.write(pixels((9, 8), "uint8"), metadata=None)
-    with pytest.raises(ValueError, match=r"it holds 2 images \(\(8, 8\), \(9, 8\)"):
+    with pytest.raises(ValueError, match=r"it holds 2 images: .*\. Give the `name` of one"):
         read_image(tmp_path / "image.tif")
 
 
@@ -747,7 +747,10 @@ def test_lazy_image_larger_than_memory_goes_to_zarr_only(tmp_path, monkeypatch):
 def test_zarr_group_names_an_array_inside(tmp_path):
     zarr = pytest.importorskip("zarr")
     zarr.create_group(tmp_path / "image.zarr").create_array("0", shape=(4, 5), dtype="uint8")
-    with pytest.raises(ValueError, match=r"it is a group. Give the path of an array in it, such as .*image.zarr.0\.$"):
+    with pytest.raises(
+        ValueError,
+        match=r"it is a group without multiscales. Give the path of an array in it, such as .*image.zarr.0\.$",
+    ):
         read_image(tmp_path / "image.zarr")
 
 
@@ -782,6 +785,58 @@ def test_folder_that_is_no_zarr_is_refused(tmp_path):
     pytest.importorskip("zarr")
     with pytest.raises(ValueError, match="is not a readable zarr"):
         read_image(tmp_path)
+
+
+# ------------------------------------------------------------------------------------- files of several images
+
+
+def test_images_of_an_ome_tiff_have_names_and_metadata(tmp_path):
+    path = tmp_path / "image.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for number, name in enumerate(("left", "right")):
+            says = {"axes": "YX", "Name": name, "PhysicalSizeX": number + 1.0, "PhysicalSizeY": 0.5}
+            tiff.write(np.full((8 + number, 8), number, np.uint8), metadata=says)
+    assert image_names(path) == ["left", "right"]
+    for number, name in enumerate(("left", "right")):
+        image = read_image(path, name=name, lazy=bool(number))
+        np.testing.assert_array_equal(image.data, np.full((8 + number, 8), number))
+        assert image.pixel_size == (0.5, number + 1.0)
+    with pytest.raises(ValueError, match="it holds no image middle, but left, right"):
+        read_image(path, name="middle")
+
+
+def test_images_without_names_of_their_own_are_numbered(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "image.tif") as tiff:
+        for rows in (8, 9):
+            tiff.write(np.zeros((rows, 8), np.uint8), metadata=None)
+    names = image_names(tmp_path / "image.tif")
+    assert len(set(names)) == 2
+    assert [read_image(tmp_path / "image.tif", name=name).data.shape for name in names] == [(8, 8), (9, 8)]
+
+
+def test_one_image_has_no_name(tmp_path):
+    for name in ("image.tif", "image.png", "image.zarr"):
+        write_image(tmp_path / name, ImageFile(np.zeros((4, 4), np.uint8), "YX"))
+        assert image_names(tmp_path / name) == [""]
+    with pytest.raises(ValueError, match="Only a TIFF has names"):
+        read_image(tmp_path / "image.png", name="left")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({}, "a group without multiscales and without arrays. Give the path of an image"),
+        ({"multiscales": []}, "a group without multiscales"),
+        ({"bioformats2raw.layout": 3}, r"it holds 1 images. Give the path of one, such as .*0\."),
+    ],
+)
+def test_group_that_is_no_image_is_explained(tmp_path, attributes, message):
+    zarr = pytest.importorskip("zarr")
+    zarr.create_group(tmp_path / "group.zarr", attributes=attributes)
+    if attributes.get("bioformats2raw.layout"):
+        zarr.create_group(tmp_path / "group.zarr" / "0")
+    with pytest.raises(ValueError, match=message):
+        read_image(tmp_path / "group.zarr")
 
 
 # --------------------------------------------------------------------------------------- what is not written
