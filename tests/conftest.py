@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,23 @@ def tiny_model():
 
     torch.manual_seed(0)
     return VDSR(VDSRConfig(depth=4, width=8))
+
+
+class Impatient(threading.Event):
+    """An event that is set once it has been looked at so often."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.looks = looks
+
+    def is_set(self):
+        self.looks -= 1
+        return super().is_set() or self.looks < 0
+
+
+@pytest.fixture
+def impatient():
+    return Impatient
 
 
 @pytest.fixture(scope="session")

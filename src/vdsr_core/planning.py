@@ -136,6 +136,16 @@ class Plan:
         return self.count * (1 + self.tiff)
 
     @property
+    def done(self) -> set[tuple[int, Index]]:
+        """The shards, (level, index), that were written and wait in `folder` for the others."""
+        try:
+            names = os.listdir(self.folder / "done")
+        except FileNotFoundError:
+            return set()
+        numbers = (tuple(map(int, name.split("."))) for name in names)
+        return {(level, tuple(index)) for level, *index in numbers}
+
+    @property
     def rgb(self) -> bool:
         """Whether the source has colour samples."""
         return "S" in self.axes

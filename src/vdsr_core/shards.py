@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from vdsr_core.inference import super_resolve_tiles
 from vdsr_core.planning import VERSION, Index, Plan
 from vdsr_core.resampling import make_taps
 from vdsr_core.source import BadSource, identify, naming_chunks, open_source
+from vdsr_core.strips import stop_if
 from vdsr_core.tiling import Region, cover
 
 if TYPE_CHECKING:
@@ -46,10 +48,6 @@ class Shard:
     seconds: float
 
 
-class Stopped(Exception):
-    """Nobody waits for the shard any more."""
-
-
 class Bench:
     """What one process needs to make shards of a plan: the source, the network, the target.
 
@@ -61,18 +59,21 @@ class Bench:
         Its source.
     engine : SharedEngine
         Its network.
+    stop : Event, optional
+        Set when nobody waits for shards any more.
     """
 
-    def __init__(self, plan: Plan, image: ImageFile, engine: SharedEngine) -> None:
+    def __init__(self, plan: Plan, image: ImageFile, engine: SharedEngine, stop: threading.Event | None = None) -> None:
         with suppress(BadSource):  # the shards that need such a chunk will say so
             if identify(image) != plan.identity:
                 msg = f"the source must be the one of the plan, {plan.source}, got another one. Make a new plan."
                 raise ValueError(msg)
         self.plan, self.image, self.engine = plan, image, engine
-        self.stopped = False
+        self.stop = stop or threading.Event()
 
     def make(self, level: int, index: Index) -> Shard:
         """Compute a shard, write it, and note that it is there."""
+        stop_if(self.stop)
         start = time.perf_counter()
         window = self.plan.window(level, index)
         out = ome_zarr.open_level(self.plan.folder / "image", level, "r+")
@@ -116,10 +117,11 @@ class Bench:
                 in_range=plan.in_range[wanted["C"].start if "C" in wanted else 0],
                 tile=plan.tile,
                 window=(wanted["Y"], wanted["X"]),
+                stop=self.stop,
             )
             for _ in tiles:
-                if self.stopped:
-                    raise Stopped
+                pass
+        stop_if(self.stop)
         return np.transpose(out, [axes.index(letter) for letter in plan.letters])
 
     def read(self, window: tuple[slice, ...]) -> NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -27,8 +28,9 @@ from vdsr_core.locks import Busy, locked
 from vdsr_core.model import VDSR
 from vdsr_core.ome_tiff import tile_side, write_pyramid
 from vdsr_core.planning import PLACES, Index, Plan, check_place, provenance
-from vdsr_core.shards import Bench, Shard, Stopped, name
+from vdsr_core.shards import Bench, Shard, name
 from vdsr_core.source import BadSource, complain, open_source
+from vdsr_core.strips import Stopped, stop_if
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -46,6 +48,7 @@ def stream(
     client: Client | None = None,
     device: str | None = None,
     threads: int = 2,
+    stop: threading.Event | None = None,
 ) -> Iterator[Shard]:
     """Carry out a plan, yielding each shard when it is written; shards that an earlier run has written are left out.
 
@@ -71,6 +74,9 @@ def stream(
         As in `super_resolve`.
     threads : int, optional
         Shards in the making at once in this process: while one is computed, others are read and written.
+    stop : threading.Event, optional
+        For other threads, which cannot close an iterator at work: when it is set, the iterator ends soon, in the midst
+        of a shard. It is also set when the iterator is closed or fails.
 
     Yields
     ------
@@ -101,7 +107,7 @@ def stream(
         return iter(())
     check_place(Path(plan.target), plan.format, plan.overwrite)
     source = image if image is not None else open_source(plan.source, plan.axes, plan.name)
-    bench = Bench(plan, source, SharedEngine(network, device))
+    bench = Bench(plan, source, SharedEngine(network, device), stop)
     prepare(plan, source, network)
 
     def run(tasks: list[tuple[int, Index]]) -> Iterator[Shard]:
@@ -109,7 +115,13 @@ def stream(
             return run_in_threads(bench, tasks, threads)
         return run_on_cluster(client, plan, tasks, device)
 
-    return run_levels(plan, source, part, run)
+    return until_stopped(run_levels(plan, source, part, run, bench.stop))
+
+
+def until_stopped(shards: Iterator[Shard]) -> Iterator[Shard]:
+    """The same shards, and an end where somebody has stopped them."""
+    with suppress(Stopped):
+        yield from shards
 
 
 def run_levels(
@@ -117,6 +129,7 @@ def run_levels(
     image: ImageFile,
     part: tuple[int, int],
     run: Callable[[list[tuple[int, Index]]], Iterator[Shard]],
+    stop: threading.Event,
 ) -> Iterator[Shard]:
     """Make a part of the finest level; then, if no other part is left to do, the rest."""
     number, count = part
@@ -133,7 +146,7 @@ def run_levels(
             for level in range(1, plan.levels):
                 yield from run(missing(plan, level))
             if plan.tiff:
-                yield from pack(plan, image)
+                yield from pack(plan, image, stop)
             publish(plan)
     except Busy:
         return  # another part does it
@@ -194,7 +207,7 @@ def holding(plan: Plan, what: str) -> AbstractContextManager[None]:
     return locked(plan.folder / f"{what}.lock", msg)
 
 
-def pack(plan: Plan, image: ImageFile) -> Iterator[Shard]:
+def pack(plan: Plan, image: ImageFile, stop: threading.Event) -> Iterator[Shard]:
     """Write the OME-TIFF from all levels, in one pass; yields each shard when it has been read."""
     levels = [ome_zarr.open_level(plan.folder / "image", level) for level in range(plan.levels)]
     sizes = dict(zip(plan.letters, plan.shape, strict=True))
@@ -207,6 +220,7 @@ def pack(plan: Plan, image: ImageFile) -> Iterator[Shard]:
         writing = pool.submit(write_pyramid, plan.folder / PACKED, watched, *options)
         try:
             while not (writing.done() and passed.empty()):
+                stop_if(stop)
                 with suppress(Empty):
                     yield passed.get(timeout=0.1)
         except BaseException:  # the caller has closed the generator, too
@@ -268,7 +282,7 @@ def run_in_threads(bench: Bench, tasks: Iterable[tuple[int, Index]], threads: in
                     except BadSource as error:
                         bad.append(error)
         except BaseException:  # the caller has closed the generator, too
-            bench.stopped = True
+            bench.stop.set()
             for future in running:
                 future.cancel()
             raise

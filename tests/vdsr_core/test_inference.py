@@ -146,21 +146,9 @@ def test_tiles_of_a_window_are_written_once_on_its_own_grid(rng, tiny_model):
     np.testing.assert_array_equal(out, super_resolve(image, 2, rgb=True, model=tiny_model, tile=11)[:, 5:23, 8:28])
 
 
-class Impatient(threading.Event):
-    """An event that is set once it has been looked at so often."""
-
-    def __init__(self, looks):
-        super().__init__()
-        self.looks = looks
-
-    def is_set(self):
-        self.looks -= 1
-        return self.looks < 0
-
-
 @pytest.mark.parametrize("engine", ["torch", "ncnn"])
 @pytest.mark.parametrize("looks", [0, 1, 2, 5, 7, 13])
-def test_stop_ends_in_the_midst_of_a_tile(rng, tiny_model, engine, looks):
+def test_stop_ends_in_the_midst_of_a_tile(rng, tiny_model, impatient, engine, looks):
     if engine == "ncnn":
         pytest.importorskip("ncnn")
     network = Engine(tiny_model, torch.device("cpu"), fast=engine == "ncnn")
@@ -168,7 +156,7 @@ def test_stop_ends_in_the_midst_of_a_tile(rng, tiny_model, engine, looks):
     image = rng.random((1, 20, 12)).astype(np.float32)
     whole = super_resolve(image, 2, model=network, in_range=(0, 1), tile=20)
     out = np.full_like(whole, -1)
-    tiles = super_resolve_tiles(image, 2, out, model=network, in_range=(0, 1), tile=20, stop=Impatient(looks))
+    tiles = super_resolve_tiles(image, 2, out, model=network, in_range=(0, 1), tile=20, stop=impatient(looks))
     written = [tile.write for tile in tiles]
     assert len(written) == looks // (
         1 + tiny_model.config.depth

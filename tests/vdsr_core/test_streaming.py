@@ -158,6 +158,20 @@ def test_what_is_done_is_not_done_again(tmp_path, source, model):
     assert list(stream(job, model=model)) == []
 
 
+@pytest.mark.parametrize("looks", [0, 1, 4, 40])
+def test_stop_ends_in_the_midst_of_a_shard_and_the_rest_follows(tmp_path, source, model, impatient, looks):
+    whole = super_resolve(zarr.open_array(source)[:], 2, model=model, tile=16)
+    job = plan(source, 2, tmp_path / "out.ome.zarr", model=model, **TILE)
+    assert job.done == set()
+    first = list(stream(job, model=model, threads=1, stop=impatient(looks)))
+    assert {(shard.level, shard.index) for shard in first} == job.done
+    assert len(job.done) < job.count
+    assert not (tmp_path / "out.ome.zarr").exists()
+    rest = list(stream(job, model=model))
+    assert len(first) + len(rest) == job.count
+    np.testing.assert_array_equal(finest(tmp_path / "out.ome.zarr"), whole)
+
+
 SCRIPT = """
 import sys, time
 from vdsr_core.planning import plan
