@@ -90,7 +90,7 @@ def held_out_pixels(data: Data, hold_out: float) -> int:
     """About how many pixels of each scale are measured."""
     if data.folder is not None:
         return PIECES * PIECE**2
-    sharp = [*data.sources.values(), *(high for _, high in data.pairs)]
+    sharp = [*data.sources.values(), *(high for _, high in data.pairs.values())]
     pixels = []
     for source in sharp:
         sides = sorted(shape_of(source)[axis] for axis in source.plane_axes)

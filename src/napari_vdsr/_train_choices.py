@@ -68,7 +68,8 @@ class TrainChoices(TrainForm):
         """Say what each control does."""
         self.kind.currentIndexChanged.connect(self._show_kind)
         self.layers.itemChanged.connect(self._layers_ticked)
-        for combo in (self.part, self.channels, self.low, self.sharp):
+        self.pairs.changed.connect(self.update_state)
+        for combo in (self.part, self.channels):
             combo.currentIndexChanged.connect(self.update_state)
         for edit in (self.folder, self.scales, self.name):
             edit.textChanged.connect(self.update_state)
@@ -107,12 +108,8 @@ class TrainChoices(TrainForm):
             item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
             item.setCheckState(Qt.CheckState.Checked if layer in ticked else Qt.CheckState.Unchecked)
         self.layers.blockSignals(False)
-        for combo, entries in (
-            (self.low, [(layer.name, layer) for layer in images]),
-            (self.sharp, [(layer.name, layer) for layer in images]),
-            (self.part, [(ALL, None), *((f"Rectangles of “{layer.name}”", layer) for layer in shapes)]),
-        ):
-            fill(combo, entries)
+        self.pairs.offer(images)
+        fill(self.part, [(ALL, None), *((f"Rectangles of “{layer.name}”", layer) for layer in shapes)])
         self._layers_ticked()
 
     def ticked(self) -> list[Image]:
@@ -143,7 +140,7 @@ class TrainChoices(TrainForm):
 
     def _show_kind(self) -> None:
         """Show the controls of what is learnt from."""
-        for words, box in ((LAYERS, self.layers_box), (PAIRS, self.pair_box), (FOLDER, self.folder_box)):
+        for words, box in ((LAYERS, self.layers_box), (PAIRS, self.pairs), (FOLDER, self.folder_box)):
             box.setVisible(self.kind.currentData() == words)
         self.low_side.setEnabled(self.kind.currentData() != PAIRS)
         self.update_state()
@@ -199,11 +196,7 @@ class TrainChoices(TrainForm):
         if kind == FOLDER:
             return Data(folder=self._folder())
         if kind == PAIRS:
-            low, sharp = (self._whole(combo.currentData()) for combo in (self.low, self.sharp))
-            if low.data is sharp.data:
-                msg = "Choose two layers: a low one and a sharp one of the same field of view."
-                raise ValueError(msg)
-            return Data(pairs=((low, sharp),))
+            return Data(pairs=self._pairs())
         sources = {layer.name: self._whole(layer) for layer in self.ticked()}
         if not sources:
             msg = "Tick at least one layer to learn from."
@@ -219,6 +212,22 @@ class TrainChoices(TrainForm):
                 for number, part in enumerate(rectangles(layers[name], source, shapes), 1)
             }
         return Data(sources)
+
+    def _pairs(self) -> dict[str, tuple[_layers.Source, _layers.Source]]:
+        """The chosen pairs, by the names of their layers."""
+        pairs = {}
+        sharp_ones = []
+        for low, sharp in self.pairs.chosen():
+            both = (self._whole(low), self._whole(sharp))
+            if low is sharp:
+                msg = "Choose two layers: a low one and a sharp one of the same field of view."
+                raise ValueError(msg)
+            if sharp in sharp_ones:
+                msg = f"“{sharp.name}” is the sharp layer of two pairs: leave one of them out."
+                raise ValueError(msg)
+            sharp_ones.append(sharp)
+            pairs[f"“{low.name}” and “{sharp.name}”"] = both
+        return pairs
 
     def _whole(self, layer: Image | None) -> _layers.Source:
         """All of a layer.
@@ -335,7 +344,7 @@ class TrainChoices(TrainForm):
             return "Give the scales as numbers above 1, such as 2, 3, 4."
         if self._trouble:
             return self._trouble
-        sharp = [*data.sources.items(), *(("The sharp layer", high) for _, high in data.pairs)]
+        sharp = [*data.sources.items(), *((high.name, high) for _, high in data.pairs.values())]
         least = max(SMALLEST, math.ceil(4 * max(scales)))
         for name, source in sharp:
             rows, columns = (shape_of(source)[axis] for axis in source.plane_axes)

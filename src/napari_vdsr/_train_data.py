@@ -33,14 +33,14 @@ class Data:
     ----------
     sources : dict
         Parts of layers, by name.
-    pairs : tuple of (Source, Source)
-        Low and sharp layers.
+    pairs : dict
+        Low and sharp layers, by name.
     folder : str or None
         Of image files.
     """
 
     sources: dict[str, Source] = field(default_factory=dict)
-    pairs: tuple[tuple[Source, Source], ...] = ()
+    pairs: dict[str, tuple[Source, Source]] = field(default_factory=dict)
     folder: str | None = None
 
 
@@ -52,14 +52,14 @@ class Material:
     ----------
     images : dict
         By name.
-    pairs : list of (ImageFile, ImageFile)
-        Low and sharp.
+    pairs : dict
+        Low and sharp ones, by name.
     left_out : dict
         Why files were left out.
     """
 
     images: dict[str, ImageFile]
-    pairs: list[tuple[ImageFile, ImageFile]]
+    pairs: dict[str, tuple[ImageFile, ImageFile]]
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -93,7 +93,7 @@ def gather(data: Data, cancelled: threading.Event) -> Material:
     if data.folder is not None:
         return read_folder(Path(data.folder), cancelled)
     images = {name: read(source) for name, source in data.sources.items()}
-    return Material(images, [(read(low), read(high)) for low, high in data.pairs])
+    return Material(images, {name: (read(low), read(high)) for name, (low, high) in data.pairs.items()})
 
 
 def rectangles(layer: Image, source: Source, shapes: Shapes) -> list[Source]:
@@ -150,7 +150,7 @@ def read_folder(folder: Path, cancelled: threading.Event) -> Material:
         first = next(iter(left_out.values()), "")
         msg = f"“{folder.name}” holds no image that can be read: {len(paths)} files were tried. {first}"
         raise ValueError(msg.strip())
-    return Material(images, [], left_out)
+    return Material(images, {}, left_out)
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -22,10 +22,11 @@ from superqt import QCollapsible
 from napari_vdsr._forms import make_box, make_combo, make_form, make_row, make_text
 from napari_vdsr._model_box import ModelBox
 from napari_vdsr._models_page import ModelsPage
+from napari_vdsr._pair_rows import PairRows
 from napari_vdsr._recipe import LENGTHS, NEW
 from napari_vdsr._train_plots import Curves, Tiles
 
-LAYERS, PAIRS, FOLDER = "Image layers", "A pair of layers: low, sharp", "A folder of images"
+LAYERS, PAIRS, FOLDER = "Image layers", "Pairs of layers: low, sharp", "A folder of images"
 ALL = "All of them"
 BICUBIC, CAMERA = "Bicubic", "Blur and noise, as given"
 SET_UP, TRAINING, MODELS = range(3)  # the tabs
@@ -69,7 +70,8 @@ class TrainForm(QWidget):
         form = make_form()
         form.addRow("Learn from", self.kind)
         form.addRow(self._build_layers())
-        form.addRow(self._build_pair())
+        self.pairs = PairRows()
+        form.addRow(self.pairs)
         form.addRow(self._build_folder())
         form.addRow("Start from", self.model)
         form.addRow("Scales", self.scales)
@@ -106,15 +108,6 @@ class TrainForm(QWidget):
         form.addRow("Channels", self.channels)
         self.layers_box = make_page(form)
         return self.layers_box
-
-    def _build_pair(self) -> QWidget:
-        self.low = make_combo("What the microscope gives: fewer pixels, or as many but less sharp.")
-        self.sharp = make_combo("The same field of view, sharp, registered to the other to less than a pixel.")
-        form = make_form()
-        form.addRow("Low", self.low)
-        form.addRow("Sharp", self.sharp)
-        self.pair_box = make_page(form)
-        return self.pair_box
 
     def _build_folder(self) -> QWidget:
         self.folder = QLineEdit()

@@ -87,10 +87,10 @@ def _data_lines(data: Data, left_out: Container[str]) -> Iterator[str]:
         yield f"    {name!r}: {_source_text(source)},"
     yield "}"
     if data.pairs:
-        yield "pairs = ["
-        for low, high in data.pairs:
-            yield f"    ({_source_text(low)}, {_source_text(high)}),"
-        yield "]"
+        yield "pairs = {"
+        for name, (low, high) in data.pairs.items():
+            yield f"    {name!r}: ({_source_text(low)}, {_source_text(high)}),"
+        yield "}"
 
 
 def _source_text(source: Source) -> str:

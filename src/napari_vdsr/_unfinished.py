@@ -89,11 +89,12 @@ def keep(recipe: Recipe, material: Material) -> None:
     folder = run_folder(recipe.name)
     remove(recipe.name)
     folder.mkdir(parents=True)
-    parts = [*material.images.values(), *(image for pair in material.pairs for image in pair)]
+    parts = [*material.images.values(), *(image for pair in material.pairs.values() for image in pair)]
     np.savez(folder / "images.npz", *(np.asarray(image.data) for image in parts))
     record = {
         "recipe": asdict(recipe),
         "names": list(material.images),
+        "pairs": list(material.pairs),
         "axes": [image.axes for image in parts],
         "left_out": material.left_out,
     }
@@ -111,5 +112,5 @@ def bring_back(name: str) -> Material:
     with np.load(folder / "images.npz", allow_pickle=False) as stream:
         parts = [ImageFile(stream[f"arr_{number}"], axes) for number, axes in enumerate(record["axes"])]
     count = len(record["names"])
-    pairs = list(zip(parts[count::2], parts[count + 1 :: 2], strict=True))
-    return Material(dict(zip(record["names"], parts, strict=False)), pairs, record["left_out"])
+    pairs = zip(record["pairs"], zip(parts[count::2], parts[count + 1 :: 2], strict=True), strict=True)
+    return Material(dict(zip(record["names"], parts, strict=False)), dict(pairs), record["left_out"])

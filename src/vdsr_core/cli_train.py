@@ -236,7 +236,7 @@ def prepare_training(
         trainer.result.card = {
             "name": output.stem,
             "data": ", ".join([*describe(images, "image"), f"of {names}", "10% held out"]),
-            "recipe": f"{origin}{preset}: {describe_recipe(config, data)}",
+            "recipe": f"{origin}{preset}: {describe_recipe(config, data.patch, scales)}",
             "terms": model.card.get("terms", "") if given["from"] else "",
         }
     return trainer, measure, record

@@ -19,7 +19,7 @@ from vdsr_core.engine import choose_device
 from vdsr_core.hold_out import HoldOut, Preview, split
 from vdsr_core.model import VDSR, check_network
 from vdsr_core.patches import Patches
-from vdsr_core.planes import Image, Images, find_pairs, find_planes, make_degrade, named_images
+from vdsr_core.planes import Images, Pairs, find_pairs, find_planes, make_degrade, named_images
 from vdsr_core.ranges import Range
 from vdsr_core.recipe import PRESETS, TrainConfig
 from vdsr_core.training import STUCK_GAIN, Progress, Trainer
@@ -55,7 +55,7 @@ def fine_tune(
     *,
     model: VDSR | str | os.PathLike[str] | None = None,
     scales: float | Sequence[float] | None = None,
-    pairs: Sequence[tuple[Image, Image]] = (),
+    pairs: Pairs = (),
     blur: float = 0.0,
     noise: float = 0.0,
     steps: int = 1000,
@@ -90,7 +90,7 @@ def fine_tune(
         Where to start: a network, which stays as it is, or what `load_model` takes. The default network by default.
     scales : float or sequence of float, optional
         To train for with `images`, at least 1.1 each; those of the network by default.
-    pairs : sequence of (ndarray, ndarray) or of (ImageFile, ImageFile), optional
+    pairs : sequence of (ndarray, ndarray) or of (ImageFile, ImageFile), or mapping of name to them, optional
         Registered low and sharp images of one field of view, in the same intensity units, instead of or beside
         `images`. Both are mapped by the range of the low one.
     blur : float, optional
@@ -187,7 +187,7 @@ def fine_tune_steps(
     images: Images = (),
     *,
     scales: float | Sequence[float] | None = None,
-    pairs: Sequence[tuple[Image, Image]] = (),
+    pairs: Pairs = (),
     blur: float = 0.0,
     noise: float = 0.0,
     steps: int = 1000,
@@ -267,7 +267,7 @@ def fine_tune_steps(
     factors = factors if named else ()
     options: dict[str, Any] = {"channel_axis": channel_axis, "rgb": rgb, "in_range": in_range}
     sources, skipped = find_planes(named, factors, **options)
-    couples, left_out = find_pairs(pairs, **options)
+    couples, ratios, left_out = find_pairs(pairs, **options)
     if not (sources or couples):
         reasons = "; ".join(f"{name}: {why}" for name, why in (skipped | left_out).items()) or "none at all"
         msg = f"`images` must hold one to train with, got {reasons}. Add larger images with detail."
@@ -282,13 +282,13 @@ def fine_tune_steps(
     words.append(f"{hold_out:.0%} held out")
     words += [f"{name} left out: {why}" for name, why in (skipped | left_out).items()]
     low_side = f"; blur {blur:g} pixels, noise {noise:.3g} of the range" if blur or noise else ""
+    tuned = tuple(sorted({round(factor, 3) for factor in (*factors, *ratios.values()) if factor >= LEAST_SCALE}))
     card = {
         "name": "fine-tuned",
         "data": ", ".join(words),
-        "recipe": f"from {model.card.get('name', 'a network')}; {describe_recipe(config, data)}{low_side}",
+        "recipe": f"from {model.card.get('name', 'a network')}; {describe_recipe(config, data.patch, tuned)}{low_side}",
         "terms": model.card.get("terms", ""),
     }
-    tuned = tuple(sorted({round(factor, 3) for factor in data.factors}))
     learner = copy.deepcopy(model).float().requires_grad_(True)
     trainer = Trainer(learner, data, config, validate=measure.validate, validate_every=validate_every)
     file = Unfinished(checkpoint, trainer, fingerprint(data, measure)) if checkpoint is not None else None
@@ -296,7 +296,7 @@ def fine_tune_steps(
         msg = "`checkpoint` must name the file to resume, got None."
         raise ValueError(msg)
     found = file.load() if file is not None and resume else None
-    run = _run(model, trainer, measure, patience, tuned, card, file, found)
+    run = _run(model, trainer, measure, patience, tuned or model.scales, card, file, found)
     return run if file is None else _holding(file, run)
 
 
@@ -430,12 +430,12 @@ def describe(sources: Mapping[str, Sequence[Any]], what: str) -> list[str]:
     return [f"{len(sources)} {what}{plural} ({planes} plane{'s' if planes > 1 else ''})"] if sources else []
 
 
-def describe_recipe(config: TrainConfig, data: Patches) -> str:
+def describe_recipe(config: TrainConfig, patch: int, scales: Sequence[float]) -> str:
     """The settings of a training in words."""
     length = f"{config.steps} steps" if config.seconds is None else f"{config.seconds:g} s"
-    scales = ", ".join(dict.fromkeys(f"{factor:.3g}" for factor in data.factors))
+    learnt = ", ".join(f"{scale:.3g}" for scale in scales) or "as before"
     return (
-        f"at most {length} of {config.batch_size} patches of {data.patch} x {data.patch}, scales {scales}; "
+        f"at most {length} of {config.batch_size} patches of {patch} x {patch}, scales {learnt}; "
         f"{config.loss}; {config.optimizer}, rate {config.learning_rate:g}, {config.schedule} schedule; "
         f"weight average {config.average:g}; seed {config.seed}"
     )

@@ -22,6 +22,7 @@ Plane = NDArray[np.float32]
 Pair = tuple[Plane, Plane]
 Image = ArrayLike | ImageFile
 Images = Image | Sequence[Image] | Mapping[str, Image]
+Pairs = Sequence[tuple[Image, Image]] | Mapping[str, tuple[Image, Image]]
 
 
 def make_degrade(blur: float, noise: float, seed: tuple[int, int]) -> Degrade:
@@ -46,6 +47,13 @@ def named_images(images: Any) -> dict[str, Any]:
             msg += "Use `numpy.asarray(images)` for one image, `read_image` for files."
             raise TypeError(msg)
     return named
+
+
+def named_pairs(pairs: Any) -> dict[str, tuple[Any, Any]]:
+    """The pairs by name."""
+    found = check_pairs(list(pairs.values()) if isinstance(pairs, Mapping) else pairs)
+    names = pairs if isinstance(pairs, Mapping) else [f"pair {number}" for number in range(len(found))]
+    return dict(zip(names, found, strict=True))
 
 
 def _is_image(image: Any) -> bool:
@@ -85,12 +93,21 @@ def find_planes(
 
 
 def find_pairs(
-    pairs: Sequence[tuple[Image, Image]], *, in_range: Range | Sequence[Range] | None = None, **options: Any
-) -> tuple[dict[str, list[Pair]], dict[str, str]]:
-    """The planes of each pair, interpolated and sharp, by the range of the low one; and why pairs were left out."""
-    sources, skipped = {}, {}
-    for number, pair in enumerate(check_pairs(pairs)):
-        name = f"pair {number}"
+    pairs: Pairs, *, in_range: Range | Sequence[Range] | None = None, **options: Any
+) -> tuple[dict[str, list[Pair]], dict[str, float], dict[str, str]]:
+    """The planes of each pair, interpolated and sharp, by the range of the low one.
+
+    Returns
+    -------
+    sources : dict of list of (ndarray, ndarray)
+        By the name of the pair.
+    scales : dict of float
+        How many rows the sharp image has for each of the low one.
+    skipped : dict of str
+        Why pairs were left out.
+    """
+    sources, scales, skipped = {}, {}, {}
+    for name, pair in named_pairs(pairs).items():
         (low, its), (high, others) = (_opened(image, options) for image in pair)
         try:
             found = find_range(low, **its)
@@ -109,7 +126,8 @@ def find_pairs(
         both = [(a, b) for a, b in zip(*planes, strict=True) if a is not None and b is not None and np.ptp(b)]
         if both and min(both[0][1].shape) >= 8:
             sources[name] = [(interpolate_low(a, b, name), b) for a, b in both]
-            check_registered(*sources[name][0], name)
+            scales[name] = both[0][1].shape[0] / both[0][0].shape[0]
+            check_registered(*max(sources[name], key=lambda both: float(both[1].std())), name)
         else:
             skipped[name] = "smaller than 8 x 8 pixels" if both else "constant"
-    return sources, skipped
+    return sources, scales, skipped

@@ -374,10 +374,14 @@ def test_why_start_is_disabled(viewer, opened, tiny_model, tmp_path):
     [
         ([np.full((64, 64), 7, np.uint16)], "layer 0: constant"),
         ([np.full((64, 64), np.nan, np.float32)], "finite"),
-        ([degrade(rectangles(128), 2), np.roll(rectangles(128), 9, 0)], "shifted by 9 rows"),
+        (
+            [degrade(rectangles(128), 2), np.roll(rectangles(128), 9, 0)],
+            "shifted by 9 rows and 0 columns in “layer 0” and “layer 1”",
+        ),
+        ([degrade(rectangles(128), 2), rectangles(128, 4)], "hardly resemble each other in “layer 0” and “layer 1”"),
         ([rectangles(64)[:50], rectangles(128)], "one field of view"),
     ],
-    ids=["constant", "nan", "unregistered", "unequal"],
+    ids=["constant", "nan", "unregistered", "unrelated", "unequal"],
 )
 def test_bad_layers_are_one_sentence(viewer, opened, qtbot, images, words):
     for number, image in enumerate(images):
@@ -386,13 +390,46 @@ def test_bad_layers_are_one_sentence(viewer, opened, qtbot, images, words):
     widget.choose_layer(viewer.layers[0])
     if len(images) == 2:
         widget.kind.setCurrentIndex(widget.kind.findData(PAIRS))
-        widget.low.setCurrentIndex(0)
-        widget.sharp.setCurrentIndex(1)
+        widget.pairs.rows[0].low.setCurrentIndex(0)
+        widget.pairs.rows[0].sharp.setCurrentIndex(1)
     click(qtbot, widget.start_button)
     wait_for_the_end(qtbot, widget)
     assert words in widget.reason.text()
     assert "`" not in widget.reason.text()
     assert _unfinished.list_unfinished() == {}
+
+
+def test_several_pairs_and_their_script(viewer, opened, qtbot, tmp_path, monkeypatch):
+    import torch
+
+    for number in range(2):
+        viewer.add_image(degrade(rectangles(96, number), 2), name=f"low {number}")
+        viewer.add_image(rectangles(96, number), name=f"sharp {number}")
+    widget = opened(steps=6)
+    widget.kind.setCurrentIndex(widget.kind.findData(PAIRS))
+    for _ in range(2):
+        click(qtbot, widget.pairs.add_button)
+    names = [[combo.currentText() for combo in (row.low, row.sharp)] for row in widget.pairs.rows]
+    assert names[1] == ["sharp 0", "low 1"]  # the first that are in no pair
+    click(qtbot, widget.pairs.rows[2].remove_button)
+    for number, row in enumerate(widget.pairs.rows):
+        row.low.setCurrentText("low 0")
+        row.sharp.setCurrentText("sharp 0")
+        assert bool(number) == ("the sharp layer of two pairs" in widget.reason.text())
+    widget.pairs.rows[1].low.setCurrentText("low 1")
+    widget.pairs.rows[1].sharp.setCurrentText("sharp 1")
+    text = widget.copy_python()
+    click(qtbot, widget.start_button)
+    wait_for_the_end(qtbot, widget)
+    assert "2 pairs (2 planes)" in widget.finished.network.card["data"]
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    namespace = {"viewer": viewer}
+    try:
+        exec(text, namespace)
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_array_equal(weights(namespace["network"]), weights(widget.finished.network))
 
 
 def test_a_folder_with_a_broken_file(opened, qtbot, tmp_path):

@@ -244,6 +244,16 @@ def test_pairs_must_be_registered(start):
             fine_tune(pairs=[(low, np.roll(sharp, (shift, -shift), (0, 1)))], model=start, **QUICK)
 
 
+def test_pairs_must_show_one_field_of_view(start, rng):
+    """The plane with most contrast is looked at; the pair is named as it is given."""
+    sharp = np.stack([rng.normal(100, 5, (96, 96)), rectangles(96)])
+    low = degrade(np.stack([rng.normal(100, 5, (96, 96)), sharp[1]]), 2, read_noise=20, seed=0)
+    silently(fine_tune, pairs={"cells": (low, sharp)}, model=start, **QUICK)
+    other = np.stack([sharp[0], rectangles(96, seed=4)])
+    with pytest.raises(ValueError, match=r"hardly resemble each other in cells \(correlation -?0\.\d+\)\. Check which"):
+        fine_tune(pairs={"good": (low, sharp), "cells": (low, other)}, model=start, **QUICK)
+
+
 def test_pairs_of_image_files_are_those_of_arrays(start):
     sharp = np.stack([rectangles(64), rectangles(64, 1)], 1)
     low = degrade(np.moveaxis(sharp, 1, 0), 2)
@@ -339,7 +349,8 @@ def test_planes_are_what_super_resolve_maps(rng):
 def test_pairs_train_by_the_range_of_the_low_image(start):
     sharp = rectangles(64)
     pairs = [(degrade(sharp, 2), sharp), (degrade(sharp.T, 2), sharp.T)]
-    sources, _ = find_pairs(pairs)
+    sources, scales, _ = find_pairs(pairs)
+    assert scales == {"pair 0": 2, "pair 1": 2}
     ilr, hr = sources["pair 0"][0]
     rescale = Rescale(*find_range(pairs[0][0]))
     np.testing.assert_allclose(hr, rescale.forward(sharp), rtol=1e-6)
@@ -350,6 +361,22 @@ def test_pairs_train_by_the_range_of_the_low_image(start):
     one = silently(fine_tune, [sharp], pairs=[*pairs[:1], (np.zeros((9, 9)), np.ones((18, 18)))], model=start, **QUICK)
     assert set(one.card["hold_out"]) == {"2", "pairs"}
     assert "pair 1 left out: constant" in one.card["data"]
+
+
+@pytest.mark.parametrize(("scale", "known"), [(2, (2.0,)), (1, (3.0,))])
+def test_pairs_say_which_scales_were_learnt(tmp_path, start, scale, known):
+    """Those of pairs of one size are the ones that the network knows."""
+    sharp = rectangles(96).astype(np.float64)
+    low = degrade(sharp, 2)
+    low = low if scale == 2 else resize(low, 2)
+    start.scales = (3.0,)
+    shrink(start, 0.1)
+    options = QUICK | {"scales": None, "steps": 60, "learning_rate": 2e-3, "batch_size": 8, "validate_every": 5}
+    path = tmp_path / "run.safetensors"
+    silently(list, fine_tune_steps(start, pairs=[(low, sharp)], checkpoint=path, **options))
+    found = start.card["hold_out"]["pairs"]
+    assert found["after"] > found["before"]
+    assert load_checkpoint(path).scales == known
 
 
 def test_the_same_seed_gives_the_same_network(start):
