@@ -10,7 +10,7 @@ from napari.layers import Image
 from napari.utils import cancelable_progress
 from napari.viewer import Viewer
 
-from napari_vdsr import _checks, _layers, _upscaling, _work
+from napari_vdsr import _checks, _layers, _saving, _upscaling, _work, _writer
 from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job, Work
 
@@ -18,12 +18,14 @@ from napari_vdsr._job import Job, Work
 class Run:
     """An upscaling at work: its layer and its bar in the Activity dock."""
 
-    def __init__(self, viewer: Viewer, layer: Image, source: _layers.Source, task: _upscaling.Task) -> None:
+    def __init__(
+        self, viewer: Viewer, layer: Image, source: _layers.Source, task: _upscaling.Task, work: Work | None = None
+    ) -> None:
         self.viewer, self.layer, self.source, self.task = viewer, layer, source, task
-        self.job = Job(partial(_upscaling.upscale, task))
+        self.job = Job(work or partial(_upscaling.upscale, task))
         self.result: Image | None = None
         self.found: _upscaling.Found | None = None
-        self.total = self.done = 0
+        self.total = self.done = self._before = 0
         self._data = layer.data
         self._metadata: dict[str, Any] = {}
         self._shown = 0
@@ -32,24 +34,32 @@ class Run:
         self._refreshed = 0.0
         self._activity = cancelable_progress(total=0, desc=f"VDSR: {layer.name}")
 
-    def step(self, step: _upscaling.Started | _upscaling.Written) -> None:
+    def step(self, step: Any) -> None:
         """Take a step of the job: the first one adds the layer, each other one is a tile."""
         if isinstance(step, _upscaling.Written):
             self.done = step.done
             return
-        self.total, self._began = step.count, time.perf_counter()
+        self._start(step, step.count)
+        levels = _layers.views(step.out, self.source.plane_axes)
+        self._add(levels if len(levels) > 1 else step.out, multiscale=len(levels) > 1)
+
+    def _start(self, step: Any, total: int) -> None:
+        """Note what is known now: the range, the tile, how much there is to do."""
+        self.total, self._began = total, time.perf_counter()
         if self.task.in_range is None:
             self.found = _upscaling.Found(self.source.channel_axis, step.in_range)
-        self._activity.reset(total=step.count)
+        self._activity.reset(total=total)
         self._metadata = describe(self.layer, self.task, step.in_range, step.tile) | {
-            "tiles": step.count,
+            "tiles": total,
             "tiles_done": 0,
         }
+
+    def _add(self, data: Any, *, multiscale: bool) -> None:
+        """Add the layer."""
         names = [other.name for other in self.viewer.layers]
         keywords = _layers.layer_keywords(self.layer, self.source, self.task.scale, names)
-        levels = _layers.views(step.out, self.source.plane_axes)
-        keywords["multiscale"] = len(levels) > 1
-        result = Image(levels if len(levels) > 1 else step.out, metadata={"vdsr": self._metadata}, **keywords)
+        keywords["multiscale"] = multiscale
+        result = Image(data, metadata={"vdsr": self._metadata}, **keywords)
         _layers.widen_range(result, self.layer)
         self.viewer.add_layer(result)
         self.result = result
@@ -74,10 +84,10 @@ class Run:
 
     def left(self) -> str:
         """The time that is left, in words."""
-        fraction = self.fraction()
-        if fraction == 0:
+        here = self.done - self._before
+        if not here:
             return ""
-        return f"{_layers.duration((time.perf_counter() - self._began) * (1 / fraction - 1))} left"
+        return f"{_layers.duration((time.perf_counter() - self._began) * (self.total - self.done) / here)} left"
 
     def end(self, error: Exception | None, *, keep: bool) -> str:
         """Close the bar, finish or drop the layer, and say how it went."""
@@ -96,6 +106,41 @@ class Run:
         if isinstance(error, _work.Cancelled):
             return f"Cancelled. {kept}"
         return sentence(error)
+
+
+class Save(Run):
+    """An upscaling whose result is written to disk."""
+
+    def __init__(
+        self, viewer: Viewer, layer: Image, source: _layers.Source, task: _upscaling.Task, target: str
+    ) -> None:
+        says = {name: getattr(layer, name) for name in ("rgb", "scale", "translate", "units", "axis_labels")}
+        image = _writer.to_image_file(source.data, says | {"metadata": {"vdsr": {"channel_axis": source.channel_axis}}})
+        levels = list(layer.data) if layer.multiscale else [layer.data]
+        super().__init__(viewer, layer, source, task, partial(_saving.save, task, image, levels, target))
+        self.target = target
+
+    def step(self, step: Any) -> None:
+        """Take a step of the job: the first one adds the layer, the last one gives it the finished file."""
+        if isinstance(step, _saving.Saved):
+            self.done = step.done
+        elif isinstance(step, _saving.Whole):
+            if self.result is not None:
+                self.result.data = step.levels
+        else:
+            self._start(step, step.total)
+            self._metadata["target"] = self.target
+            self.done = self._before = self._shown = step.done
+            self._add(step.levels, multiscale=True)
+
+    def end(self, error: Exception | None, *, keep: bool) -> str:
+        """Close the bar, take away the layer of what is not finished, and say how it went."""
+        words = super().end(error, keep=False)
+        if error is None:
+            return f"{words} The result is in {self.target}."
+        if isinstance(error, _work.Cancelled):
+            return "Cancelled. What is finished is kept: run again with the same name to go on."
+        return words
 
 
 class Single:

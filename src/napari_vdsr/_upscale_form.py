@@ -23,6 +23,7 @@ from napari_vdsr._model_box import ModelBox
 
 HONEST = "The network predicts detail from what it saw in other images; it does not measure it."
 MAX_SCALE = 1000
+MEMORY, LAZY, DISK = "memory", "lazy", "disk"  # where a result is
 
 
 class UpscaleForm(QWidget):
@@ -36,6 +37,9 @@ class UpscaleForm(QWidget):
         self.preview_button = QPushButton("Preview")
         self.preview_button.setCheckable(True)
         self.run_button = QPushButton("Run")
+        self.disk_button = QPushButton("Save to disk…")
+        self.disk_button.setToolTip("Runs with the result on disk: an OME-Zarr folder, shown while it grows.")
+        self.disk_button.hide()
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setEnabled(False)
         self.cancel_button.setToolTip("Ends the run within a second.")
@@ -53,6 +57,7 @@ class UpscaleForm(QWidget):
         column.addLayout(make_row(self.preview_button, self.run_button, self.cancel_button))
         column.addWidget(self.bar)
         column.addWidget(self.message)
+        column.addWidget(self.disk_button)
         column.addWidget(self.copy_button)
         column.addWidget(self._build_checks())
         column.addStretch()
@@ -144,10 +149,12 @@ class UpscaleForm(QWidget):
             edit.setEnabled(False)
         self.result = make_combo(
             "In memory: all of it is computed now. Lazy: a layer of several levels, the finest of which is computed\n"
-            "where one looks, when one looks; for images that are large or lie on disk."
+            "where one looks, when one looks; for images that are large or lie on disk. On disk: all is computed now\n"
+            "and written to an OME-Zarr folder, which needs little memory; a run that is cancelled goes on later."
         )
-        self.result.addItem("In memory", False)
-        self.result.addItem("Lazy: computed where you look", True)
+        self.result.addItem("In memory", MEMORY)
+        self.result.addItem("Lazy: computed where you look", LAZY)
+        self.result.addItem("On disk: saved as OME-Zarr", DISK)
         self.asynchronous = QPushButton("Render asynchronously")
         self.asynchronous.setToolTip("Turns on Preferences > Experimental > Render Images Asynchronously.")
         self.asynchronous.hide()

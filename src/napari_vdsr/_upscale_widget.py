@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from napari.utils.notifications import show_error, show_info
 from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QFileDialog
 
 from napari_vdsr import _checks, _layers, _regions, _upscaling, _work
 from napari_vdsr._compare import Compare
@@ -22,8 +25,8 @@ from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job
 from napari_vdsr._model_box import FROM_FILE
 from napari_vdsr._preview import Preview
-from napari_vdsr._run import Check, Lazy, Run, Try
-from napari_vdsr._upscale_form import UpscaleForm
+from napari_vdsr._run import Check, Lazy, Run, Save, Try
+from napari_vdsr._upscale_form import DISK, LAZY, MEMORY, UpscaleForm
 
 LOG = logging.getLogger("napari_vdsr")
 
@@ -89,6 +92,7 @@ class UpscaleWidget(UpscaleForm):
         self.range.currentIndexChanged.connect(self._range_changed)
         self.result.currentIndexChanged.connect(self.update_state)
         self.asynchronous.clicked.connect(self._render_asynchronously)
+        self.disk_button.clicked.connect(self._save_instead)
         self.scale.valueChanged.connect(self._show_pixel_size)
         self.pixel_size.valueChanged.connect(self._pixel_size_given)
         self.scale.valueChanged.connect(self.update_state)
@@ -393,23 +397,30 @@ class UpscaleWidget(UpscaleForm):
             needed, free = self.bytes_needed(self.source()), psutil.virtual_memory().available
         except _regions.NoRegion as error:
             return str(error)
-        if self.lazy:
-            if self.region.currentData() != WHOLE:
-                return "A lazy result is of the whole layer: choose that under Region."
+        kind = self.result.currentData()
+        if kind != MEMORY and self.region.currentData() != WHOLE:
+            words = "lazy result" if kind == LAZY else "result on disk"
+            return f"A {words} is of the whole layer: choose that under Region."
+        if kind == LAZY:
             if not get_settings().experimental.async_:
                 return "A lazy result would freeze the viewer while it computes, unless napari renders asynchronously."
-        elif needed > free:
+        elif kind == MEMORY and needed > free:
             way = "a region, the current plane" if self.planes.isEnabled() else "a region"
             return (
                 f"The result needs {_layers.size(needed)}, and {_layers.size(free)} of memory are free. Choose {way}, "
-                "a smaller scale, or a lazy result under Advanced."
+                "a smaller scale, or a result on disk or a lazy result under Advanced."
             )
         return ""
 
     @property
     def lazy(self) -> bool:
         """Whether the result is to be computed where one looks."""
-        return bool(self.result.currentData())
+        return bool(self.result.currentData() == LAZY)
+
+    def _save_instead(self) -> None:
+        """Run with the result on disk."""
+        self.result.setCurrentIndex(self.result.findData(DISK))
+        self.start()
 
     def _render_asynchronously(self) -> None:
         """Turn on a setting of napari, as the user asked."""
@@ -466,10 +477,23 @@ class UpscaleWidget(UpscaleForm):
             button.setEnabled(not not_now)
             button.setToolTip(not_now or tip)
         self.run_button.setToolTip(reason or "Adds the result as a new layer, exactly on top of its source.")
+        self.run_button.setText("Run and save…" if self.result.currentData() == DISK else "Run")
+        self.disk_button.setVisible(self._lacks_memory())
         self.asynchronous.setVisible(self.lazy and not get_settings().experimental.async_)
         self.estimate.setText(self._estimate())
         if not running:
             self._say(reason or self._preview_words())
+
+    def _lacks_memory(self) -> bool:
+        """Whether the result on disk is the way out."""
+        source = self.source_or_none()
+        fits = source is None or self.bytes_needed(source) <= psutil.virtual_memory().available
+        return (
+            not fits
+            and self.result.currentData() == MEMORY
+            and self.region.currentData() == WHOLE
+            and not self.why_nothing()
+        )
 
     def _bad_range(self) -> bool:
         try:
@@ -565,8 +589,22 @@ class UpscaleWidget(UpscaleForm):
         if self.why_not():
             return
         layer, source = self.layer.currentData(), self.source()
-        self.run = (Lazy if self.lazy else Run)(self.viewer, layer, source, self.task(source))
+        work = self.viewer, layer, source, self.task(source)
+        if self.result.currentData() == DISK:
+            if not (target := self._ask_for_target(layer)):
+                return
+            self.run = Save(*work, target)
+        else:
+            self.run = (Lazy if self.lazy else Run)(*work)
         self._begin(self.run)
+
+    def _ask_for_target(self, layer: Image) -> str:
+        """Let the user say where the result goes; empty if not."""
+        folder = Path(layer.source.path).parent if layer.source.path else Path.home()
+        name = re.sub(r"[^\w .+-]", "_", f"{layer.name} x{self.scale.value():g}")
+        kinds = "OME-Zarr (*.ome.zarr)"
+        path, _ = QFileDialog.getSaveFileName(self, "Save the result as", str(folder / f"{name}.ome.zarr"), kinds)
+        return path if not path or path.endswith(".zarr") else f"{path}.ome.zarr"
 
     def start_trial(self) -> None:
         """Compare network and bicubic interpolation on the current plane."""

@@ -1,10 +1,14 @@
-"""Save an image layer as OME-TIFF, with what the layer says of it."""
+"""Save an image layer, with what the layer says of it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from vdsr_core import ImageFile
 
 NAMES = {"t": "T", "time": "T", "z": "Z", "plane": "Z", "c": "C", "ch": "C", "channel": "C", "channels": "C"}
 UNKNOWN = "ZTC"  # what leading axes without a name are taken for, the last one first
@@ -27,9 +31,17 @@ def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     list of str
         The path.
     """
-    from vdsr_core import ImageFile, write_image
+    from vdsr_core import write_image
 
     pixels = np.asarray(data[0] if meta.get("multiscale") else data)
+    write_image(path, to_image_file(pixels, meta), overwrite=True)
+    return [path]
+
+
+def to_image_file(pixels: Any, meta: Mapping[str, Any]) -> ImageFile:
+    """Pixels of a layer, with its axes, pixel size, unit, origin and plane distance."""
+    from vdsr_core import ImageFile
+
     axes = name_axes(pixels.ndim, meta)
     row, column = axes.index("Y"), axes.index("X")
     scale = np.asarray(meta.get("scale", np.ones(pixels.ndim)), dtype=float)
@@ -42,11 +54,10 @@ def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
         if "Z" in axes:
             extra["z_step"] = float(scale[axes.index("Z")])
     size = (float(scale[row]), float(scale[column])) if known else None
-    write_image(path, ImageFile(pixels, axes, size, unit if known else None, extra=extra), overwrite=True)
-    return [path]
+    return ImageFile(pixels, axes, size, unit if known else None, extra=extra)
 
 
-def name_axes(ndim: int, meta: dict[str, Any]) -> str:
+def name_axes(ndim: int, meta: Mapping[str, Any]) -> str:
     """The letters of the axes of the pixels: by the layer's names, and by what was upscaled as channels."""
     rgb = bool(meta.get("rgb"))
     count = ndim - rgb

@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("napari")
 from qtpy.QtCore import Qt, QThreadPool
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_vdsr import _regions
 from napari_vdsr._layers import TIMES
-from vdsr_core import find_range, resize, save_checkpoint, super_resolve
+from vdsr_core import find_range, read_image, resize, save_checkpoint, super_resolve
 from vdsr_core.engine import Engine
 
 WAIT = 60_000
@@ -199,6 +199,52 @@ def test_lazy_result_computes_what_is_looked_at(viewer, opened, qtbot, network, 
     np.testing.assert_array_equal(np.asarray(again.data[0][0, :256, :256]), np.asarray(result.data[0][0, :256, :256]))
 
 
+@pytest.fixture
+def names(monkeypatch, tmp_path):
+    """What a user types into the dialog for a file's name; a window of the system cannot be driven."""
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "result"), ""))
+    return tmp_path / "result.ome.zarr"
+
+
+def test_result_on_disk_grows_is_cancelled_and_goes_on(viewer, opened, qtbot, network, names, monkeypatch):
+    monkeypatch.setattr("napari_vdsr._saving.SHARD", 64)
+    image = noise(150, 2, 110)
+    widget = opened(image, name="cells", axis_labels=("y", "c", "x"), scale=(0.5, 1, 0.25), units="um", model=network)
+    widget.tile.setValue(32)
+    widget.result.setCurrentIndex(2)
+    assert widget.run_button.text() == "Run and save\u2026"
+    whole = super_resolve(image, 2, model=network, channel_axis=1)
+    click(qtbot, widget.run_button)
+    qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
+    growing = viewer.layers["cells [VDSR x2]"].data[0]
+    (window,) = growing._written[:1]
+    channel, rows, columns = window
+    part = np.s_[rows, channel, columns]
+    np.testing.assert_allclose(growing[part], whole[part].astype(int), rtol=0, atol=1)
+    last = np.s_[299:300, 1, 219:220]
+    np.testing.assert_array_equal(growing[last], image[149:, 1, 109:])
+    click(qtbot, widget.cancel_button)
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    assert "run again" in widget.message.text()
+    assert [layer.name for layer in viewer.layers] == ["cells"]
+    assert not names.exists()
+
+    click(qtbot, widget.run_button)
+    qtbot.waitUntil(lambda: widget.run.total > 0, timeout=WAIT)
+    assert widget.run._before > 0
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    assert str(names) in widget.message.text()
+    result = viewer.layers["cells [VDSR x2]"]
+    assert result.multiscale
+    np.testing.assert_allclose(result.data[0], whole.astype(int), rtol=0, atol=1)
+    np.testing.assert_allclose(result.data_to_world((-0.5, 0, -0.5)), (-0.25, 0, -0.125))
+    read = read_image(names)
+    assert (read.axes, read.pixel_size, read.unit) == ("CYX", (0.25, 0.125), "µm")
+    click(qtbot, widget.run_button)
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    assert "exists" in widget.message.text()
+
+
 def test_lazy_layer_gives_the_range_of_all_planes(viewer, opened, qtbot, network):
     stack = noise(3, 20, 24)
     stack[1] *= 4
@@ -303,9 +349,11 @@ def test_why_run_is_disabled(viewer, opened, qtbot, tmp_path):
     assert "Labels" in widget.message.text()
     viewer.add_image(noise(300, 300), name="cells")
     assert widget.run_button.isEnabled()
+    assert not widget.disk_button.isVisibleTo(widget)
     widget.scale.setValue(1000)
     assert "180.0 GB" in widget.message.text()
     assert "lazy result" in widget.message.text()
+    assert widget.disk_button.isVisibleTo(widget)
     widget.scale.setValue(2)
     widget.range.setCurrentIndex(1)
     widget.low.setText("300")
