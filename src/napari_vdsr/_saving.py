@@ -94,7 +94,9 @@ class Growing:
             kept.append(slice(None, None, step) if step else 0)
         firsts = (grid.start for grid in self.source.grid(self.scale))
         grid = tuple(slice(p.start + first, p.stop + first) for p, first in zip(part, firsts, strict=False))
-        pixels = repeat(self.source, self.scale, grid)[(..., *part[len(grid) :])]
+        pixels = repeat(self.source, self.scale, grid)
+        if self.source.rgb:
+            pixels = pixels[..., part[-1]]
         for window in self._written:
             self._paste(pixels, part, window)
         return pixels[tuple(kept)]
