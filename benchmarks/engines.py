@@ -162,7 +162,7 @@ def make_ncnn_strips(model: VDSR, threads: int) -> Run:
     from vdsr_core.ncnn_network import NcnnNetwork
 
     network = NcnnNetwork([(c.weight.detach().numpy(), c.bias.detach().numpy()) for c in model.convolutions], threads)
-    return lambda ilr: np.concatenate(list(network.residual_strips(ilr)))
+    return network.residual
 
 
 def make_ours(model: VDSR, threads: int, tile: int = 1024) -> Run:

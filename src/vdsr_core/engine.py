@@ -19,7 +19,7 @@ from torch.nn.utils import vector_to_parameters
 
 from vdsr_core.model import VDSR, VDSRConfig
 from vdsr_core.resampling import Taps, make_taps
-from vdsr_core.strips import ROWS, choose_rows, residual_strips, tallest
+from vdsr_core.strips import BAND, ROWS, choose_rows, residual_strips, tallest
 
 if TYPE_CHECKING:
     from vdsr_core.ncnn_network import NcnnNetwork
@@ -145,10 +145,12 @@ class Engine:
     def memory(self, rows: int, columns: int) -> int:
         """An estimate of the memory that `run` needs on the device for a tile, bytes."""
         config = self._model.config
-        live = LIVE_LAYERS * rows
+        live, wide = LIVE_LAYERS * rows, columns
         if self._by_strips:  # each layer also keeps two rows, twice while the next two are made
-            live = LIVE_STRIPS[self.name] * tallest(rows, config.depth, choose_rows(columns)) + 4 * config.depth
-        layers = live * columns * config.width * next(self._model.parameters()).element_size()
+            wide = min(columns, BAND + 2 * self.halo) if self._network else columns
+            strip = choose_rows(wide, self.name)
+            live = LIVE_STRIPS[self.name] * tallest(rows, config.depth, strip) + 4 * config.depth
+        layers = live * wide * config.width * next(self._model.parameters()).element_size()
         return layers + rows * columns * PLANE_BYTES
 
     @property
@@ -222,7 +224,7 @@ class Engine:
 
     def _run_ncnn(self, network: NcnnNetwork, ilr: Tensor, stop: threading.Event | None) -> Tensor:
         """The residual by ncnn."""
-        pieces = [np.concatenate(list(network.residual_strips(plane, stop=stop))) for plane in ilr[:, 0].numpy()]
+        pieces = [network.residual(plane, stop) for plane in ilr[:, 0].numpy()]
         out = torch.from_numpy(np.stack(pieces)[:, None])
         return out if self._model.config.residual else out - ilr
 

@@ -12,7 +12,7 @@ import ncnn
 import numpy as np
 from numpy.typing import NDArray
 
-from vdsr_core.strips import choose_rows, cut, stop_if
+from vdsr_core.strips import bands, choose_rows, cut, stop_if
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 Floats = NDArray[np.float32]
@@ -47,6 +47,36 @@ class NcnnNetwork:
             weights.write_bytes(b"".join(RAW + weight.tobytes() + bias.tobytes() for weight, bias in layers))
             self._inner, self._final = (_build(layers, weights, threads, final) for final in (False, True))
 
+    def residual(self, ilr: Floats, stop: threading.Event | None = None) -> Floats:
+        """The output of the last layer, computed band by band, strip by strip, so that a layer's buffers stay in cache.
+
+        Parameters
+        ----------
+        ilr : (H, W) ndarray
+            An interpolated image.
+        stop : Event, optional
+            Looked at before each layer of each strip.
+
+        Returns
+        -------
+        (H, W) ndarray
+
+        Raises
+        ------
+        MemoryError
+            If memory runs out.
+        Stopped
+            If `stop` is set.
+        """
+        result = np.empty_like(ilr)
+        for columns, seen in bands(ilr.shape[1], len(self._widths)):
+            inner = slice(columns.start - seen.start, columns.stop - seen.start)
+            row = 0
+            for strip in self.residual_strips(ilr[:, seen], stop=stop):
+                result[row : row + len(strip), columns] = strip[:, inner]
+                row += len(strip)
+        return result
+
     def residual_strips(
         self, ilr: Floats, rows: int | None = None, stop: threading.Event | None = None
     ) -> Iterator[Floats]:
@@ -78,7 +108,7 @@ class NcnnNetwork:
         above = [ncnn.Mat(edge) for edge in edges]
         pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()
         try:
-            for part in cut(len(ilr), len(self._widths), rows or choose_rows(ilr.shape[1])):
+            for part in cut(len(ilr), len(self._widths), rows or choose_rows(ilr.shape[1], "ncnn")):
                 above, strip = self._run(ilr[part], above, part.stop == len(ilr), pools, stop)
                 yield strip
         finally:

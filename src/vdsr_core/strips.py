@@ -12,11 +12,13 @@ from torch.nn.functional import conv2d
 
 from vdsr_core.model import VDSR
 
-# Least rows of a strip, by measurement: the buffers of a layer stay below 32 MB for tiles of 1024, from where on Linux
-# takes memory away and gives it anew at each layer. Narrow strips have more, for threads wait for each other at each
-# layer of each strip. Multiples of 4, the block of Winograd's F(4 x 4, 3 x 3).
+# Least rows of a strip, and pixels that narrow strips may have, by measurement; multiples of 4 rows, the block of
+# Winograd's F(4 x 4, 3 x 3). In PyTorch the buffers of a layer stay below 32 MB for tiles of 1024, from where on Linux
+# takes memory away and gives it anew at each layer. ncnn, which waits for memory more than for arithmetic, has them
+# in the cache.
 ROWS = 16
-PIXELS = 2**14
+SIZES = {"torch": (ROWS, 2**14), "ncnn": (8, 2**12)}
+BAND = 384  # columns that ncnn computes at once, without the halo
 
 
 class Stopped(Exception):
@@ -29,9 +31,37 @@ def stop_if(stop: threading.Event | None) -> None:
         raise Stopped
 
 
-def choose_rows(columns: int) -> int:
-    """The rows of a strip of an image this wide."""
-    return max(ROWS, PIXELS // columns // 4 * 4)
+def choose_rows(columns: int, library: str = "torch") -> int:
+    """The rows of a strip of an image this wide, for a library that computes it."""
+    rows, pixels = SIZES[library]
+    return max(rows, pixels // columns // 4 * 4)
+
+
+def bands(columns: int, halo: int, band: int = BAND) -> list[tuple[slice, slice]]:
+    """Cut an image into bands of about equal width.
+
+    Parameters
+    ----------
+    columns : int
+        Of the image.
+    halo : int
+        How far the network sees.
+    band : int, optional
+        The most columns of a band, without its halo.
+
+    Returns
+    -------
+    list of (slice, slice)
+        For each band its columns, and with the halo those that the network must see.
+
+    Examples
+    --------
+    >>> bands(100, 20, 50)
+    [(slice(0, 50, None), slice(0, 70, None)), (slice(50, 100, None), slice(30, 100, None))]
+    """
+    count = -(-columns // band) if columns > band + 2 * halo else 1
+    edges = pairwise(columns * i // count for i in range(count + 1))
+    return [(slice(a, b), slice(max(0, a - halo), min(columns, b + halo))) for a, b in edges]
 
 
 def cut(rows: int, depth: int, strip: int = ROWS) -> list[slice]:

@@ -58,6 +58,13 @@ def test_the_default_network_equals_float64(rng):
     assert 0 < np.abs(found - expected).max() < 1e-5
 
 
+def test_bands_of_a_wide_image_equal_the_whole(rng):
+    model = make_model(4, 8)
+    ilr = rng.random((40, 900), dtype=np.float32)
+    expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0]
+    np.testing.assert_allclose(convert(model).residual(ilr), expected, rtol=0, atol=1e-5)
+
+
 def test_two_threads_through_one_network_do_not_mix(rng):
     network = convert(make_model(4, 16))
     images = rng.random((2, 4 * ROWS, 40), dtype=np.float32)

@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vdsr_core import VDSR, VDSRConfig
-from vdsr_core.strips import ROWS, cut, residual_strips, tallest
+from vdsr_core.strips import ROWS, bands, cut, residual_strips, tallest
 
 HEIGHTS = st.integers(1, 5 * ROWS)
 
@@ -54,3 +54,12 @@ def test_nothing_is_computed_twice():
         patch.setattr("vdsr_core.strips.conv2d", count)
         list(residual_strips(model, ilr, ROWS))
     assert rows == dict.fromkeys(range(4), 4 * ROWS)
+
+
+@given(columns=st.integers(1, 300), halo=st.integers(0, 40), band=st.integers(1, 100))
+def test_bands_cover_the_columns_and_see_their_halo(columns, halo, band):
+    parts = bands(columns, halo, band)
+    assert [column for inner, _ in parts for column in range(inner.start, inner.stop)] == list(range(columns))
+    for inner, seen in parts:
+        assert seen == slice(max(0, inner.start - halo), min(columns, inner.stop + halo))
+        assert seen.stop - seen.start <= band + 2 * halo
