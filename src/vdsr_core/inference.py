@@ -65,7 +65,8 @@ def super_resolve(
     in_range : (low, high) or sequence of them, optional
         The image values that become 0 and 1 for the network, or one pair for each channel. By default 0 and 255 for
         8-bit RGB, else what `find_range` finds. Values outside are not clipped; the network alone
-        is shown them clipped, to a quarter of the range beyond it.
+        is shown them clipped, to a quarter of the range beyond it. A range is taken at its word: only where it holds
+        a single value does a constant image come back constant, without the network.
     tile : int or None, optional
         Side of a tile in output pixels. The result does not depend on it (see Notes); memory does, and time a little:
         what tiles share, `VDSR.halo` pixels on each side, is computed twice. None takes each plane in one piece.
@@ -112,8 +113,7 @@ def super_resolve(
     Of a dask array nothing is computed, nor read, before the result is. Its chunks are the tiles; each reads the
     chunks of `image` that it needs. Unless `in_range` is given or the image is 8-bit RGB, every computation begins
     with one pass over the whole of `image`, which finds the range: to look at a part here and a part there, give
-    ``in_range=find_range(image)``. A range that is given is taken at its word: even a constant image goes through
-    the network then.
+    ``in_range=find_range(image)``.
 
     References
     ----------

@@ -123,7 +123,9 @@ def find_pairs(
         if len(planes[0]) != len(planes[1]):
             msg = f"`pairs` must hold images with as many planes, got {len(planes[0])} and {len(planes[1])} in {name}."
             raise ValueError(msg)
-        both = [(a, b) for a, b in zip(*planes, strict=True) if a is not None and b is not None and np.ptp(b)]
+        both = [
+            (a, b) for a, b in zip(*planes, strict=True) if a is not None and b is not None and np.ptp(a) and np.ptp(b)
+        ]
         if both and min(both[0][1].shape) >= 8:
             sources[name] = [(interpolate_low(a, b, name), b) for a, b in both]
             scales[name] = both[0][1].shape[0] / both[0][0].shape[0]

@@ -84,7 +84,7 @@ def check_ranges(in_range: Any, channels: int) -> list[Range]:
 def find_rescales(
     image: Any, axes: Axes, in_range: Any, part: tuple[slice, slice] | None = None
 ) -> list[Rescale | float]:
-    """For each independent channel its map to [0, 1], or its only value.
+    """For each independent channel its map to [0, 1], or its only value where the range holds but that.
 
     If the range is given, only `part` of the planes is looked at: that a channel is constant shows in the range.
     """
@@ -93,16 +93,16 @@ def find_rescales(
         ranges = [default_range(image.dtype, axes, extent) for extent in extents]
     else:
         ranges = check_ranges(in_range, len(extents))
-    alpha = axes.colours == 4
-    rescales: list[Rescale | float] = []
-    for (low, high), extent in zip(ranges, extents, strict=True):
-        if not extent.constant or (part and low != high):
-            rescales.append(check_reach(Rescale(low, high), extent))
-        elif not alpha and low <= high:
-            rescales.append(extent.minimum)
-        else:  # alpha may vary where the colour does not
-            above = high if low != high else low + max(1, abs(low))
-            if math.isinf(above) and math.isfinite(high):
-                refuse_span(extent)
-            rescales.append(Rescale(low, above))
-    return rescales
+    return [_find_rescale(low, high, extent, axes) for (low, high), extent in zip(ranges, extents, strict=True)]
+
+
+def _find_rescale(low: float, high: float, extent: Extent, axes: Axes) -> Rescale | float:
+    """The map of a range to [0, 1], or the only value of a channel."""
+    if low != high or not extent.constant:
+        return check_reach(Rescale(low, high), extent)
+    if axes.colours < 4:
+        return extent.minimum
+    above = low + max(1, abs(low))  # alpha may vary where the colour does not
+    if math.isinf(above) and math.isfinite(high):
+        refuse_span(extent)
+    return Rescale(low, above)

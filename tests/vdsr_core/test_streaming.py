@@ -76,6 +76,17 @@ def test_files_are_streamed(tmp_path, rng, model, name):
     np.testing.assert_array_equal(finest(tmp_path / "out.ome.zarr"), super_resolve(image, 2, model=model, tile=16))
 
 
+@pytest.mark.parametrize(("axes", "shape"), [("YX", (30, 40)), ("YXS", (30, 40, 3))])
+def test_constant_image_streamed_equals_whole(tmp_path, model, axes, shape):
+    image = ImageFile(np.full(shape, 200, np.uint8), axes)
+    for number, given in enumerate([None, (0, 255), (200, 200)]):
+        whole = super_resolve(image.data, 2, model=model, tile=16, in_range=given, rgb=image.rgb)
+        job = plan(image, 2, tmp_path / f"{number}.ome.zarr", model=model, in_range=given, **TILE)
+        list(stream(job, image=image, model=model))
+        found = finest(tmp_path / f"{number}.ome.zarr")
+        np.testing.assert_array_equal(found, np.moveaxis(whole, -1, 0) if image.rgb else whole)
+
+
 def test_levels_are_means_of_the_finer_ones(tmp_path, source, model):
     job = plan(source, 2.37, tmp_path / "out.ome.zarr", model=model, **TILE)
     list(stream(job, model=model))
