@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from filelock import FileLock, Timeout
 from napari_vdsr._models import data_folder
 from napari_vdsr._recipe import Recipe
 from napari_vdsr._train_data import Material
+
+LOG = logging.getLogger("napari_vdsr")
 
 
 def run_folder(name: str) -> Path:
@@ -61,15 +64,23 @@ def is_at_work(name: str) -> bool:
 
 
 def list_unfinished() -> dict[str, Recipe]:
-    """The trainings that can be gone on with, by name."""
+    """The trainings that can be gone on with, by name; damaged ones are logged."""
     folder = data_folder() / "unfinished"
     found = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if (path / "network.safetensors").is_file() and (path / "recipe.json").is_file():
-            values = json.loads((path / "recipe.json").read_text(encoding="utf-8"))["recipe"]
-            known = {f.name: values[f.name] for f in fields(Recipe) if f.name in values}
-            found[path.name] = Recipe(**known | {"scales": tuple(values["scales"])})
+            try:
+                found[path.name] = read_recipe(path)
+            except (ValueError, KeyError, TypeError, OSError):
+                LOG.warning("%s is damaged: no training can be gone on with from it", path, exc_info=True)
     return found
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """How an unfinished training was begun."""
+    values = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["recipe"]
+    known = {f.name: values[f.name] for f in fields(Recipe) if f.name in values}
+    return Recipe(**known | {"scales": tuple(values["scales"])})
 
 
 def discard(name: str) -> None:

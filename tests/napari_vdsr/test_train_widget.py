@@ -1,3 +1,4 @@
+import errno
 import gc
 import os
 import shlex
@@ -477,18 +478,76 @@ def test_the_command_gives_the_same_weights(opened, qtbot, tmp_path, network):
     assert saved.card["hold_out"] == widget.finished.network.card["hold_out"]
 
 
-def test_a_full_disk_is_a_sentence(viewer, opened, qtbot, monkeypatch):
-    import errno
+@pytest.mark.parametrize("place", ["images", "checkpoint", "network"])
+def test_a_full_disk_is_a_sentence(viewer, opened, qtbot, monkeypatch, place):
+    """While the images are kept, while a checkpoint is written, and in the end."""
+    import vdsr_core
 
     def refuse(*arguments, **keywords):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    widget = opened(rectangles(128), name="cells", steps=100_000)
+    with monkeypatch.context() as patch:
+        if place == "images":
+            patch.setattr(np, "savez", refuse)
+        if place == "checkpoint":
+            patch.setattr("vdsr_core.unfinished.save_checkpoint", refuse)
+        click(qtbot, widget.start_button)
+        if place == "network":
+            qtbot.waitUntil(lambda: any(gain > 0.1 for _, gain in widget.curves.gains), timeout=WAIT)
+            patch.setattr(vdsr_core, "save_checkpoint", refuse, raising=False)
+            click(qtbot, widget.stop_button)
+        wait_for_the_end(qtbot, widget)
+    if place == "network":
+        assert "It could not be saved" in widget.message.text()
+        assert list(_unfinished.list_unfinished()) == ["cells fine-tuned"]  # nothing is lost
+        click(qtbot, widget.save_button)
+        assert list(_models.list_models()) == ["cells fine-tuned"]
+    else:
+        assert "The disk is full" in widget.reason.text()
+    assert _unfinished.list_unfinished() == {}
+
+
+def test_no_memory_is_a_sentence(opened, qtbot, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise MemoryError("Unable to allocate 9.00 TiB")
+
     widget = opened(rectangles(64), name="cells", steps=2)
-    monkeypatch.setattr(np, "savez", refuse)
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_vdsr._training.gather", refuse)
+        click(qtbot, widget.start_button)
+        wait_for_the_end(qtbot, widget)
+    assert "The memory does not suffice" in widget.reason.text()
+    widget.update_state()
     click(qtbot, widget.start_button)
     wait_for_the_end(qtbot, widget)
-    assert "The disk is full" in widget.reason.text()
-    monkeypatch.undo()
+    assert widget.finished is not None
+
+
+def test_a_layer_may_change_meanwhile(viewer, opened, qtbot):
+    """What is trained with is what the layer held at the start."""
+    image = rectangles(64)
+    widget = opened(image, name="cells", steps=20)
+    click(qtbot, widget.start_button)
+    qtbot.waitUntil(lambda: bool(widget.curves.gains), timeout=WAIT)
+    viewer.layers["cells"].data = np.zeros((8, 8))
+    image[:] = 0
+    wait_for_the_end(qtbot, widget)
+    first = weights(widget.finished.network)
+    viewer.layers["cells"].data = rectangles(64)
+    widget.update_state()
+    click(qtbot, widget.start_button)
+    wait_for_the_end(qtbot, widget)
+    np.testing.assert_array_equal(weights(widget.finished.network), first)
+
+
+def test_a_damaged_training_does_not_keep_the_widget_from_opening(opened, data_folder):
+    folder = data_folder / "unfinished" / "cells"
+    folder.mkdir(parents=True)
+    (folder / "network.safetensors").write_bytes(b"")
+    (folder / "recipe.json").write_text("{")
+    widget = opened()
+    assert widget.unfinished_box.isHidden()
 
 
 def test_import_loads_no_torch():
