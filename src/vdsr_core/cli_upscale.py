@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -108,10 +109,11 @@ def upscale(
     Example: vdsr upscale cells.tif -o cells_x2.tif --scale 2
     """
     factor = parse_scale(scale)
-    how: dict[str, Any] = {"dry_run": dry_run, "part": parse_part(part), "cluster": cluster, "shard": shard}
+    how: dict[str, Any] = {"dry_run": dry_run, "part": parse_part(part), "shard": shard}
     with plain_errors():
         jobs = plan(images, output, scale_name(factor), format)
         from vdsr_core.checkpoint import load_model
+        from vdsr_core.cluster import connect
 
         network = load_model(model)
         options: dict[str, Any] = {"model": network, "tile": tile, "device": device, "in_range": in_range}
@@ -122,18 +124,19 @@ def upscale(
             name = "--dry-run" if dry_run else "--part" if part else "--cluster"
             raise typer.BadParameter(msg, param_hint=name)
         failed = False
-        for job in jobs:
-            try:
-                if is_streamed(job, factor, asked):
-                    outcome = stream_file(job, factor, axes, overwrite, options, **how)
-                else:
-                    outcome = upscale_file(job, factor, axes, overwrite, options)
-                typer.echo(f"{job.source}{f', {job.name}' if job.name else ''} -> {job.target}  {outcome}")
-            except BrokenPipeError:
-                raise
-            except EXPECTED as error:
-                complain(error, job.source)
-                failed = True
+        with connect(cluster) as client:
+            for job in jobs:
+                try:
+                    if is_streamed(job, factor, asked):
+                        outcome = stream_file(job, factor, axes, overwrite, options, client=client, **how)
+                    else:
+                        outcome = upscale_file(job, factor, axes, overwrite, options)
+                    typer.echo(f"{job.source}{f', {job.name}' if job.name else ''} -> {job.target}  {outcome}")
+                except BrokenPipeError:
+                    raise
+                except EXPECTED as error:
+                    complain(error, job.source)
+                    failed = True
         bind_images(jobs)
         raise typer.Exit(int(failed))
 
@@ -322,12 +325,11 @@ def stream_file(
     *,
     dry_run: bool,
     part: tuple[int, int],
-    cluster: str | None,
+    client: Any,
     shard: int,
 ) -> str:
     """Upscale one file into a pyramid, shard by shard; returns what is to be said of it."""
     from vdsr_core import planning, streaming
-    from vdsr_core.cluster import connect
 
     target = job.target
     if target.exists() and not overwrite:
@@ -341,15 +343,14 @@ def stream_file(
     if job.whole is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
     work = planning.plan(job.source, scale, target, **options)
-    with connect(cluster) as client:
-        shards = streaming.stream(work, model=network, part=part, client=client, device=device)
-        done = work.count - sum(len(streaming.missing(work, level)) for level in range(work.levels))
-        with progress_bar("{task.completed:.0f} of {task.total:.0f} shards") as progress:
-            task = progress.add_task(job.name or job.source.name, total=work.total, completed=done)
-            made = 0
-            for _ in shards:
-                made += 1
-                progress.advance(task)
+    shards = streaming.stream(work, model=network, part=part, client=client, device=device)
+    done = len(work.done)
+    with progress_bar("{task.completed:.0f} of {task.total:.0f} shards") as progress:
+        task = progress.add_task(job.name or job.source.name, total=work.total, completed=done)
+        made = 0
+        for _ in shards:
+            made += 1
+            progress.advance(task)
     kept = f", {done} from before" if done else ""
     what = f"{work.shape} {work.dtype}" if target.exists() else f"part {part[0]} of {part[1]}"
     return f"{what}  {made} shards{kept}  {time.perf_counter() - start:.1f} s"
@@ -361,7 +362,9 @@ def describe_plan(job: Plan, network: VDSR, device: str | None) -> Iterator[str]
 
     seconds, memory, name = estimate(job, network, device)
     sizes = ", ".join(f"{len(job.shards(level))}" for level in range(job.levels))
+    free = shutil.disk_usage(Path(job.target).parent).free
     yield f"  result   {job.shape} {job.dtype}, {job.nbytes * 4 / 3e9:.2f} GB with its pyramid, before compression"
+    yield f"  disk     {free / 1e9:.2f} GB free{', for this and for the shards that it is packed from' * job.tiff}"
     yield f"  shards   {sizes} in {job.levels} levels, {' x '.join(map(str, job.block))} each"
     yield f"  range    {', '.join(f'{low:g} to {high:g}' for low, high in job.in_range)}"
     yield f"  memory   about {memory / 1e9:.1f} GB for each process"

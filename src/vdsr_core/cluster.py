@@ -14,6 +14,8 @@ from vdsr_core.source import BadSource, complain
 if TYPE_CHECKING:
     from distributed import Client
 
+PATIENCE, QUEUE = 5, 60  # seconds to wait for a scheduler, and for its first worker
+
 
 def run_on_cluster(
     client: Client, plan: Plan, tasks: Sequence[tuple[int, Index]], device: str | None
@@ -50,7 +52,12 @@ def connect(cluster: str | None) -> Iterator[Client | None]:
     from distributed import Client, LocalCluster
 
     if not cluster.startswith("local:"):
-        with Client(cluster, timeout=10) as client:
+        try:
+            client = Client(cluster, timeout=PATIENCE)
+        except (OSError, ValueError) as error:
+            msg = f"the scheduler {cluster} cannot be reached: {error}. Is it running, and its port open from here?"
+            raise OSError(msg) from error
+        with client:
             yield client
         return
     count = cluster.removeprefix("local:")
@@ -64,7 +71,11 @@ def connect(cluster: str | None) -> Iterator[Client | None]:
 
 def check_workers(client: Client) -> None:
     """Raise unless the workers of a cluster have this version of the package."""
-    client.wait_for_workers(1, timeout=60)
+    try:
+        client.wait_for_workers(1, timeout=QUEUE)
+    except TimeoutError as error:
+        msg = f"the scheduler must have a worker, got none within {QUEUE} seconds. Start workers."
+        raise TimeoutError(msg) from error
     versions: dict[str, Any] = client.run(metadata.version, "napari-vdsr", on_error="return")
     for worker, found in versions.items():
         if found != VERSION:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from itertools import islice, product
 from pathlib import Path
@@ -108,7 +109,8 @@ def stream(
     check_place(Path(plan.target), plan.format, plan.overwrite)
     source = image if image is not None else open_source(plan.source, plan.axes, plan.name)
     bench = Bench(plan, source, SharedEngine(network, device), stop)
-    prepare(plan, source, network)
+    with naming_full_disk(plan):
+        prepare(plan, source, network)
 
     def run(tasks: list[tuple[int, Index]]) -> Iterator[Shard]:
         if client is None:
@@ -133,14 +135,14 @@ def run_levels(
 ) -> Iterator[Shard]:
     """Make a part of the finest level; then, if no other part is left to do, the rest."""
     number, count = part
-    with holding(plan, f"part {number} of {count}"):
+    with holding(plan, f"part {number} of {count}"), naming_full_disk(plan):
         shards = plan.shards(0)
         mine = shards[(number - 1) * len(shards) // count : number * len(shards) // count]
         yield from run(missing(plan, 0, mine))
     if missing(plan, 0):
         return
     try:
-        with holding(plan, "the last step"):
+        with holding(plan, "the last step"), naming_full_disk(plan):
             if not plan.folder.joinpath("plan.json").exists():
                 return  # another part has done it
             for level in range(1, plan.levels):
@@ -205,6 +207,19 @@ def holding(plan: Plan, what: str) -> AbstractContextManager[None]:
     """The lock of a part of a plan."""
     msg = f"{what} of {plan.target} must be computed once, got another process that is at it. Wait for that one."
     return locked(plan.folder / f"{what}.lock", msg)
+
+
+@contextmanager
+def naming_full_disk(plan: Plan) -> Iterator[None]:
+    """Say which target it is that finds no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        msg = f"{plan.target} could not be written: {os.strerror(error.errno)}. Make room, and start again: finished "
+        msg += "shards are kept."
+        raise OSError(msg) from error
 
 
 def pack(plan: Plan, image: ImageFile, stop: threading.Event) -> Iterator[Shard]:

@@ -282,6 +282,51 @@ def test_cluster_gives_the_same_bytes_though_a_worker_is_killed(tmp_path, source
 # Bad input
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk of some size, or mounts it anew with other options; only root can."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip("mounting is not allowed here")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", folder], check=False, capture_output=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a disk")
+@pytest.mark.parametrize("name", ["out.ome.zarr", "out.ome.tif"])
+def test_full_disk_is_named_and_finished_shards_are_kept(tmp_path, rng, model, small_disk, name):
+    image = ImageFile(rng.integers(0, 65535, (300, 300), np.uint16), "YX")  # noise cannot be compressed
+    disk = small_disk("size=300k" if name == "out.ome.zarr" else "size=700k")
+    job = plan(image, 2, disk / name, model=model, tile=64, shard=128)
+    with pytest.raises(OSError, match=rf"{name} could not be written: No space left on device. Make room, and start"):
+        list(stream(job, image=image, model=model))
+    assert not (disk / name).exists()
+    noted = len(job.done)
+    assert noted > 5
+    small_disk("remount,size=9m")
+    assert len(list(stream(job, image=image, model=model))) == job.total - noted
+    whole = super_resolve(image.data, 2, model=model, tile=64)
+    found = finest(disk / name) if name == "out.ome.zarr" else read_image(disk / name).data
+    np.testing.assert_array_equal(found, whole)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a disk")
+def test_disk_that_cannot_be_written_is_named_before_the_work(rng, model, small_disk):
+    image = ImageFile(rng.integers(0, 65535, (30, 30), np.uint16), "YX")
+    disk = small_disk("size=600k")
+    small_disk("remount,ro")
+    with pytest.raises(PermissionError, match=r"cannot be written to. Choose another place for out"):
+        plan(image, 2, disk / "out.ome.zarr", model=model, **TILE)
+
+
 def test_corrupt_chunk_is_named_and_the_rest_is_kept(tmp_path, source, model):
     image = zarr.open_array(source)[:]
     chunk = source / "c" / "1" / "2"
