@@ -1,0 +1,95 @@
+"""What an upscale costs per pixel: over the size of the image, for many small ones, and around the network.
+
+    python benchmarks/scaling.py [--sides 256 512 1024 2048 4096] [--small 64] [--threads 2] [--repeats 3]
+
+uint16 images at x2 through `super_resolve` with the default network, on the CPU, in turns; sides are those of the
+result. "whole" is time per Mpx of the result by the clock, "CPU" that of the processor, both as medians; "ratio" is the
+median over the turns of the ratio to the largest image that is repeated (the last but one; the largest runs once).
+
+"small" are `--small` images of 256 x 256 pixels of the result, one call each, as many pixels as 2048 x 2048 for 64.
+
+The share outside the network is what a network of two layers of one filter each leaves, with its own arithmetic,
+over the whole: an upper bound, gray and RGB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from throughput import make_image
+
+from vdsr_core import VDSR, VDSRConfig, load_model, super_resolve
+
+SMALL = 256  # side of a small result, pixels
+
+
+def spent(run: Callable[[], Any], megapixels: float) -> tuple[float, float]:
+    """Seconds per Mpx, by the clock and of the processor."""
+    start, cpu = time.perf_counter(), time.process_time()
+    run()
+    return (time.perf_counter() - start) / megapixels, (time.process_time() - cpu) / megapixels
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Print seconds per Mpx for images of all sizes."""
+    model = load_model()
+
+    def upscale(side: int, times: int = 1) -> Callable[[], Any]:
+        image = make_image(side // 2)
+        return lambda: [super_resolve(image, 2, model=model, device="cpu") for _ in range(times)]
+
+    runs = {f"{side} x {side}": (upscale(side), side**2 / 1e6) for side in options.sides}
+    *_, once = runs
+    runs[f"small, {options.small} times"] = upscale(SMALL, options.small), options.small * SMALL**2 / 1e6
+    upscale(SMALL)()  # the network is converted
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for turn in range(options.repeats):
+        for name, (run, megapixels) in runs.items():
+            if turn == 0 or name != once:
+                found[name].append(spent(run, megapixels))
+    reference = found[list(runs)[len(options.sides) - 2]]
+    print(f"{torch.get_num_threads()} threads\n")
+    print("| result | whole, s per Mpx | CPU, s per Mpx | ratio | ratio, CPU |\n|---|---|---|---|---|")
+    for name, values in found.items():
+        ratios = np.median([np.divide(a, b) for a, b in zip(values, reference, strict=False)], axis=0)
+        cells = [f"{value:.2f}" for value in (*np.median(values, axis=0), *ratios)]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def measure_around() -> None:
+    """Print the share of what is not the network."""
+    model, empty = load_model(), VDSR(VDSRConfig(depth=2, width=1))
+    gray = make_image(512)
+    color = np.stack([gray >> 4] * 3, -1).astype(np.uint8)
+    print("\n| image | without the network, CPU s per Mpx | with it | share |\n|---|---|---|---|")
+    for name, image in (("gray, uint16", gray), ("RGB, uint8", color)):
+        options = {"rgb": image.ndim == 3, "device": "cpu"}
+        around, whole = (
+            spent(partial(super_resolve, image, 2, model=network, **options), 4 * gray.size / 1e6)[1]
+            for network in (empty, model)
+        )
+        print(f"| {name} | {around:.3f} | {whole:.2f} | {around / whole:.1%} |")
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("--sides", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
+    parser.add_argument("--small", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    measure(options)
+    measure_around()
+
+
+if __name__ == "__main__":
+    main()
