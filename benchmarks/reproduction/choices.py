@@ -1,12 +1,14 @@
 """Choices that the paper makes without a table: flips and rotations, disjoint patches, weight decay.
 
-    python benchmarks/reproduction/choices.py --data FOLDER [--budget full]
+    python -m benchmarks.reproduction.choices --data FOLDER [--size full] [--budget 9m]
 
 Each is changed alone: flips only, random crops, a weight decay of 1e-3. PSNR on Set5. FOLDER holds T91, BSDS200 and
 Set5.
 """
 
-from study import EPOCHS, Setting, parse, report, run
+import argparse
+
+from benchmarks.reproduction.study import EPOCHS, Setting, report, run, start
 
 CHOICES = {
     "the paper's": Setting(),
@@ -16,9 +18,8 @@ CHOICES = {
 }
 
 
-def main() -> None:
+def main(options: argparse.Namespace) -> None:
     """Train four networks."""
-    options = parse(__doc__)
     rows = []
     for name, setting in CHOICES.items():
         psnr = run(setting, options, epochs=EPOCHS if setting == Setting() else (80,))[-1].psnr
@@ -27,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(__doc__, main)

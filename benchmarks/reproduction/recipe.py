@@ -1,15 +1,16 @@
 """The paper's full recipe, beside published methods: PSNR / SSIM on Set5, Set14 and B100 (Table 3 of the paper).
 
-    python benchmarks/reproduction/recipe.py --data FOLDER [--budget full]
+    python -m benchmarks.reproduction.recipe --data FOLDER [--size full] [--budget 9m]
 
 FOLDER holds T91, BSDS200, Set5, Set14 and B100. The embedded default network is scored, too.
 """
 
-from study import Setting, load_run, parse, report, run, score
+import argparse
+
+from benchmarks.reproduction.study import SETS, Setting, load_run, report, run, score, start
 
 from vdsr_core import load_model
 
-SETS = ("Set5", "Set14", "B100")
 SCALES = (2, 3, 4)
 # By set, then by scale.
 PUBLISHED = {
@@ -25,25 +26,25 @@ PUBLISHED = {
     "VDSR": "37.53/.9587 33.66/.9213 31.35/.8838 33.03/.9124 29.77/.8314 28.01/.7674 "
     "31.90/.8960 28.82/.7976 27.29/.7251",
 }
-COLUMNS = [f"{name} x{scale}" for name in SETS for scale in SCALES]
 
 
-def main() -> None:
+def main(options: argparse.Namespace) -> None:
     """Train the network of the paper, and score."""
-    options = parse(__doc__)
     run(Setting(), options)
-    rows = [{"method": name} | dict(zip(COLUMNS, row.split(), strict=True)) for name, row in PUBLISHED.items()]
+    sets = SETS[:1] if options.size == "tiny" else SETS
+    columns = [f"{name} x{scale}" for name in sets for scale in SCALES]
+    rows = [{"method": name} | dict(zip(columns, row.split(), strict=False)) for name, row in PUBLISHED.items()]
     for name, model in {
         "ours, the paper's recipe": load_run(Setting(), options),
         "ours, embedded": load_model(),
     }.items():
         cells: list[str] = []
-        for folder in SETS:
+        for folder in sets:
             psnr, ssim = score(model, options.data / folder, SCALES, options.device)
             cells += [f"{psnr[str(s)]:.2f}/{ssim[str(s)]:.4f}".replace("/0.", "/.") for s in SCALES]
-        rows.append({"method": name} | dict(zip(COLUMNS, cells, strict=True)))
+        rows.append({"method": name} | dict(zip(columns, cells, strict=True)))
     report(options, "recipe", rows)
 
 
 if __name__ == "__main__":
-    main()
+    start(__doc__, main)

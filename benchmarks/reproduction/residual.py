@@ -1,12 +1,14 @@
 """Residual against non-residual learning: PSNR on Set5 x2 at epochs 10, 20, 40 and 80 (Table 1 of the paper).
 
-    python benchmarks/reproduction/residual.py --data FOLDER [--budget full]
+    python -m benchmarks.reproduction.residual --data FOLDER [--size full] [--budget 9m]
 
 Networks that predict what is missing from the interpolated image, and networks that predict the image itself, at
 three initial learning rates. FOLDER holds T91, BSDS200 and Set5.
 """
 
-from study import EPOCHS, Setting, draw, parse, report, run
+import argparse
+
+from benchmarks.reproduction.study import EPOCHS, Setting, draw, report, run, start
 
 PAPER = {
     (0.1, True): (36.90, 36.64, 37.12, 37.05),
@@ -18,9 +20,8 @@ PAPER = {
 }
 
 
-def main() -> None:
+def main(options: argparse.Namespace) -> None:
     """Train six networks."""
-    options = parse(__doc__)
     columns = [f"epoch {epoch}" for epoch in EPOCHS]
     rows, curves = [], {}
     for (rate, residual), paper in PAPER.items():
@@ -36,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(__doc__, main)

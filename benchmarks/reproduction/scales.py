@@ -1,11 +1,13 @@
 """Networks trained at some scales, tested at all of them: PSNR on Set5 (Table 2 of the paper).
 
-    python benchmarks/reproduction/scales.py --data FOLDER [--budget full]
+    python -m benchmarks.reproduction.scales --data FOLDER [--size full] [--budget 9m]
 
 FOLDER holds T91, BSDS200 and Set5.
 """
 
-from study import EPOCHS, Setting, parse, report, run
+import argparse
+
+from benchmarks.reproduction.study import EPOCHS, Setting, report, run, start
 
 BICUBIC = (33.66, 30.39, 28.42)
 PAPER = {
@@ -19,9 +21,8 @@ PAPER = {
 }
 
 
-def main() -> None:
+def main(options: argparse.Namespace) -> None:
     """Train seven networks."""
-    options = parse(__doc__)
     columns = ("x2", "x3", "x4")
     rows = [{"trained": "bicubic", "by": "published"} | dict(zip(columns, BICUBIC, strict=True))]
     for scales, paper in PAPER.items():
@@ -34,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(__doc__, main)

@@ -1,8 +1,8 @@
 """What the scripts of this folder share: a run of the paper's training with one setting changed, and its scores.
 
 A script trains a few networks, the one of the paper among them, and writes a table and curves. Runs are kept in
-``OUTPUT/runs`` and taken from there the next time, so scripts share what they have in common and an interrupted
-script goes on where it was.
+``OUTPUT/runs_SIZE``, each one file, and taken from there the next time: scripts share what they have in common, and one
+that was stopped, by its budget or by force, goes on where it was.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +24,41 @@ from numpy.typing import NDArray
 
 from vdsr_core import VDSR, VDSRConfig, evaluate, load_checkpoint, read_image, save_checkpoint
 from vdsr_core.checkpoint import load_trainer
+from vdsr_core.cli_train import parse_time
 from vdsr_core.evaluation import check_bicubic, luma, mean_scores
 from vdsr_core.model import make_model
 from vdsr_core.patches import Patches
 from vdsr_core.recipe import PRESETS
 from vdsr_core.training import Trainer
 
+SETS = ("Set5", "Set14", "B100")  # to report on; of size "tiny", the first
 EPOCHS = (10, 20, 40, 80)  # at which the paper looks
 
 
+SAVE_SECONDS = 60  # between checkpoints
+DEPTH, WIDTH, STEPS, BATCH = 20, 64, 9960, 64  # the paper's
+
+
+class OutOfTimeError(Exception):
+    """The budget is spent; the state is kept."""
+
+
 @dataclass(frozen=True)
-class Budget:
-    """How much a run may cost: the network, the steps (None: 80 epochs), the batch, and every n-th image."""
+class Size:
+    """What a run costs: the network, the steps that are the paper's 80 epochs, the batch, and every n-th image."""
 
     depth: int
     width: int
-    steps: int | None
+    steps: int
     batch_size: int
     every: int
 
 
-BUDGETS = {"small": Budget(10, 16, 400, 8, 6), "full": Budget(20, 64, None, 64, 1)}
+SIZES = {
+    "tiny": Size(4, 8, 16, 4, 30),  # to see that all runs
+    "small": Size(10, 16, 400, 8, 6),
+    "full": Size(DEPTH, WIDTH, STEPS, BATCH, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +67,7 @@ class Setting:
 
     scales: tuple[float, ...] = (2.0, 3.0, 4.0)
     residual: bool = True
-    depth: int | None = None  # that of the budget
+    depth: int | None = None  # that of the size
     learning_rate: float = 0.1
     weight_decay: float = 1e-4
     augment: str = "dihedral"
@@ -73,17 +90,34 @@ class Point:
     ssim: Mapping[str, float]
 
 
-def parse(description: str | None) -> argparse.Namespace:
+def make_parser(description: str | None) -> argparse.ArgumentParser:
     """The options that all scripts have."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with T91, BSDS200 and Set5")
-    parser.add_argument("--budget", choices=BUDGETS, default="small")
-    parser.add_argument("--output", type=Path, help="folder of the results (default: reproduction_BUDGET)")
+    parser.add_argument("--size", choices=SIZES, default="small", help="of networks and training (default: small)")
+    parser.add_argument("--budget", metavar="TIME", help="stop after so long, such as 9m; the next command goes on")
+    parser.add_argument("--output", type=Path, help="folder of the results (default: reproduction_SIZE)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
-    options.output = options.output or Path(f"reproduction_{options.budget}")
+    parser.add_argument("--compile", action="store_true", help="compile the networks first")
+    return parser
+
+
+def complete(options: argparse.Namespace) -> argparse.Namespace:
+    """The options with what follows from them."""
+    options.deadline = time.monotonic() + (parse_time(options.budget, "--budget") if options.budget else 1e9)
+    options.output = options.output or Path(f"reproduction_{options.size}")
+    options.output.mkdir(parents=True, exist_ok=True)
     return options
+
+
+def start(description: str | None, main: Callable[[argparse.Namespace], None]) -> None:
+    """Run a script; the exit code is 75, "try again", if its budget did not suffice."""
+    try:
+        main(complete(make_parser(description).parse_args()))
+    except OutOfTimeError as error:
+        print(f"out of time: {error}; the same command goes on", file=sys.stderr)
+        sys.exit(75)
 
 
 def read_lumas(folder: Path) -> list[NDArray[np.float32]]:
@@ -106,41 +140,50 @@ def run(
 ) -> list[Point]:
     """Train by a setting, unless that is done already, and return the scores at some of the 80 epochs.
 
-    A run is one file, written at epochs 10, 20, 40 and 80: the network, its card with the scores so far, and, while it
-    is unfinished, the trainer.
+    A run is one file, written every minute: the network, its card with the scores so far, and, while it is unfinished,
+    the trainer. Raises `OutOfTimeError` when the deadline of the options has come.
     """
-    budget = BUDGETS[options.budget]
     path = run_path(setting, options)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = load_trainer(path) if path.exists() else None
     if path.exists() and state is None:
         return [Point(**point) for point in load_checkpoint(path).card["points"]]
-    trainer = prepare(setting, budget, options)
+    if time.monotonic() > options.deadline:
+        raise OutOfTimeError(setting.name)
+    trainer = prepare(setting, options)
     curve: list[dict[str, Any]] = []
     if state:
         trainer.restore(state)
         curve = state[1]["points"]
+
+    def save() -> None:
+        card = {"setting": asdict(setting), "size": asdict(SIZES[options.size]), "points": curve}
+        trainer.result.card = card | {"seconds": round(trainer.spent), "device": options.device}
+        tensors, record = trainer.state()
+        unfinished = (tensors, record | {"points": curve}) if trainer.share < 1 else None
+        save_checkpoint(path, trainer.result, trainer=unfinished)
+
     marks = {round(trainer.config.steps * epoch / 80): epoch for epoch in EPOCHS}
+    saved = time.monotonic()
     for progress in trainer.run():
         epoch = marks.get(progress.step)
-        if epoch is None:
-            continue
         if epoch in epochs:
             psnr, ssim = score(trainer.result, options.data / "Set5", test, options.device)
             curve.append(asdict(Point(epoch, psnr, ssim)))
             words = "  ".join(f"x{scale} {value:.2f}" for scale, value in psnr.items())
-            print(f"{setting.name}: epoch {epoch}, loss {progress.loss:.3g}, {words} dB")
-        card = {"setting": asdict(setting), "budget": asdict(budget), "seconds": round(trainer.spent), "points": curve}
-        trainer.result.card = card
-        tensors, record = trainer.state()
-        unfinished = (tensors, record | {"points": curve}) if progress.share < 1 else None
-        save_checkpoint(path, trainer.result, trainer=unfinished)
+            print(f"{setting.name}: epoch {epoch}, loss {progress.loss:.3g}, {words} dB", flush=True)
+        late = time.monotonic() > options.deadline and progress.share < 1
+        if late or epoch is not None or time.monotonic() - saved > SAVE_SECONDS:
+            save()
+            saved = time.monotonic()
+        if late:
+            raise OutOfTimeError(setting.name)
     return [Point(**point) for point in curve]
 
 
 def run_path(setting: Setting, options: argparse.Namespace) -> Path:
     """The file of a run."""
-    path: Path = options.output / "runs" / f"{setting.name}.safetensors"
+    path: Path = options.output / f"runs_{options.size}" / f"{setting.name}.safetensors"
     return path
 
 
@@ -149,26 +192,27 @@ def load_run(setting: Setting, options: argparse.Namespace) -> VDSR:
     return load_checkpoint(run_path(setting, options))
 
 
-def prepare(setting: Setting, budget: Budget, options: argparse.Namespace) -> Trainer:
+def prepare(setting: Setting, options: argparse.Namespace) -> Trainer:
     """The trainer of a run, at its start."""
-    images = [*read_lumas(options.data / "T91"), *read_lumas(options.data / "BSDS200")][:: budget.every]
-    data = Patches(
-        images,
-        setting.scales,
-        grid=setting.grid,
-        augment=setting.augment,  # type: ignore[arg-type]
-        device=options.device,
-    )
+    size = SIZES[options.size]
+    data = load_patches(options.data, size.every, setting.scales, setting.grid, setting.augment, options.device)
     config = replace(
         PRESETS["kim2016"],
-        steps=budget.steps or -(-80 * len(data) // budget.batch_size),
-        batch_size=budget.batch_size,
+        steps=size.steps,
+        batch_size=size.batch_size,
         learning_rate=setting.learning_rate,
         weight_decay=setting.weight_decay,
     )
-    model = make_model(0, VDSRConfig(setting.depth or budget.depth, budget.width, setting.residual))
+    model = make_model(0, VDSRConfig(setting.depth or size.depth, size.width, setting.residual))
     model.scales = setting.scales
-    return Trainer(model, data, config)
+    return Trainer(model, data, config, compile=options.compile)
+
+
+@lru_cache(1)  # runs that follow each other often share their patches
+def load_patches(folder: Path, every: int, scales: tuple[float, ...], grid: bool, augment: Any, device: str) -> Patches:
+    """Patches of every n-th image of T91 and BSDS200."""
+    images = [*read_lumas(folder / "T91"), *read_lumas(folder / "BSDS200")][::every]
+    return Patches(images, scales, grid=grid, augment=augment, device=device)
 
 
 def report(options: argparse.Namespace, name: str, rows: Sequence[Mapping[str, Any]]) -> None:

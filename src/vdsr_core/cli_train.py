@@ -74,7 +74,7 @@ def train(
         Literal["he", "identity"] | None,
         typer.Option(
             help="First weights of a new network: random as the paper's, or layers that pass on what they are given.",
-            show_default="he",
+            show_default="he with kim2016, else identity",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is random.", show_default="0")] = None,
@@ -190,12 +190,13 @@ def prepare_training(
     from vdsr_core.training import Trainer
 
     seed = given["seed"] or 0
+    initial = given["initial"] or ("he" if given["preset"] == "kim2016" else "identity")
     if state:
         model = load_checkpoint(output)
     elif given["from"]:
         model = load_model(given["from"])
     else:
-        model = make_model(seed, start=given["initial"] or "he")
+        model = make_model(seed, start=initial)
     scales = given["scales"] or [2.0, 3.0, 4.0]
     preset = given["preset"] or ("finetune" if given["from"] else "default")
     changes = {name: given[name] for name in ("batch_size", "learning_rate", "average") if given[name] is not None}
@@ -229,8 +230,7 @@ def prepare_training(
     if state:
         trainer.restore(state)
     else:
-        origin = f"from {model.card.get('name', Path(given['from']).name)}; " if given["from"] else ""
-        origin += "layers begin as identities; " if given["initial"] == "identity" else ""
+        origin = f"from {model.card.get('name', Path(given['from']).name)}; " if given["from"] else f"{initial} start; "
         names = ", ".join(folder.resolve().name for folder in folders)
         trainer.result.scales = tuple(scales)
         trainer.result.card = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -20,9 +21,12 @@ from vdsr_core.cuda_graph import Recording
 from vdsr_core.model import VDSR
 from vdsr_core.patches import Patches
 from vdsr_core.recipe import TrainConfig, is_number, rate_at
+from vdsr_core.winograd import Workspace
 from vdsr_core.workers import add_up, divided_work, find_rank
 
 VALIDATIONS = 20  # where their number is not given
+# Patches and networks for which Winograd's convolutions pay on a CPU, and their arrays take a few 100 MB at most.
+WINOGRAD_DEPTH, WINOGRAD_WIDTH, WINOGRAD_SIDE = 3, 32, 96
 PART = 2  # patches that a core of the CPU differentiates at a time
 # From which share of the training and which step on less than so many dB over bicubic is odd.
 STUCK_SHARE, STUCK_STEPS, STUCK_GAIN = 0.1, 100, 0.05
@@ -144,7 +148,8 @@ class Trainer:
     """Train a network on patches.
 
     On a CPU a batch is differentiated in parts of two patches, whose gradients are added in their order: the result
-    has the same bits whatever the number of threads, and memory does not grow with the batch.
+    has the same bits whatever the number of threads, and memory does not grow with the batch. Convolutions of 32
+    filters and more are Winograd's there, which makes a step about 1.3 times as fast.
 
     On a GPU the network runs in bfloat16, with weights, loss and optimiser in float32; the work of a step is recorded
     once as a CUDA graph, and the next batch is gathered while the GPU is busy.
@@ -207,6 +212,7 @@ class Trainer:
         self.validate, self.validate_every = validate, validate_every
         self.step, self.spent = 0, 0.0
         self.residual = torch.compile(self.model.residual) if compile else self.model.residual
+        self.spaces = threading.local()  # of each thread that differentiates: its `Workspace`s, by the shape of patches
         self.fastest: Callable[[Tensor, Tensor], tuple[Tensor, list[Tensor]]] | None = None
         self.ahead: tuple[int, tuple[Tensor, Tensor]] | None = None
         self.warned, self.last_gain = False, math.inf
@@ -338,11 +344,22 @@ class Trainer:
     def differentiate(self, ilr: Tensor, hr: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What some patches of a batch add to its loss, and to the gradient of each parameter."""
         with torch.autocast(ilr.device.type, torch.bfloat16, enabled=ilr.device.type == "cuda"):
-            residual = self.residual(ilr)
+            residual = self.find_residual(ilr)(ilr)
         loss = compute_loss(ilr + residual.float(), hr, self.config.loss) * (len(hr) / self.config.batch_size)
         parameters = list(self.model.parameters())
         gradients = torch.autograd.grad(loss, parameters)
         return loss.detach(), [lay_out(*pair) for pair in zip(gradients, parameters, strict=True)]
+
+    def find_residual(self, ilr: Tensor) -> Callable[[Tensor], Tensor]:
+        """What gives the residual of such patches fastest here."""
+        config, side = self.model.config, ilr.shape[-1]
+        small = config.depth < WINOGRAD_DEPTH or config.width < WINOGRAD_WIDTH
+        if ilr.device.type != "cpu" or self.residual != self.model.residual or small or side > WINOGRAD_SIDE:
+            return self.residual
+        spaces: dict[Any, Workspace] = self.spaces.__dict__
+        if ilr.shape not in spaces:
+            spaces[ilr.shape] = Workspace(self.model, (len(ilr), side, side), ilr.dtype)
+        return spaces[ilr.shape].residual
 
     def find_trouble(self, progress: Progress) -> str:
         """Why the network is no better than bicubic interpolation, if it should be by now; else nothing."""

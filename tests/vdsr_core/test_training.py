@@ -167,14 +167,14 @@ def test_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, config):
     assert torch.equal(weights(second.result), weights(whole.result))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_threads_do_not_change_a_bit(data, optimizer):
+@pytest.mark.parametrize(("optimizer", "width"), [("sgd", 8), ("adamw", 8), ("adamw", 32)])
+def test_threads_do_not_change_a_bit(data, optimizer, width):
     """Batches of five patches: parts of 2, 2 and 1."""
     config = TrainConfig(steps=3, **QUICK | {"batch_size": 5, "optimizer": optimizer})
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        model = make_model(0, VDSRConfig(4, 8))
+        model = make_model(0, VDSRConfig(4, width))
         results.append(([p.loss for p in Trainer(model, data, config).run()], weights(model)))
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == threads
@@ -252,6 +252,18 @@ def test_recorded_steps_equal_others(rng, optimizer, compiled):
         results.append(weights(other.result).cpu())
         assert recorded == isinstance(trainer.fastest, Recording)
     torch.testing.assert_close(results[0], results[1], rtol=1e-2, atol=1e-4)
+
+
+def test_wide_networks_are_trained_by_winograd(data, monkeypatch):
+    """With the losses of direct convolution, to rounding; each thread on arrays of its own."""
+    config, losses = TrainConfig(steps=3, **QUICK | {"batch_size": 5}), []
+    torch.set_num_threads(2)
+    for side in (96, 0):
+        monkeypatch.setattr("vdsr_core.training.WINOGRAD_SIDE", side)
+        trainer = Trainer(make_model(0, VDSRConfig(4, 32)), data, config)
+        losses.append([progress.loss for progress in trainer.run()])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0] != losses[1]
 
 
 def test_a_checkpoint_in_the_middle_holds_the_network_to_keep(data, tmp_path):
