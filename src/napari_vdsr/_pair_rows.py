@@ -52,11 +52,8 @@ class PairRows(QWidget):
     def add(self) -> None:
         """One more, of the first layers that are in none."""
         row = PairRow()
-        taken = {combo.currentText() for other in self.rows for combo in (other.low, other.sharp)}
-        free = [number for number, (name, _) in enumerate(self._entries) if name not in taken]
-        for combo, number in zip((row.low, row.sharp), [*free, 0, 0], strict=False):
-            fill(combo, self._entries)
-            combo.setCurrentIndex(number if self._entries else -1)
+        self._fill(row)
+        for combo in (row.low, row.sharp):
             combo.currentIndexChanged.connect(self.changed)
         row.remove_button.clicked.connect(lambda: self.remove(row))
         self.rows.append(row)
@@ -79,8 +76,19 @@ class PairRows(QWidget):
         """Offer these layers, keeping what is chosen."""
         self._entries = [(layer.name, layer) for layer in layers]
         for row in self.rows:
-            fill(row.low, self._entries)
-            fill(row.sharp, self._entries)
+            self._fill(row)
+
+    def _fill(self, row: PairRow) -> None:
+        """Offer all layers in a row; a new one has the first that are in no pair."""
+        new = row.low.count() == 0
+        fill(row.low, self._entries)
+        fill(row.sharp, self._entries)
+        others = [other for other in self.rows if other is not row]
+        taken = [combo.currentData() for other in others for combo in (other.low, other.sharp)]
+        free = [number for number, (_, layer) in enumerate(self._entries) if layer not in taken]
+        for combo, number in zip((row.low, row.sharp), free, strict=False):
+            if new:
+                combo.setCurrentIndex(number)
 
     def chosen(self) -> list[tuple[Any, Any]]:
         """The low and the sharp layer of each pair; None where there are no layers."""

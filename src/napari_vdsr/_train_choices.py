@@ -142,7 +142,8 @@ class TrainChoices(TrainForm):
         """Show the controls of what is learnt from."""
         for words, box in ((LAYERS, self.layers_box), (PAIRS, self.pairs), (FOLDER, self.folder_box)):
             box.setVisible(self.kind.currentData() == words)
-        self.low_side.setEnabled(self.kind.currentData() != PAIRS)
+        for control in (self.low_side, self.scales):  # a pair says it itself
+            control.setEnabled(self.kind.currentData() != PAIRS)
         self.update_state()
 
     def _browse(self) -> None:

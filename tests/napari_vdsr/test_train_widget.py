@@ -411,7 +411,8 @@ def test_several_pairs_and_their_script(viewer, opened, qtbot, tmp_path, monkeyp
     for _ in range(2):
         click(qtbot, widget.pairs.add_button)
     names = [[combo.currentText() for combo in (row.low, row.sharp)] for row in widget.pairs.rows]
-    assert names[1] == ["sharp 0", "low 1"]  # the first that are in no pair
+    assert names[:2] == [["low 0", "sharp 0"], ["low 1", "sharp 1"]]  # the first that are in no pair
+    assert not widget.scales.isEnabled()
     click(qtbot, widget.pairs.rows[2].remove_button)
     for number, row in enumerate(widget.pairs.rows):
         row.low.setCurrentText("low 0")
