@@ -6,8 +6,11 @@ import errno
 from typing import Any
 
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QSizePolicy, QWidget
+from superqt import QCollapsible
 
+ARROWS = {False: "\u25b8", True: "\u25be"}  # of what is folded away, and what is not
 SHOWN = {  # the arguments of the core, as the widget calls them
     "image": "The layer",
     "scale": "Scale",
@@ -54,6 +57,25 @@ def make_form() -> QFormLayout:
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     form.setContentsMargins(0, 0, 0, 0)
     return form
+
+
+def make_collapsible(title: str, box: QWidget, *, open_: bool) -> QCollapsible:
+    """Controls that can be folded away."""
+    folded = QCollapsible()
+    button = folded.toggleButton()
+    folded.setExpandedIcon(QIcon())  # icons are drawn in a colour that a dark theme hides
+    folded.setCollapsedIcon(QIcon())
+    button.setStyleSheet("QPushButton, QPushButton:checked {text-align: left; border: none; background: transparent;}")
+    folded.toggled.connect(lambda opened: folded.setText(f"{ARROWS[opened]}  {title}"))
+    folded.setDuration(0)
+    for layout in (folded.layout(), folded.content().layout()):
+        if layout is not None:
+            layout.setContentsMargins(0, 0, 0, 0)
+    folded.addWidget(box)
+    folded.setText(f"{ARROWS[False]}  {title}")
+    if open_:
+        folded.expand(animate=False)
+    return folded
 
 
 def make_row(*widgets: QWidget) -> QHBoxLayout:

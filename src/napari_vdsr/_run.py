@@ -18,6 +18,8 @@ from napari_vdsr._job import Job, Work
 class Run:
     """An upscaling at work: its layer and its bar in the Activity dock."""
 
+    in_memory = True  # the result can be looked at as a whole
+
     def __init__(
         self, viewer: Viewer, layer: Image, source: _layers.Source, task: _upscaling.Task, work: Work | None = None
     ) -> None:
@@ -111,6 +113,8 @@ class Run:
 class Save(Run):
     """An upscaling whose result is written to disk."""
 
+    in_memory = False
+
     def __init__(
         self, viewer: Viewer, layer: Image, source: _layers.Source, task: _upscaling.Task, target: str
     ) -> None:
@@ -168,10 +172,13 @@ class Single:
 class Lazy(Single):
     """A layer in the making whose finest level is computed where one looks."""
 
+    in_memory = False
+
     def __init__(self, viewer: Viewer, layer: Image, source: _layers.Source, task: _upscaling.Task) -> None:
         levels = list(layer.data) if layer.multiscale else [layer.data]
         super().__init__(layer, source, task, partial(_upscaling.build_pyramid, task, levels))
         self.viewer = viewer
+        self.result: Image | None = None
 
     def step(self, pyramid: _upscaling.Pyramid) -> None:
         """Add the layer; nothing of its finest level is computed."""
@@ -183,6 +190,7 @@ class Lazy(Single):
         result = Image(pyramid.levels, metadata={"vdsr": metadata}, **keywords)
         _layers.widen_range(result, self.layer)
         self.viewer.add_layer(result)
+        self.result = result
 
     def end(self, error: Exception | None, *, keep: bool) -> str:
         """Say how it went."""
@@ -220,11 +228,10 @@ class Try(Single):
 class Check(Single):
     """A difference between a result and its source in the making, for a layer of its own."""
 
-    def __init__(self, run: Run, kind: str) -> None:
+    def __init__(self, run: Run | Lazy, kind: str, source: _layers.Source) -> None:
         assert run.result is not None
-        result = run.result.data[0] if run.result.multiscale else run.result.data
-        scale = run.task.scale
-        super().__init__(run.layer, run.source, run.task, partial(_checks.compare, kind, run.source, scale, result))
+        work = partial(_checks.compare, kind, source, run.source, run.task.scale, _layers.finest(run.result))
+        super().__init__(run.layer, source, run.task, work)
         self.run = run
         self.difference: _checks.Difference | None = None
 
@@ -233,8 +240,8 @@ class Check(Single):
         self.difference = difference
         viewer, added = self.run.viewer, difference.kind == _checks.ADDED
         name = f"{self.layer.name} [{'added by VDSR' if added else 'VDSR made small again - source'}]"
-        factors = self.source.factors(self.task.scale if added else 1)
-        start = self.source.start(self.task.scale)
+        scale = self.task.scale if added else 1
+        factors, start = difference.source.factors(scale), difference.source.start(scale)
         viewer.add_layer(
             Image(
                 difference.pixels,
@@ -256,7 +263,7 @@ class Check(Single):
         share = f"{rms:.3g} (RMS), {100 * rms / spread:.2g} % of the source's own contrast" if spread else f"{rms:.3g}"
         if self.difference.kind == _checks.ADDED:
             return f"The network changed the interpolated image by {share}. This is predicted, not measured."
-        return f"Made small again, the result differs from the source by {share}.."
+        return f"Made small again, the result differs from the source by {share}."
 
 
 def describe(layer: Image, task: _upscaling.Task, in_range: _upscaling.Ranges, tile: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_vdsr._forms import make_box, make_combo, make_form, make_row, make_text
+from napari_vdsr._forms import make_box, make_collapsible, make_combo, make_form, make_row, make_text
 from napari_vdsr._model_box import ModelBox
 
 HONEST = "The network predicts detail from what it saw in other images; it does not measure it."
@@ -71,6 +71,11 @@ class UpscaleForm(QWidget):
         outer.addWidget(scroll)
         self.setMinimumWidth(300)
 
+    def say(self, words: str) -> None:
+        """Show one sentence below the buttons."""
+        self.message.setText(words)
+        self.message.setVisible(bool(words))
+
     def _build_checks(self) -> QCollapsible:
         """What tells how far a result can be trusted."""
         self.compare = QSlider(Qt.Orientation.Horizontal)
@@ -97,7 +102,7 @@ class UpscaleForm(QWidget):
         column.addWidget(self.try_button)
         column.addWidget(self.trial)
         column.addWidget(honest)
-        return _collapsible("Check the result", box, open_=True)
+        return make_collapsible("Check the result", box, open_=True)
 
     def _build_choices(self) -> QFormLayout:
         """What a run needs to know."""
@@ -170,22 +175,8 @@ class UpscaleForm(QWidget):
         lines.addRow(self.keep)
         box = QWidget()
         box.setLayout(lines)
-        self.advanced = _collapsible("Advanced", box, open_=False)
+        self.advanced = make_collapsible("Advanced", box, open_=False)
         return self.advanced
-
-
-def _collapsible(title: str, box: QWidget, *, open_: bool) -> QCollapsible:
-    """Controls that can be folded away."""
-    folded = QCollapsible(title)
-    folded.setDuration(0)
-    folded.setCollapsedIcon("\u25b6")
-    folded.setExpandedIcon("\u25bc")
-    folded.addWidget(box)
-    if open_:
-        folded.expand(animate=False)
-    else:
-        folded.collapse(animate=False)
-    return folded
 
 
 class ShortSpinBox(QDoubleSpinBox):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-from napari.layers import Image, Labels, Shapes
+from napari.layers import Image, Labels
 from napari.settings import get_settings
 from napari.utils.notifications import show_error, show_info
 from napari.viewer import Viewer
@@ -19,24 +19,24 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFileDialog
 
-from napari_vdsr import _checks, _layers, _regions, _upscaling, _work
+from napari_vdsr import _checks, _layers, _regions, _work
 from napari_vdsr._compare import Compare
 from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job
 from napari_vdsr._model_box import FROM_FILE
 from napari_vdsr._preview import Preview
 from napari_vdsr._run import Check, Lazy, Run, Save, Try
-from napari_vdsr._upscale_form import DISK, LAZY, MEMORY, UpscaleForm
+from napari_vdsr._upscale_choices import WHOLE, UpscaleChoices
+from napari_vdsr._upscale_form import DISK, LAZY, MEMORY
 
 LOG = logging.getLogger("napari_vdsr")
 
 REFRESH = 250  # milliseconds between two looks at a running job
-SETTLED = 300  # milliseconds without a move after which a view is looked at
-WHOLE, VIEW = "whole", "view"
-ADDED_TIP = "Adds a layer of what the network changed: the result minus bicubic interpolation."
+IN_VIEW = "Of a result that is lazy or on disk, the part in view is taken."
+ADDED_TIP = f"Adds a layer of what the network changed: the result minus bicubic interpolation.\n{IN_VIEW}"
 CONSISTENCY_TIP = (
     "Adds a layer of the result made small again minus the source: where it is not zero, the result contradicts what\n"
-    "was measured. Zero does not prove that the detail is true."
+    f"was measured. Zero does not prove that the detail is true. A region loses its outermost pixels.\n{IN_VIEW}"
 )
 PREVIEW_TIP = (
     "Shows what the network makes of the part in view as you move and zoom, from the middle outwards, as a layer of\n"
@@ -50,7 +50,7 @@ def open_upscale_widget(viewer: Viewer) -> None:
     widget.choose_layer(viewer.layers.selection.active)
 
 
-class UpscaleWidget(UpscaleForm):
+class UpscaleWidget(UpscaleChoices):
     """Upscale an image layer with a network.
 
     Parameters
@@ -60,49 +60,31 @@ class UpscaleWidget(UpscaleForm):
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
-        super().__init__()
-        self.viewer = napari_viewer
+        super().__init__(napari_viewer)
         self.facts: _work.Facts | None = None
         self.run: Run | Lazy | Try | Check | None = None
         self.preview: Preview | None = None
         self.comparison: Compare | None = None
-        self._last: Run | None = None  # the last one that has a result
-        self._ranges: dict[tuple[Any, ...], _upscaling.Ranges] = {}  # found once for each layer
+        self._last: Run | Lazy | None = None  # the last one that has a result
         self._examiner: Job | None = None
-        self._watched: Image | None = None  # the chosen layer
-        self._shapes: Shapes | None = None  # the chosen region
         self._trouble = ""
         self._connect()
         self._timer = QTimer(self)
         self._timer.setInterval(REFRESH)
         self._timer.timeout.connect(self._look)
-        self._settling = QTimer(self)
-        self._settling.setInterval(SETTLED)
-        self._settling.setSingleShot(True)
-        self._settling.timeout.connect(self._view_settled)
+        self.settling.timeout.connect(self._view_settled)
         self._list_layers()
         self.choose_layer(napari_viewer.layers.selection.active)
         self._examine()
 
     def _connect(self) -> None:
         """Say what each control does."""
-        self.layer.currentIndexChanged.connect(self._layer_changed)
+        self.changed.connect(self.update_state)
+        self.outdated.connect(self._close_preview)
         self.model.activated.connect(self._model_chosen)
         self.device.activated.connect(self._examine)
-        self.range.currentIndexChanged.connect(self._range_changed)
-        self.result.currentIndexChanged.connect(self.update_state)
         self.asynchronous.clicked.connect(self._render_asynchronously)
         self.disk_button.clicked.connect(self._save_instead)
-        self.scale.valueChanged.connect(self._show_pixel_size)
-        self.pixel_size.valueChanged.connect(self._pixel_size_given)
-        self.scale.valueChanged.connect(self.update_state)
-        self.scale.valueChanged.connect(self.trial.hide)  # it was for another scale
-        self.tile.valueChanged.connect(self.update_state)
-        self.channels.currentIndexChanged.connect(self.update_state)
-        self.planes.currentIndexChanged.connect(self.update_state)
-        self.region.currentIndexChanged.connect(self._region_chosen)
-        for edit in (self.low, self.high):
-            edit.textChanged.connect(self.update_state)
         self.preview_button.toggled.connect(self._preview_toggled)
         self.run_button.clicked.connect(self.start)
         self.cancel_button.clicked.connect(self.cancel)
@@ -111,172 +93,19 @@ class UpscaleWidget(UpscaleForm):
         self.added_button.clicked.connect(partial(self.start_check, _checks.ADDED))
         self.consistency_button.clicked.connect(partial(self.start_check, _checks.CONSISTENCY))
         self.copy_button.clicked.connect(self.copy_python)
-        layers, dims, camera = self.viewer.layers.events, self.viewer.dims.events, _regions.camera(self.viewer).events
-        connections: list[tuple[Any, Any]] = [
-            (event, self._list_layers) for event in _layers.list_events(self.viewer.layers)
-        ]
-        connections.append((layers.removed, self._layer_removed))
-        view = (camera.center, camera.zoom, dims.current_step, dims.order, dims.ndisplay)
-        connections += [(event, self._view_moved) for event in view]
-        for event, callback in connections:
-            event.connect(callback)
-        self.destroyed.connect(partial(_disconnect, connections))  # the viewer outlives the widget
+        self._connect_to_viewer([(self.viewer.layers.events.removed, self._layer_removed)])
 
-    # ---------------------------------------------------------------------------------- what is chosen
-
-    def _list_layers(self, event: Any = None) -> None:
-        """Offer the image layers there are, keeping the choice."""
-        chosen = self.layer.currentData()
-        self._list_regions()
-        images = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Image)]
-        passing = [shown.layer for shown in (self.preview, self.comparison) if shown is not None]
-        images = [layer for layer in images if layer not in passing]
-        self.layer.blockSignals(True)
-        self.layer.clear()
-        for layer in images:
-            self.layer.addItem(layer.name, layer)
-        if chosen in images:
-            self.layer.setCurrentIndex(images.index(chosen))
-        self.layer.blockSignals(False)
-        if self.layer.currentData() is not chosen or chosen is None:
-            self._layer_changed()
-        else:
-            self.update_state()
-
-    def _list_regions(self) -> None:
-        """Offer the view and the Shapes layers there are, keeping the choice."""
-        chosen = self.region.currentData()
-        shapes = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
-        choices: list[tuple[str, Any]] = [("Whole layer", WHOLE), ("Current view", VIEW)]
-        choices += [(f"Shape in “{layer.name}”", layer) for layer in shapes]
-        self.region.blockSignals(True)
-        self.region.clear()
-        for words, data in choices:
-            self.region.addItem(words, data)
-        found = [i for i, (_, data) in enumerate(choices) if data == chosen]
-        self.region.setCurrentIndex(found[0] if found else 0)
-        self.region.blockSignals(False)
-        if self.region.currentData() != chosen:
-            self._region_chosen()
-
-    def _region_chosen(self) -> None:
-        """Follow the shapes of a chosen layer."""
-        if self._shapes is not None:
-            self._shapes.events.data.disconnect(self._view_moved)
-            self._shapes.events.highlight.disconnect(self._view_moved)
-        region = self.region.currentData()
-        self._shapes = region if isinstance(region, Shapes) else None
-        if self._shapes is not None:
-            self._shapes.events.data.connect(self._view_moved)
-            self._shapes.events.highlight.connect(self._view_moved)
-        self.update_state()
-
-    def _view_moved(self, event: Any = None) -> None:
-        """Wait until the view, or a shape, stands still."""
-        self._settling.start()
+    def passing_layers(self) -> list[Image | None]:
+        """Preview and comparison, which are only looked at."""
+        return [shown.layer for shown in (self.preview, self.comparison) if shown is not None]
 
     def _view_settled(self) -> None:
         """Show what there is to upscale now."""
         if self.region.currentData() != WHOLE:
             self.update_state()
-            self._settling.stop()
+            self.settling.stop()
         self._show_preview()
         self._compare_moved()
-
-    def choose_layer(self, layer: Any) -> None:
-        """Choose a layer if it is one that can be upscaled; a result is not chosen by itself."""
-        for index in range(self.layer.count()):
-            if self.layer.itemData(index) is _layers.bare(layer):
-                self.layer.setCurrentIndex(index)
-        if isinstance(layer, Labels):
-            self._say(f"“{layer.name}” is a Labels layer: its numbers name objects and cannot be interpolated.")
-
-    def _layer_changed(self) -> None:
-        """Offer what the layer has: channels and planes."""
-        layer = self.layer.currentData()
-        if self._watched is not None:
-            self._watched.events.data.disconnect(self._data_changed)
-            self._watched.events.scale.disconnect(self._placement_changed)
-        if layer is not None:
-            layer.events.data.connect(self._data_changed)
-            layer.events.scale.connect(self._placement_changed)
-        self._watched = layer
-        for combo in (self.channels, self.planes):
-            combo.blockSignals(True)
-            combo.clear()
-        choices = _layers.choices_of_channels(layer) if layer is not None else []
-        for words, axis in choices:
-            self.channels.addItem(words, axis)
-        self.channels.setEnabled(len(choices) > 1)
-        self.channels.setToolTip(
-            "Each channel gets a range of its own."
-            if len(choices) > 1
-            else "Read from the layer: it has no axis that could hold channels."
-        )
-        stack = layer is not None and layer.ndim > 2
-        self.planes.addItem("All planes" if stack else "One plane", "all")
-        if stack:
-            self.planes.addItem("The current plane", "current")
-        self.planes.setEnabled(stack)
-        self.planes.setToolTip(
-            "Planes and times are upscaled one by one, along rows and columns only."
-            if stack
-            else "The layer has rows and columns only."
-        )
-        for combo in (self.channels, self.planes):
-            combo.blockSignals(False)
-        self._show_pixel_size()
-        self.trial.hide()
-        self.update_state()
-
-    def _placement_changed(self, event: Any = None) -> None:
-        """The layer lies elsewhere now."""
-        self._close_preview()
-        self._show_pixel_size()
-        self.update_state()
-
-    def _pixel(self) -> tuple[float, float, str]:
-        """Height, width and unit of a pixel of the layer; nothing if it says none."""
-        layer = self.layer.currentData()
-        if layer is None or layer.ndim < (2 if self.channels.currentData() is None else 3):
-            return 0, 0, ""
-        height, width, unit = _layers.pixel_size(layer, _layers.plane_axes(layer.ndim, self.channels.currentData()))
-        return (height, width, unit) if unit or (height, width) != (1, 1) else (0, 0, "")
-
-    def _show_pixel_size(self) -> None:
-        """Show what size the scale gives the pixels."""
-        height, width, unit = self._pixel()
-        self.pixel_size.blockSignals(True)
-        self.pixel_size.setEnabled(width > 0)
-        self.pixel_size.setSuffix(f" {unit}" if unit else "")
-        self.pixel_size.setSpecialValueText("" if width else "\u2013")
-        if width:
-            self.pixel_size.setRange(width / self.scale.maximum(), width / self.scale.minimum())
-            self.pixel_size.setSingleStep(width / 20)
-            self.pixel_size.setValue(width / self.scale.value())
-            tip = f"The pixel size of the result; it sets the scale. The layer has {width:.6g} {unit}".rstrip() + "."
-            if height != width:
-                tip += f"\nThis is the width; {height:.6g} in height become {height / self.scale.value():.6g}."
-        else:
-            self.pixel_size.setRange(0, 0)
-            tip = "The layer says no pixel size: neither its scale nor its units are set."
-        self.pixel_size.setToolTip(tip)
-        self.pixel_size.blockSignals(False)
-
-    def _pixel_size_given(self, value: float) -> None:
-        """Set the scale that gives the pixels this size."""
-        self.scale.setValue(self._pixel()[1] / value)
-
-    def _data_changed(self, event: Any = None) -> None:
-        """Forget what was found in the old pixels."""
-        if self._watched is not None:
-            self._forget(self._watched)
-            self._close_preview()
-            self._layer_changed()
-
-    def _forget(self, layer: Image) -> None:
-        for key in [key for key in self._ranges if key[0] == layer.unique_id]:
-            del self._ranges[key]
 
     def _model_chosen(self) -> None:
         """Ask for a file if one is wanted, then look at the model."""
@@ -288,66 +117,6 @@ class UpscaleWidget(UpscaleForm):
         """Offer and choose a network from a file; an empty path goes back to the default."""
         self.model.choose(path)
         self._examine()
-
-    def _range_changed(self) -> None:
-        given = self.range.currentIndex() == 1
-        self.low.setEnabled(given)
-        self.high.setEnabled(given)
-        self.update_state()
-
-    def given_range(self) -> tuple[float, float] | None:
-        """The range that the user gave; None if it is to be found.
-
-        Raises
-        ------
-        ValueError
-            If it is no range.
-        """
-        if self.range.currentIndex() == 0:
-            return None
-        low, high = float(self.low.text()), float(self.high.text())
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError
-        return low, high
-
-    def source(self) -> _layers.Source:
-        """What is chosen to be upscaled; there must be a layer.
-
-        Raises
-        ------
-        NoRegion
-            If the chosen region is not on the layer.
-        """
-        layer = self.layer.currentData()
-        axis = self.channels.currentData()
-        if self.planes.currentData() == "current":
-            source = _layers.current_plane(layer, self.viewer.dims.point, axis)
-        else:
-            source = _layers.whole(layer, axis)
-        return self._in_region(source)
-
-    def _in_region(self, source: _layers.Source) -> _layers.Source:
-        """The chosen region of a source."""
-        layer, region = self.layer.currentData(), self.region.currentData()
-        if region == WHOLE:
-            return source
-        if region == VIEW:
-            return _regions.in_view(self.viewer, layer, source)
-        return _regions.in_shapes(self.viewer, layer, source, region)
-
-    def task(self, source: _layers.Source) -> _upscaling.Task:
-        """The work that is chosen."""
-        layer = self.layer.currentData()
-        return _upscaling.Task(
-            source,
-            self.scale.value(),
-            model=self.model.currentData(),
-            device=self.device.currentData(),
-            tile=self.tile.value() or None,
-            in_range=self.given_range() or self._ranges.get((layer.unique_id, source.channel_axis)),
-            looked_at=_layers.coarsest(layer),
-            near=_regions.centre_of_view(self.viewer, layer, source, self.scale.value()),
-        )
 
     # ------------------------------------------------------------------------------- what it would cost
 
@@ -407,8 +176,8 @@ class UpscaleWidget(UpscaleForm):
         elif kind == MEMORY and needed > free:
             way = "a region, the current plane" if self.planes.isEnabled() else "a region"
             return (
-                f"The result needs {_layers.size(needed)}, and {_layers.size(free)} of memory are free. Choose {way}, "
-                "a smaller scale, or a result on disk or a lazy result under Advanced."
+                f"The result needs {_layers.size(needed)}, and {_layers.size(free)} of memory are free. Save it "
+                f"to disk, or choose {way}, a smaller scale, or a lazy result under Advanced."
             )
         return ""
 
@@ -440,23 +209,9 @@ class UpscaleWidget(UpscaleForm):
             return reason
         if self._trouble:
             return self._trouble
-        if self._bad_range():
+        if self.bad_range():
             return "Give the range as two numbers, the lower one first, or let it be found."
         return ""
-
-    def source_or_none(self) -> _layers.Source | None:
-        """What is chosen, if it can be upscaled."""
-        layer = self.layer.currentData()
-        if layer is None or _layers.why_not(layer, self.channels.currentData()):
-            return None
-        try:
-            return self.source()
-        except _regions.NoRegion:
-            return None
-
-    def bytes_needed(self, source: _layers.Source) -> int:
-        """The memory of the result."""
-        return math.prod(source.result_shape(self.scale.value())) * int(np.dtype(source.data.dtype).itemsize)
 
     def update_state(self) -> None:
         """Show what the run would give and cost, or why there can be none."""
@@ -464,10 +219,10 @@ class UpscaleWidget(UpscaleForm):
         running = self.run is not None
         self.preview_button.setEnabled(not nothing)
         self.preview_button.setToolTip(nothing or PREVIEW_TIP)
-        self._settling.start()
+        self.settling.start()
         self.run_button.setEnabled(not reason)
         self.try_button.setEnabled(not reason)
-        self.copy_button.setEnabled(self.source_or_none() is not None and not self._bad_range())
+        self.copy_button.setEnabled(self.source_or_none() is not None and not self.bad_range())
         self.cancel_button.setEnabled(running)
         for button, kind, tip in (
             (self.added_button, _checks.ADDED, ADDED_TIP),
@@ -482,7 +237,7 @@ class UpscaleWidget(UpscaleForm):
         self.asynchronous.setVisible(self.lazy and not get_settings().experimental.async_)
         self.estimate.setText(self._estimate())
         if not running:
-            self._say(reason or self._preview_words())
+            self.say(reason or self._preview_words())
 
     def _lacks_memory(self) -> bool:
         """Whether the result on disk is the way out."""
@@ -494,13 +249,6 @@ class UpscaleWidget(UpscaleForm):
             and self.region.currentData() == WHOLE
             and not self.why_nothing()
         )
-
-    def _bad_range(self) -> bool:
-        try:
-            self.given_range()
-        except ValueError:
-            return True
-        return False
 
     def _estimate(self) -> str:
         """Shape, dtype, memory and time of the result."""
@@ -516,11 +264,6 @@ class UpscaleWidget(UpscaleForm):
             return words if self._trouble else f"{words}\nTime: measuring…"
         seconds = self.facts.seconds(source, scale, self.tile.value() or self.facts.tile)
         return f"{words}\nTime: about {_layers.duration(seconds)}"
-
-    def _say(self, words: str) -> None:
-        """Show one sentence below the buttons."""
-        self.message.setText(words)
-        self.message.setVisible(bool(words))
 
     # -------------------------------------------------------------------------------------- the preview
 
@@ -542,7 +285,7 @@ class UpscaleWidget(UpscaleForm):
         try:
             source = _regions.in_view(self.viewer, layer, plane)
         except _regions.NoRegion as error:
-            self._say(str(error))
+            self.say(str(error))
             return
         if self.preview is None:
             self.preview = Preview(self.viewer, layer, self.facts)
@@ -550,14 +293,14 @@ class UpscaleWidget(UpscaleForm):
             self.preview.ended.connect(self._preview_ended)
             self.destroyed.connect(self.preview.stop)
         self.preview.show(self.task(source))
-        self._say(self._preview_words())
+        self.say(self._preview_words())
 
     def _preview_stepped(self, preview: Preview) -> None:
         """Keep the range that was found, and say how far the preview is."""
         if preview is self.preview:
-            self._keep_range(preview.source_layer, preview.found)
+            self.keep_range(preview.source_layer, preview.found)
             if not self.why_not():
-                self._say(self._preview_words())
+                self.say(self._preview_words())
 
     def _preview_ended(self, preview: Preview, error: Exception) -> None:
         """Say why a preview failed."""
@@ -579,7 +322,7 @@ class UpscaleWidget(UpscaleForm):
         preview, self.preview = self.preview, None
         if preview is not None:
             preview.close()
-            self._say("")
+            self.say("")
 
     # ------------------------------------------------------------------------------------------ the run
 
@@ -612,7 +355,7 @@ class UpscaleWidget(UpscaleForm):
             return
         layer = self.layer.currentData()
         plane = _layers.current_plane(layer, self.viewer.dims.point, self.channels.currentData())
-        source = self._in_region(plane)
+        source = self.in_region(plane)
         self.trial.hide()
         self.run = Try(layer, source, self.task(source))
         self._begin(self.run)
@@ -622,7 +365,13 @@ class UpscaleWidget(UpscaleForm):
         if self.why_no_check(kind) or self._last is None:
             return
         self.trial.hide()
-        self.run = Check(self._last, kind)
+        last = self._last
+        try:
+            source = last.source if last.in_memory else self._seen(last)
+        except _regions.NoRegion as error:
+            self.say(str(error))
+            return
+        self.run = Check(last, kind, source)
         self._begin(self.run)
 
     def why_no_check(self, kind: str) -> str:
@@ -631,10 +380,16 @@ class UpscaleWidget(UpscaleForm):
         if self.run is not None:
             return "Running."
         if last is None or last.result not in self.viewer.layers or last.layer not in self.viewer.layers:
-            return "Run first: this is about the last result in memory, as long as its source is there."
-        if kind == _checks.CONSISTENCY and last.source.part != last.source.planes:
-            return "The last result is of a region: its edges lack what lies beside them. Take the whole layer."
+            return "Run first: this is about the last result, as long as it and its source are there."
         return ""
+
+    def _seen(self, last: Run | Lazy) -> _layers.Source:
+        """What is in view of a result that is too large to be looked at as a whole, or not computed yet."""
+        axis = last.source.channel_axis
+        plane = _layers.current_plane(last.layer, self.viewer.dims.point, axis)
+        pairs = zip(plane.part, last.source.part, strict=True)
+        part = tuple(seen if upscaled.start <= seen.start < upscaled.stop else upscaled for seen, upscaled in pairs)
+        return _regions.in_view(self.viewer, last.layer, replace(plane, part=part))
 
     def _compare_moved(self, value: int | None = None) -> None:
         """Draw the source up to the slider."""
@@ -650,7 +405,7 @@ class UpscaleWidget(UpscaleForm):
         try:
             self.comparison.move(plane, fraction)
         except _regions.NoRegion as error:
-            self._say(str(error))
+            self.say(str(error))
 
     def _begin(self, run: Run | Lazy | Try | Check) -> None:
         """Start a run and watch it."""
@@ -664,7 +419,7 @@ class UpscaleWidget(UpscaleForm):
         self.bar.setRange(0, 0)
         self.bar.setFormat("")
         self.bar.show()
-        self._say("Running.")
+        self.say("Running.")
         self.update_state()
         run.job.start()
         self._timer.start()
@@ -687,7 +442,7 @@ class UpscaleWidget(UpscaleForm):
         if self.run is not None:
             self.run.job.cancel()
             self.cancel_button.setEnabled(False)
-            self._say("Cancelling…")
+            self.say("Cancelling…")
 
     def _ended(self, job: Job, error: Exception | None) -> None:
         """Leave the widget as after a run."""
@@ -698,15 +453,15 @@ class UpscaleWidget(UpscaleForm):
         self._timer.stop()
         self.bar.hide()
         words = run.end(error, keep=self.keep.isChecked())
-        self._keep_range(run.layer, run.found)
-        if isinstance(run, Run) and run.result is not None and error is None:
+        self.keep_range(run.layer, run.found)
+        if isinstance(run, Run | Lazy) and run.result is not None and error is None:
             self._last = run
         self.update_state()
         if isinstance(run, Try | Check) and error is None:
             self.trial.setText(words)
             self.trial.show()
         elif error is None or isinstance(error, _work.Cancelled):
-            self._say(self.why_not() or words)
+            self.say(self.why_not() or words)
         else:
             self._failed(error, words)
 
@@ -714,17 +469,12 @@ class UpscaleWidget(UpscaleForm):
         """Say so in the viewer; the traceback is for the log."""
         LOG.error("upscaling failed", exc_info=error)
         show_error(words)
-        self._say(self.why_not() or words)
-
-    def _keep_range(self, layer: Image, found: _upscaling.Found | None) -> None:
-        """Use a range that was found for all that is made of the layer."""
-        if found is not None and layer in self.viewer.layers:
-            self._ranges[layer.unique_id, found.channel_axis] = found.in_range
+        self.say(self.why_not() or words)
 
     def _layer_removed(self, event: Any) -> None:
         """Stop a run whose result was removed; forget the ranges of the layer."""
         layer = _layers.bare(event.value)
-        self._forget(layer)
+        self.forget_ranges(layer)
         if self.comparison is not None and layer is self.comparison.layer:
             self.compare.setValue(0)
         if self.preview is not None and layer in (self.preview.layer, self.preview.source_layer):
@@ -746,9 +496,3 @@ class UpscaleWidget(UpscaleForm):
             clipboard.setText(text)
         show_info("The script is on the clipboard.")
         return text
-
-
-def _disconnect(connections: list[tuple[Any, Any]]) -> None:
-    """Leave a viewer that outlives the widget."""
-    for event, callback in connections:
-        event.disconnect(callback)

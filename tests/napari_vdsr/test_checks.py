@@ -10,9 +10,37 @@ from napari_vdsr import _checks, _layers
 from vdsr_core import resize, super_resolve
 
 
-def difference(kind, source, scale, result):
-    (found,) = _checks.compare(kind, source, scale, result, threading.Event())
+def difference(kind, source, scale, result, upscaled=None):
+    (found,) = _checks.compare(kind, source, upscaled or source, scale, result, threading.Event())
     return found
+
+
+@pytest.mark.parametrize("kind", [_checks.ADDED, _checks.CONSISTENCY])
+@pytest.mark.parametrize("scale", [2, 1.5, 2.37, 3.25])
+@pytest.mark.parametrize("region", [False, True])
+def test_a_part_is_compared_as_it_is_among_the_whole(rng, kind, scale, region):
+    image = rng.random((2, 260, 130)).astype(np.float32)
+    whole = _layers.whole(Image(image))
+    result = rng.random(whole.result_shape(scale)).astype(np.float32)
+    expected = difference(kind, whole, scale, result).pixels
+    part = whole.within(slice(120, 241), slice(0, 90))
+    if region:
+        found = difference(kind, part, scale, result[:, *part.window(scale)])
+    else:
+        found = difference(kind, part, scale, result, whole)
+        assert found.source.part[1:] == part.part[1:] or scale == 2.37
+    window = found.source.grid(scale) if kind == _checks.ADDED else found.source.part
+    assert all(p.stop - p.start > 0 for p in found.source.part)
+    np.testing.assert_allclose(found.pixels, expected[window], atol=2e-6)
+
+
+def test_a_part_at_an_odd_scale_or_of_a_few_pixels_is_refused(rng):
+    whole = _layers.whole(Image(rng.random((30, 30)).astype(np.float32)))
+    part = whole.within(slice(10, 15), slice(10, 15))
+    with pytest.raises(ValueError, match="simple fraction"):
+        difference(_checks.ADDED, part, np.sqrt(3), np.zeros((9, 9)), whole)
+    with pytest.raises(ValueError, match="larger one"):
+        difference(_checks.CONSISTENCY, part, 2, np.zeros((10, 10)))
 
 
 def test_bicubic_interpolation_adds_nothing(rng):
@@ -22,7 +50,7 @@ def test_bicubic_interpolation_adds_nothing(rng):
     found = difference(_checks.ADDED, source, 2.5, resize(stack.astype(np.float32), 2.5, window=window))
     assert found.pixels.shape == source.result_shape(2.5)
     np.testing.assert_allclose(found.pixels, 0, atol=1e-3)
-    assert found.spread == pytest.approx(np.mean(stack.astype(float).std((1, 2))))
+    assert found.spread == pytest.approx(np.mean(stack[:, 2:9, 3:20].astype(float).std((1, 2))))
 
 
 def test_added_detail_is_what_is_left_of_the_result(rng, tiny_model):

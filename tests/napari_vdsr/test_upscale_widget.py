@@ -193,6 +193,14 @@ def test_lazy_result_computes_what_is_looked_at(viewer, opened, qtbot, network, 
     in_range = result.metadata["vdsr"]["in_range"]
     expected = super_resolve(image, 2, model=network, in_range=in_range, window=(slice(0, 256), slice(256, 512)))
     np.testing.assert_array_equal(np.asarray(result.data[0][:, :256, 256:512]), expected)
+    for button, name in ((widget.added_button, "added by VDSR"), (widget.consistency_button, "small again")):
+        click(qtbot, button)
+        qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+        seen = viewer.layers[-1]
+        assert name in seen.name
+        assert seen.data.shape[0] == 1  # the current plane, in view
+        assert 0 < seen.data.shape[2] < 1200
+        viewer.layers.remove(seen)
     exec(widget.copy_python(), {"viewer": viewer})
     again = viewer.layers[-1]
     assert again.multiscale
