@@ -2,7 +2,8 @@
 
 python benchmarks/streaming.py memory 4096 16384 32768
 python benchmarks/streaming.py overhead
-python benchmarks/streaming.py tasks 1000 10000
+python benchmarks/streaming.py tasks 1000 10000 100000
+python benchmarks/streaming.py io
 python benchmarks/streaming.py graph 1000 10000
 """
 
@@ -105,26 +106,61 @@ def measure_overhead(side=1024, repeats=3):
     print(f"of all together: processor time {processor:.3f}, clock {wall:.3f}")
 
 
-def nothing(task):
+def nothing(task, folder, signature, device):
     return task
 
 
 def measure_tasks(counts):
-    """Tasks that do nothing, sent as `stream` sends shards: the time of the scheduler for each."""
+    """Tasks that do nothing, sent as `stream` sends shards, to a scheduler in this process: its time for each.
+
+    The fit over all counts is processor time = start + share * tasks; a shard that takes a worker t seconds keeps
+    t / share workers busy before the scheduler is.
+    """
     from distributed import Client, LocalCluster, as_completed
 
-    print("| tasks | to send, s | in all, s | µs for each |\n|---|---|---|---|")
+    print("| tasks | to send, s | in all, s | processor time of client and scheduler, s | µs for each |")
+    print("|---|---|---|---|---|")
     options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": "ERROR"}
+    common = {"folder": "/a/folder/.result.ome.zarr.partial", "signature": "0" * 64, "device": None}
+    used = []
     with LocalCluster(2, **options) as cluster, Client(cluster) as client:
+        client.submit(nothing, (0, (0, 0)), **common).result()  # the first is slow
         for count in counts:
             tasks = [(0, (i // 100, i % 100)) for i in range(count)]
-            start = time.perf_counter()
-            futures = client.map(nothing, tasks, pure=False)
-            sent = time.perf_counter() - start
+            start = time.perf_counter(), time.process_time()
+            futures = client.map(nothing, tasks, pure=False, key=f"shard-{count}", **common)
+            sent = time.perf_counter() - start[0]
             for future in as_completed(futures):
                 future.release()
-            total = time.perf_counter() - start
-            print(f"| {count} | {sent:.2f} | {total:.2f} | {total / count * 1e6:.0f} |", flush=True)
+            total = time.perf_counter() - start[0]
+            used.append(time.process_time() - start[1])
+            each = used[-1] / count * 1e6
+            print(f"| {count} | {sent:.2f} | {total:.2f} | {used[-1]:.2f} | {each:.0f} |", flush=True)
+    share, first = np.polyfit(counts, used, 1)
+    print(f"fit: {first:.2f} s + {share * 1e6:.0f} µs for each task")
+    for seconds in (1, 10, 60):
+        print(f"shards of {seconds} s keep {seconds / share:.0f} workers busy")
+
+
+def measure_io(side=4096):
+    """What a shard reads and writes, in bytes of system calls, with the pyramid's share and the notes of progress."""
+    import psutil
+
+    from vdsr_core import plan, stream
+
+    model = tiny()
+    with tempfile.TemporaryDirectory() as folder:
+        source = make_source(Path(folder), side // 2)
+        job = plan(source, 2, Path(folder) / "out.ome.zarr", model=model, in_range=(0, 4095))
+        before, start = psutil.Process().io_counters(), time.process_time()
+        shards = sum(1 for shard in stream(job, model=model) if not shard.level)
+        after, seconds = psutil.Process().io_counters(), time.process_time() - start
+    read, written = after.read_chars - before.read_chars, after.write_chars - before.write_chars
+    print(
+        f"{shards} shards of {job.shard} x {job.shard} {job.dtype}: each reads {read / shards / 1e6:.2f} MB and writes"
+    )
+    print(f"{written / shards / 1e6:.2f} MB in {(after.write_count - before.write_count) / shards:.0f} calls; ", end="")
+    print(f"{seconds / shards:.1f} s of processor time with a network of depth 4 and width 8")
 
 
 def measure_graph(counts):
@@ -158,5 +194,7 @@ if __name__ == "__main__":
         measure_overhead(*map(int, words))
     elif what == "graph":
         measure_graph([int(word) for word in words])
+    elif what == "io":
+        measure_io(*map(int, words))
     else:
         measure_tasks([int(word) for word in words])

@@ -64,7 +64,13 @@ def _is_plain(series: TiffPageSeries) -> bool:
     """Whether the pixels can be taken as they are."""
     page, samples = series.keyframe, series.sizes.get("sample", 1)
     gray = page.photometric == 1 and samples == 1
-    return series.dtype.kind in "iuf" and (gray or (page.photometric == 2 and samples in (3, 4)))
+    color = page.photometric == 2 or _is_jpeg(page)
+    return series.dtype.kind in "iuf" and (gray or (color and samples in (3, 4)))
+
+
+def _is_jpeg(page: TiffPage) -> bool:
+    """Whether the colours in the file are YCbCr, as slide scanners write them, and RGB when they are decoded."""
+    return page.photometric == 6 and page.compression in (6, 7)
 
 
 def _open_pixels(path: Path, series: TiffPageSeries, number: int) -> Any:
@@ -156,7 +162,7 @@ def _page_complete(page: Any) -> bool:
 def _colors(page: TiffPage, data: NDArray[Any], axes: str) -> tuple[NDArray[Any], str, tuple[int, ...] | None]:
     """Return gray, RGB or RGBA pixels with black at zero, their axes, and the colour of a LUT over gray."""
     photometric, color = int(page.photometric), None
-    if photometric > 3 and not (photometric == 6 and page.compression in (6, 7)):  # JPEG is RGB by now
+    if photometric > 3 and not _is_jpeg(page):
         name = getattr(page.photometric, "name", photometric)
         refuse(f"its colours are {name}. Convert it to gray or RGB first.")
     if photometric == 0:

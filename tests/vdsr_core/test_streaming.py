@@ -87,6 +87,21 @@ def test_constant_image_streamed_equals_whole(tmp_path, model, axes, shape):
         np.testing.assert_array_equal(found, np.moveaxis(whole, -1, 0) if image.rgb else whole)
 
 
+def test_slide_in_jpeg_is_streamed_by_its_tiles(tmp_path, rng, model):
+    """As slide scanners write it: YCbCr tiles, a pyramid in further pages."""
+    tifffile = pytest.importorskip("tifffile")
+    coarse = rng.integers(0, 255, (8, 12, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    options = {"photometric": "rgb", "tile": (16, 16), "compression": "jpeg", "compressionargs": {"level": 95}}
+    with tifffile.TiffWriter(tmp_path / "slide.tif") as tiff:
+        tiff.write(coarse, subifds=1, metadata=None, **options)
+        tiff.write(coarse[::2, ::2], subfiletype=1, metadata=None, **options)
+    image = read_image(tmp_path / "slide.tif")
+    assert hasattr(read_image(tmp_path / "slide.tif", lazy=True).data, "chunks")
+    list(stream(plan(tmp_path / "slide.tif", 2, tmp_path / "out.ome.zarr", model=model, **TILE), model=model))
+    whole = super_resolve(image.data, 2, model=model, tile=16, rgb=True)
+    np.testing.assert_array_equal(finest(tmp_path / "out.ome.zarr"), np.moveaxis(whole, -1, 0))
+
+
 def test_levels_are_means_of_the_finer_ones(tmp_path, source, model):
     job = plan(source, 2.37, tmp_path / "out.ome.zarr", model=model, **TILE)
     list(stream(job, model=model))
