@@ -30,6 +30,18 @@ class Stopped(Exception):
     """The user is content with what has been found."""
 
 
+class Either(threading.Event):
+    """Set when one of others is."""
+
+    def __init__(self, *others: threading.Event) -> None:
+        super().__init__()
+        self.others = others
+
+    def is_set(self) -> bool:
+        """Whether one of them is."""
+        return any(other.is_set() for other in self.others)
+
+
 @dataclass
 class Control:
     """What the user asks of a training at work; set in the viewer's thread."""
@@ -107,10 +119,12 @@ def train_alone(
             pairs=material.pairs,
             checkpoint=run_folder(recipe.name) / "network.safetensors",
             resume=data is None,
+            stop=Either(cancelled, control.stopped),
             **recipe.options(),
         )
     with suppress(Stopped):
         yield from in_reports(take_turns(steps, control, cancelled))
+    stop_if(cancelled)
     yield finish(network, recipe.name)
 
 
@@ -127,7 +141,10 @@ def start_network(recipe: Recipe) -> VDSR:
 
 
 def watch(network: VDSR, look: Callable[[], None]) -> None:
-    """Have a network and its copies look, before each layer forwards and backwards, whether to go on."""
+    """Have a network and its copies look, before each layer forwards and backwards, whether to go on.
+
+    Where layers are not run as such, as in most steps on a CPU, `fine_tune_steps` looks at its `stop`.
+    """
 
     def forwards(_: object, inputs: tuple[Any, ...]) -> None:
         look()

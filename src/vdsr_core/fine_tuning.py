@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from vdsr_core.patches import Patches
 from vdsr_core.planes import Images, Pairs, find_pairs, find_planes, make_degrade, named_images
 from vdsr_core.ranges import Range
 from vdsr_core.recipe import PRESETS, TrainConfig
+from vdsr_core.strips import Stopped
 from vdsr_core.training import STUCK_GAIN, Progress, Trainer
 from vdsr_core.unfinished import Found, Unfinished, fingerprint
 
@@ -207,6 +209,7 @@ def fine_tune_steps(
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    stop: threading.Event | None = None,
 ) -> Iterator[FineTuneProgress]:
     """Fine-tune step by step, as `fine_tune` does; `model` holds the best weights so far, and their card.
 
@@ -227,6 +230,8 @@ def fine_tune_steps(
         iterator is closed: the best network so far, and what is needed to go on. In the end it holds the network only.
     resume : bool, optional
         Go on with the unfinished run in `checkpoint`; all other arguments must be those that it was begun with.
+    stop : Event, optional
+        Set by another thread, it ends the iterator within a step, as if it were closed.
 
     Yields
     ------
@@ -291,6 +296,7 @@ def fine_tune_steps(
     }
     learner = copy.deepcopy(model).float().requires_grad_(True)
     trainer = Trainer(learner, data, config, validate=measure.validate, validate_every=validate_every)
+    trainer.stop = stop
     file = Unfinished(checkpoint, trainer, fingerprint(data, measure)) if checkpoint is not None else None
     if resume and file is None:
         msg = "`checkpoint` must name the file to resume, got None."
@@ -351,10 +357,12 @@ def _run(
                 break
             if file is not None and (progress.gain is not None or file.is_due()):
                 file.save(model, found)
-    except GeneratorExit:
+    except (GeneratorExit, Stopped) as reason:
         if file is not None:
             file.save(model, found)
-        raise
+        if isinstance(reason, GeneratorExit):
+            raise
+        return
     if file is not None:
         file.save(model, found, finished=True)
 

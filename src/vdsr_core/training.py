@@ -21,6 +21,7 @@ from vdsr_core.cuda_graph import Recording
 from vdsr_core.model import VDSR
 from vdsr_core.patches import Patches
 from vdsr_core.recipe import TrainConfig, is_number, rate_at
+from vdsr_core.strips import stop_if
 from vdsr_core.winograd import Workspace
 from vdsr_core.workers import add_up, divided_work, find_rank
 
@@ -211,6 +212,7 @@ class Trainer:
             dist.broadcast(parameter.data, 0)
         self.validate, self.validate_every = validate, validate_every
         self.step, self.spent = 0, 0.0
+        self.stop: threading.Event | None = None  # if it is set, a step ends early with `Stopped`, as if never begun
         self.residual = torch.compile(self.model.residual) if compile else self.model.residual
         self.spaces = threading.local()  # of each thread that differentiates: its `Workspace`s, by the shape of patches
         self.fastest: Callable[[Tensor, Tensor], tuple[Tensor, list[Tensor]]] | None = None
@@ -343,6 +345,7 @@ class Trainer:
 
     def differentiate(self, ilr: Tensor, hr: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What some patches of a batch add to its loss, and to the gradient of each parameter."""
+        stop_if(self.stop)
         with torch.autocast(ilr.device.type, torch.bfloat16, enabled=ilr.device.type == "cuda"):
             residual = self.find_residual(ilr)(ilr)
         loss = compute_loss(ilr + residual.float(), hr, self.config.loss) * (len(hr) / self.config.batch_size)

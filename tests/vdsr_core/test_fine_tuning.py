@@ -1,5 +1,6 @@
 import copy
 import re
+import threading
 import warnings
 
 import numpy as np
@@ -15,6 +16,7 @@ from vdsr_core.hold_out import HoldOut, cut, split
 from vdsr_core.inference import network_planes
 from vdsr_core.intensity import Rescale
 from vdsr_core.planes import find_pairs, find_planes
+from vdsr_core.training import Trainer
 
 QUICK = {"scales": [2], "steps": 3, "batch_size": 2, "patch": 16}
 
@@ -187,6 +189,30 @@ def test_what_cannot_be_resumed(start, tmp_path):
         fine_tune_steps(start, rectangles(64), checkpoint=path, resume=True, **QUICK)
     with pytest.raises(ValueError, match="`checkpoint` must name the file to resume"):
         fine_tune_steps(start, rectangles(64), resume=True, **QUICK)
+
+
+def test_a_stopped_run_ends_within_a_step_and_can_be_gone_on_with(start, tmp_path, monkeypatch):
+    options = QUICK | {"steps": 6, "learning_rate": 1e-2, "validate_every": 2, "batch_size": 6}
+    image, path, stop = rectangles(64), tmp_path / "run.safetensors", threading.Event()
+    whole = copy.deepcopy(start)
+    silently(list, fine_tune_steps(whole, image, **options))
+    differentiate, calls = Trainer.differentiate, []
+
+    def stopping(self, *patches):
+        calls.append(self.step)
+        if calls.count(3) == 2:  # in the midst of the fourth step
+            stop.set()
+        return differentiate(self, *patches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "differentiate", stopping)
+        stopped = silently(list, fine_tune_steps(copy.deepcopy(start), image, checkpoint=path, stop=stop, **options))
+    assert [record.step for record in stopped] == [0, 1, 2, 3]
+    assert calls.count(3) == 2
+    resumed = copy.deepcopy(start)
+    rest = silently(list, fine_tune_steps(resumed, image, checkpoint=path, resume=True, **options))
+    assert [record.step for record in rest] == [4, 5, 6]
+    assert torch.equal(weights(resumed), weights(whole))
 
 
 def test_two_runs_do_not_write_one_checkpoint(start, tmp_path):
