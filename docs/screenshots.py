@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import napari
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
+from napari_vdsr import _saving
 from napari_vdsr._upscale_widget import UpscaleWidget
 
 IMAGES = Path(__file__).parent / "images"
@@ -43,6 +45,7 @@ def main() -> None:
     check(viewer, widget)
     viewer.theme = "dark"
     show_reason(viewer, widget)
+    save_to_disk(viewer, widget)
     viewer.close()
 
 
@@ -92,6 +95,22 @@ def show_reason(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
     widget.advanced.expand(animate=False)
     widget.scale.setValue(1000)
     take(viewer, "reason")
+
+
+def save_to_disk(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
+    """A result that grows on disk."""
+    widget.scale.setValue(4)
+    widget.result.setCurrentIndex(2)
+    widget.tile.setValue(128)
+    viewer.reset_view()
+    _saving.SHARD = 256  # the sample is small
+    with TemporaryDirectory() as folder:
+        widget.ask_for_target = lambda _: str(Path(folder, "U2OS cells x4.ome.zarr"))  # type: ignore[method-assign]
+        widget.start()
+        wait(lambda: widget.run.done > 5)
+        take(viewer, "disk")
+        widget.cancel()
+        wait(lambda: widget.run is None)
 
 
 def wait(condition: Callable[[], bool], seconds: float = 600) -> None:

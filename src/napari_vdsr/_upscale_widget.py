@@ -334,14 +334,14 @@ class UpscaleWidget(UpscaleChoices):
         layer, source = self.layer.currentData(), self.source()
         work = self.viewer, layer, source, self.task(source)
         if self.result.currentData() == DISK:
-            if not (target := self._ask_for_target(layer)):
+            if not (target := self.ask_for_target(layer)):
                 return
             self.run = Save(*work, target)
         else:
             self.run = (Lazy if self.lazy else Run)(*work)
         self._begin(self.run)
 
-    def _ask_for_target(self, layer: Image) -> str:
+    def ask_for_target(self, layer: Image) -> str:
         """Let the user say where the result goes; empty if not."""
         folder = Path(layer.source.path).parent if layer.source.path else Path.home()
         name = re.sub(r"[^\w .+-]", "_", f"{layer.name} x{self.scale.value():g}")

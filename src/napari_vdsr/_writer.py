@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +12,14 @@ if TYPE_CHECKING:
     from vdsr_core import ImageFile
 
 NAMES = {"t": "T", "time": "T", "z": "Z", "plane": "Z", "c": "C", "ch": "C", "channel": "C", "channels": "C"}
+LARGE = 4096  # pixels along an axis, of which more are slow to look at without smaller levels
 UNKNOWN = "ZTC"  # what leading axes without a name are taken for, the last one first
 
 
 def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Write the finest level of an image layer, in tiles, with axes, pixel size, unit, origin and plane distance.
+
+    Smaller levels follow where the layer has several, or is large.
 
     Parameters
     ----------
@@ -31,10 +35,22 @@ def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     list of str
         The path.
     """
-    from vdsr_core import write_image
+    from vdsr_core import write_image, write_pyramid
 
-    pixels = np.asarray(data[0] if meta.get("multiscale") else data)
-    write_image(path, to_image_file(pixels, meta), overwrite=True)
+    pixels = data[0] if meta.get("multiscale") else data
+    image = to_image_file(pixels, meta)
+    if meta.get("multiscale") or max(pixels.shape) > LARGE:
+        write_pyramid(path, image, overwrite=True)
+    else:
+        write_image(path, replace(image, data=np.asarray(pixels)), overwrite=True)
+    return [path]
+
+
+def write_ome_zarr(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write the finest level of an image layer and smaller ones, as `write_ome_tiff` does, into an OME-Zarr folder."""
+    from vdsr_core import write_pyramid
+
+    write_pyramid(path, to_image_file(data[0] if meta.get("multiscale") else data, meta), overwrite=True)
     return [path]
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vdsr_core.model import VDSR, VDSRConfig
     from vdsr_core.patches import Patches
     from vdsr_core.planning import Plan, plan
+    from vdsr_core.pyramid import write_pyramid
     from vdsr_core.recipe import TrainConfig
     from vdsr_core.resampling import resize
     from vdsr_core.shards import Shard
@@ -75,6 +76,7 @@ __all__ = [  # noqa: RUF022 (the order of `sorted`)
     "super_resolve_tiles",
     "verify",
     "write_image",
+    "write_pyramid",
 ]
 
 _MODULES = {
@@ -115,6 +117,7 @@ _MODULES = {
     "super_resolve_tiles": "inference",
     "verify": "verification",
     "write_image": "io",
+    "write_pyramid": "pyramid",
 }
 
 

@@ -9,7 +9,9 @@ from napari_vdsr._writer import name_axes
 from vdsr_core import read_image
 
 
-def test_result_is_saved_with_its_size_and_read_again(make_napari_viewer_proxy, tmp_path):
+@pytest.mark.parametrize("suffix", [".ome.tif", ".ome.zarr"])
+@pytest.mark.parametrize("multiscale", [True, False])
+def test_result_is_saved_with_its_size_and_read_again(make_napari_viewer_proxy, tmp_path, suffix, multiscale):
     stack = np.random.default_rng(0).integers(0, 4000, (2, 3, 30, 40)).astype(np.uint16)
     layer = Image(
         stack,
@@ -22,15 +24,14 @@ def test_result_is_saved_with_its_size_and_read_again(make_napari_viewer_proxy, 
     out = np.kron(stack, np.ones((1, 1, 2, 2), np.uint16))
     keywords = _layers.layer_keywords(layer, source, 2, [])
     viewer = make_napari_viewer_proxy()
-    viewer.add_image(
-        [out, out[..., ::2, ::2]], metadata={"vdsr": {"channel_axis": 0}}, **(keywords | {"multiscale": True})
-    )
-    path = tmp_path / "result.ome.tif"
+    data = [out, out[..., ::2, ::2]] if multiscale else out
+    viewer.add_image(data, metadata={"vdsr": {"channel_axis": 0}}, **(keywords | {"multiscale": multiscale}))
+    path = tmp_path / f"result{suffix}"
     assert viewer.layers.save(str(path)) == [str(path)]
     image = read_image(path)
     assert (image.axes.replace("T", ""), image.unit, image.pixel_size) == ("CZYX", "µm", (0.25, 0.125))
     assert image.extra["z_step"] == 2
-    np.testing.assert_array_equal(image.data.reshape(out.shape), out)
+    np.testing.assert_array_equal(np.asarray(image.data[...]).reshape(out.shape), out)
 
 
 @pytest.mark.parametrize(
