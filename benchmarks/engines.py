@@ -31,13 +31,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
+from measuring import MB, make_image, make_parser, peak_memory, take_turns
 from numpy.typing import NDArray
-from throughput import MB, make_image, peak_memory
 from torch import nn
 
 from vdsr_core.checkpoint import load_model
@@ -214,17 +215,6 @@ def available() -> list[str]:
 
 
 # ------------------------------------------ measuring
-def times(runs: dict[str, Run], image: Floats, repeats: int) -> dict[str, NDArray[Any]]:
-    """(repeats, 2) seconds of each, by the clock and of the processor, in turns, warmed up once."""
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-    for _ in range(repeats + 1):
-        for name, run in runs.items():
-            start, cpu = time.perf_counter(), time.process_time()
-            run(image)
-            seconds[name].append((time.perf_counter() - start, time.process_time() - cpu))
-    return {name: np.array(values[1:]) for name, values in seconds.items()}
-
-
 def noise(size: int) -> Floats:
     """An interpolated image as good as any."""
     return np.random.default_rng(0).random((size, size), dtype=np.float32)
@@ -257,7 +247,7 @@ def compare(model: VDSR, names: list[str], options: argparse.Namespace) -> None:
             image = noise(size)
             small = image[:96, :96].copy()
             expected = exact.residual(torch.from_numpy(small)[None, None].double())[0, 0].numpy()
-            seconds = times(runs, image, options.repeats)
+            seconds = take_turns({name: partial(run, image) for name, run in runs.items()}, options.repeats)
             for name, run in runs.items():
                 wall, cpu = work * size**2 / np.median(seconds[name], axis=0)
                 speed = np.median(seconds["channels_last"][:, 0] / seconds[name][:, 0])
@@ -303,15 +293,12 @@ def compare_whole(model: VDSR, names: list[str], options: argparse.Namespace) ->
 
 def main() -> None:
     """Measure and print a table."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser = make_parser(__doc__, repeats=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--threads", type=int, nargs="+", default=[torch.get_num_threads()])
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--full", action="store_true", help="sizes 96 to 1024, 1 and 2 threads, memory")
     parser.add_argument("--memory", action="store_true", help="measure memory, too")
     parser.add_argument("--only", nargs="+", choices=[*MAKERS], help="these engines, beside channels_last")
-    parser.add_argument("--model", help="a network other than the default")
     parser.add_argument("--whole", type=int, help="side of the image for the second form")
     parser.add_argument("--tiles", type=int, nargs="+", default=[512, 1024, 2048])
     parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)

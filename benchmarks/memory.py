@@ -20,7 +20,7 @@ import time
 
 import numpy as np
 import torch
-from throughput import MB, peak_memory
+from measuring import MB, peak_memory
 
 from vdsr_core import super_resolve_tiles
 

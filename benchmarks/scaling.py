@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from throughput import make_image
+from measuring import make_image
 
 from vdsr_core import VDSR, VDSRConfig, load_model, super_resolve
 

@@ -19,44 +19,17 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from measuring import MB, Image, make_image, make_parser, peak_memory, take_turns
 from torch import nn
 
 from vdsr_core.checkpoint import load_model
 from vdsr_core.inference import super_resolve
-
-Image = NDArray[np.uint16]
-MB = 1e6
-
-
-def peak_memory() -> int:
-    """The largest resident size of this process so far, bytes.
-
-    `ru_maxrss` in Linux's own words: there, a process started by a large one would inherit its figure.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except FileNotFoundError:
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
-
-
-def make_image(size: int) -> Image:
-    """A 12-bit image of blobs and noise."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(100, 400, (size, size), np.uint16)
-    image[size // 4 : size // 2, size // 4 : size // 2] += 3000
-    return image
 
 
 def make_eager(model: Any, scale: int) -> Callable[[Image], Image]:
@@ -101,26 +74,12 @@ def memory_of(name: str, size: int) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def times(image: Image, runs: dict[str, Callable[[Image], Image]], repeats: int) -> dict[str, NDArray[Any]]:
-    """(repeats, 2) seconds of each contender, by the clock and of the processor, in turns, warmed up once."""
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-    for _ in range(repeats + 1):
-        for name, run in runs.items():
-            start, cpu = time.perf_counter(), time.process_time()
-            run(image)
-            seconds[name].append((time.perf_counter() - start, time.process_time() - cpu))
-    return {name: np.array(values[1:]) for name, values in seconds.items()}
-
-
 def main() -> None:
     """Measure and print a table."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser = make_parser(__doc__, repeats=5)
     parser.add_argument("sizes", type=int, nargs="*", default=[128, 256, 512], metavar="SIZE")
     parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--tile", type=int, default=1024, help="0: the whole image in one piece")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--model", help="a network other than the default")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:
@@ -133,7 +92,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     runs = contenders(options)
     for size in options.sizes:
-        seconds = times(make_image(size), runs, options.repeats)
+        image = make_image(size)
+        seconds = take_turns({name: partial(run, image) for name, run in runs.items()}, options.repeats)
         eager, ours = (float(np.median(seconds[name][:, 0])) for name in ("eager", "ours"))
         speed, cpu = np.median(seconds["eager"] / seconds["ours"], axis=0)
         pixels = (size * options.scale) ** 2 / 1e6

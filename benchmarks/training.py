@@ -16,11 +16,12 @@ machine disturb less. Validation is in neither.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
+from measuring import take_turns
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -75,17 +76,6 @@ def our_loop(images: list[NDArray[np.float32]], options: argparse.Namespace) -> 
         yield
 
 
-def alternate(loops: dict[str, Iterator[None]], repeats: int) -> dict[str, NDArray[np.float64]]:
-    """Seconds by the clock and of the processor of each step, (repeats, 2); the first, warming up, left out."""
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in loops}
-    for _ in range(repeats + 1):
-        for name, loop in loops.items():
-            start, processor = time.perf_counter(), time.process_time()
-            next(loop)
-            seconds[name].append((time.perf_counter() - start, time.process_time() - processor))
-    return {name: np.array(times[1:]) for name, times in seconds.items()}
-
-
 def main() -> None:
     """Find the best number of workers, then measure both loops in turns."""
     formatter = argparse.RawDescriptionHelpFormatter
@@ -100,13 +90,13 @@ def main() -> None:
     images = make_images()
     best = options.workers[0]
     if len(options.workers) > 1:
-        trials = {str(workers): common_loop(images, options, workers) for workers in options.workers}
-        medians = {name: np.median(times[:, 0]) for name, times in alternate(trials, 3).items()}
+        trials = {str(workers): partial(next, common_loop(images, options, workers)) for workers in options.workers}
+        medians = {name: np.median(times[:, 0]) for name, times in take_turns(trials, 3).items()}
         best = int(min(medians, key=medians.__getitem__))
         print("workers: " + ", ".join(f"{name} {value:.2f} s" for name, value in medians.items()))
         del trials
     loops = {"common": common_loop(images, options, best), "ours": our_loop(images, options)}
-    times = alternate(loops, options.repeats)
+    times = take_turns({name: partial(next, loop) for name, loop in loops.items()}, options.repeats)
     (clock, cpu), (our_clock, our_cpu) = (np.median(times[name], 0) for name in ("common", "ours"))
     print("| batch | patch | workers | common, s | ours, s | common, ms a patch | ours, ms a patch | time | CPU |")
     print("|---|---|---|---|---|---|---|---|---|")

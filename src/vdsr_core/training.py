@@ -25,9 +25,10 @@ from vdsr_core.strips import stop_if
 from vdsr_core.winograd import Workspace
 from vdsr_core.workers import add_up, divided_work, find_rank
 
+AMPERE = (8, 0)  # the first CUDA devices that compute in bfloat16
 VALIDATIONS = 20  # where their number is not given
-# Patches and networks for which Winograd's convolutions pay on a CPU, and their arrays take a few 100 MB at most.
-WINOGRAD_DEPTH, WINOGRAD_WIDTH, WINOGRAD_SIDE = 3, 32, 96
+# Networks and patches for which Winograd's convolutions pay on a CPU, and take a few 100 MB at most.
+WINOGRAD_DEPTH, WINOGRAD_WIDTH, WINOGRAD_SIDES = 3, 48, range(24, 97)
 PART = 2  # patches that a core of the CPU differentiates at a time
 # From which share of the training and which step on less than so many dB over bicubic is odd.
 STUCK_SHARE, STUCK_STEPS, STUCK_GAIN = 0.1, 100, 0.05
@@ -149,11 +150,11 @@ class Trainer:
     """Train a network on patches.
 
     On a CPU a batch is differentiated in parts of two patches, whose gradients are added in their order: the result
-    has the same bits whatever the number of threads, and memory does not grow with the batch. Convolutions of 32
+    has the same bits whatever the number of threads, and memory does not grow with the batch. Convolutions of 48
     filters and more are Winograd's there, which makes a step about 1.3 times as fast.
 
-    On a GPU the network runs in bfloat16, with weights, loss and optimiser in float32; the work of a step is recorded
-    once as a CUDA graph, and the next batch is gathered while the GPU is busy.
+    On a GPU the network runs in bfloat16 if that is at home there, with weights, loss and optimiser in float32; the
+    work of a step is recorded once as a CUDA graph, and the next batch is gathered while the GPU is busy.
 
     Where `torch.distributed` is initialised, as by ``torchrun``, the processes share each batch and train as one:
     with the patches, the gradients and so the weights that a single process would have, to rounding. The first
@@ -214,6 +215,7 @@ class Trainer:
         self.step, self.spent = 0, 0.0
         self.stop: threading.Event | None = None  # if it is set, a step ends early with `Stopped`, as if never begun
         self.residual = torch.compile(self.model.residual) if compile else self.model.residual
+        self.half = cuda and torch.cuda.get_device_capability(data.device) >= AMPERE
         self.spaces = threading.local()  # of each thread that differentiates: its `Workspace`s, by the shape of patches
         self.fastest: Callable[[Tensor, Tensor], tuple[Tensor, list[Tensor]]] | None = None
         self.ahead: tuple[int, tuple[Tensor, Tensor]] | None = None
@@ -305,7 +307,7 @@ class Trainer:
             clipped = clip([parameter.grad for parameter in self.model.parameters()], config.theta / rate)  # type: ignore[misc]
         if self.data.device.type == "cuda":  # which has much to do yet
             self.ahead = self.step + 1, self.draw(self.step + 1)
-        value = float(loss)
+        value, share = float(loss), float(clipped)
         if not math.isfinite(value):  # asked for here, when a GPU has done all that was queued
             msg = f"the loss must stay finite, got {value} in step {self.step + 1} at learning rate {rate:g}. "
             msg += "Go on from the last checkpoint, or start anew, with a lower `learning_rate` or `theta`."
@@ -319,7 +321,7 @@ class Trainer:
             with torch.no_grad():
                 torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         self.step += 1
-        return value, float(clipped)
+        return value, share
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         """The interpolated and the sharp patches of a step, those of this process."""
@@ -346,7 +348,7 @@ class Trainer:
     def differentiate(self, ilr: Tensor, hr: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What some patches of a batch add to its loss, and to the gradient of each parameter."""
         stop_if(self.stop)
-        with torch.autocast(ilr.device.type, torch.bfloat16, enabled=ilr.device.type == "cuda"):
+        with torch.autocast(ilr.device.type, torch.bfloat16, enabled=self.half):
             residual = self.find_residual(ilr)(ilr)
         loss = compute_loss(ilr + residual.float(), hr, self.config.loss) * (len(hr) / self.config.batch_size)
         parameters = list(self.model.parameters())
@@ -357,7 +359,7 @@ class Trainer:
         """What gives the residual of such patches fastest here."""
         config, side = self.model.config, ilr.shape[-1]
         small = config.depth < WINOGRAD_DEPTH or config.width < WINOGRAD_WIDTH
-        if ilr.device.type != "cpu" or self.residual != self.model.residual or small or side > WINOGRAD_SIDE:
+        if ilr.device.type != "cpu" or self.residual != self.model.residual or small or side not in WINOGRAD_SIDES:
             return self.residual
         spaces: dict[Any, Workspace] = self.spaces.__dict__
         if ilr.shape not in spaces:

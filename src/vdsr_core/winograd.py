@@ -23,8 +23,8 @@ class Workspace:
 
     Each tile of 4 x 4 pixels of a layer takes 36 products for each pair of filters instead of 144. What they take
     beside, mapping tiles of 6 x 6 to 36 numbers and back, are matrix products, too. All arrays are made once: in a
-    step, nothing of size is allocated. Sums differ from those of direct convolution by rounding, about 1e-5 of the
-    largest in single precision.
+    step, nothing of size is allocated; for two patches of 48 x 48 they take 90 MB. Sums differ from those of direct
+    convolution by rounding, about 1e-5 of the largest in single precision.
 
     Parameters
     ----------
