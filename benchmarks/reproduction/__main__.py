@@ -9,7 +9,7 @@ or the commands together have taken --budget. The exit code is 75, "try again", 
 1. ``ours.safetensors``: the embedded default network, trained on with scales 1.5 to 4 for half of the budget
    (``--train TIME``), and its scores.
 2. ``microscopy.safetensors``: fine-tuned from that.
-3. The tables: the paper's recipe, residual learning, scales, depth, choices, theta.
+3. The tables: the paper's recipe, residual learning, scales, depth, choices, theta, first weights.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.reproduction import choices, depth, recipe, residual, scales, theta
+from benchmarks.reproduction import choices, depth, initial, recipe, residual, scales, theta
 from benchmarks.reproduction.study import SETS, OutOfTimeError, complete, make_parser
 
 from vdsr_core.checkpoint import DEFAULT, load_trainer
 from vdsr_core.cli_train import parse_time
 from vdsr_core.files import replacing
 
-TABLES = (recipe, residual, scales, depth, choices, theta)
+TABLES = (recipe, residual, scales, depth, choices, theta, initial)
 SCALES = ("1.5", "2", "2.5", "3", "3.5", "4")
 RESERVE = 20  # seconds in which a command that is stopped writes its state
 # Options of `vdsr train`, and steps of fine-tuning, by size. A core of a CPU takes a tenth of a second for a patch.
