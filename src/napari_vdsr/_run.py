@@ -104,7 +104,8 @@ class Run:
         if error is None:
             changed = " The source was changed meanwhile." if self.layer.data is not self._data else ""
             return f"Done in {_layers.duration(seconds)}.{changed}"
-        kept = f"{self.done} of {self.total} tiles are kept." if keep and self.done else "Nothing is kept."
+        here = keep and self.done and self.result is not None
+        kept = f"{self.done} of {self.total} tiles are kept." if here else "Nothing is kept."
         if isinstance(error, _work.Cancelled):
             return f"Cancelled. {kept}"
         return sentence(error)
@@ -118,8 +119,7 @@ class Save(Run):
     def __init__(
         self, viewer: Viewer, layer: Image, source: _layers.Source, task: _upscaling.Task, target: str
     ) -> None:
-        says = {name: getattr(layer, name) for name in ("rgb", "scale", "translate", "units", "axis_labels")}
-        image = _writer.to_image_file(source.data, says | {"metadata": {"vdsr": {"channel_axis": source.channel_axis}}})
+        image = _writer.describe_source(layer, source)
         levels = list(layer.data) if layer.multiscale else [layer.data]
         super().__init__(viewer, layer, source, task, partial(_saving.save, task, image, levels, target))
         self.target = target

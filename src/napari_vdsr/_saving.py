@@ -92,6 +92,8 @@ class Growing:
             start, stop, step = at.indices(length) if isinstance(at, slice) else (int(at), int(at) + 1, 0)
             part.append(slice(start, stop))
             kept.append(slice(None, None, step) if step else 0)
+        if any(p.start >= p.stop for p in part):
+            return np.empty([max(0, p.stop - p.start) for p in part], self.dtype)[tuple(kept)]
         firsts = (grid.start for grid in self.source.grid(self.scale))
         grid = tuple(slice(p.start + first, p.stop + first) for p, first in zip(part, firsts, strict=False))
         pixels = repeat(self.source, self.scale, grid)

@@ -19,7 +19,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFileDialog
 
-from napari_vdsr import _checks, _layers, _regions, _work
+from napari_vdsr import _checks, _layers, _regions, _script, _work, _writer
 from napari_vdsr._compare import Compare
 from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job
@@ -147,7 +147,7 @@ class UpscaleWidget(UpscaleChoices):
         self.model.setToolTip(facts.summary)
         self.tile.setToolTip(
             f"Side of a tile in output pixels, {facts.halo} more are computed around it. The result does not depend\n"
-            f"on it; memory and the time to cancel do. Automatic is {facts.tile} here."
+            f"on it; memory and how often there is something new to see do. Automatic is {facts.tile} here."
         )
         self.update_state()
 
@@ -344,10 +344,15 @@ class UpscaleWidget(UpscaleChoices):
     def ask_for_target(self, layer: Image) -> str:
         """Let the user say where the result goes; empty if not."""
         folder = Path(layer.source.path).parent if layer.source.path else Path.home()
-        name = re.sub(r"[^\w .+-]", "_", f"{layer.name} x{self.scale.value():g}")
         kinds = "OME-Zarr (*.ome.zarr)"
-        path, _ = QFileDialog.getSaveFileName(self, "Save the result as", str(folder / f"{name}.ome.zarr"), kinds)
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Save the result as", str(folder / self._default_name(layer)), kinds
+        )
         return path if not path or path.endswith(".zarr") else f"{path}.ome.zarr"
+
+    def _default_name(self, layer: Image) -> str:
+        """A name for the result on disk."""
+        return re.sub(r"[^\w .+-]", "_", f"{layer.name} x{self.scale.value():g}") + ".ome.zarr"
 
     def start_trial(self) -> None:
         """Compare network and bicubic interpolation on the current plane."""
@@ -489,8 +494,12 @@ class UpscaleWidget(UpscaleChoices):
         """Copy the script that gives the same result, and return it."""
         layer, source = self.layer.currentData(), self.source()
         task = self.task(source)
-        names = ("scale", "model", "in_range", "tile", "device")
-        text = _layers.python_line(layer, source, lazy=self.lazy, **{name: getattr(task, name) for name in names})
+        options = {name: getattr(task, name) for name in ("scale", "model", "in_range", "tile", "device")}
+        if self.result.currentData() == DISK:
+            image = _writer.describe_source(layer, source)
+            text = _script.disk_script(layer, source, image, self._default_name(layer), **options)
+        else:
+            text = _script.python_line(layer, source, lazy=self.lazy, **options)
         clipboard = QGuiApplication.clipboard()
         if clipboard is not None:
             clipboard.setText(text)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vdsr_core import VDSR
 
 TILES = (128, 192, 256, 384, 512)
-TILE_SECONDS = 1.5  # between two tiles: one sees the run go on
+TILE_SECONDS = 2.5  # between two tiles: one sees the run go on
 PROBE_SECONDS = 0.25
 
 _turn = threading.Lock()

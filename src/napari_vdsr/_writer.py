@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_vdsr._layers import Source
     from vdsr_core import ImageFile
 
 NAMES = {"t": "T", "time": "T", "z": "Z", "plane": "Z", "c": "C", "ch": "C", "channel": "C", "channels": "C"}
@@ -71,6 +74,12 @@ def to_image_file(pixels: Any, meta: Mapping[str, Any]) -> ImageFile:
             extra["z_step"] = float(scale[axes.index("Z")])
     size = (float(scale[row]), float(scale[column])) if known else None
     return ImageFile(pixels, axes, size, unit if known else None, extra=extra)
+
+
+def describe_source(layer: Image, source: Source) -> ImageFile:
+    """What is said of a layer that is upscaled."""
+    says = {name: getattr(layer, name) for name in ("rgb", "scale", "translate", "units", "axis_labels")}
+    return to_image_file(source.data, says | {"metadata": {"vdsr": {"channel_axis": source.channel_axis}}})
 
 
 def name_axes(ndim: int, meta: Mapping[str, Any]) -> str:

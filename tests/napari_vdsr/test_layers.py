@@ -5,7 +5,7 @@ pytest.importorskip("napari")
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_vdsr import _layers
+from napari_vdsr import _layers, _script
 from vdsr_core import super_resolve
 
 # napari says so of any rotated volume that it shows in 2D.
@@ -148,7 +148,7 @@ def test_python_line_gives_the_same_layer(case, tmp_path, tiny_model):
     viewer = ViewerModel()
     layer = viewer.add_layer(make_layer(*CASES[case]))
     source = _layers.whole(layer)
-    exec(_layers.python_line(layer, source, scale=2.5, **options), {"viewer": viewer})
+    exec(_script.python_line(layer, source, scale=2.5, **options), {"viewer": viewer})
     pixels = super_resolve(source.data, 2.5, rgb=layer.rgb, **options)
     expected, result = make_result(layer, source, 2.5, pixels), viewer.layers[-1]
     assert result.name == expected.name

@@ -251,6 +251,11 @@ def test_result_on_disk_grows_is_cancelled_and_goes_on(viewer, opened, qtbot, ne
     click(qtbot, widget.run_button)
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
     assert "exists" in widget.message.text()
+    monkeypatch.chdir(names.parent)
+    exec(widget.copy_python(), {"viewer": viewer})
+    again = read_image("cells x2.ome.zarr")
+    assert (again.axes, again.pixel_size, again.unit) == (read.axes, read.pixel_size, read.unit)
+    np.testing.assert_array_equal(again.data[...], read.data[...])
 
 
 def test_lazy_layer_gives_the_range_of_all_planes(viewer, opened, qtbot, network):
