@@ -57,17 +57,15 @@ def main() -> None:
     options.train = parse_time(options.train, "--train") if options.train else budget / 2
     began = time.monotonic()
     options.deadline = began + min(parse_time(options.limit, "--limit"), budget - spent) - RESERVE
-    try:
-        train_ours(options)
-        tune_to_microscopy(options)
-        for table in TABLES:
-            table.main(options)
-    except OutOfTimeError as error:
-        print(f"out of time: {error}; the same command goes on", flush=True)
-        sys.exit(75)
-    finally:
-        with replacing(clock) as temporary:
-            temporary.write_text(json.dumps(spent + time.monotonic() - began))
+    for job in (train_ours, tune_to_microscopy, *(table.main for table in TABLES)):
+        try:
+            job(options)
+        except OutOfTimeError as error:
+            print(f"out of time: {error}; the same command goes on", flush=True)
+            sys.exit(75)
+        finally:
+            with replacing(clock) as temporary:
+                temporary.write_text(json.dumps(spent + time.monotonic() - began))
 
 
 def train_ours(options: argparse.Namespace) -> None:
@@ -77,8 +75,8 @@ def train_ours(options: argparse.Namespace) -> None:
         return
     folders = [str(options.data / name) for name in ("T91", "BSDS200", "BSDS500_new")]
     how = ["--from", DEFAULT, "--preset", "default", "--scales", *SCALES, "--time-budget", f"{options.train:g}"]
-    how += [*RECIPES[options.size], "--save-every", "1m", "--device", options.device]
-    how += ["--compile"] * options.compile + ["--resume"] * network.exists()
+    how = ["--resume"] if network.exists() else [*how, *RECIPES[options.size]]
+    how += ["--save-every", "1m", "--device", options.device] + ["--compile"] * options.compile
     if not network.exists() or load_trainer(network):  # a finished one holds no trainer
         call(options, "our network", "vdsr_core", "train", *folders, "-o", str(network), *how)
     found = {}
