@@ -22,12 +22,8 @@ QUICK = {"scales": [2], "steps": 3, "batch_size": 2, "patch": 16}
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _same_every_time(one_thread):
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -19,16 +19,8 @@ from vdsr_core.patches import Patches
 from vdsr_core.recipe import PRESETS, TrainConfig
 from vdsr_core.training import Trainer, clip_gradients, compute_loss
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {"batch_size": 4, "learning_rate": 1e-3, "loss": "l1", "optimizer": "adamw", "clip": "none"}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """More are slower for so small networks, and need not give the same bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -1,0 +1,119 @@
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+
+from vdsr_core import (
+    evaluate,
+)
+from vdsr_core.evaluation import mean_scores
+
+
+@pytest.fixture
+def sharp(folder, draw):
+    """Two sharp images by name."""
+    return {
+        "a": draw(folder / "a.png", (50, 41)).data,
+        "b": draw(folder / "b.png", (40, 44, 3), axes="YXS").data,
+    }
+
+
+def numbers(rows):
+    """Rows without what a clock says."""
+    return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
+
+
+def expected_rows(model, images, scales):
+    """The rows that `evaluate` of vdsr_core gives."""
+    scores = list(evaluate(model, images, scales))
+    pairs = [(a, b) for part in (scores, mean_scores(scores)) for a, b in zip(part[::2], part[1::2], strict=True)]
+    return [
+        {
+            "image": ours.image, "scale": ours.scale, "bicubic_psnr": bicubic.psnr, "psnr": ours.psnr,
+            "gain": ours.psnr - bicubic.psnr, "bicubic_ssim": bicubic.ssim, "ssim": ours.ssim,
+        }
+        for scale in scales for bicubic, ours in pairs if ours.scale == scale
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["--scales", "2", "3"], ["--scales", "2,3"], ["--scales=2,3"]])
+def test_evaluate_json_equals_evaluate(sharp, vdsr, tiny_model, words):
+    result = vdsr("evaluate", ".", *words, "--format", "json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert numbers(json.loads(result.stdout)) == expected_rows(tiny_model, sharp, [2, 3])
+
+
+def test_evaluate_csv_equals_evaluate(sharp, vdsr, tiny_model):
+    result = vdsr("evaluate", "--scales", "3", ".", "--format", "csv")
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = [
+        {key: value if key == "image" else float(value) for key, value in row.items()}
+        for row in csv.DictReader(io.StringIO(result.stdout))
+    ]
+    assert [row["image"] for row in rows] == ["a", "b", "mean"]
+    assert numbers(rows) == expected_rows(tiny_model, sharp, [3])
+    assert all(row["seconds"] > 0 for row in rows)
+
+
+def test_evaluate_table_shows_both_methods(sharp, vdsr, tiny_model):
+    result = vdsr("evaluate", ".", "--mean-only", "--scales", "2.5", "4")
+    assert (result.exit_code, result.stderr) == (0, "")
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.stdout.splitlines()]
+    assert head == ["image", "scale", "bicubic psnr", "psnr", "gain", "bicubic ssim", "ssim", "seconds"]
+    for row, known in zip(
+        rows, [r for r in expected_rows(tiny_model, sharp, [2.5, 4]) if r["image"] == "mean"], strict=True
+    ):
+        assert row[:2] == ["mean", f"{known['scale']:g}"]
+        assert row[2:5] == [f"{known['bicubic_psnr']:.2f}", f"{known['psnr']:.2f}", f"{known['gain']:+.2f}"]
+
+
+def test_evaluate_writes_the_format_of_the_suffix(sharp, vdsr, tiny_model, tmp_path):
+    result = vdsr("evaluate", ".", "--scales", "2", "-o", tmp_path / "scores.json")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert numbers(json.loads((tmp_path / "scores.json").read_text())) == expected_rows(tiny_model, sharp, [2])
+
+
+def test_evaluate_json_has_no_nan(folder, vdsr, draw):
+    draw(folder / "small.png", (10, 10))
+    result = vdsr("evaluate", ".", "--scales", "2", "--format", "json")
+    assert json.loads(result.stdout, parse_constant=pytest.fail)[0]["ssim"] is None
+
+
+def test_evaluate_gate_fails_for_other_images_of_a_known_name(folder, vdsr, draw):
+    (folder / "Set5").mkdir()
+    draw(folder / "Set5" / "a.png", (40, 40))
+    result = vdsr("evaluate", "Set5", "--scales", "2", "--format", "csv")
+    assert result.exit_code == 1
+    assert len(result.stdout.splitlines()) == 3
+    assert re.fullmatch(r"vdsr: bicubic must score 33\.66 dB on Set5 x2, got .*\n", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["gone"], 1, "vdsr: gone is not a folder"),
+        (["empty"], 1, "vdsr: empty holds no image"),
+        (["deep"], 1, "must be 8-bit gray"),
+        (["deep", "-o", "gone/scores.csv"], 1, "gone does not exist"),
+        (["deep", "--scales", "x"], 2, "must be numbers"),
+        (["deep", "--scales", ","], 2, "must be numbers"),
+        (["deep", "--scales", "1"], 2, "must be greater than 1"),
+        (["deep", "--scales"], 2, "requires an argument"),
+    ],
+)
+def test_evaluate_names_bad_input(folder, vdsr, network, words, code, message, draw):
+    (folder / "empty").mkdir()
+    (folder / "deep").mkdir()
+    draw(folder / "deep" / "a.png", (40, 40), np.uint16)
+    result = vdsr("evaluate", "--model", network, *words, model=None)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr
+
+
+def test_evaluate_known_set_passes_the_gate(data_dir, vdsr):
+    result = vdsr("evaluate", data_dir / "Set5", "--scales", "4", "--mean-only", "--format", "json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert json.loads(result.stdout)[0]["bicubic_psnr"] == pytest.approx(28.42, abs=0.005)
