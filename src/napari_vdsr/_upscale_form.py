@@ -20,6 +20,7 @@ from superqt import QCollapsible
 
 from napari_vdsr._forms import make_box, make_collapsible, make_combo, make_form, make_row, make_text
 from napari_vdsr._model_box import ModelBox
+from napari_vdsr._preferences import preference
 
 HONEST = "The network predicts detail from what it saw in other images; it does not measure it."
 MAX_SCALE = 1000
@@ -110,7 +111,7 @@ class UpscaleForm(QWidget):
         self.scale = ShortSpinBox()
         self.scale.setRange(1.01, MAX_SCALE)
         self.scale.setSingleStep(0.5)
-        self.scale.setValue(2)
+        self.scale.setValue(preference("scale"))
         self.pixel_size = ShortSpinBox()
         self.pixel_size.setKeyboardTracking(False)
         self.scale.setToolTip("Output pixels per input pixel along rows and columns. It need not be a whole number.")
@@ -164,7 +165,7 @@ class UpscaleForm(QWidget):
         self.asynchronous.setToolTip("Turns on Preferences > Experimental > Render Images Asynchronously.")
         self.asynchronous.hide()
         self.keep = QCheckBox("Keep finished tiles when cancelled")
-        self.keep.setChecked(True)
+        self.keep.setChecked(preference("keep"))
         self.keep.setToolTip("If not, the layer of a cancelled run is removed.")
         lines = make_form()
         lines.addRow("Result", self.result)

@@ -10,3 +10,11 @@ def data_folder(tmp_path, monkeypatch):
     for module in ("_models", "_unfinished"):
         monkeypatch.setattr(f"napari_vdsr.{module}.data_folder", lambda: tmp_path / "user data")
     return tmp_path / "user data"
+
+
+@pytest.fixture(autouse=True)
+def preferences(monkeypatch):
+    """Nor the preferences."""
+    from napari_vdsr._preferences import DEFAULTS
+
+    monkeypatch.setattr("napari_vdsr._upscale_form.preference", DEFAULTS.__getitem__)
