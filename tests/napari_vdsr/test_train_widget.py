@@ -17,10 +17,10 @@ from qtpy.QtWidgets import QApplication
 
 from napari_vdsr import _models, _train_data, _unfinished
 from napari_vdsr._layers import whole
-from napari_vdsr._recipe import Recipe
+from napari_vdsr._recipe import NEW, Recipe
 from napari_vdsr._train_data import Data
 from napari_vdsr._train_form import FOLDER, PAIRS
-from napari_vdsr._training import Control, Finished, train
+from napari_vdsr._training import Control, Finished, start_network, train
 from vdsr_core import degrade, load_checkpoint, save_checkpoint, super_resolve
 
 WAIT = 60_000
@@ -477,6 +477,14 @@ def test_the_command_gives_the_same_weights(opened, qtbot, tmp_path, network):
     saved = load_checkpoint(tmp_path / "fine-tuned.safetensors")
     np.testing.assert_array_equal(weights(saved), weights(widget.finished.network))
     assert saved.card["hold_out"] == widget.finished.network.card["hold_out"]
+
+
+def test_a_new_network_is_that_of_the_command():
+    """`vdsr fine-tune --new` begins with `make_model`."""
+    from vdsr_core.model import make_model
+
+    started = start_network(Recipe("new", NEW, scales=(2.0,), seed=3))
+    np.testing.assert_array_equal(weights(started), weights(make_model(3)))
 
 
 @pytest.mark.parametrize("place", ["images", "checkpoint", "network"])
