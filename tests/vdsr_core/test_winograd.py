@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdsr_core import VDSRConfig
+from vdsr_core import VDSRConfig, load_model, resize
 from vdsr_core.model import make_model
 from vdsr_core.winograd import Workspace
 
@@ -53,3 +53,11 @@ def test_single_precision_of_the_whole_depth(start):
     assert (out - expected).norm() < 1e-4 * expected.norm()
     for ours, theirs in zip(gradients, direct, strict=True):
         assert (ours - theirs).norm() < 1e-3 * theirs.norm()
+
+
+def test_default_network_is_as_exact_as_by_direct_convolution(rng):
+    model = load_model()
+    image = torch.from_numpy(resize(rng.random((10, 10)), 3))[None, None]
+    exact = copy.deepcopy(model).double().residual(image)
+    for residual in (model.residual, Workspace(model, (1, 30, 30)).residual):
+        assert (residual(image.float()) - exact).abs().max() < 2e-6
