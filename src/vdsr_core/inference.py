@@ -65,8 +65,7 @@ def super_resolve(
     in_range : (low, high) or sequence of them, optional
         The image values that become 0 and 1 for the network, or one pair for each channel. By default 0 and 255 for
         8-bit RGB, else what `find_range` finds. Values outside are not clipped; the network alone
-        is shown them clipped, to a quarter of the range beyond it. A range is taken at its word: only where it holds
-        a single value does a constant image come back constant, without the network.
+        is shown them clipped, to a quarter of the range beyond it.
     tile : int or None, optional
         Side of a tile in output pixels. The result does not depend on it (see Notes); memory does, and time a little:
         what tiles share, `VDSR.halo` pixels on each side, is computed twice. None takes each plane in one piece.
@@ -114,6 +113,10 @@ def super_resolve(
     chunks of `image` that it needs. Unless `in_range` is given or the image is 8-bit RGB, every computation begins
     with one pass over the whole of `image`, which finds the range: to look at a part here and a part there, give
     ``in_range=find_range(image)``.
+
+    A constant image comes back constant, without the network. Where only parts of it are seen, a `window` or a dask
+    array with an `in_range` of more than that value or of 8-bit RGB, nobody knows that it is constant, and the network
+    is asked.
 
     References
     ----------

@@ -84,7 +84,7 @@ def check_ranges(in_range: Any, channels: int) -> list[Range]:
 def find_rescales(
     image: Any, axes: Axes, in_range: Any, part: tuple[slice, slice] | None = None
 ) -> list[Rescale | float]:
-    """For each independent channel its map to [0, 1], or its only value where the range holds but that.
+    """For each independent channel its map to [0, 1], or its only value where it is known to be constant.
 
     If the range is given, only `part` of the planes is looked at: that a channel is constant shows in the range.
     """
@@ -93,16 +93,17 @@ def find_rescales(
         ranges = [default_range(image.dtype, axes, extent) for extent in extents]
     else:
         ranges = check_ranges(in_range, len(extents))
-    return [_find_rescale(low, high, extent, axes) for (low, high), extent in zip(ranges, extents, strict=True)]
+    whole = in_range is None or part is None
+    return [_find_rescale(low, high, extent, axes, whole) for (low, high), extent in zip(ranges, extents, strict=True)]
 
 
-def _find_rescale(low: float, high: float, extent: Extent, axes: Axes) -> Rescale | float:
-    """The map of a range to [0, 1], or the only value of a channel."""
-    if low != high or not extent.constant:
+def _find_rescale(low: float, high: float, extent: Extent, axes: Axes, whole: bool) -> Rescale | float:
+    """The map of a range to [0, 1], or the only value of a channel; `extent` may not be that of the whole."""
+    if not extent.constant or (low != high and not whole):
         return check_reach(Rescale(low, high), extent)
-    if axes.colours < 4:
+    if axes.colours < 4 and low <= high:
         return extent.minimum
-    above = low + max(1, abs(low))  # alpha may vary where the colour does not
+    above = high if low != high else low + max(1, abs(low))  # alpha may vary where the colour does not
     if math.isinf(above) and math.isfinite(high):
         refuse_span(extent)
     return Rescale(low, above)
