@@ -277,9 +277,11 @@ def test_viewer_closed_while_training_keeps_the_checkpoint(make_napari_viewer, q
 
 
 def test_a_deep_network_is_cancelled_within_a_step(viewer, opened, qtbot):
-    """With the default network a step takes long; the worker looks between its layers, forwards and backwards."""
+    """With the default network and a large batch a step takes long; the worker looks in the midst of it."""
     widget = opened(rectangles(96), name="cells")
     widget.model.choose("")
+    widget.batch.setValue(64)
+    widget.patch.setValue(48)
     click(qtbot, widget.start_button)
     qtbot.waitUntil(lambda: bool(widget.curves.gains), timeout=WAIT)
     qtbot.wait(200)
