@@ -55,11 +55,11 @@ class UpscaleChoices(UpscaleForm):
         self.pixel_size.valueChanged.connect(self._pixel_size_given)
         self.region.currentIndexChanged.connect(self._region_chosen)
         for control in (self.scale, self.tile):
-            control.valueChanged.connect(self.changed.emit)
+            control.valueChanged.connect(self.changed)
         for combo in (self.channels, self.planes, self.result):
-            combo.currentIndexChanged.connect(self.changed.emit)
+            combo.currentIndexChanged.connect(self.changed)
         for edit in (self.low, self.high):
-            edit.textChanged.connect(self.changed.emit)
+            edit.textChanged.connect(self.changed)
         dims, camera = viewer.dims.events, _regions.camera(viewer).events
         connections: list[tuple[Any, Any]] = [
             (event, self._list_layers) for event in _layers.list_events(viewer.layers)

@@ -186,8 +186,8 @@ def test_lazy_result_computes_what_is_looked_at(viewer, opened, qtbot, network, 
     assert [level.shape for level in result.data] == [(2, 1800, 2400), (2, 900, 1200)]
     assert not calls
     np.testing.assert_allclose(result.data_to_world((0, -0.5, -0.5)), (0, -0.5, -0.5))
-    viewer.scene.camera.center = (0, 100, 100)
-    viewer.scene.camera.zoom *= 20
+    _regions.camera(viewer).center = (0, 100, 100)
+    _regions.camera(viewer).zoom *= 20
     qtbot.waitUntil(lambda: result.data_level == 0 and result.loaded and len(calls) > 0, timeout=WAIT)
     assert len(calls) < 20
     in_range = result.metadata["vdsr"]["in_range"]
@@ -216,7 +216,7 @@ def names(monkeypatch, tmp_path):
 
 def test_result_on_disk_grows_is_cancelled_and_goes_on(viewer, opened, qtbot, network, names, monkeypatch):
     monkeypatch.setattr("napari_vdsr._saving.SHARD", 64)
-    image = noise(150, 2, 110)
+    image = noise(300, 2, 220)
     widget = opened(image, name="cells", axis_labels=("y", "c", "x"), scale=(0.5, 1, 0.25), units="um", model=network)
     widget.tile.setValue(32)
     widget.result.setCurrentIndex(2)
@@ -229,8 +229,8 @@ def test_result_on_disk_grows_is_cancelled_and_goes_on(viewer, opened, qtbot, ne
     channel, rows, columns = window
     part = np.s_[rows, channel, columns]
     np.testing.assert_allclose(growing[part], whole[part].astype(int), rtol=0, atol=1)
-    last = np.s_[299:300, 1, 219:220]
-    np.testing.assert_array_equal(growing[last], image[149:, 1, 109:])
+    last = np.s_[599:600, 1, 439:440]
+    np.testing.assert_array_equal(growing[last], image[299:, 1, 219:])
     click(qtbot, widget.cancel_button)
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
     assert "run again" in widget.message.text()
@@ -470,8 +470,8 @@ def test_preview_follows_the_view_and_is_the_result(viewer, opened, qtbot, netwo
     whole = super_resolve(image, 2, model=network)
     np.testing.assert_allclose(layer.data, whole.astype(int), rtol=0, atol=1)
 
-    viewer.scene.camera.zoom *= 4
-    viewer.scene.camera.center = (0, 60, 70)
+    _regions.camera(viewer).zoom *= 4
+    _regions.camera(viewer).center = (0, 60, 70)
     qtbot.waitUntil(lambda: layer.data.shape != whole.shape, timeout=WAIT)
     assert widget.preview.complete  # nothing is computed again
     corner = np.rint(np.array(layer.data_to_world((-0.5, -0.5))) * 2 + 1).astype(int)
