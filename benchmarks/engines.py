@@ -12,6 +12,7 @@ The first form runs one square image of each size (in output pixels) through eac
     onnxruntime, openvino, opencv    the network as ONNX
     ncnn           with its own padding, the whole image at once
     ncnn strips    the library's ncnn engine
+    ncnn wide      the same in strips as wide as the image, of 16 rows
     ours           `super_resolve` of an image of half the side: interpolation, tiles, rounding, checks included
 
 GFLOP/s are effective: as if every convolution were computed directly. "CPU" is the same per second of processor time,
@@ -166,6 +167,14 @@ def make_ncnn_strips(model: VDSR, threads: int) -> Run:
     return network.residual
 
 
+def make_ncnn_wide(model: VDSR, threads: int) -> Run:
+    """The same in strips as wide as the image, of 16 rows."""
+    from vdsr_core.ncnn_network import NcnnNetwork
+
+    network = NcnnNetwork([(c.weight.detach().numpy(), c.bias.detach().numpy()) for c in model.convolutions], threads)
+    return lambda ilr: np.concatenate(list(network.residual_strips(ilr, 16)))
+
+
 def make_ours(model: VDSR, threads: int, tile: int = 1024) -> Run:
     """All that a user gets; the image has half the side."""
 
@@ -197,6 +206,7 @@ MAKERS: dict[str, Callable[[VDSR, int], Run]] = {
     "opencv": make_opencv,
     "ncnn": make_ncnn,
     "ncnn strips": make_ncnn_strips,
+    "ncnn wide": make_ncnn_wide,
     "ours": make_ours,
 }
 NEEDS = {
@@ -205,6 +215,7 @@ NEEDS = {
     "opencv": ("onnx", "cv2"),
     "ncnn": ("ncnn",),
     "ncnn strips": ("ncnn",),
+    "ncnn wide": ("ncnn",),
 }
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 zarr = pytest.importorskip("zarr")
 
@@ -19,21 +18,6 @@ from vdsr_core.source import BadSource  # noqa: E402
 from vdsr_core.streaming import holding, stream  # noqa: E402
 
 TILE = {"tile": 16, "shard": 32}
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return VDSR(VDSRConfig(4, 8))
-
-
-@pytest.fixture
-def source(tmp_path, rng):
-    """A zarr array of 45 x 70 pixels in chunks of 16 x 16: at x2, 3 x 5 shards of 32 x 32."""
-    image = rng.integers(0, 4096, (45, 70), np.uint16)
-    array = zarr.create_array(tmp_path / "cells.zarr", shape=image.shape, chunks=(16, 16), dtype=image.dtype)
-    array[:] = image
-    return tmp_path / "cells.zarr"
 
 
 def finest(path):

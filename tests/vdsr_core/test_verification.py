@@ -1,27 +1,10 @@
-import numpy as np
 import pytest
-import torch
 
 zarr = pytest.importorskip("zarr")
 
-from vdsr_core import VDSR, VDSRConfig, plan, stream, verify  # noqa: E402
+from vdsr_core import plan, stream, verify  # noqa: E402
 
 TILE = {"tile": 16, "shard": 32}
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return VDSR(VDSRConfig(4, 8))
-
-
-@pytest.fixture
-def source(tmp_path, rng):
-    """A zarr array of 45 x 70 pixels in chunks of 16 x 16: at x2, 3 x 5 shards of 32 x 32."""
-    image = rng.integers(0, 4096, (45, 70), np.uint16)
-    array = zarr.create_array(tmp_path / "cells.zarr", shape=image.shape, chunks=(16, 16), dtype=image.dtype)
-    array[:] = image
-    return tmp_path / "cells.zarr"
 
 
 def test_verify_finds_what_was_changed(tmp_path, source, model):
