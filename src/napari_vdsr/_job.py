@@ -30,7 +30,7 @@ class Job(QObject):
     Attributes
     ----------
     stepped : Signal(Job, object)
-        Each step of the generator.
+        Each step of the generator, which goes on from the first one when that has been handled.
     ended : Signal(Job, object)
         None, or the exception that ended the generator.
     """
@@ -41,12 +41,14 @@ class Job(QObject):
     def __init__(self, work: Work) -> None:
         super().__init__()
         self.cancelled = threading.Event()
+        self._taken = threading.Event()
         self._work = work
         self.worker = create_worker(self._run, _start_thread=False, _ignore_errors=True)
 
     def start(self) -> None:
         """Begin."""
         _running.add(self)
+        self.stepped.connect(self._take)  # after all others
         self.worker.finished.connect(self._forget)
         self.worker.start()
 
@@ -59,9 +61,16 @@ class Job(QObject):
         try:
             for step in self._work(self.cancelled):
                 self.stepped.emit(self, step)
+                # The first step adds a layer: beside work that takes Python's lock in turns, that is twice as long.
+                while not (self._taken.wait(0.1) or self.cancelled.is_set()):
+                    pass
         except Exception as caught:  # whatever it is, the user hears of it
             error = caught
         self.ended.emit(self, error)
+
+    def _take(self, *_: object) -> None:
+        """Let the work go on: its first step has been handled."""
+        self._taken.set()
 
     def _forget(self) -> None:
         _running.discard(self)

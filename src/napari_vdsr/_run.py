@@ -50,7 +50,6 @@ class Run:
         self.total, self._began = total, time.perf_counter()
         if self.task.in_range is None:
             self.found = _upscaling.Found(self.source.channel_axis, step.in_range)
-        self._activity.reset(total=total)
         self._metadata = describe(self.layer, self.task, step.in_range, step.tile) | {
             "tiles": total,
             "tiles_done": 0,
@@ -71,7 +70,9 @@ class Run:
         if self._activity.is_canceled:
             self.job.cancel()
         now = time.perf_counter()
-        if self.done > self._shown and now > self._refreshed + self._pause:
+        if self._activity.total != self.total:
+            self._activity.reset(total=self.total)
+        elif self.done > self._shown and now > self._refreshed + self._pause:
             self._activity.update(self.done - self._shown)
             self._shown = self.done
             if self.result is not None and self.result.visible:

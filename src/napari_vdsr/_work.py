@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -101,10 +102,12 @@ def load_torch() -> Any:
     ImportError
         With the way out, where it cannot be loaded.
     """
-    if "torch" not in sys.modules:
+    first = "torch" not in sys.modules
+    if first:
         _preload()
     try:
-        import torch
+        with collecting_after() if first else nullcontext():
+            import torch
     except (ImportError, OSError) as error:
         msg = f"PyTorch cannot be loaded ({str(error).splitlines()[0]}). "
         if sys.platform == "win32":
@@ -115,6 +118,22 @@ def load_torch() -> Any:
             msg += "Install it again: `pip install --force-reinstall torch`."
         raise ImportError(msg) from error
     return torch
+
+
+@contextmanager
+def collecting_after() -> Iterator[None]:
+    """Collect garbage once after something that makes many objects: not several times meanwhile, nor at the next click.
+
+    A collection over PyTorch's objects holds all threads for a quarter of a second.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+        gc.collect()
 
 
 def _preload() -> None:

@@ -1,5 +1,7 @@
+import gc
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ import pytest
 pytest.importorskip("napari")
 import torch
 from napari.layers import Image
+from qtpy.QtCore import Qt
 
-from napari_vdsr import _layers, _upscaling, _work
+from napari_vdsr import _job, _layers, _upscaling, _work
 from vdsr_core import save_checkpoint, super_resolve
 
 
@@ -54,6 +57,52 @@ def test_one_run_at_a_time_and_threads_are_given_back(network):
     first.close()
     assert torch.get_num_threads() == threads
     assert len(list(_upscaling.upscale(make_task(network, 20, 24), threading.Event()))) > 1
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_work_goes_on_when_its_first_step_has_been_handled_or_at_once_if_cancelled(qtbot, cancel):
+    handled, seen = [], []
+
+    def work(cancelled):
+        yield "first"
+        seen.extend(handled)
+        yield "second"
+
+    def handle(job, step):
+        if cancel:
+            job.cancel()
+        time.sleep(0.3)
+        handled.append(step)
+
+    job = _job.Job(work)
+    job.stepped.connect(handle, Qt.ConnectionType.QueuedConnection)
+    with qtbot.waitSignal(job.ended) as ended:
+        job.start()
+    assert ended.args == [job, None]
+    assert seen == ([] if cancel else ["first"])
+
+
+def test_garbage_is_collected_once_after_many_objects_were_made_also_when_that_fails():
+    generations, during = [], []
+
+    def note(phase, info):
+        if phase == "stop":
+            generations.append(info["generation"])
+
+    def fail():
+        kept = [[number] for number in range(100_000)]
+        during.extend(generations)
+        raise ImportError(len(kept))
+
+    gc.callbacks.append(note)
+    try:
+        with pytest.raises(ImportError, match="100000"), _work.collecting_after():
+            fail()
+    finally:
+        gc.callbacks.remove(note)
+    assert during == []
+    assert generations == [2]
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(("platform", "words"), [("win32", "before Qt"), ("linux", "--force-reinstall")])
