@@ -10,7 +10,9 @@ Both train the whole network, 20 layers of 64 filters, by SGD with momentum and 
     ours    `Trainer` on `Patches`: places, scales, flips and rotations drawn for each batch, all else included
 
 "time" is the ratio of the medians of the steps by the clock, "CPU" the same in processor time, which other jobs on the
-machine disturb less. Validation is in neither.
+machine disturb less. Validation is in neither. "share of the peak": the arithmetic of a step, convolutions as if
+computed directly, forwards and twice as much backwards, over that of a large matrix product in its time: float32 on a
+CPU, bfloat16 on a GPU. Winograd's convolutions, which need fewer multiplications, may exceed 1.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from vdsr_core import VDSR, Patches, TrainConfig, Trainer
 
 STEPS = 10**6  # more than are done
+SIDE = 4096  # of the matrices
 
 
 def make_images() -> list[NDArray[np.float32]]:
@@ -76,6 +79,13 @@ def our_loop(images: list[NDArray[np.float32]], options: argparse.Namespace) -> 
         yield
 
 
+def multiply(device: str) -> None:
+    """A large matrix product, 2 SIDE^3 operations."""
+    kind = torch.float32 if device == "cpu" else torch.bfloat16
+    a = torch.ones(SIDE, SIDE, dtype=kind, device=device)
+    (a @ a)[0, 0].item()
+
+
 def main() -> None:
     """Find the best number of workers, then measure both loops in turns."""
     formatter = argparse.RawDescriptionHelpFormatter
@@ -96,7 +106,8 @@ def main() -> None:
         print("workers: " + ", ".join(f"{name} {value:.2f} s" for name, value in medians.items()))
         del trials
     loops = {"common": common_loop(images, options, best), "ours": our_loop(images, options)}
-    times = take_turns({name: partial(next, loop) for name, loop in loops.items()}, options.repeats)
+    runs = {name: partial(next, loop) for name, loop in loops.items()}
+    times = take_turns(runs | {"product": partial(multiply, options.device)}, options.repeats)
     (clock, cpu), (our_clock, our_cpu) = (np.median(times[name], 0) for name in ("common", "ours"))
     print("| batch | patch | workers | common, s | ours, s | common, ms a patch | ours, ms a patch | time | CPU |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -104,6 +115,13 @@ def main() -> None:
     cells += [f"{1000 * seconds / options.batch:.1f}" for seconds in (clock, our_clock)]
     print("| " + " | ".join(map(str, [*cells, f"{clock / our_clock:.2f} x", f"{cpu / our_cpu:.2f} x"])) + " |")
     least, ours = times["common"][:, 0].min(), times["ours"][:, 0].min()
+    weights = sum(layer.weight.numel() for layer in VDSR().convolutions)
+    step = 3 * 2 * weights * options.batch * options.patch**2
+    peak = 2 * SIDE**3 / np.median(times["product"][:, 0])
+    shares = ", ".join(
+        f"{name} {step / seconds / peak:.2f}" for name, seconds in (("common", clock), ("ours", our_clock))
+    )
+    print(f"share of the peak, {peak / 1e9:.0f} GFLOP/s: {shares}")
     print(f"fastest steps: {least:.2f} s and {ours:.2f} s, {least / ours:.2f} x")
 
 

@@ -8,13 +8,14 @@ import re
 import signal
 import time
 from collections.abc import Container, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vdsr_core.locks import locked
 from vdsr_core.terminal import INTERRUPTED, Device, complain, expand, parse_scales, plain_errors, progress_bar
 from vdsr_core.training_log import TrainingLog
 
@@ -123,22 +124,30 @@ def train(
         from vdsr_core.files import check_target
         from vdsr_core.workers import find_rank, joined_processes
 
-        with joined_processes(device) as place, nullcontext() if find_rank()[0] == 0 else silence():
+        first = find_rank()[0] == 0  # of several processes, the one that writes
+        with joined_processes(device) as place, nullcontext() if first else silence():
             if resume and not output.exists():
                 msg = f"{output} does not exist. Leave out --resume to begin."
                 raise FileNotFoundError(msg)
-            if find_rank()[0] == 0:  # which writes it, perhaps before the others are here
+            if first:  # perhaps before the others are here
                 check_target(output.resolve(), overwrite or resume)
-            state = load_trainer(output) if resume else None
-            if resume and (state is None or not isinstance(state[1].get("command"), dict)):
-                msg = f"{output} must hold an unfinished training, got a finished network. "
-                msg += f"Use --from {output} to train on."
-                raise ValueError(msg)
-            if state:
-                given = continue_as(state[1]["command"], given)
-            trainer, measure, record = prepare_training(folders, output, given, state, place, compile)
-            status = follow(trainer) if trainer.rank else run_training(trainer, measure, output, record, pause)
+            with hold(output) if first else nullcontext():
+                state = load_trainer(output) if resume else None
+                if resume and (state is None or not isinstance(state[1].get("command"), dict)):
+                    msg = f"{output} must hold an unfinished training, got a finished network. "
+                    msg += f"Use --from {output} to train on."
+                    raise ValueError(msg)
+                if state:
+                    given = continue_as(state[1]["command"], given)
+                trainer, measure, record = prepare_training(folders, output, given, state, place, compile)
+                status = follow(trainer) if trainer.rank else run_training(trainer, measure, output, record, pause)
         raise typer.Exit(status)
+
+
+def hold(output: Path) -> AbstractContextManager[None]:
+    """A lock: two trainings must not write one file."""
+    msg = f"--output must be written by one training, got {output}, which another one is writing. "
+    return locked(output.with_name(f".{output.name}.lock"), msg + "Wait for that one, or choose another name.")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from vdsr_core import (
     write_image,
 )
 from vdsr_core.checkpoint import load_trainer
-from vdsr_core.cli_train import parse_time
+from vdsr_core.cli_train import hold, parse_time
 from vdsr_core.training import Trainer
 
 
@@ -116,6 +116,15 @@ def test_resumed_after_ctrl_c_equals_uninterrupted(photographs, train, monkeypat
     for row, again in zip(rows, rows_of("out.train.csv"), strict=True):
         row.pop("patches_per_second"), again.pop("patches_per_second")
         assert row == again
+
+
+def test_two_trainings_do_not_write_one_file(photographs, train):
+    with hold(photographs.parent / "out.safetensors"):
+        result = train()
+    assert result.exit_code == 1
+    assert "which another one is writing. Wait for that one, or choose another name." in result.stderr
+    assert not (photographs.parent / "out.safetensors").exists()
+    assert train().exit_code == 0
 
 
 def test_killed_training_loses_the_steps_since_the_last_checkpoint(photographs, train, monkeypatch):
