@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+TILE = 512
+
 
 def make_source(folder, side):
     """A square uint16 zarr array, written chunk by chunk."""
@@ -47,7 +49,9 @@ def stream_once(folder):
     model = tiny()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    job = plan(Path(folder) / "source.zarr", 2, Path(folder) / "out.ome.zarr", model=model, in_range=(0, 4095))
+    job = plan(
+        Path(folder) / "source.zarr", 2, Path(folder) / "out.ome.zarr", model=model, in_range=(0, 4095), tile=TILE
+    )
     shards = sum(1 for _ in stream(job, model=model))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"{job.shape[0]} {shards} {(peak - before) / 1024:.0f} {peak / 1024:.0f} {time.perf_counter() - start:.0f}")
@@ -79,7 +83,7 @@ def measure_overhead(side=1024, repeats=3):
     model = load_model()
     engine = Engine(model, choose_device())
     pieces = []
-    for tile in cover((side, side), 512, model.halo):
+    for tile in cover((side, side), TILE, model.halo):
         taps = tuple(make_taps(side // 2, 2.0, part.start, part.stop) for part in tile.read)
         shape = [t.source.stop - t.source.start for t in taps]
         pieces.append((np.random.default_rng(0).random((1, *shape)), taps))
@@ -97,7 +101,7 @@ def measure_overhead(side=1024, repeats=3):
             source = make_source(Path(name), side // 2)
 
             def streamed(source=source, target=Path(name) / "out.ome.zarr"):
-                list(stream(plan(source, 2, target, model=model, in_range=(0, 4095)), model=model))
+                list(stream(plan(source, 2, target, model=model, in_range=(0, 4095), tile=TILE), model=model))
 
             times.append((*timed(streamed), *timed(alone)))
         row = " | ".join(f"{seconds:.1f}" for seconds in times[-1])
@@ -151,7 +155,7 @@ def measure_io(side=4096):
     model = tiny()
     with tempfile.TemporaryDirectory() as folder:
         source = make_source(Path(folder), side // 2)
-        job = plan(source, 2, Path(folder) / "out.ome.zarr", model=model, in_range=(0, 4095))
+        job = plan(source, 2, Path(folder) / "out.ome.zarr", model=model, in_range=(0, 4095), tile=TILE)
         before, start = psutil.Process().io_counters(), time.process_time()
         shards = sum(1 for shard in stream(job, model=model) if not shard.level)
         after, seconds = psutil.Process().io_counters(), time.process_time() - start

@@ -19,13 +19,8 @@ SIZE = (1280, 800)
 
 
 def main() -> None:
-    """Open the sample, look at a preview, upscale it, check the result, and take a picture of each."""
-    viewer = napari.Viewer()
-    viewer.window.resize(*SIZE)
-    viewer.open_sample("napari-vdsr", "u2os")
-    viewer.layers.selection.active = viewer.layers[0]
-    for layer in viewer.layers[1:]:
-        layer.visible = False
+    """Look at a preview of the sample, upscale it, check the result, and take a picture of each."""
+    viewer = open_sample()
     _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
     wait(lambda: widget.facts is not None)
     widget.choose_layer(viewer.layers[0])
@@ -47,6 +42,17 @@ def main() -> None:
     show_reason(viewer, widget)
     save_to_disk(viewer, widget)
     viewer.close()
+
+
+def open_sample() -> napari.Viewer:
+    """A viewer with the first channel of the sample in view."""
+    viewer = napari.Viewer()
+    viewer.window.resize(*SIZE)
+    viewer.open_sample("napari-vdsr", "u2os")
+    viewer.layers.selection.active = viewer.layers[0]
+    for layer in viewer.layers[1:]:
+        layer.visible = False
+    return viewer
 
 
 def look_closely(viewer: napari.Viewer) -> None:

@@ -12,9 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import napari
 from qtpy.QtCore import QTimer
-from screenshots import SIZE, take, wait
+from screenshots import open_sample, take, wait
 
 from napari_vdsr import _models, _unfinished
 
@@ -22,15 +21,10 @@ STEPS = 100
 
 
 def main(steps: int) -> None:
-    """Open the sample, set up, train, pause, stop, and take a picture of each."""
+    """Set up for the sample, train, pause, stop, and take a picture of each."""
     folder = Path(tempfile.mkdtemp())
     _models.data_folder = _unfinished.data_folder = lambda: folder  # the pictures show no one's own networks
-    viewer = napari.Viewer()
-    viewer.window.resize(*SIZE)
-    viewer.open_sample("napari-vdsr", "u2os")
-    viewer.layers.selection.active = viewer.layers[0]
-    for layer in viewer.layers[1:]:
-        layer.visible = False
+    viewer = open_sample()
     _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
     wait(lambda: widget.speed is not None)
     widget.scales.setText("2")

@@ -178,10 +178,10 @@ class TrainChoices(TrainForm):
         Raises
         ------
         ValueError
-            If they are no numbers above 1.
+            If they are no numbers from 1.1 to 32.
         """
         scales = tuple(sorted({float(word) for word in self.scales.text().replace(";", ",").split(",")}))
-        if not all(1 < scale <= 32 for scale in scales):
+        if not all(1.1 <= scale <= 32 for scale in scales):
             raise ValueError
         return scales
 
@@ -202,7 +202,7 @@ class TrainChoices(TrainForm):
         if not sources:
             msg = "Tick at least one layer to learn from."
             if not self.layers.count():
-                msg = "Open an image first, such as File > Open Sample > VDSR super-resolution."
+                msg = "Open an image first, such as File > Open Sample > U2OS cells."
             raise ValueError(msg)
         shapes = self.part.currentData()
         if shapes is not None:
@@ -239,7 +239,7 @@ class TrainChoices(TrainForm):
             If it cannot be learnt from.
         """
         if layer is None:
-            msg = "Open an image first, such as File > Open Sample > VDSR super-resolution."
+            msg = "Open an image first, such as File > Open Sample > U2OS cells."
             raise ValueError(msg)
         axis = self.channels.currentData() if layer.ndim > 2 and not layer.rgb else None
         axis = axis if axis is not None and axis < layer.ndim else None
@@ -342,7 +342,7 @@ class TrainChoices(TrainForm):
         try:
             scales = self.given_scales()
         except ValueError:
-            return "Give the scales as numbers above 1, such as 2, 3, 4."
+            return "Give the scales as numbers from 1.1 to 32, such as 2, 3, 4."
         if self._trouble:
             return self._trouble
         sharp = [*data.sources.items(), *((high.name, high) for _, high in data.pairs.values())]

@@ -61,7 +61,9 @@ class TrainForm(QWidget):
         self.model = ModelBox(NEW)
         self.model.setToolTip("Where to start. A network that was trained before needs far fewer images and steps.")
         self.scales = QLineEdit("2, 3, 4")
-        self.scales.setToolTip("The scales to learn, numbers above 1 with commas between. Fewer are learnt faster.")
+        self.scales.setToolTip(
+            "The scales to learn, numbers from 1.1 to 32 with commas between. Fewer are learnt faster."
+        )
         self.length = QComboBox()
         for words in LENGTHS:
             self.length.addItem(words, words)
@@ -155,7 +157,12 @@ class TrainForm(QWidget):
         self.theta.setSpecialValueText("none")
         self.batch = make_count(1, 256, 16, "Patches in each batch.")
         self.patch = make_count(16, 256, 48, "Pixels of a patch's sides.")
-        self.hold_out = make_count(5, 50, 20, "The share of each image that is never trained with, to measure on.")
+        self.hold_out = make_count(
+            5,
+            50,
+            20,
+            "The share that is never trained with, to measure on: of each layer, or of the images of a folder.",
+        )
         self.hold_out.setSuffix(" %")
         self.every = make_count(1, 100_000, 50, "Steps between two measurements on the held-out part.")
         self.patience = make_count(1, 1000, 5, "After how many measurements without a better one to stop.")

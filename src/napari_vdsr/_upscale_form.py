@@ -162,7 +162,7 @@ class UpscaleForm(QWidget):
         self.result.addItem("Lazy: computed where you look", LAZY)
         self.result.addItem("On disk: saved as OME-Zarr", DISK)
         self.asynchronous = QPushButton("Render asynchronously")
-        self.asynchronous.setToolTip("Turns on Preferences > Experimental > Render Images Asynchronously.")
+        self.asynchronous.setToolTip("Turns on asynchronous rendering, as under Preferences > Experimental.")
         self.asynchronous.hide()
         self.keep = QCheckBox("Keep finished tiles when cancelled")
         self.keep.setChecked(preference("keep"))

@@ -19,7 +19,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFileDialog
 
-from napari_vdsr import _checks, _layers, _regions, _script, _work, _writer
+from napari_vdsr import _checks, _layers, _regions, _saving, _script, _upscaling, _work, _writer
 from napari_vdsr._compare import Compare
 from napari_vdsr._forms import sentence
 from napari_vdsr._job import Job
@@ -147,7 +147,8 @@ class UpscaleWidget(UpscaleChoices):
         self.model.setToolTip(facts.summary)
         self.tile.setToolTip(
             f"Side of a tile in output pixels, {facts.halo} more are computed around it. The result does not depend\n"
-            f"on it; memory and how often there is something new to see do. Automatic is {facts.tile} here."
+            f"on it; memory and how often there is something new to see do. Automatic is {facts.tile} here,\n"
+            f"{_upscaling.LAZY_TILE} for a lazy result, {_saving.TILE} on disk."
         )
         self.update_state()
 
@@ -204,7 +205,7 @@ class UpscaleWidget(UpscaleChoices):
         if layer is None:
             if any(isinstance(other, Labels) for other in self.viewer.layers):
                 return "There is no image layer: a Labels layer names objects and cannot be interpolated."
-            return "Open an image first, such as File > Open Sample > VDSR super-resolution."
+            return "Open an image first, such as File > Open Sample > U2OS cells."
         if reason := _layers.why_not(layer, self.channels.currentData()):
             return reason
         if self._trouble:
@@ -262,7 +263,8 @@ class UpscaleWidget(UpscaleChoices):
             return f"{words}, computed where you look"
         if self.facts is None:
             return words if self._trouble else f"{words}\nTime: measuring…"
-        seconds = self.facts.seconds(source, scale, self.tile.value() or self.facts.tile)
+        automatic = _saving.TILE if self.result.currentData() == DISK else self.facts.tile
+        seconds = self.facts.seconds(source, scale, self.tile.value() or automatic)
         return f"{words}\nTime: about {_layers.duration(seconds)}"
 
     # -------------------------------------------------------------------------------------- the preview

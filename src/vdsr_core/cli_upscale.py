@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -127,7 +126,7 @@ def upscale(
         with connect(cluster) as client:
             for job in jobs:
                 try:
-                    if is_streamed(job, factor, asked):
+                    if is_streamed(job, factor, asked, overwrite):
                         outcome = stream_file(job, factor, axes, overwrite, options, client=client, **how)
                     else:
                         outcome = upscale_file(job, factor, axes, overwrite, options)
@@ -294,13 +293,13 @@ def is_pyramid(job: Job) -> bool:
     return job.whole is not None or job.target.name.lower().endswith(PYRAMIDS)
 
 
-def is_streamed(job: Job, scale: float | tuple[float, float], asked: bool) -> bool:
+def is_streamed(job: Job, scale: float | tuple[float, float], asked: bool, overwrite: bool) -> bool:
     """Whether an output is written shard by shard: where its kind, its size or an option asks for it."""
     from vdsr_core.io import read_image
 
     if asked or job.target.suffix.lower() not in (".tif", ".tiff"):
         return is_pyramid(job)
-    if job.target.exists() or find_spec("zarr") is None:
+    if job.target.exists() and not overwrite:
         return False
     image = read_image(job.source, lazy=True, name=job.name)
     return math.prod(upscaled_shape(image, scale)) * image.data.dtype.itemsize >= LARGE

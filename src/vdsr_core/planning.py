@@ -76,7 +76,7 @@ class Plan:
     --------
     >>> job = Plan("cells.zarr", "cells_x2.ome.zarr", "", "YX", (9000, 5000), "uint16", (2.0, 2.0), "", ((0, 4095),))
     >>> job.levels, len(job.shards(0)), job.nbytes
-    (6, 15, 90000000)
+    (5, 15, 90000000)
     >>> Plan.from_json(job.to_json()) == job
     True
     """
@@ -90,7 +90,7 @@ class Plan:
     scale: tuple[float, float]
     network: str
     in_range: tuple[Range, ...]
-    tile: int = 512
+    tile: int = 1024
     shard: int = 2048
     format: str = "0.5"
     version: str = VERSION
@@ -203,7 +203,7 @@ def plan(
     model: VDSR | str | os.PathLike[str] | None = None,
     axes: str | None = None,
     in_range: Range | Sequence[Range] | None = None,
-    tile: int = 512,
+    tile: int = 1024,
     shard: int = 2048,
     format: str | None = None,
     overwrite: bool = False,

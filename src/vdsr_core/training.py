@@ -151,7 +151,8 @@ class Trainer:
 
     On a CPU a batch is differentiated in parts of two patches, whose gradients are added in their order: the result
     has the same bits whatever the number of threads, and memory does not grow with the batch. Convolutions of 48
-    filters and more are Winograd's there, which makes a step about 1.3 times as fast.
+    filters and more are Winograd's there for patches of 24 to 96 pixels: a step takes 1.4 to 1.6 times less of the
+    processor's time than the usual loop.
 
     On a GPU the network runs in bfloat16 if that is at home there, with weights, loss and optimiser in float32; the
     work of a step is recorded once as a CUDA graph, and the next batch is gathered while the GPU is busy.

@@ -18,3 +18,12 @@ def preferences(monkeypatch):
     from napari_vdsr._preferences import DEFAULTS
 
     monkeypatch.setattr("napari_vdsr._upscale_form.preference", DEFAULTS.__getitem__)
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy):
+    """A napari whose plugins find it as they do in the window; no work outlives it."""
+    from qtpy.QtCore import QThreadPool
+
+    yield make_napari_viewer_proxy()
+    QThreadPool.globalInstance().waitForDone(20_000)

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("napari")
 pytest.importorskip("pyqtgraph")
-from qtpy.QtCore import Qt, QThreadPool
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_vdsr import _models, _train_data, _unfinished
@@ -37,12 +37,6 @@ def network(tmp_path, tiny_model):
     path = tmp_path / "tiny.safetensors"
     save_checkpoint(path, tiny_model)
     return str(path)
-
-
-@pytest.fixture
-def viewer(make_napari_viewer_proxy):
-    yield make_napari_viewer_proxy()
-    QThreadPool.globalInstance().waitForDone(20_000)
 
 
 @pytest.fixture
@@ -345,8 +339,9 @@ def test_why_start_is_disabled(viewer, opened, tiny_model, tmp_path):
     assert "Tick at least one layer" in why()
     widget.choose_layer(viewer.layers["cells"])
     assert widget.start_button.isEnabled()
-    widget.scales.setText("2, x")
-    assert "numbers above 1" in why()
+    for scales in ("2, x", "1.05"):
+        widget.scales.setText(scales)
+        assert "numbers from 1.1 to 32" in why()
     widget.scales.setText("2")
     _models.save_model(tiny_model, "mine")
     widget.name.setText("mine")

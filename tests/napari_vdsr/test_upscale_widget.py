@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("napari")
-from qtpy.QtCore import Qt, QThreadPool
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_vdsr import _regions
@@ -23,12 +23,6 @@ def network(tmp_path, tiny_model):
     tiny_model.scales = (1.5, 2)
     save_checkpoint(path, tiny_model)
     return str(path)
-
-
-@pytest.fixture
-def viewer(make_napari_viewer_proxy):
-    yield make_napari_viewer_proxy()
-    QThreadPool.globalInstance().waitForDone(20_000)
 
 
 @pytest.fixture

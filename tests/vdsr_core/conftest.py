@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import zarr
 from typer.testing import CliRunner
 
 from vdsr_core import (
@@ -76,7 +77,6 @@ def model(tiny_model):
 @pytest.fixture
 def source(tmp_path, rng):
     """A zarr array of 45 x 70 pixels in chunks of 16 x 16: at x2, 3 x 5 shards of 32 x 32."""
-    zarr = pytest.importorskip("zarr")
     image = rng.integers(0, 4096, (45, 70), np.uint16)
     array = zarr.create_array(tmp_path / "cells.zarr", shape=image.shape, chunks=(16, 16), dtype=image.dtype)
     array[:] = image

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from vdsr_core import (
     ImageFile,
@@ -82,7 +83,6 @@ def test_upscale_takes_names_with_brackets_and_dots(folder, vdsr, draw):
 
 
 def test_upscale_reads_and_writes_zarr(folder, vdsr, network, draw):
-    pytest.importorskip("zarr")
     image = draw(folder / "a.zarr", (2, 20, 25), np.uint16, axes="CYX")
     assert vdsr("upscale", ".", "-o", "out", "--scale", 2).exit_code == 0
     out = read_image("out/a_x2.zarr")
@@ -363,7 +363,7 @@ def test_verify_tells_what_differs(vdsr, big):
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_plate_becomes_a_plate(vdsr, network, folder, version):
-    zarr, models = pytest.importorskip("zarr"), pytest.importorskip("ome_zarr_models")
+    models = pytest.importorskip("ome_zarr_models")
     wells = [("A/1", 0, 0), ("B/2", 1, 1)]
     plate = {
         "version": version, "name": "cells", "rows": [{"name": "A"}, {"name": "B"}],
@@ -401,7 +401,6 @@ def test_plate_becomes_a_plate(vdsr, network, folder, version):
 
 
 def test_images_of_a_tiff_become_files_or_a_collection(vdsr, network, folder):
-    zarr = pytest.importorskip("zarr")
     images = {"left eye": np.arange(30 * 20, dtype=np.uint16).reshape(30, 20), "right": np.eye(25, dtype=np.uint16)}
     with tifffile.TiffWriter("two.ome.tif", ome=True) as tiff:
         for name, pixels in images.items():

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-zarr = pytest.importorskip("zarr")
 distributed = pytest.importorskip("distributed")
 
 from vdsr_core import VDSR, ImageFile, VDSRConfig, plan, stream, write_image  # noqa: E402

@@ -7,6 +7,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -350,7 +351,6 @@ def test_lists_memory_maps_and_zarr_give_the_same(rng, tmp_path, tiny_model):
     np.testing.assert_array_equal(super_resolve(mapped, 2, model=tiny_model, tile=9), expected)
     listed = super_resolve(image.tolist(), 2, model=tiny_model, tile=9)
     np.testing.assert_array_equal(listed, super_resolve(image.astype(int), 2, model=tiny_model, tile=9))
-    zarr = pytest.importorskip("zarr")
     source = zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(5, 4))
     out = zarr.create_array(tmp_path / "out.zarr", shape=expected.shape, dtype=np.uint16, chunks=(8, 8))
     for _ in super_resolve_tiles(source, 2, out, model=tiny_model, tile=9):
@@ -710,7 +710,6 @@ def test_out_that_cannot_be_written_is_named(tmp_path):
     for out in (frozen, np.memmap(tmp_path / "out", float, "r", shape=(8, 8))):
         with pytest.raises(ValueError, match="`out` must be writable"):
             super_resolve_tiles(np.eye(4), 2, out)
-    zarr = pytest.importorskip("zarr")
     zarr.create_array(tmp_path / "out.zarr", shape=(8, 8), dtype=float)
     with pytest.raises(ValueError, match="`out` must be writable"):
         super_resolve_tiles(np.eye(4), 2, zarr.open_array(tmp_path / "out.zarr", mode="r"))

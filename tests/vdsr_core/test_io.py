@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -85,8 +86,6 @@ def written_images(draw):
 @given(written_images(), st.sampled_from([None, "µm", "inch", "parsec"]))
 def test_what_is_read_is_what_was_written(written, unit):
     suffix, axes, data = written
-    if suffix == ".zarr":
-        pytest.importorskip("zarr")
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "image" + suffix)
         write_image(path, ImageFile(data, axes, unit and (0.25, 0.5), unit))
@@ -107,7 +106,6 @@ def test_what_is_read_is_what_was_written(written, unit):
     st.floats(1e-3, 1e3),
 )
 def test_metadata_survive_a_round_trip(suffix, dtype, size, unit, names, step):
-    pytest.importorskip("zarr")
     extra = {"z_step": step, "time_step": 2 * step}
     data = pixels((2, 3, 2, 5, 4), dtype)
     with tempfile.TemporaryDirectory() as name:
@@ -684,7 +682,6 @@ def test_part_of_a_multi_file_ome_tiff_is_refused(tmp_path):
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_zarr_is_read_lazily(tmp_path, version):
-    zarr = pytest.importorskip("zarr")
     data = pixels((3, 20, 30), "uint16")
     array = zarr.create_array(
         tmp_path / "image.zarr", shape=data.shape, dtype=data.dtype, chunks=(1, 8, 8), zarr_format=version
@@ -710,13 +707,11 @@ def test_zarr_is_read_lazily(tmp_path, version):
     ],
 )
 def test_zarr_dimension_names_are_the_axes(tmp_path, names, axes):
-    zarr = pytest.importorskip("zarr")
     zarr.create_array(tmp_path / "image.zarr", shape=(2, 4, 5, 3), dtype="uint8", dimension_names=names)
     assert read_image(tmp_path / "image.zarr").axes == (axes or "YXCQ")
 
 
 def test_zarr_keeps_channel_names_and_sizes_for_others(tmp_path):
-    zarr = pytest.importorskip("zarr")
     data = pixels((2, 600, 700), "uint16")
     image = ImageFile(data, "CYX", (0.1, 0.2), "µm", ("a", "b"), extra={"channel_colors": ((0, 0, 9), (8, 0, 0))})
     write_image(tmp_path / "image.zarr", image)
@@ -733,7 +728,6 @@ def test_zarr_keeps_channel_names_and_sizes_for_others(tmp_path):
 
 
 def test_lazy_image_larger_than_memory_goes_to_zarr_only(tmp_path, monkeypatch):
-    pytest.importorskip("zarr")
     write_image(tmp_path / "image.zarr", ImageFile(pixels((20, 30), "uint16"), "YX"))
     image = read_image(tmp_path / "image.zarr")
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 100}))
@@ -745,7 +739,6 @@ def test_lazy_image_larger_than_memory_goes_to_zarr_only(tmp_path, monkeypatch):
 
 
 def test_zarr_group_names_an_array_inside(tmp_path):
-    zarr = pytest.importorskip("zarr")
     zarr.create_group(tmp_path / "image.zarr").create_array("0", shape=(4, 5), dtype="uint8")
     with pytest.raises(
         ValueError,
@@ -756,7 +749,6 @@ def test_zarr_group_names_an_array_inside(tmp_path):
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_array_of_an_ome_zarr_has_the_metadata_of_its_group(tmp_path, version):
-    zarr = pytest.importorskip("zarr")
     axes = [{"name": "t", "type": "time", "unit": "minute"}, {"name": "c", "type": "channel"}]
     axes += [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
     levels = [
@@ -782,7 +774,6 @@ def test_array_of_an_ome_zarr_has_the_metadata_of_its_group(tmp_path, version):
 
 
 def test_folder_that_is_no_zarr_is_refused(tmp_path):
-    pytest.importorskip("zarr")
     with pytest.raises(ValueError, match="is not a readable zarr"):
         read_image(tmp_path)
 
@@ -831,7 +822,6 @@ def test_one_image_has_no_name(tmp_path):
     ],
 )
 def test_group_that_is_no_image_is_explained(tmp_path, attributes, message):
-    zarr = pytest.importorskip("zarr")
     zarr.create_group(tmp_path / "group.zarr", attributes=attributes)
     if attributes.get("bioformats2raw.layout"):
         zarr.create_group(tmp_path / "group.zarr" / "0")
@@ -891,7 +881,6 @@ def test_existing_file_is_kept_unless_asked(tmp_path):
 
 
 def test_zarr_replaces_a_zarr_but_no_other_folder(tmp_path):
-    pytest.importorskip("zarr")
     for seed in (0, 1):
         image = ImageFile(pixels((4, 4), "uint8", seed), "YX")
         write_image(tmp_path / "image.zarr", image, overwrite=True)
@@ -916,7 +905,6 @@ def test_missing_or_read_only_folder_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("suffix", [".png", ".16.png", ".jpg", ".tif", ".zarr"])
 def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path, suffix, error, monkeypatch):
-    pytest.importorskip("zarr")
     path, image = tmp_path / ("image" + suffix), ImageFile(pixels((9, 9), "uint8"), "YX")
     if suffix == ".16.png":
         image = ImageFile(pixels((9, 9), "uint16"), "YX")

@@ -6,9 +6,7 @@ import pytest
 import tifffile
 import torch
 
-zarr = pytest.importorskip("zarr")
-
-from vdsr_core import (  # noqa: E402
+from vdsr_core import (
     VDSR,
     ImageFile,
     VDSRConfig,
@@ -19,8 +17,8 @@ from vdsr_core import (  # noqa: E402
     verify,
     write_image,
 )
-from vdsr_core import ome_tiff as module  # noqa: E402
-from vdsr_core.ome_zarr import halve  # noqa: E402
+from vdsr_core import ome_tiff as module
+from vdsr_core.ome_zarr import halve
 
 TILE = {"tile": 16, "shard": 32}
 

@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
+import zarr
 
-zarr = pytest.importorskip("zarr")
-
-from vdsr_core import ImageFile, read_image, write_pyramid  # noqa: E402
-from vdsr_core.ome_zarr import halve  # noqa: E402
+from vdsr_core import ImageFile, read_image, write_pyramid
+from vdsr_core.ome_zarr import halve
 
 
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif"])

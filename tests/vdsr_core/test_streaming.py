@@ -7,15 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import zarr
 
-zarr = pytest.importorskip("zarr")
-
-from vdsr_core import VDSR, ImageFile, VDSRConfig, read_image, save_checkpoint, super_resolve, write_image  # noqa: E402
-from vdsr_core.locks import Busy  # noqa: E402
-from vdsr_core.ome_zarr import halve  # noqa: E402
-from vdsr_core.planning import Plan, plan  # noqa: E402
-from vdsr_core.source import BadSource  # noqa: E402
-from vdsr_core.streaming import holding, stream  # noqa: E402
+from vdsr_core import VDSR, ImageFile, VDSRConfig, read_image, save_checkpoint, super_resolve, write_image
+from vdsr_core.locks import Busy
+from vdsr_core.ome_zarr import halve
+from vdsr_core.planning import Plan, plan
+from vdsr_core.source import BadSource
+from vdsr_core.streaming import holding, stream
 
 TILE = {"tile": 16, "shard": 32}
 

@@ -1,8 +1,7 @@
 import pytest
+import zarr
 
-zarr = pytest.importorskip("zarr")
-
-from vdsr_core import plan, stream, verify  # noqa: E402
+from vdsr_core import plan, stream, verify
 
 TILE = {"tile": 16, "shard": 32}
 
