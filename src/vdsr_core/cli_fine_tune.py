@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -122,10 +123,14 @@ def follow_run(network: VDSR, run: Iterator[FineTuneProgress], output: Path, ste
     """Show a run to its end or the first signal; returns the exit code."""
     from vdsr_core.checkpoint import save_checkpoint
 
-    log = TrainingLog(output, step)
-    with noted_signals() as signals, log, progress_bar("{task.percentage:.1f} %") as bar, closing(run):  # type: ignore[type-var]
+    with ExitStack() as stack:
+        signals = stack.enter_context(noted_signals())
+        bar = stack.enter_context(progress_bar("{task.percentage:.1f} %"))
+        stack.enter_context(closing(run))  # type: ignore[type-var]
         task = bar.add_task("training", total=1)
-        for progress in run:
+        first = list(islice(run, 1))  # locks OUT, or raises: only then its log may be touched
+        log = stack.enter_context(TrainingLog(output, step))
+        for progress in chain(first, run):
             if progress.step:
                 log.add(progress)
             bar.update(task, completed=progress.share, description=f"step {progress.step}  loss {log.loss:.4g}")

@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -126,7 +126,9 @@ def upscale(
         with connect(cluster) as client:
             for job in jobs:
                 try:
-                    if is_streamed(job, factor, asked, overwrite):
+                    if job.target.exists() and not overwrite:
+                        outcome = "kept: it exists (--overwrite replaces it)"
+                    elif is_streamed(job, factor, asked):
                         outcome = stream_file(job, factor, axes, overwrite, options, client=client, **how)
                     else:
                         outcome = upscale_file(job, factor, axes, overwrite, options)
@@ -253,14 +255,14 @@ def split_name(path: Path) -> tuple[str, str]:
 
 
 def check_targets(jobs: Iterable[Job]) -> None:
-    """Raise if an image would take the place of another one, or of its own source."""
+    """Raise if an image would take the place of another one, of its own source, or of a folder that holds it."""
     sources: dict[Path, Job] = {}
     for job in jobs:
         source, target = job.source, job.target
         other = sources.setdefault(target.resolve(), job)
         first = other.source
-        if other != job or target.resolve() == source.resolve():
-            msg = f"{target} must be the output of one image and no input, got {first} and {source}. "
+        if other != job or source.resolve().is_relative_to(target.resolve()):
+            msg = f"{target} must be the output of one image and hold no input, got {first} and {source}. "
             msg += "Choose another OUT, or upscale them one by one."
             raise ValueError(msg)
 
@@ -274,12 +276,10 @@ def upscale_file(
 ) -> str:
     """Upscale one file; returns what is to be said of it."""
     from vdsr_core.io import check_writable, read_image, write_image
+    from vdsr_core.source import open_source
 
-    target = job.target
-    if target.exists() and not overwrite:
-        return "kept: it exists (--overwrite replaces it)"
-    start = time.perf_counter()
-    image = declare_axes(read_image(job.source, name=job.name), axes)
+    target, start = job.target, time.perf_counter()
+    image = open_source(read_image(job.source, name=job.name), axes)
     shape = upscaled_shape(image, scale)
     check_memory(shape, image.data.dtype.itemsize)
     check_writable(target, shape, image.data.dtype, image.axes, overwrite=overwrite)
@@ -293,14 +293,12 @@ def is_pyramid(job: Job) -> bool:
     return job.whole is not None or job.target.name.lower().endswith(PYRAMIDS)
 
 
-def is_streamed(job: Job, scale: float | tuple[float, float], asked: bool, overwrite: bool) -> bool:
+def is_streamed(job: Job, scale: float | tuple[float, float], asked: bool) -> bool:
     """Whether an output is written shard by shard: where its kind, its size or an option asks for it."""
     from vdsr_core.io import read_image
 
     if asked or job.target.suffix.lower() not in (".tif", ".tiff"):
         return is_pyramid(job)
-    if job.target.exists() and not overwrite:
-        return False
     image = read_image(job.source, lazy=True, name=job.name)
     return math.prod(upscaled_shape(image, scale)) * image.data.dtype.itemsize >= LARGE
 
@@ -330,10 +328,7 @@ def stream_file(
     """Upscale one file into a pyramid, shard by shard; returns what is to be said of it."""
     from vdsr_core import planning, streaming
 
-    target = job.target
-    if target.exists() and not overwrite:
-        return "kept: it exists (--overwrite replaces it)"
-    start = time.perf_counter()
+    target, start = job.target, time.perf_counter()
     options = dict(options) | {"axes": axes, "shard": shard, "overwrite": overwrite, "name": job.name}
     network, device = options["model"], options.pop("device")
     if dry_run:
@@ -368,15 +363,6 @@ def describe_plan(job: Plan, network: VDSR, device: str | None) -> Iterator[str]
     yield f"  range    {', '.join(f'{low:g} to {high:g}' for low, high in job.in_range)}"
     yield f"  memory   about {memory / 1e9:.1f} GB for each process"
     yield f"  time     about {f'{seconds / 60:.2g} min' if seconds < 6000 else f'{seconds / 3600:.2g} h'} on {name}"
-
-
-def declare_axes(image: ImageFile, axes: str | None) -> ImageFile:
-    """The image with other axes, checked to end with rows and columns, channels aside."""
-    image = image if axes is None else replace(image, axes=axes)
-    if not image.axes.replace("S" if image.rgb else "C", "").endswith("YX"):
-        msg = f"the last axes must be rows and columns (YX), got {image.axes}. Reorder, or correct by --axes."
-        raise ValueError(msg)
-    return image
 
 
 def upscaled_shape(image: ImageFile, scale: float | tuple[float, float]) -> tuple[int, ...]:

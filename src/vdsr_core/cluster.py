@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vdsr_core.planning import VERSION, Index, Plan
 from vdsr_core.shards import Shard, make_shard
 from vdsr_core.source import BadSource, complain
+from vdsr_core.strips import stop_if
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -18,9 +20,9 @@ PATIENCE, QUEUE = 5, 60  # seconds to wait for a scheduler, and for its first wo
 
 
 def run_on_cluster(
-    client: Client, plan: Plan, tasks: Sequence[tuple[int, Index]], device: str | None
+    client: Client, plan: Plan, tasks: Sequence[tuple[int, Index]], device: str | None, stop: threading.Event
 ) -> Iterator[Shard]:
-    """Make shards on the workers of a dask cluster; those of a lost worker are made by another."""
+    """Make shards on the workers of a dask cluster; those of a lost worker are made by another, none after `stop`."""
     from distributed import as_completed
 
     check_workers(client)
@@ -33,6 +35,7 @@ def run_on_cluster(
     bad = []
     try:
         for future in as_completed(futures):
+            stop_if(stop)
             try:
                 yield future.result()
             except BadSource as error:

@@ -60,17 +60,23 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
         msg = f"{path} could not be written: {error.strerror or error}. Is the disk full?"
         raise OSError(msg) from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if not (scratch / "old").exists():  # which may be the only copy
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _replace_folder(new: Path, path: Path, old: Path) -> None:
     """Put `new` in the place of the folder `path`, which goes to `old`, or comes back if that fails."""
-    os.replace(path, old)
     try:
+        os.replace(path, old)
         os.replace(new, path)
-    except BaseException:
-        os.replace(old, path)
+    except BaseException as error:
+        if old.exists() and path.exists():
+            msg = f"{path} was made anew by somebody else meanwhile; what it replaced is kept in {old}."
+            raise FileExistsError(msg) from error
+        if old.exists():
+            os.replace(old, path)
         raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_target(path: Path, overwrite: bool) -> None:

@@ -23,7 +23,7 @@ from vdsr_core.color import rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.engine import Engine, SharedEngine, choose_device
 from vdsr_core.intensity import Extent, Rescale, cast, opaque
 from vdsr_core.model import VDSR
-from vdsr_core.ranges import Range, check_ranges, default_range, find_rescales, measure_channels
+from vdsr_core.ranges import Range, check_ranges, default_range, find_rescales, is_fixed, measure_channels
 from vdsr_core.resampling import Taps, check_window, make_taps, scale_pair, scaled_shape
 from vdsr_core.strips import Stopped, stop_if
 from vdsr_core.tiling import Region, Slices, Tile, check_tile, cover, halve
@@ -232,7 +232,9 @@ def find_range(image: ArrayLike, *, channel_axis: int | None = None, rgb: bool =
     pixels = open_image(image)
     axes = find_axes(pixels, channel_axis, rgb)
     ranges: list[Range]
-    if is_dask(pixels):
+    if is_fixed(pixels.dtype, axes):
+        ranges = [default_range(pixels.dtype, axes, Extent())]
+    elif is_dask(pixels):
         ranges = _find_range_lazily(pixels, axes).compute()
     else:
         ranges = [default_range(pixels.dtype, axes, extent) for extent in measure_channels(pixels, axes)]
@@ -545,11 +547,9 @@ def _super_resolve_lazily(
     model = _find_network(model, pair)
     channels = 1 if axes.channel is None else axes.leading[axes.channel]
     ranges: Any = None if in_range is None else check_ranges(in_range, channels)
-    for low, high in ranges or ():
-        Rescale(low, high if low != high else low + 1)
     if ranges is None:
-        plain = axes.colour is not None and image.dtype == np.uint8
-        ranges = [default_range(image.dtype, axes, Extent())] if plain else _find_range_lazily(image, axes)
+        fixed = is_fixed(image.dtype, axes)
+        ranges = [default_range(image.dtype, axes, Extent())] if fixed else _find_range_lazily(image, axes)
 
     chunks: list[list[int]] = [[1] * n for n in image.shape]
     sources = [[slice(i, i + 1) for i in range(n)] for n in image.shape]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vdsr_core.image_file import ImageFile
+from vdsr_core.intensity import cast
 
 if TYPE_CHECKING:
     import zarr
 
 VERSIONS = ("0.4", "0.5")
-_ORDER = "TCZYX"
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _UNITS = {
     "m": "meter", "cm": "centimeter", "mm": "millimeter", "µm": "micrometer", "nm": "nanometer", "Å": "angstrom",
@@ -72,7 +72,7 @@ def halve(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     wide = np.pad(values, odd, mode="edge").astype(np.float64)
     wide = wide[..., ::2, :] + wide[..., 1::2, :]
     mean = (wide[..., ::2] + wide[..., 1::2]) / 4
-    return np.rint(mean).astype(values.dtype) if values.dtype.kind in "ui" else mean.astype(values.dtype)
+    return cast(mean, values.dtype)
 
 
 def describe(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from vdsr_core import ome_zarr
+from vdsr_core.arguments import check_whole
 from vdsr_core.checkpoint import fingerprint, load_model
 from vdsr_core.engine import Engine, choose_device
 from vdsr_core.files import check_target
@@ -24,6 +25,7 @@ from vdsr_core.image_file import ImageFile
 from vdsr_core.inference import find_range, super_resolve
 from vdsr_core.model import VDSR
 from vdsr_core.ome_tiff import read_attributes
+from vdsr_core.ranges import check_ranges
 from vdsr_core.resampling import scale_pair, scaled_shape
 from vdsr_core.source import identify, naming_chunks, open_source
 from vdsr_core.tiff import fits_ome
@@ -250,6 +252,10 @@ def plan(
     """
     format = choose_format(Path(target), format)
     check_place(Path(target), format, overwrite)
+    if not isinstance(source, ImageFile) and Path(source).resolve().is_relative_to(Path(target).resolve()):
+        msg = f"`target` must not hold the source, {source}, got {target}. Choose another name."
+        raise ValueError(msg)
+    tile = check_whole("tile", tile, 1)
     image = open_source(source, axes, name)
     letters = ome_zarr.order_axes(image.axes)
     if format == TIFF and not fits_ome(image.data.dtype, letters):
@@ -265,7 +271,7 @@ def plan(
     with naming_chunks(data):
         found = in_range if in_range is not None else find_range(data, **options)
     channels = 1 if image.rgb or image.channel_axis is None else image.data.shape[image.channel_axis]
-    ranges = np.broadcast_to(np.asarray(found, np.float64), (channels, 2))
+    ranges = check_ranges(found, channels)
     pair, sizes = scale_pair(scale), dict(zip(image.axes, image.data.shape, strict=True))
     sizes["Y"], sizes["X"] = scaled_shape((sizes["Y"], sizes["X"]), pair)
     return Plan(
@@ -277,7 +283,7 @@ def plan(
         dtype=image.data.dtype.newbyteorder("=").name,
         scale=pair,
         network=fingerprint(network),
-        in_range=tuple((float(low), float(high)) for low, high in ranges),
+        in_range=tuple(ranges),
         tile=tile,
         shard=shard,
         format=format,

@@ -40,9 +40,14 @@ def measure_channels(image: Any, axes: Axes, part: tuple[slice, slice] | None = 
     return extents
 
 
+def is_fixed(dtype: np.dtype[Any], axes: Axes) -> bool:
+    """Whether the range does not depend on the pixels: that of 8-bit colour."""
+    return axes.colour is not None and dtype == np.uint8
+
+
 def default_range(dtype: np.dtype[Any], axes: Axes, extent: Extent) -> Range:
     """The range that is mapped to [0, 1] if none is given."""
-    if axes.colour is not None and dtype == np.uint8:
+    if is_fixed(dtype, axes):
         return 0.0, 255.0
     low, high = extent.in_range
     if not extent.constant and not (low < high and math.isfinite(high - low)):
@@ -78,7 +83,10 @@ def check_ranges(in_range: Any, channels: int) -> list[Range]:
     if given.shape not in ((2,), (channels, 2)):
         msg = f"`in_range` must be (low, high), or {channels} of them, one for each channel, got {in_range!r}."
         raise ValueError(msg)
-    return [(float(low), float(high)) for low, high in np.broadcast_to(given, (channels, 2))]
+    ranges = [(float(low), float(high)) for low, high in np.broadcast_to(given, (channels, 2))]
+    for low, high in ranges:
+        Rescale(low, high if low != high else low + 1)  # raises; equal ones are right for a constant channel
+    return ranges
 
 
 def find_rescales(

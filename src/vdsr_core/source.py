@@ -25,9 +25,19 @@ class BadSource(ValueError):
 def open_source(
     source: str | os.PathLike[str] | ImageFile, axes: str | None = None, name: str | None = None
 ) -> ImageFile:
-    """An image, lazily where its file can be read by windows; with other axes if they are given."""
+    """An image, lazily where its file can be read by windows; with other axes if they are given.
+
+    Raises
+    ------
+    ValueError
+        If its axes do not end with rows and columns, channels aside.
+    """
     image = source if isinstance(source, ImageFile) else read_image(source, lazy=True, name=name)
-    return image if axes is None else replace(image, axes=axes)
+    image = image if axes is None else replace(image, axes=axes)
+    if not image.axes.replace("S" if image.rgb else "C", "").endswith("YX"):
+        msg = f"the last axes must be rows and columns (YX), got {image.axes}. Reorder, or correct by --axes."
+        raise ValueError(msg)
+    return image
 
 
 def identify(image: ImageFile) -> str:

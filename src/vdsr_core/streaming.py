@@ -115,7 +115,7 @@ def stream(
     def run(tasks: list[tuple[int, Index]]) -> Iterator[Shard]:
         if client is None:
             return run_in_threads(bench, tasks, threads)
-        return run_on_cluster(client, plan, tasks, device)
+        return run_on_cluster(client, plan, tasks, device, bench.stop)
 
     return until_stopped(run_levels(plan, source, part, run, bench.stop))
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from vdsr_core import ImageFile, cli_fine_tune, fine_tune, load_checkpoint, read_image, save_checkpoint, write_image
 from vdsr_core.cli import app
+from vdsr_core.cli_train import hold
 from vdsr_core.training import Trainer
 
 QUICK = ["--scales", "2", "--steps", "6", "--batch-size", "2", "--patch", "16", "--validate-every", "2"]
@@ -93,6 +94,17 @@ def test_fine_tune_interrupted_and_resumed_is_uninterrupted(run, monkeypatch):
     assert torch.equal(parameters("out.safetensors"), parameters("whole.safetensors"))
     assert [row["gain"] for row in rows_of("out.train.csv")] == [row["gain"] for row in rows_of("whole.train.csv")]
     assert "must hold an unfinished run" in run("-o", "out.safetensors", *words, "--resume").stderr
+
+
+def test_fine_tune_that_is_refused_leaves_the_log_of_the_other(run, sharp):
+    words = ["-o", "out.safetensors", "--from", "tiny.safetensors", *QUICK]
+    assert run(*words).exit_code == 0
+    log = (sharp.parent / "out.train.csv").read_bytes()
+    with hold(sharp.parent / "out.safetensors"):
+        result = run(*words, "--overwrite")
+    assert result.exit_code == 1
+    assert "which another one is writing" in result.stderr
+    assert (sharp.parent / "out.train.csv").read_bytes() == log
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,18 @@ def test_upscale_never_replaces_an_input(folder, vdsr, draw):
     draw(folder / "a.png", (6, 7))
     result = vdsr("upscale", "a.png", "-o", "a.png", "--scale", 2, "--overwrite")
     assert result.exit_code == 1
-    assert "must be the output of one image and no input" in result.stderr
+    assert "must be the output of one image and hold no input" in result.stderr
     assert read_image("a.png").data.shape == (6, 7)
+
+
+def test_upscale_never_replaces_a_folder_that_holds_an_input(folder, vdsr, rng):
+    write_image("raw.zarr", ImageFile(rng.random((40, 50), np.float32), "YX"))
+    os.mkdir("all.zarr")
+    os.rename("raw.zarr", "all.zarr/raw.zarr")
+    result = vdsr("upscale", "all.zarr/raw.zarr", "-o", "all.zarr", "--scale", 2, "--overwrite")
+    assert result.exit_code == 1
+    assert "hold no input" in result.stderr
+    assert read_image("all.zarr/raw.zarr").data.shape == (40, 50)
 
 
 def test_upscale_refuses_two_images_with_one_output(folder, vdsr, draw):
@@ -126,7 +136,9 @@ def test_upscale_refuses_two_images_with_one_output(folder, vdsr, draw):
         draw(folder / name / "a.png", (6, 7))
     result = vdsr("upscale", "x", "y", "-o", "out", "--scale", 2)
     assert result.exit_code == 1
-    assert re.search(r"out.a_x2\.png must be the output of one image and no input, got x.a\.png and y", result.stderr)
+    assert re.search(
+        r"out.a_x2\.png must be the output of one image and hold no input, got x.a\.png and y", result.stderr
+    )
     assert not (folder / "out").exists()
 
 
@@ -295,17 +307,18 @@ def test_upscale_streams_to_ome_zarr(vdsr, big, network):
 
 
 @pytest.mark.parametrize("words", [[], ["--part", "1/1"]])
-def test_upscale_streams_large_tiff(vdsr, big, network, words, monkeypatch):
+def test_upscale_streams_large_tiff(vdsr, big, folder, network, words, monkeypatch):
     if not words:
         monkeypatch.setattr("vdsr_core.cli_upscale.LARGE", 1000)
-    result = vdsr(*big, "big_x2.ome.tif", *words)
+    (folder / "big_x2.ome.tif").write_text("of old")
+    assert "kept: it exists" in vdsr(*big, "big_x2.ome.tif", *words).stdout
+    result = vdsr(*big, "big_x2.ome.tif", *words, "--overwrite")
     assert result.exit_code == 0, result.stderr
     assert re.search(r"big\.zarr -> big_x2\.ome\.tif  \(90, 140\) uint16  50 shards", result.stdout)
     image = read_image("big_x2.ome.tif")
     np.testing.assert_array_equal(image.data, super_resolve(read_image("big.zarr").data[:], 2, model=network, tile=16))
     assert (image.pixel_size, image.unit) == ((0.25, 0.25), "µm")
     assert vdsr("verify", "big_x2.ome.tif").exit_code == 0
-    assert "kept: it exists" in vdsr(*big, "big_x2.ome.tif").stdout
 
 
 def test_upscale_says_what_it_would_do(vdsr, big, folder):

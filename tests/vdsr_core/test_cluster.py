@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -44,6 +45,21 @@ def test_scheduler_that_is_not_there_is_named_soon(address, monkeypatch):
     monkeypatch.setattr(module, "PATIENCE", 1)
     with pytest.raises(OSError, match=f"the scheduler {address} cannot be reached: .* Is it running"), connect(address):
         pass
+
+
+@pytest.mark.slow
+def test_stop_ends_the_work_of_a_cluster_and_the_rest_follows(job):
+    work, model = job
+    stop = threading.Event()
+    with connect("local:1") as client:
+        shards = stream(work, model=model, client=client, stop=stop)
+        next(shards)
+        stop.set()
+        assert list(shards) == []
+        assert not os.path.exists(work.target)
+        assert 1 <= len(work.done) < work.count
+        list(stream(work, model=model, client=client))
+    assert os.path.exists(work.target)
 
 
 @pytest.mark.slow

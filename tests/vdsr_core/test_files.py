@@ -56,6 +56,28 @@ def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.zarr"]
 
 
+@pytest.mark.parametrize("stranger", [False, True])
+def test_a_folder_is_never_lost_whenever_its_replacement_is_interrupted(tmp_path, monkeypatch, stranger):
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    (path / "old").touch()
+    replace = os.replace
+
+    def interrupt(source, target):
+        replace(source, target)
+        if source == path:
+            if stranger:  # somebody makes one of the same name
+                path.mkdir()
+                (path / "strange").touch()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(FileExistsError if stranger else KeyboardInterrupt) as caught, replacing(path) as temporary:
+        temporary.mkdir()
+    kept = tmp_path / str(caught.value).rsplit(" ", 1)[-1].rstrip(".") if stranger else path
+    assert os.listdir(kept) == ["old"]
+
+
 def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "file")
     with replacing(tmp_path / "link") as temporary:

@@ -6,6 +6,12 @@ from vdsr_core import ImageFile, read_image, write_pyramid
 from vdsr_core.ome_zarr import halve
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.uint16, np.float32])
+def test_means_of_the_largest_numbers_are_the_largest(dtype):
+    largest = np.iinfo(dtype).max if np.dtype(dtype).kind in "ui" else np.finfo(dtype).max
+    np.testing.assert_array_equal(halve(np.full((2, 4), largest, dtype)), np.full((1, 2), largest, dtype))
+
+
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif"])
 @pytest.mark.parametrize(
     ("axes", "shape", "order"),

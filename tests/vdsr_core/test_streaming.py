@@ -353,9 +353,14 @@ def test_nan_is_named(tmp_path, rng, model):
     [
         ({"format": "0.3"}, ValueError, "`format` must be one of"),
         ({"scale": 1}, ValueError, "`scale` must be greater than 1"),
-        ({"tile": 0}, ValueError, "`tile` must be at least 1"),
+        ({"tile": 0}, ValueError, "`tile` must be a whole number of at least 1"),
         ({"axes": "QX"}, ValueError, "`axes` must"),
         ({"axes": "YXX"}, ValueError, "`axes` must"),
+        ({"axes": "XY"}, ValueError, "the last axes must be rows and columns"),
+        ({"tile": None}, TypeError, "`tile` must be a whole number"),
+        ({"in_range": (300, 100)}, ValueError, "`in_range` must"),
+        ({"in_range": (1, 2, 3)}, ValueError, "`in_range` must be"),
+        ({"in_range": [[5], [9]]}, ValueError, "`in_range` must be"),
         ({"target": "missing/out.ome.zarr"}, FileNotFoundError, "does not exist"),
     ],
 )
@@ -363,6 +368,29 @@ def test_bad_option_is_named(tmp_path, source, options, error, message):
     given = {"scale": 2, "target": "out.ome.zarr", **options}
     with pytest.raises(error, match=message):
         plan(source, given.pop("scale"), tmp_path / given.pop("target"), **given)
+
+
+@pytest.mark.parametrize("target", [".", "inner"])
+def test_target_that_holds_the_source_is_refused(tmp_path, source, target):
+    place = tmp_path / "all.ome.zarr"
+    zarr.create_group(place)
+    os.rename(source, place / "inner")
+    with pytest.raises(ValueError, match="`target` must not hold the source"):
+        plan(place / "inner", 2, place / target, format="0.5", overwrite=True)
+    assert zarr.open_array(place / "inner").shape == (45, 70)
+
+
+def test_range_of_8_bit_colour_is_not_looked_for(tmp_path, rng, model):
+    class Counted(np.ndarray):
+        def __getitem__(self, window):
+            seen.append(np.asarray(super().__getitem__(window)).size)
+            return super().__getitem__(window)
+
+    seen = []
+    data = rng.integers(0, 255, (2000, 1500, 3), np.uint8).view(Counted)
+    job = plan(ImageFile(data, "YXS"), 2, tmp_path / "out.ome.zarr", model=model)
+    assert job.in_range == ((0, 255),)
+    assert sum(seen) < data.size / 10
 
 
 def test_existing_target_is_kept(tmp_path, source, model):
