@@ -111,7 +111,7 @@ class Preview(QObject):
         if isinstance(step, _upscaling.Base):
             assert self._task is not None
             if self._task.in_range is None:
-                self.found = _upscaling.Found(self._task.source.channel_axis, step.in_range)
+                self.found = _upscaling.Found(self._task.source, step.in_range)
             self._task = replace(self._task, in_range=step.in_range)
             self._lay(step.pixels)
         else:

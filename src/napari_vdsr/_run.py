@@ -49,7 +49,7 @@ class Run:
         """Note what is known now: the range, the tile, how much there is to do."""
         self.total, self._began = total, time.perf_counter()
         if self.task.in_range is None:
-            self.found = _upscaling.Found(self.source.channel_axis, step.in_range)
+            self.found = _upscaling.Found(self.source, step.in_range)
         self._metadata = describe(self.layer, self.task, step.in_range, step.tile) | {
             "tiles": total,
             "tiles_done": 0,
@@ -184,7 +184,7 @@ class Lazy(Single):
     def step(self, pyramid: _upscaling.Pyramid) -> None:
         """Add the layer; nothing of its finest level is computed."""
         if self.task.in_range is None:
-            self.found = _upscaling.Found(self.source.channel_axis, pyramid.in_range)
+            self.found = _upscaling.Found(self.source, pyramid.in_range)
         names = [other.name for other in self.viewer.layers]
         keywords = _layers.layer_keywords(self.layer, self.source, self.task.scale, names) | {"multiscale": True}
         metadata = describe(self.layer, self.task, pyramid.in_range, pyramid.tile) | {"lazy": True}

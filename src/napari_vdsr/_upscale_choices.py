@@ -42,7 +42,7 @@ class UpscaleChoices(UpscaleForm):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self.viewer = viewer
-        self._ranges: dict[tuple[Any, ...], _upscaling.Ranges] = {}  # found once for each layer
+        self._ranges: dict[tuple[Any, ...], _upscaling.Found] = {}  # found once for each layer
         self._watched: Image | None = None  # the chosen layer
         self._shapes: Shapes | None = None  # the chosen region
         self.settling = QTimer(self)
@@ -214,7 +214,7 @@ class UpscaleChoices(UpscaleForm):
         self.scale.setValue(self._pixel()[1] / value)
 
     def _data_changed(self, event: Any = None) -> None:
-        """Forget what was found in the old pixels."""
+        """Forget what was found in the old pixels; napari tells of new values in the same array here, too."""
         if self._watched is not None:
             self.forget_ranges(self._watched)
             self.outdated.emit()
@@ -296,7 +296,7 @@ class UpscaleChoices(UpscaleForm):
             model=self.model.currentData(),
             device=self.device.currentData(),
             tile=self.tile.value() or None,
-            in_range=self.given_range() or self._ranges.get((layer.unique_id, source.channel_axis)),
+            in_range=self.given_range() or self.known_range(layer, source),
             looked_at=_layers.coarsest(layer),
             near=_regions.centre_of_view(self.viewer, layer, source, self.scale.value()),
         )
@@ -308,7 +308,12 @@ class UpscaleChoices(UpscaleForm):
     def keep_range(self, layer: Image, found: _upscaling.Found | None) -> None:
         """Use a range that was found for all that is made of the layer."""
         if found is not None and layer in self.viewer.layers:
-            self._ranges[layer.unique_id, found.channel_axis] = found.in_range
+            self._ranges[layer.unique_id, found.source.channel_axis] = found
+
+    def known_range(self, layer: Image, source: _layers.Source) -> _upscaling.Ranges | None:
+        """The range that was found in the pixels that the layer has now."""
+        found = self._ranges.get((layer.unique_id, source.channel_axis))
+        return found.in_range if found is not None and found.source.data is source.data else None
 
 
 def _disconnect(connections: list[tuple[Any, Any]]) -> None:

@@ -90,9 +90,9 @@ class Written:
 
 @dataclass(frozen=True)
 class Found:
-    """The range of a layer, for an axis of independent channels or none."""
+    """The range of the pixels that a source is a part of; it holds as long as the layer has these pixels."""
 
-    channel_axis: int | None
+    source: Source
     in_range: Ranges
 
 

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 pytest.importorskip("napari")
+from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_vdsr import _regions
 from napari_vdsr._layers import TIMES
+from napari_vdsr._upscale_choices import UpscaleChoices
+from napari_vdsr._upscaling import Found
 from vdsr_core import find_range, read_image, resize, save_checkpoint, super_resolve
 from vdsr_core.engine import Engine
 
@@ -263,6 +266,31 @@ def test_lazy_layer_gives_the_range_of_all_planes(viewer, opened, qtbot, network
     plane = viewer.layers["lazy [VDSR x2]"].data
     np.testing.assert_array_equal(plane, super_resolve(stack, 2, model=network)[:1])
     assert viewer.layers[-1].contrast_limits == [0, 16000]
+
+
+def test_a_range_is_that_of_the_pixels_the_layer_has_now(qtbot):
+    viewer = ViewerModel()
+    choices = UpscaleChoices(viewer)
+    qtbot.addWidget(choices)
+    pixels, new = noise(20, 24), noise(20, 24) * 10
+    layer, other = viewer.add_image(pixels), viewer.add_image(noise(20, 24))
+    choices.choose_layer(layer)
+    found = Found(choices.source(), (100, 4000))
+    choices.keep_range(layer, found)
+    assert choices.task(choices.source()).in_range == (100, 4000)
+    layer.data = new
+    choices.keep_range(layer, found)  # of a run that had begun before
+    assert choices.task(choices.source()).in_range is None
+    layer.data = pixels
+    choices.keep_range(layer, found)
+    choices.choose_layer(other)
+    layer.data = new
+    choices.choose_layer(layer)
+    assert choices.task(choices.source()).in_range is None
+    choices.keep_range(layer, Found(choices.source(), (1000, 40000)))
+    new //= 2
+    layer.data = new  # other values in the same array
+    assert choices.task(choices.source()).in_range is None
 
 
 @pytest.mark.parametrize("keep", [True, False])
