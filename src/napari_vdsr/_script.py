@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_vdsr._layers import GRAY_LOOKS, Source, core_channels, placement
+from napari_vdsr._layers import GRAY_LOOKS, Source, coarsest, core_channels, placement
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -40,7 +41,7 @@ def python_line(layer: Image, source: Source, *, lazy: bool = False, **options: 
     lines = [f"layer = viewer.layers[{layer.name!r}]"]
     if options.get("in_range") is None:  # of all planes, as the widget finds it
         names = "find_range, super_resolve"
-        lines.append(_find_range(layer, source))
+        lines += _find_range(layer, source)
         given += ", in_range=in_range"
     if lazy:
         lines.insert(0, "import dask.array as da")
@@ -96,7 +97,7 @@ def disk_script(layer: Image, source: Source, image: ImageFile, target: str, **o
         f"from vdsr_core import ImageFile{', find_range' if in_range is None else ''}, plan, stream",
         "",
         f"layer = viewer.layers[{layer.name!r}]",
-        f"in_range = {_plain(in_range)}" if in_range is not None else _find_range(layer, source),
+        *(_find_range(layer, source) if in_range is None else [f"in_range = {_plain(in_range)}"]),
         f"image = ImageFile({'layer.data[0]' if layer.multiscale else 'layer.data'}[{part}], {', '.join(says)})",
         f"job = plan(image, {scale:g}, {target!r}, in_range=in_range{_given(options)})",
         f"for shard in stream(job, image=image{_given(model | {'device': device})}):",
@@ -105,11 +106,15 @@ def disk_script(layer: Image, source: Source, image: ImageFile, target: str, **o
     return "\n".join([*lines, ""])
 
 
-def _find_range(layer: Image, source: Source) -> str:
-    """The line that finds the range of all planes, as the widget does."""
+def _find_range(layer: Image, source: Source) -> list[str]:
+    """The lines that find the range of all planes, as the widget does."""
     looked_at = "layer.data[-1]" if layer.multiscale else "layer.data"
-    said = _given({"channel_axis": core_channels(source), "rgb": source.rgb or None})
-    return f"in_range = find_range({looked_at}{said})"
+    channels = core_channels(replace(source, data=coarsest(layer)))
+    said = _given({"channel_axis": channels, "rgb": source.rgb or None})
+    lines = [f"in_range = find_range({looked_at}{said})"]
+    if channels != source.channel_axis:
+        lines.append("in_range = min(low for low, _ in in_range), max(high for _, high in in_range)")
+    return lines
 
 
 def _given(arguments: Mapping[str, Any]) -> str:

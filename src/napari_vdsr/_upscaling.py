@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -273,18 +273,19 @@ def find_ranges(task: Task, cancelled: threading.Event) -> Ranges:
 
     if task.in_range is not None:
         return task.in_range
-    channels = core_channels(task.source)
 
     def find(data: Any) -> Ranges:
         image: Any = Watched(data, cancelled)
-        return find_range(image, channel_axis=channels, rgb=task.source.rgb)
+        channels = core_channels(replace(task.source, data=data))  # a coarse level may be as narrow as colour
+        found = find_range(image, channel_axis=channels, rgb=task.source.rgb)
+        if isinstance(found, list) and channels != task.source.channel_axis:
+            return (min(low for low, _ in found), max(high for _, high in found))
+        return found
 
     looked_at = task.source.data if task.looked_at is None else task.looked_at
     found = find(looked_at)
     if _pinched(found) and looked_at is not task.source.data:  # a coarse level may be flat where the finest is not
         found = find(task.source.data)
-    if isinstance(found, list) and channels != task.source.channel_axis:
-        return (min(low for low, _ in found), max(high for _, high in found))
     return found
 
 

@@ -8,11 +8,12 @@ import pytest
 
 pytest.importorskip("napari")
 import torch
+from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Qt
 
-from napari_vdsr import _job, _layers, _upscaling, _work
-from vdsr_core import save_checkpoint, super_resolve
+from napari_vdsr import _job, _layers, _script, _upscaling, _work
+from vdsr_core import find_range, save_checkpoint, super_resolve
 
 
 @pytest.fixture
@@ -33,6 +34,22 @@ def test_upscale_is_super_resolve_and_counts_its_tiles(network):
     expected = super_resolve(task.source.data, 2, model=network)
     np.testing.assert_allclose(started.out, expected, rtol=0, atol=1e-5)
     assert len(written) == started.count == 2 * 3 * 3
+
+
+def test_a_stack_whose_coarsest_level_is_as_narrow_as_colour(network):
+    stack = np.random.default_rng(0).random((5, 32, 32), dtype=np.float32)
+    layer = Image([stack, stack[:, ::8, ::8]], name="pyramid")
+    task = _upscaling.Task(_layers.whole(layer), 2, model=network, looked_at=_layers.coarsest(layer))
+    started, *_ = _upscaling.upscale(task, threading.Event())
+    lows, highs = zip(*find_range(stack[:, ::8, ::8], channel_axis=0), strict=True)
+    assert started.in_range == (min(lows), max(highs))
+    expected = super_resolve(stack, 2, model=network, in_range=started.in_range)
+    np.testing.assert_allclose(started.out, expected, rtol=0, atol=1e-5)
+    viewer = ViewerModel()
+    viewer.add_layer(layer)
+    script = _script.python_line(layer, task.source, scale=2, model=network, in_range=None)
+    exec(script, {"viewer": viewer})
+    np.testing.assert_allclose(viewer.layers[-1].data, expected, rtol=0, atol=1e-5)
 
 
 def test_cancel_takes_effect_after_a_tile_and_before_the_next_is_read(network):
