@@ -47,10 +47,10 @@ def python_line(layer: Image, source: Source, *, lazy: bool = False, **options: 
         lines.insert(0, "import dask.array as da")
         lines.append(f"image = da.asarray({level})[{part}]")
         coarse = f"*(data[{part}] for data in layer.data)" if layer.multiscale else "image"
-        lines.append(f"result = [super_resolve(image, {scale:g}{given}), {coarse}]")
+        lines.append(f"result = [super_resolve(image, {scale:.13g}{given}), {coarse}]")
     else:
         lines.append(f"image = {level}[{part}]")
-        lines.append(f"result = super_resolve(image, {scale:g}{given})")
+        lines.append(f"result = super_resolve(image, {scale:.13g}{given})")
     lines = [
         *lines[:lazy],
         f"from vdsr_core import {names}",
@@ -99,7 +99,7 @@ def disk_script(layer: Image, source: Source, image: ImageFile, target: str, **o
         f"layer = viewer.layers[{layer.name!r}]",
         *(_find_range(layer, source) if in_range is None else [f"in_range = {_plain(in_range)}"]),
         f"image = ImageFile({'layer.data[0]' if layer.multiscale else 'layer.data'}[{part}], {', '.join(says)})",
-        f"job = plan(image, {scale:g}, {target!r}, in_range=in_range{_given(options)})",
+        f"job = plan(image, {scale:.13g}, {target!r}, in_range=in_range{_given(options)})",
         f"for shard in stream(job, image=image{_given(model | {'device': device})}):",
         "    print(f'level {shard.level}, shard {shard.index}')",
     ]

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ pytest.importorskip("napari")
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_vdsr import _layers, _script
+from napari_vdsr import _layers, _script, _writer
 from vdsr_core import super_resolve
 
 # napari says so of any rotated volume that it shows in 2D.
@@ -155,6 +157,27 @@ def test_python_line_gives_the_same_layer(case, tmp_path, tiny_model):
     np.testing.assert_array_equal(result.data, expected.data)
     np.testing.assert_allclose(corner(result), corner(expected), atol=1e-9)
     np.testing.assert_allclose(corner(result, far=True), corner(expected, far=True), atol=1e-9)
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_python_line_has_all_digits_of_the_scale(lazy):
+    scale = 2.309468822  # with six digits there would be a row more
+    layer = Image(np.zeros((1320, 4), np.float32))
+    source = _layers.whole(layer)
+    script = _script.python_line(layer, source, lazy=lazy, scale=scale, in_range=(0, 1))
+    given = float(re.search(r"super_resolve\(image, ([^,]+)", script).group(1))
+    assert source.result_shape(given) == source.result_shape(scale) == (3048, 9)
+    script = _script.disk_script(
+        layer,
+        source,
+        _writer.describe_source(layer, source),
+        "a.ome.zarr",
+        scale=scale,
+        in_range=(0, 1),
+        device=None,
+        model=None,
+    )
+    assert f"plan(image, {scale}, " in script
 
 
 @pytest.mark.parametrize(
