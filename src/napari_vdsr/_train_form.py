@@ -83,7 +83,6 @@ class TrainForm(QWidget):
         self.reason = make_text()
         self.start_button = QPushButton("Start")
         self.copy_button = QPushButton("Copy as Python")
-        self.copy_button.setToolTip("Copies a script for napari's console that gives the same network.")
         self.command_button = QPushButton("Copy as command")
         page = QWidget()
         column = QVBoxLayout(page)

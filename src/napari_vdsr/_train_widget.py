@@ -27,6 +27,9 @@ from napari_vdsr._work import Cancelled
 
 LOG = logging.getLogger("napari_vdsr")
 
+SCRIPT = "Copies a script for napari's console that gives the same network."
+NO_SCRIPT = "A training that was resumed has copies of its images: where they came from is not known."
+
 
 def open_train_widget(viewer: Viewer) -> None:
     """Show the widget with the active layer chosen; nothing is computed."""
@@ -85,6 +88,9 @@ class TrainWidget(TrainChoices):
             button.setEnabled(running)
         for button in (self.resume_button, self.discard_button):
             button.setEnabled(not running)
+        resumed = running and self._data is None
+        self.copy_button.setEnabled(self.copy_button.isEnabled() and not resumed)
+        self.copy_button.setToolTip(NO_SCRIPT if resumed else SCRIPT)
         self.bar.setVisible(running)
         done = self.finished
         self.use_button.setVisible(done is not None and done.path is not None)

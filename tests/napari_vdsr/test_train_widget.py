@@ -247,6 +247,8 @@ def test_cancel_ends_within_a_step_and_can_be_resumed_or_discarded(viewer, opene
     click(qtbot, widget.resume_button)
     qtbot.waitUntil(lambda: bool(widget.curves.losses), timeout=WAIT)
     assert widget.curves.losses[0][0] > 10
+    assert not widget.copy_button.isEnabled()
+    assert "resumed" in widget.copy_button.toolTip()
     click(qtbot, widget.cancel_button)
     wait_for_the_end(qtbot, widget)
     click(qtbot, widget.discard_button)
