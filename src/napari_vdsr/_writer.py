@@ -63,7 +63,7 @@ def to_image_file(pixels: Any, meta: Mapping[str, Any]) -> ImageFile:
 
     axes = name_axes(pixels.ndim, meta)
     row, column = axes.index("Y"), axes.index("X")
-    scale = np.asarray(meta.get("scale", np.ones(pixels.ndim)), dtype=float)
+    scale = np.abs(np.asarray(meta.get("scale", np.ones(pixels.ndim)), dtype=float))  # a mirrored axis is negative
     unit = f"{meta['units'][row]:~}" if "units" in meta else ""
     known = unit not in ("", "px", "pixel")
     extra: dict[str, Any] = {}

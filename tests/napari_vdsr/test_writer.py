@@ -5,7 +5,7 @@ pytest.importorskip("napari")
 from napari.layers import Image
 
 from napari_vdsr import _layers
-from napari_vdsr._writer import name_axes
+from napari_vdsr._writer import describe_source, name_axes
 from vdsr_core import read_image
 
 
@@ -32,6 +32,12 @@ def test_result_is_saved_with_its_size_and_read_again(make_napari_viewer_proxy, 
     assert (image.axes.replace("T", ""), image.unit, image.pixel_size) == ("CZYX", "µm", (0.25, 0.125))
     assert image.extra["z_step"] == 2
     np.testing.assert_array_equal(np.asarray(image.data[...]).reshape(out.shape), out)
+
+
+def test_a_mirrored_layer_has_the_pixel_size_of_a_plain_one():
+    layer = Image(np.zeros((3, 30, 40)), scale=(-2, -0.5, 0.25), units="um", axis_labels=("z", "y", "x"))
+    image = describe_source(layer, _layers.whole(layer))
+    assert (image.pixel_size, image.unit, image.extra["z_step"]) == ((0.5, 0.25), "µm", 2)
 
 
 @pytest.mark.parametrize(
