@@ -29,7 +29,6 @@ TILE_SECONDS = 2.5  # between two tiles: one sees the run go on
 PROBE_SECONDS = 0.25
 
 _turn = threading.Lock()
-_speeds: dict[tuple[Any, ...], float] = {}
 
 
 class Cancelled(Exception):
@@ -181,12 +180,11 @@ def examine_now(model: str | None, device: str | None) -> Facts:
     """The facts of a network on a device; to be called inside `computing`."""
     network = load_network(model)
     devices = find_devices()
-    key = (id(network), device)
-    if key not in _speeds:
-        _speeds[key] = measure_speed(network, device)
-    return Facts(network.halo, _speeds[key], describe_network(network), devices, explain_device(device, devices))
+    speed = measure_speed(network, device)
+    return Facts(network.halo, speed, describe_network(network), devices, explain_device(device, devices))
 
 
+@lru_cache(maxsize=8)
 def measure_speed(network: VDSR, device: str | None) -> float:
     """Output pixels per second, from ever larger windows; a quarter of a second in all."""
     from vdsr_core import super_resolve

@@ -2,6 +2,7 @@ import gc
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -139,6 +140,16 @@ def test_trial_of_colour_and_of_a_constant_layer(network):
     flat = _upscaling.Task(_layers.whole(Image(np.full((20, 20), 7, np.uint8))), 2, model=network)
     with pytest.raises(ValueError, match="constant"):
         list(_upscaling.try_out(flat, threading.Event()))
+
+
+def test_a_speed_is_kept_with_its_network(network):
+    """So that no other network is taken for one that is gone."""
+    facts = _work.examine_now(network, "cpu")
+    assert _work.examine_now(network, "cpu") == facts
+    examined = weakref.ref(_work.load_network(network))
+    _work._load_network.cache_clear()
+    gc.collect()
+    assert examined() is not None
 
 
 def test_seconds_count_the_halo():
