@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from napari.layers import Image, Shapes
     from napari.viewer import Viewer
 
+ROUNDING = 0.01  # pixels: vertices of shapes are 32-bit floats, whose rounding is 0.006 pixels at pixel 100000
+
 
 class NoRegion(Exception):
     """There is no such region; the text says why."""
@@ -59,10 +61,35 @@ def in_shapes(viewer: Viewer, layer: Image, source: Source, shapes: Shapes) -> S
         msg = f"“{shapes.name}” has no shape yet: draw a rectangle in it."
         raise NoRegion(msg)
     chosen = sorted(shapes.selected_data) or [len(shapes.data) - 1]
-    world = np.concatenate([[shapes.data_to_world(vertex) for vertex in shapes.data[i]] for i in chosen])
-    point = np.asarray(viewer.dims.point, dtype=np.float64)
+    return around_vertices(layer, source, shapes, np.concatenate([shapes.data[i] for i in chosen]), viewer.dims.point)
+
+
+def around_vertices(
+    layer: Image, source: Source, shapes: Shapes, vertices: ArrayLike, point: Sequence[float]
+) -> Source:
+    """The smallest part of a source that holds vertices of shapes.
+
+    Parameters
+    ----------
+    layer : Image
+        The layer of the source.
+    source : Source
+        The planes to take a part of.
+    shapes : Shapes
+        The layer of the vertices; it may have fewer axes, or more.
+    vertices : (N, D) array_like
+        In the coordinates of `shapes`.
+    point : sequence of float
+        World coordinates; the vertices lie there along the leading axes that `shapes` lacks.
+
+    Raises
+    ------
+    NoRegion
+        If they lie beside the layer.
+    """
+    world = np.asarray([shapes.data_to_world(vertex) for vertex in np.asarray(vertices)])
     missing = max(0, layer.ndim - world.shape[1])
-    leading = np.broadcast_to(point[-layer.ndim :][:missing], (len(world), missing))
+    leading = np.broadcast_to(np.asarray(point, dtype=np.float64)[-layer.ndim :][:missing], (len(world), missing))
     corners = [layer.world_to_data(vertex) for vertex in np.hstack([leading, world])]
     return _around(source, corners, f"The shape in “{shapes.name}” lies beside “{layer.name}”: move it onto the image.")
 
@@ -85,7 +112,7 @@ def _around(source: Source, corners: Sequence[ArrayLike], outside: str) -> Sourc
     for low, high, axis in zip(points.min(0), points.max(0), source.plane_axes, strict=True):
         length = source.data.shape[axis]
         # What lies within rounding of a pixel's edge touches no further pixel.
-        start, stop = int(np.floor(low + 1e-6)), int(np.ceil(high - 1e-6))
+        start, stop = int(np.floor(low + ROUNDING)), int(np.ceil(high - ROUNDING))
         start, stop = max(start, 0), min(stop, length)
         if start >= stop:
             raise NoRegion(outside)

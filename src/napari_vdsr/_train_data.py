@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_vdsr._layers import Source
+from napari_vdsr._regions import NoRegion, around_vertices
 from napari_vdsr._work import stop_if
 
 if TYPE_CHECKING:
     from napari.layers import Image, Shapes
-    from numpy.typing import NDArray
 
     from vdsr_core import ImageFile
 
@@ -102,9 +102,13 @@ def rectangles(layer: Image, source: Source, shapes: Shapes) -> list[Source]:
     Raises
     ------
     ValueError
-        If there is no shape, one lies beside the source, or two overlap.
+        If no shape lies on the source, or two overlap.
     """
-    parts = [part for corners in shapes.data if (part := _around(layer, source, shapes, corners)) is not None]
+    start = layer.data_to_world((0,) * layer.ndim)
+    parts = []
+    for vertices in shapes.data:
+        with suppress(NoRegion):  # a shape may be meant for another layer
+            parts.append(around_vertices(layer, source, shapes, vertices, start))
     if not parts:
         msg = f"“{shapes.name}” has no shape on “{source.name}”: draw rectangles on the image."
         raise ValueError(msg)
@@ -115,21 +119,6 @@ def rectangles(layer: Image, source: Source, shapes: Shapes) -> list[Source]:
                 msg += "the other. Move them apart."
                 raise ValueError(msg)
     return parts
-
-
-def _around(layer: Image, source: Source, shapes: Shapes, corners: NDArray[Any]) -> Source | None:
-    """The rows and columns of a source that a shape covers; None if it lies beside."""
-    world = np.asarray([shapes.data_to_world(corner) for corner in corners])[:, -2:]
-    lead = np.zeros((len(world), layer.ndim - 2))
-    lead[:] = np.asarray(layer.data_to_world((0,) * layer.ndim))[: layer.ndim - 2]
-    points = np.asarray([layer.world_to_data(point) for point in np.hstack([lead, world])])
-    part = list(source.part)
-    for axis in source.plane_axes:
-        start, stop = math.floor(points[:, axis].min() + 0.5), math.ceil(points[:, axis].max() + 0.5)
-        part[axis] = slice(max(start, 0), min(stop, source.data.shape[axis]))
-        if part[axis].start >= part[axis].stop:
-            return None
-    return replace(source, part=tuple(part))
 
 
 def read_folder(folder: Path, cancelled: threading.Event) -> Material:

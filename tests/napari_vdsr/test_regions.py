@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ pytest.importorskip("napari")
 from napari.components import ViewerModel
 from napari.layers import Image, Shapes
 
-from napari_vdsr import _layers, _regions
+from napari_vdsr import _layers, _regions, _train_data
 from vdsr_core import super_resolve
 
 AFFINE = np.array([[1.1, 0.3, 5], [-0.2, 0.9, 7], [0, 0, 1]])
@@ -55,6 +57,23 @@ def test_selected_shapes_count_and_planes_are_kept():
     assert _regions.in_shapes(viewer, layer, whole, shapes).part == (slice(0, 3), slice(10, 21), slice(10, 48))
     shapes.selected_data = {0}
     assert _regions.in_shapes(viewer, layer, whole, shapes).part == (slice(0, 3), slice(2, 7), slice(2, 9))
+
+
+def test_rectangles_of_a_layer_with_channels_at_the_end():
+    layer = Image(np.zeros((60, 80, 3)), rgb=False, scale=(0.5, 0.25, 1))
+    corners = np.array([[9.5, 19.5, 0], [9.5, 49.5, 0], [39.5, 49.5, 0], [39.5, 19.5, 0]])
+    shapes = Shapes([np.array([layer.data_to_world(corner) for corner in corners])])
+    (part,) = _train_data.rectangles(layer, _layers.whole(layer, 2), shapes)
+    assert part.part == (slice(10, 40), slice(20, 50), slice(0, 3))
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.325, 3])
+def test_rectangles_may_share_an_edge_and_those_beside_are_left_out(scale):
+    layer = Image(np.zeros((40, 200)), scale=(scale, scale))
+    edges = [-90.5, -0.5, 32.5, 67.5, 99.5, 131.5, 170.5]
+    boxes = [np.array([[-0.5, a], [-0.5, b], [39.5, b], [39.5, a]]) * scale for a, b in pairwise(edges)]
+    parts = _train_data.rectangles(layer, _layers.whole(layer), Shapes(boxes))
+    assert [part.part[1] for part in parts] == [slice(round(a + 0.5), round(b + 0.5)) for a, b in pairwise(edges[1:])]
 
 
 def test_no_shape_and_a_shape_beside_the_layer_are_named():
