@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,20 +106,19 @@ def rectangles(layer: Image, source: Source, shapes: Shapes) -> list[Source]:
         If no shape lies on the source, or two overlap.
     """
     start = layer.data_to_world((0,) * layer.ndim)
-    parts = []
-    for vertices in shapes.data:
+    parts = {}
+    for number, vertices in enumerate(shapes.data, 1):
         with suppress(NoRegion):  # a shape may be meant for another layer
-            parts.append(around_vertices(layer, source, shapes, vertices, start))
+            parts[number] = around_vertices(layer, source, shapes, vertices, start)
     if not parts:
         msg = f"“{shapes.name}” has no shape on “{source.name}”: draw rectangles on the image."
         raise ValueError(msg)
-    for number, part in enumerate(parts):
-        for other, earlier in enumerate(parts[:number]):
-            if all(a.start < b.stop and b.start < a.stop for a, b in zip(part.part, earlier.part, strict=True)):
-                msg = f"Shapes {other + 1} and {number + 1} overlap: what is held out of one would be trained with in "
-                msg += "the other. Move them apart."
-                raise ValueError(msg)
-    return parts
+    for (first, one), (second, other) in combinations(parts.items(), 2):
+        if all(a.start < b.stop and b.start < a.stop for a, b in zip(one.part, other.part, strict=True)):
+            msg = f"Shapes {first} and {second} overlap: what is held out of one would be trained with in the other. "
+            msg += "Move them apart."
+            raise ValueError(msg)
+    return list(parts.values())
 
 
 def read_folder(folder: Path, cancelled: threading.Event) -> Material:

@@ -74,6 +74,8 @@ def test_rectangles_may_share_an_edge_and_those_beside_are_left_out(scale):
     boxes = [np.array([[-0.5, a], [-0.5, b], [39.5, b], [39.5, a]]) * scale for a, b in pairwise(edges)]
     parts = _train_data.rectangles(layer, _layers.whole(layer), Shapes(boxes))
     assert [part.part[1] for part in parts] == [slice(round(a + 0.5), round(b + 0.5)) for a, b in pairwise(edges[1:])]
+    with pytest.raises(ValueError, match="Shapes 2 and 7 overlap"):
+        _train_data.rectangles(layer, _layers.whole(layer), Shapes([*boxes, boxes[1]]))
 
 
 def test_no_shape_and_a_shape_beside_the_layer_are_named():
