@@ -187,6 +187,13 @@ def test_default_network_is_embedded_with_its_card():
     assert model_names()[0] == model.card["name"]
 
 
+def test_every_embedded_network_tells_its_scores():
+    for name in model_names():
+        model = load_model(name)
+        assert model.card["name"] == name
+        assert {f"{scale:g}" for scale in model.scales} <= set(model.card["scores"]["Set14"])
+
+
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match=rf"`model` must be one of {', '.join(model_names())} or a file, got 'nope'"):
         load_model("nope")

@@ -24,7 +24,7 @@ def test_info_names_network_machine_and_versions(tmp_path, tiny_model, vdsr):
     for line in (
         f"vdsr      {__version__}",
         f"numpy     {np.__version__}",
-        "embedded  starter",
+        "embedded  starter, photo",
         f"network   depth 4, width 8, {parameters} parameters",
         "halo      4 pixels",
         "name      tiny",

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from vdsr_core import VDSR, VDSRConfig, degrade, evaluate, load_model, psnr, resize, ssim
+from vdsr_core.checkpoint import model_names
 from vdsr_core.evaluation import BICUBIC, Score, check_bicubic, luma, mean_scores
 
 # PSNR and SSIM of the network that the authors published, on Set5.
@@ -92,8 +93,9 @@ def test_published_network_scores_as_published(data_dir, oracle_path):
             assert score.ssim == pytest.approx(PUBLISHED[int(score.scale)][1], abs=0.0002)
 
 
-def test_default_network_scores_as_its_card_says(data_dir):
-    model = load_model()
+@pytest.mark.parametrize("name", model_names())
+def test_embedded_networks_score_as_their_cards_say(data_dir, name):
+    model = load_model(name)
     means = mean_scores(evaluate(model, read_folder(data_dir / "Set5"), [2]))
     assert means[1].psnr == pytest.approx(model.card["scores"]["Set5"]["2"][0], abs=0.005)
     assert means[1].ssim == pytest.approx(model.card["scores"]["Set5"]["2"][1], abs=0.0002)
