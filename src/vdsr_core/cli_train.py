@@ -8,7 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Container, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -124,23 +124,24 @@ def train(
         from vdsr_core.files import check_target
         from vdsr_core.workers import find_rank, joined_processes
 
-        first = find_rank()[0] == 0  # of several processes, the one that writes
-        with joined_processes(device) as place, nullcontext() if first else silence():
+        with joined_processes(device) as place, ExitStack() as stack:
+            first = find_rank()[0] == 0  # of several processes, the one that speaks and writes
+            stack.enter_context(nullcontext() if first else silence())
             if resume and not output.exists():
                 msg = f"{output} does not exist. Leave out --resume to begin."
                 raise FileNotFoundError(msg)
             if first:  # perhaps before the others are here
                 check_target(output.resolve(), overwrite or resume)
-            with hold(output) if first else nullcontext():
-                state = load_trainer(output) if resume else None
-                if resume and (state is None or not isinstance(state[1].get("command"), dict)):
-                    msg = f"{output} must hold an unfinished training, got a finished network. "
-                    msg += f"Use --from {output} to train on."
-                    raise ValueError(msg)
-                if state:
-                    given = continue_as(state[1]["command"], given)
-                trainer, measure, record = prepare_training(folders, output, given, state, place, compile)
-                status = follow(trainer) if trainer.rank else run_training(trainer, measure, output, record, pause)
+            stack.enter_context(hold(output) if first else nullcontext())
+            state = load_trainer(output) if resume else None
+            if resume and (state is None or not isinstance(state[1].get("command"), dict)):
+                msg = f"{output} must hold an unfinished training, got a finished network. "
+                msg += f"Use --from {output} to train on."
+                raise ValueError(msg)
+            if state:
+                given = continue_as(state[1]["command"], given)
+            trainer, measure, record = prepare_training(folders, output, given, state, place, compile)
+            status = follow(trainer) if trainer.rank else run_training(trainer, measure, output, record, pause)
         raise typer.Exit(status)
 
 
