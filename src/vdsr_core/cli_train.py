@@ -234,7 +234,8 @@ def prepare_training(
     )
     if grid and given["steps"] is None:
         config = replace(config, steps=math.ceil(80 * len(data) / config.batch_size))
-    measure = HoldOut([plane for _, plane in held], scales, pieces=PIECES, device=str(where))
+    each = sorted(set(scales))
+    measure = HoldOut([plane for _, plane in held], each, pieces=PIECES, device=str(where))
     every = None if config.seconds else min(1000, max(1, config.steps // 20))
     trainer = Trainer(model, data, config, validate=measure.validate, validate_every=every, compile=compile)
     if state:
@@ -242,7 +243,7 @@ def prepare_training(
     else:
         origin = f"from {model.card.get('name', Path(given['from']).name)}; " if given["from"] else f"{initial} start; "
         names = ", ".join(folder.resolve().name for folder in folders)
-        trainer.result.scales = tuple(scales)
+        trainer.result.scales = tuple(each)
         trainer.result.card = {
             "name": output.stem,
             "data": ", ".join([*describe(images, "image"), f"of {names}", "10% held out"]),

@@ -19,10 +19,12 @@ from torch.nn.utils import vector_to_parameters
 
 from vdsr_core.model import VDSR, VDSRConfig
 from vdsr_core.resampling import Taps, make_taps
-from vdsr_core.strips import BAND, ROWS, choose_rows, residual_strips, tallest
+from vdsr_core.strips import BAND, ROWS, choose_rows, tallest
+from vdsr_core.torch_network import residual_strips
 
 if TYPE_CHECKING:
     from vdsr_core.ncnn_network import NcnnNetwork
+    from vdsr_core.ncnn_workers import NcnnWorkers
 
 # Layers live at once: input, output, and the convolution's own scratch space.
 LIVE_LAYERS = 3
@@ -125,7 +127,7 @@ class Engine:
         found = None
         if device.type == "cpu" and not double and not half and fast is not False and find_spec("ncnn"):
             found = find_ncnn(model, torch.get_num_threads())
-        self._network: NcnnNetwork | None = None
+        self._network: NcnnNetwork | NcnnWorkers | None = None
         if found:
             self._network, self._exact = found
         else:
@@ -150,6 +152,7 @@ class Engine:
             wide = min(columns, BAND + 2 * self.halo) if self._network else columns
             strip = choose_rows(wide, self.name)
             live = LIVE_STRIPS[self.name] * tallest(rows, config.depth, strip) + 4 * config.depth
+            live *= getattr(self._network, "count", 1)  # each process has its own
         layers = live * wide * config.width * next(self._model.parameters()).element_size()
         return layers + rows * columns * PLANE_BYTES
 
@@ -222,14 +225,14 @@ class Engine:
             return torch.cat(list(residual_strips(model, seen, stop=stop)), 2).to(ilr.dtype)
         return model.residual(seen).to(ilr.dtype)
 
-    def _run_ncnn(self, network: NcnnNetwork, ilr: Tensor, stop: threading.Event | None) -> Tensor:
+    def _run_ncnn(self, network: NcnnNetwork | NcnnWorkers, ilr: Tensor, stop: threading.Event | None) -> Tensor:
         """The residual by ncnn."""
         pieces = [network.residual(plane, stop) for plane in ilr[:, 0].numpy()]
         out = torch.from_numpy(np.stack(pieces)[:, None])
         return out if self._model.config.residual else out - ilr
 
 
-def find_ncnn(model: VDSR, threads: int) -> tuple[NcnnNetwork, VDSR] | None:
+def find_ncnn(model: VDSR, threads: int) -> tuple[NcnnNetwork | NcnnWorkers, VDSR] | None:
     """A copy of the network in ncnn and one in PyTorch; nothing, with a warning, if ncnn is broken or disagrees."""
     weights = b"".join(p.detach().cpu().float().contiguous().numpy().tobytes() for p in model.parameters())
     try:
@@ -241,7 +244,7 @@ def find_ncnn(model: VDSR, threads: int) -> tuple[NcnnNetwork, VDSR] | None:
 
 
 @lru_cache(maxsize=2)  # converting takes as long as a small image
-def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNetwork, VDSR]:
+def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNetwork | NcnnWorkers, VDSR]:
     """The network of these weights in both libraries, tried on two strips; a function of its arguments alone."""
     from vdsr_core.ncnn_network import NcnnNetwork
 
@@ -257,7 +260,9 @@ def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNe
     if np.isfinite(expected).all() and not error < AGREEMENT:
         msg = f"its result differs by {error:.1g}"
         raise ArithmeticError(msg)
-    return network, model
+    from vdsr_core.ncnn_workers import NcnnWorkers, works_here
+
+    return NcnnWorkers(layers, network, threads) if threads > 1 and works_here() else network, model
 
 
 class SharedEngine:

@@ -48,7 +48,8 @@ def split(
 ) -> tuple[list[Any], list[Any]]:
     """What to train with and what to hold out: whole images, or of a single one the far end of its longer axis.
 
-    Images that share a plane are held out together. Where all do, each gives its far end.
+    Images that share a plane are held out together. Where all do, each gives its far end. An image that is given twice
+    counts once.
 
     Parameters
     ----------
@@ -67,15 +68,15 @@ def split(
     -------
     train, held : list of (ndarray or None, ndarray)
     """
-    names = list(sources)
-    if len(names) > 1 and not strips:
-        count = min(max(1, round(hold_out * len(names))), len(names) - 1)
-        held = set(np.random.default_rng((seed, 2)).permutation(len(names))[:count].tolist())
+    contents = [frozenset(hash_plane(hr) for _, hr in source) for source in sources.values()]
+    different = list(dict.fromkeys(contents))
+    if len(different) > 1 and not strips:
+        count = min(max(1, round(hold_out * len(different))), len(different) - 1)
+        held = np.random.default_rng((seed, 2)).permutation(len(different))[:count].tolist()
+        seen = frozenset().union(*(different[number] for number in held))
         parts: tuple[list[Any], list[Any]] = ([], [])
-        contents = [{hash_plane(hr) for _, hr in sources[name]} for name in names]
-        seen = set().union(*(contents[number] for number in held))
-        for name, content in zip(names, contents, strict=True):
-            parts[bool(content & seen)].extend(sources[name])
+        for source, content in zip(sources.values(), contents, strict=True):
+            parts[bool(content & seen)].extend(source)
         if parts[0]:
             return parts
     pieces = [cut(both, hold_out, gap) for source in sources.values() for both in source]

@@ -1,16 +1,9 @@
-"""Run a network down an image strip by strip: each layer keeps the two rows that its next strip needs."""
+"""How to cut an image into strips, bands and blocks, for a network to run over with little memory."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from itertools import pairwise
-
-import torch
-from torch import Tensor
-from torch.nn.functional import conv2d
-
-from vdsr_core.model import VDSR
 
 # Least rows of a strip, and pixels that narrow strips may have, by measurement; multiples of 4 rows, the block of
 # Winograd's F(4 x 4, 3 x 3). In PyTorch the buffers of a layer stay below 32 MB for tiles of 1024, from where on Linux
@@ -59,9 +52,48 @@ def bands(columns: int, halo: int, band: int = BAND) -> list[tuple[slice, slice]
     >>> bands(100, 20, 50)
     [(slice(0, 50, None), slice(0, 70, None)), (slice(50, 100, None), slice(30, 100, None))]
     """
-    count = -(-columns // band) if columns > band + 2 * halo else 1
-    edges = pairwise(columns * i // count for i in range(count + 1))
-    return [(slice(a, b), slice(max(0, a - halo), min(columns, b + halo))) for a, b in edges]
+    return _divide(columns, halo, -(-columns // band) if columns > band + 2 * halo else 1)
+
+
+def _divide(length: int, halo: int, count: int) -> list[tuple[slice, slice]]:
+    """`count` parts of about equal length, and with the halo what the network must see of them."""
+    edges = pairwise(length * i // count for i in range(count + 1))
+    return [(slice(a, b), slice(max(0, a - halo), min(length, b + halo))) for a, b in edges]
+
+
+Block = tuple[tuple[slice, slice], tuple[slice, slice]]
+
+
+def blocks(rows: int, columns: int, halo: int, count: int) -> list[Block]:
+    """Cut an image into blocks, each a part of a band, that keep `count` workers busy for about the same time.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Of the image.
+    halo : int
+        How far the network sees.
+    count : int
+        Of the workers.
+
+    Returns
+    -------
+    list of ((slice, slice), (slice, slice))
+        For each block its rows and columns, and with the halo those that the network must see.
+
+    Examples
+    --------
+    >>> [inner for inner, _ in blocks(600, 400, 20, 2)]
+    [(slice(0, 300, None), slice(0, 400, None)), (slice(300, 600, None), slice(0, 400, None))]
+    """
+    across = bands(columns, halo)
+
+    def turns(parts: int) -> float:
+        """The rows that each worker computes in its turns, if every band is cut into so many parts."""
+        return -(-len(across) * parts // count) * (rows / parts + 2 * halo * (parts > 1))
+
+    down = _divide(rows, halo, min(range(1, min(count, rows) + 1), key=turns))
+    return [((y, x), (seen_y, seen_x)) for x, seen_x in across for y, seen_y in down]
 
 
 def cut(rows: int, depth: int, strip: int = ROWS) -> list[slice]:
@@ -96,56 +128,3 @@ def cut(rows: int, depth: int, strip: int = ROWS) -> list[slice]:
 def tallest(rows: int, depth: int, strip: int = ROWS) -> int:
     """The most rows that a layer has to hold at once."""
     return min(rows, strip + strip // 2 + depth)
-
-
-def residual_strips(
-    model: VDSR, ilr: Tensor, rows: int | None = None, stop: threading.Event | None = None
-) -> Iterator[Tensor]:
-    """What `VDSR.residual` gives, strip by strip; memory does not grow with the rows, and nothing is computed twice.
-
-    Parameters
-    ----------
-    model : VDSR
-        The network.
-    ilr : (B, 1, H, W) Tensor
-        Interpolated images.
-    rows : int, optional
-        Of a strip; by default chosen for the width.
-    stop : Event, optional
-        Looked at before each layer of each strip.
-
-    Yields
-    ------
-    (B, 1, h, W) Tensor
-        From top to bottom; together H rows.
-
-    Raises
-    ------
-    Stopped
-        If `stop` is set.
-    """
-    layers = model.convolutions
-    # Zeros above and below the image, and later the last two rows above a strip.
-    edges = [_zeros(ilr, layer.in_channels) for layer in layers]
-    above = list(edges)
-    done = 0
-    for part in cut(ilr.shape[2], len(layers), rows or choose_rows(ilr.shape[3])):
-        x = ilr[:, :, part]
-        for number, layer in enumerate(layers):
-            stop_if(stop)
-            pieces = [above[number], x] + [edges[number]] * (part.stop == ilr.shape[2])
-            x = torch.cat(pieces, 2)  # (B, width, h + 2 or 1, W)
-            above[number] = x[:, :, -2:].clone()
-            x = conv2d(x, layer.weight, layer.bias, padding=(0, 1))
-            if number < len(layers) - 1:
-                x.relu_()
-        if not model.config.residual:
-            x = x - ilr[:, :, done : done + x.shape[2]]
-        done += x.shape[2]
-        yield x
-
-
-def _zeros(ilr: Tensor, width: int) -> Tensor:
-    """A row of zeros for a layer's input, in the memory format that convolutions like best."""
-    zeros = ilr.new_zeros(len(ilr), width, 1, ilr.shape[3])
-    return zeros.contiguous(memory_format=torch.channels_last)

@@ -85,6 +85,28 @@ def test_train_writes_a_better_known_network_and_a_log(photographs, train, netwo
     assert float(rows[-1]["gain"]) == pytest.approx(gain_of(model.card), abs=2e-3)
 
 
+def test_a_scale_given_twice_is_one_scale_of_the_network(photographs, vdsr, network):
+    words = [
+        "train",
+        photographs,
+        "-o",
+        "out.safetensors",
+        "--from",
+        network,
+        "--steps",
+        "1",
+        "--scales",
+        "3",
+        "2",
+        "3",
+    ]
+    result = vdsr(*words, model=None)
+    assert result.exit_code == 0, result.stderr
+    model = load_checkpoint("out.safetensors")
+    assert model.scales == (2.0, 3.0)
+    assert "scales 3, 2, 3" in model.card["recipe"]
+
+
 def test_train_takes_batch_size_and_learning_rate(photographs, train):
     result = train("--batch-size", "3", "--learning-rate", "2e-5")
     assert result.exit_code == 0, result.stderr

@@ -320,6 +320,10 @@ def test_images_of_one_content_are_held_out_together(seed, rng):
     contents = [{plane.tobytes() for _, plane in part} for part in (train, held)]
     assert not contents[0] & contents[1]
     assert len(train) + len(held) == 8
+    once = {f"{n}": [(None, plane)] for n, plane in enumerate(planes)}
+    (_, expected), *none = split(once, 0.25, 4, seed)[1]
+    assert not none
+    assert {plane.tobytes() for _, plane in held} == {expected.tobytes()}
     train, held = split({f"{n}": [(None, planes[0])] for n in range(3)}, 0.25, 4, seed)
     assert len(train) == len(held) == 3
     assert all(plane.shape == (12, 20) for _, plane in train)

@@ -1,31 +1,13 @@
-import pytest
-import torch
-from hypothesis import example, given
+import math
+
+import numpy as np
+from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsr_core import VDSR, VDSRConfig
-from vdsr_core.strips import ROWS, bands, cut, residual_strips, tallest
-
-HEIGHTS = st.integers(1, 5 * ROWS)
+from vdsr_core.strips import BAND, ROWS, bands, blocks, cut, tallest
 
 
-def make_model(depth, width, residual=True):
-    torch.manual_seed(depth)
-    return VDSR(VDSRConfig(depth, width, residual=residual)).double().requires_grad_(False)
-
-
-@given(rows=HEIGHTS, columns=st.integers(1, 9), depth=st.integers(2, 6), residual=st.booleans())
-@example(rows=ROWS + 4, columns=5, depth=4, residual=True)
-@example(rows=ROWS + 4 + ROWS // 2, columns=5, depth=4, residual=True)
-@example(rows=ROWS + 4 + ROWS // 2 + 1, columns=5, depth=4, residual=False)
-def test_strips_equal_the_whole(rows, columns, depth, residual):
-    model = make_model(depth, 3, residual)
-    ilr = torch.rand(2, 1, rows, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
-    found = torch.cat(list(residual_strips(model, ilr, ROWS)), 2)
-    torch.testing.assert_close(found, model.residual(ilr), rtol=0, atol=1e-12)
-
-
-@given(rows=HEIGHTS, depth=st.integers(2, 40))
+@given(rows=st.integers(1, 5 * ROWS), depth=st.integers(2, 40))
 def test_cut_covers_the_rows_and_no_layer_runs_dry(rows, depth):
     parts = cut(rows, depth)
     assert [row for part in parts for row in range(part.start, part.stop)] == list(range(rows))
@@ -37,25 +19,6 @@ def test_cut_covers_the_rows_and_no_layer_runs_dry(rows, depth):
     assert max(heights) <= tallest(rows, depth)
 
 
-def test_nothing_is_computed_twice():
-    """The rows that come out of the layers, all strips together, are those of the image."""
-    model = make_model(4, 3)
-    rows = dict.fromkeys(range(4), 0)
-    ilr = torch.rand(1, 1, 4 * ROWS, 3, dtype=torch.float64)
-    original = torch.nn.functional.conv2d
-
-    def count(x, weight, bias, padding):
-        number = next(i for i, layer in enumerate(model.convolutions) if layer.weight is weight)
-        out = original(x, weight, bias, padding=padding)
-        rows[number] += out.shape[2]
-        return out
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vdsr_core.strips.conv2d", count)
-        list(residual_strips(model, ilr, ROWS))
-    assert rows == dict.fromkeys(range(4), 4 * ROWS)
-
-
 @given(columns=st.integers(1, 300), halo=st.integers(0, 40), band=st.integers(1, 100))
 def test_bands_cover_the_columns_and_see_their_halo(columns, halo, band):
     parts = bands(columns, halo, band)
@@ -63,3 +26,21 @@ def test_bands_cover_the_columns_and_see_their_halo(columns, halo, band):
     for inner, seen in parts:
         assert seen == slice(max(0, inner.start - halo), min(columns, inner.stop + halo))
         assert seen.stop - seen.start <= band + 2 * halo
+
+
+@given(rows=st.integers(1, 900), columns=st.integers(1, 900), halo=st.integers(0, 40), count=st.integers(1, 9))
+def test_blocks_cover_the_image_once_and_see_their_halo(rows, columns, halo, count):
+    covered = np.zeros((rows, columns), int)
+    for inner, seen in blocks(rows, columns, halo, count):
+        covered[inner] += 1
+        for part, wide, length in zip(inner, seen, (rows, columns), strict=True):
+            assert wide == slice(max(0, part.start - halo), min(length, part.stop + halo))
+        assert seen[1].stop - seen[1].start <= BAND + 2 * halo
+    assert (covered == 1).all()
+
+
+@given(rows=st.integers(1, 2000), columns=st.integers(1, 3000), count=st.integers(1, 16))
+def test_no_worker_computes_more_than_its_share_and_a_halo_in_each_band(rows, columns, count):
+    heights = [seen[0].stop - seen[0].start for _, seen in blocks(rows, columns, 20, count)]
+    most = math.ceil(len(heights) / count) * max(heights)
+    assert most <= (math.ceil(rows / count) + 2 * 20) * len(bands(columns, 20))

@@ -1,0 +1,233 @@
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vdsr_core import VDSR, VDSRConfig
+from vdsr_core.engine import Engine, find_ncnn
+from vdsr_core.strips import Stopped
+
+pytest.importorskip("ncnn")
+from vdsr_core import ncnn_workers  # only where ncnn is
+from vdsr_core.ncnn_network import NcnnNetwork
+from vdsr_core.ncnn_workers import NcnnWorkers
+
+
+@pytest.fixture(autouse=True)
+def every_image_is_large(monkeypatch):
+    monkeypatch.setattr(ncnn_workers, "LARGE", 1)
+
+
+def make_layers(depth, width):
+    torch.manual_seed(depth)
+    model = VDSR(VDSRConfig(depth, width)).requires_grad_(False)
+    return model, [(layer.weight.numpy(), layer.bias.numpy()) for layer in model.convolutions]
+
+
+@pytest.fixture(scope="module")
+def shared():
+    model, layers = make_layers(4, 16)
+    workers = NcnnWorkers(layers, NcnnNetwork(layers, 1), 2)
+    return model, workers
+
+
+@pytest.fixture
+def slow():
+    """A network that takes seconds for the image beside it."""
+    _, layers = make_layers(20, 64)
+    workers = NcnnWorkers(layers, NcnnNetwork(layers, 1), 2)
+    return workers, np.random.default_rng(0).random((600, 900), dtype=np.float32)
+
+
+def children():
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if "ncnn_workers" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def wait_until(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not come true in 30 s")
+
+
+@settings(max_examples=20)
+@given(rows=st.integers(1, 200), columns=st.integers(1, 900))
+def test_processes_equal_torch(shared, rows, columns):
+    model, workers = shared
+    ilr = np.random.default_rng(rows).random((rows, columns), dtype=np.float32)
+    expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0]
+    np.testing.assert_allclose(workers.residual(ilr), expected, rtol=0, atol=1e-5)
+
+
+def test_threads_share_the_processes(shared, rng):
+    _, workers = shared
+    images = rng.random((3, 100, 500), dtype=np.float32)
+    expected = [workers.residual(image) for image in images]
+    found = {}
+    threads = [
+        threading.Thread(target=lambda n=n: found.update({n: workers.residual(images[n])})) for n in range(len(images))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, result in enumerate(expected):
+        np.testing.assert_array_equal(found[number], result)
+
+
+def test_small_images_start_no_process(rng, monkeypatch):
+    monkeypatch.setattr(ncnn_workers, "LARGE", 2**18)
+    _, layers = make_layers(3, 4)
+    before = len(children())
+    NcnnWorkers(layers, NcnnNetwork(layers, 1), 2).residual(rng.random((40, 40), dtype=np.float32))
+    assert len(children()) == before
+
+
+def test_a_stop_ends_the_processes_and_the_next_image_starts_others(slow):
+    workers, ilr = slow
+    before = len(children())
+    stop = threading.Event()
+    timer = threading.Thread(target=lambda: (wait_until(lambda: len(children()) > before), stop.set()))
+    timer.start()
+    with pytest.raises(Stopped):
+        workers.residual(ilr, stop)
+    timer.join()
+    wait_until(lambda: len(children()) == before)
+    small = ilr[:30, :30]
+    np.testing.assert_allclose(workers.residual(small), workers._network.residual(small), rtol=0, atol=1e-6)
+
+
+def test_a_killed_process_is_a_warning_and_the_same_result(slow):
+    workers, ilr = slow
+    ilr = ilr[:100]
+    before = set(children())
+
+    def kill():
+        wait_until(lambda: set(children()) - before)
+        for child in set(children()) - before:
+            child.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.warns(UserWarning, match="ncnn's processes do not work here .*; going on in one"):
+        found = workers.residual(ilr)
+    killer.join()
+    np.testing.assert_allclose(found, workers._network.residual(ilr), rtol=0, atol=1e-5)
+
+
+def test_processes_end_with_their_network(rng):
+    _, layers = make_layers(3, 4)
+    before = len(children())
+    workers = NcnnWorkers(layers, NcnnNetwork(layers, 1), 2)
+    workers.residual(rng.random((40, 40), dtype=np.float32))
+    assert len(children()) > before
+    del workers
+    wait_until(lambda: len(children()) == before)
+
+
+def test_the_engine_takes_processes_for_several_threads():
+    model, _ = make_layers(7, 4)
+    assert isinstance(find_ncnn(model, 2)[0], NcnnWorkers)
+    assert isinstance(find_ncnn(model, 1)[0], NcnnNetwork)
+    cpu = torch.device("cpu")
+    threads = torch.get_num_threads()
+    try:
+        memory = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            memory.append(Engine(model, cpu).memory(1000, 1000))
+    finally:
+        torch.set_num_threads(threads)
+    assert memory[0] < memory[1] < 2 * memory[0]
+
+
+SCRIPT = """
+import multiprocessing, sys
+import numpy as np, torch
+from vdsr_core import VDSR, VDSRConfig, ncnn_workers, super_resolve
+
+torch.set_num_threads(2)
+ncnn_workers.LARGE = 1
+"""
+
+
+def run_script(tmp_path, text, **options):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT + textwrap.dedent(text))
+    return subprocess.Popen(
+        [sys.executable, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def test_a_script_without_a_main_guard_runs_once(tmp_path):
+    process = run_script(
+        tmp_path,
+        """
+        image = np.random.default_rng(0).random((60, 60), dtype=np.float32)
+        print(super_resolve(image, 2, model=VDSR(VDSRConfig(3, 4)), in_range=(0, 1), device="cpu").shape)
+        """,
+    )
+    out, err = process.communicate(timeout=120)
+    assert (out.strip(), err, process.returncode) == ("(120, 120)", "", 0)
+
+
+def test_a_daemon_has_no_processes(tmp_path):
+    process = run_script(
+        tmp_path,
+        """
+        from vdsr_core.engine import find_ncnn
+
+        def work():
+            print(type(find_ncnn(VDSR(VDSRConfig(3, 4)), 2)[0]).__name__)
+
+        if __name__ == "__main__":
+            process = multiprocessing.get_context("spawn").Process(target=work, daemon=True)
+            process.start()
+            process.join()
+        """,
+    )
+    out, err = process.communicate(timeout=120)
+    assert (out.strip(), err, process.returncode) == ("NcnnNetwork", "", 0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups")
+def test_ctrl_c_ends_all_processes(tmp_path):
+    process = run_script(
+        tmp_path,
+        """
+        import threading, time, psutil
+        def tell():
+            while len(psutil.Process().children()) < 2:
+                time.sleep(0.05)
+            time.sleep(1)
+            print("busy", flush=True)
+        threading.Thread(target=tell, daemon=True).start()
+        super_resolve(np.random.default_rng(0).random((2000, 2000), dtype=np.float32), 2, in_range=(0, 1), device="cpu")
+        """,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "busy\n"
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert err.count("KeyboardInterrupt") == 1
+    assert len(err.split("Traceback")) == 2
+    wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in family))
