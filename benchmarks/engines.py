@@ -8,10 +8,12 @@ The first form runs one square image of each size (in output pixels) through eac
     nchw           PyTorch as other implementations run it: layers and ReLU in place, contiguous
     channels_last  the same in PyTorch's other memory format
     compiled       the same through torch.compile (where a C++ compiler is)
-    strips         the library's PyTorch engine: strip by strip
+    strips         the library's PyTorch engine on one block: strip by strip
+    blocks         the library's PyTorch engine: a block for each core
     onnxruntime, openvino, opencv    the network as ONNX
     ncnn           with its own padding, the whole image at once
-    ncnn strips    the library's ncnn engine
+    ncnn strips    the library's ncnn engine in one process
+    ncnn workers   the library's ncnn engine: a process for each core
     ncnn wide      the same in strips as wide as the image, of 16 rows
     ours           `super_resolve` of an image of half the side: interpolation, tiles, rounding, checks included
 
@@ -38,14 +40,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import MB, make_image, make_parser, peak_memory, take_turns
+from measuring import MB, make_image, make_parser, peak_memory, processor_time, take_turns
 from numpy.typing import NDArray
 from torch import nn
 
 from vdsr_core.checkpoint import load_model
 from vdsr_core.inference import super_resolve
 from vdsr_core.model import VDSR
-from vdsr_core.strips import residual_strips
+from vdsr_core.torch_network import residual, residual_strips
 
 Floats = NDArray[np.float32]
 Run = Callable[[Floats], Floats]  # (H, W) interpolated image -> residual
@@ -76,6 +78,18 @@ def make_strips(model: VDSR, threads: int) -> Run:
         torch.set_num_threads(threads)
         with torch.inference_mode():
             return torch.cat(list(residual_strips(network, torch.from_numpy(ilr)[None, None])), 2)[0, 0].numpy()
+
+    return run
+
+
+def make_blocks(model: VDSR, threads: int) -> Run:
+    """PyTorch, a block for each core."""
+    network = copy.deepcopy(model).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def run(ilr: Floats) -> Floats:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            return residual(network, torch.from_numpy(ilr)[None, None])[0, 0].numpy()  # type: ignore[no-any-return]
 
     return run
 
@@ -160,18 +174,31 @@ def make_ncnn(model: VDSR, threads: int) -> Run:
 
 
 def make_ncnn_strips(model: VDSR, threads: int) -> Run:
-    """The library's engine."""
+    """The library's engine in one process."""
     from vdsr_core.ncnn_network import NcnnNetwork
 
-    network = NcnnNetwork([(c.weight.detach().numpy(), c.bias.detach().numpy()) for c in model.convolutions], threads)
-    return network.residual
+    return NcnnNetwork(to_layers(model), threads).residual
+
+
+def make_ncnn_workers(model: VDSR, threads: int) -> Run:
+    """The library's engine."""
+    from vdsr_core.ncnn_network import NcnnNetwork
+    from vdsr_core.ncnn_workers import NcnnWorkers
+
+    layers = to_layers(model)
+    return NcnnWorkers(layers, NcnnNetwork(layers, threads), threads).residual
+
+
+def to_layers(model: VDSR) -> list[tuple[Floats, Floats]]:
+    """The weights and biases."""
+    return [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in model.convolutions]
 
 
 def make_ncnn_wide(model: VDSR, threads: int) -> Run:
     """The same in strips as wide as the image, of 16 rows."""
     from vdsr_core.ncnn_network import NcnnNetwork
 
-    network = NcnnNetwork([(c.weight.detach().numpy(), c.bias.detach().numpy()) for c in model.convolutions], threads)
+    network = NcnnNetwork(to_layers(model), threads)
     return lambda ilr: np.concatenate(list(network.residual_strips(ilr, 16)))
 
 
@@ -201,11 +228,13 @@ MAKERS: dict[str, Callable[[VDSR, int], Run]] = {
     "channels_last": lambda m, t: make_torch(m, t, memory_format=torch.channels_last),
     "compiled": lambda m, t: make_torch(m, t, memory_format=torch.channels_last, compiled=True),
     "strips": make_strips,
+    "blocks": make_blocks,
     "onnxruntime": make_onnxruntime,
     "openvino": make_openvino,
     "opencv": make_opencv,
     "ncnn": make_ncnn,
     "ncnn strips": make_ncnn_strips,
+    "ncnn workers": make_ncnn_workers,
     "ncnn wide": make_ncnn_wide,
     "ours": make_ours,
 }
@@ -215,6 +244,7 @@ NEEDS = {
     "opencv": ("onnx", "cv2"),
     "ncnn": ("ncnn",),
     "ncnn strips": ("ncnn",),
+    "ncnn workers": ("ncnn",),
     "ncnn wide": ("ncnn",),
 }
 
@@ -287,10 +317,10 @@ def compare_whole(model: VDSR, names: list[str], options: argparse.Namespace) ->
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(options.repeats):
         for name, run in runs.items():
-            start, cpu = time.perf_counter(), time.process_time()
+            start, cpu = time.perf_counter(), processor_time()
             run()
             megapixels = pixels.get(name, side**2) / 1e6
-            spent = (time.perf_counter() - start, time.process_time() - cpu)
+            spent = (time.perf_counter() - start, processor_time() - cpu)
             seconds[name].append((spent[0] / megapixels, spent[1] / megapixels))
     print(f"{options.whole} x {options.whole} at x2, {threads} threads; medians of the ratios (CPU time)\n")
     heads = [name for name in runs if not name.startswith("ours")]

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
+from vdsr_core import torch_network
 from vdsr_core.model import VDSR, VDSRConfig
 from vdsr_core.resampling import Taps, make_taps
-from vdsr_core.strips import BAND, ROWS, choose_rows, tallest
-from vdsr_core.torch_network import residual_strips
+from vdsr_core.strips import BAND, LARGE, ROWS, choose_rows, tallest
 
 if TYPE_CHECKING:
     from vdsr_core.ncnn_network import NcnnNetwork
@@ -149,10 +149,10 @@ class Engine:
         config = self._model.config
         live, wide = LIVE_LAYERS * rows, columns
         if self._by_strips:  # each layer also keeps two rows, twice while the next two are made
-            wide = min(columns, BAND + 2 * self.halo) if self._network else columns
+            cores = torch.get_num_threads() if rows * columns >= LARGE else 1  # each has its own
+            wide = min(columns, BAND + 2 * self.halo) if self._network or cores > 1 else columns
             strip = choose_rows(wide, self.name)
-            live = LIVE_STRIPS[self.name] * tallest(rows, config.depth, strip) + 4 * config.depth
-            live *= getattr(self._network, "count", 1)  # each process has its own
+            live = cores * (LIVE_STRIPS[self.name] * tallest(rows, config.depth, strip) + 4 * config.depth)
         layers = live * wide * config.width * next(self._model.parameters()).element_size()
         return layers + rows * columns * PLANE_BYTES
 
@@ -222,7 +222,7 @@ class Engine:
         """The residual by PyTorch."""
         seen = ilr.to(model.convolutions[0].weight.dtype)
         if self._by_strips:
-            return torch.cat(list(residual_strips(model, seen, stop=stop)), 2).to(ilr.dtype)
+            return torch_network.residual(model, seen, stop).to(ilr.dtype)
         return model.residual(seen).to(ilr.dtype)
 
     def _run_ncnn(self, network: NcnnNetwork | NcnnWorkers, ilr: Tensor, stop: threading.Event | None) -> Tensor:

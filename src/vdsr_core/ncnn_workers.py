@@ -20,9 +20,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vdsr_core.ncnn_network import Floats, Layer, NcnnNetwork
-from vdsr_core.strips import blocks, stop_if
+from vdsr_core.strips import LARGE, blocks, stop_if
 
-LARGE = 2**18  # pixels from which on it pays to start processes
 IDLE = 120  # seconds after which a process without work ends
 PAUSE = 0.05  # seconds between two looks at whether to stop
 
@@ -40,15 +39,10 @@ class NcnnWorkers:
         Of these layers, for small images, and for all if the processes do not work.
     count : int
         How many processes.
-
-    Attributes
-    ----------
-    count : int
-        As given.
     """
 
     def __init__(self, layers: Sequence[Layer], network: NcnnNetwork, count: int) -> None:
-        self._layers, self._network, self.count = layers, network, count
+        self._layers, self._network, self._count = layers, network, count
         self._free: SimpleQueue[Worker | None] = SimpleQueue()  # a place for each process
         for _ in range(count):
             self._free.put(None)
@@ -89,10 +83,10 @@ class NcnnWorkers:
         result = np.empty_like(ilr)
         busy: set[Worker] = set()
         ended = threading.Event()
-        with ThreadPoolExecutor(self.count) as threads:
+        with ThreadPoolExecutor(self._count) as threads:
             waiting = {
                 threads.submit(self._compute, ilr[seen], busy, ended): (inner, seen)
-                for inner, seen in blocks(ilr.shape[0], ilr.shape[1], len(self._layers), self.count)
+                for inner, seen in blocks(ilr.shape[0], ilr.shape[1], len(self._layers), self._count)
             }
             try:
                 while waiting:

@@ -12,6 +12,7 @@ from itertools import pairwise
 ROWS = 16
 SIZES = {"torch": (ROWS, 2**14), "ncnn": (8, 2**12)}
 BAND = 384  # columns that ncnn computes at once, without the halo
+LARGE = 2**16  # pixels from which on each core gets blocks of its own
 
 
 class Stopped(Exception):

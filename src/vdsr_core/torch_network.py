@@ -10,7 +10,59 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from vdsr_core.model import VDSR
-from vdsr_core.strips import choose_rows, cut, stop_if
+from vdsr_core.strips import LARGE, Block, Stopped, blocks, choose_rows, cut, stop_if
+from vdsr_core.workers import divided_work
+
+
+def residual(model: VDSR, ilr: Tensor, stop: threading.Event | None = None) -> Tensor:
+    """What `VDSR.residual` gives, with little memory; the blocks of large images on the cores of the CPU.
+
+    Cores that share a layer wait for each other at its end, and for whatever else they have to do.
+
+    Parameters
+    ----------
+    model : VDSR
+        The network.
+    ilr : (B, 1, H, W) Tensor
+        Interpolated images.
+    stop : Event, optional
+        Looked at before each layer of each strip.
+
+    Returns
+    -------
+    (B, 1, H, W) Tensor
+
+    Raises
+    ------
+    Stopped
+        If `stop` is set.
+    """
+    rows, columns = ilr.shape[2:]
+    cores = torch.get_num_threads()
+    if cores == 1 or rows * columns < LARGE:
+        return torch.cat(list(residual_strips(model, ilr, stop=stop)), 2)
+    result = torch.empty_like(ilr)
+    left = threading.Event()
+
+    @torch.inference_mode()  # of each thread
+    def compute(block: Block) -> None:
+        inner, seen = block
+        strips = []
+        for strip in residual_strips(model, ilr[:, :, *seen], stop=stop):
+            if left.is_set():
+                raise Stopped
+            strips.append(strip)
+        own = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, seen, strict=True))
+        result[:, :, *inner] = torch.cat(strips, 2)[:, :, *own]
+
+    with divided_work(ilr.device) as work:
+        try:
+            for _ in work(compute, blocks(rows, columns, len(model.convolutions), cores)):
+                pass
+        except BaseException:
+            left.set()
+            raise
+    return result
 
 
 def residual_strips(

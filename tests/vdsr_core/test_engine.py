@@ -96,7 +96,7 @@ def test_lack_of_memory_is_a_memory_error(rng, tiny_model, monkeypatch, message)
     def fail(*_, stop):
         raise RuntimeError(message)
 
-    monkeypatch.setattr("vdsr_core.engine.residual_strips", fail)
+    monkeypatch.setattr("vdsr_core.torch_network.residual_strips", fail)
     engine = Engine(tiny_model, CPU, fast=False)
     with pytest.raises(MemoryError, match=message[:10]):
         engine.run([rng.random((1, 8, 8))], [identity(8, 8)])
@@ -106,7 +106,7 @@ def test_other_errors_of_the_device_are_not_swallowed(rng, tiny_model, monkeypat
     def fail(*_, stop):
         raise RuntimeError("illegal instruction")
 
-    monkeypatch.setattr("vdsr_core.engine.residual_strips", fail)
+    monkeypatch.setattr("vdsr_core.torch_network.residual_strips", fail)
     engine = Engine(tiny_model, CPU, fast=False)
     with pytest.raises(RuntimeError, match="illegal instruction"):
         engine.run([rng.random((1, 8, 8))], [identity(8, 8)])

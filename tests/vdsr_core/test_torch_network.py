@@ -1,10 +1,12 @@
+import threading
+
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from vdsr_core import VDSR, VDSRConfig
-from vdsr_core.strips import ROWS
+from vdsr_core import VDSR, VDSRConfig, torch_network
+from vdsr_core.strips import ROWS, Stopped
 from vdsr_core.torch_network import residual_strips
 
 
@@ -41,3 +43,39 @@ def test_nothing_is_computed_twice():
         patch.setattr("vdsr_core.torch_network.conv2d", count)
         list(residual_strips(model, ilr, ROWS))
     assert rows == dict.fromkeys(range(4), 4 * ROWS)
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr(torch_network, "LARGE", 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.integers(1, 120), columns=st.integers(1, 900), residual=st.booleans())
+def test_blocks_on_two_cores_equal_the_whole(two_cores, rows, columns, residual):
+    model = make_model(4, 3, residual)
+    ilr = torch.rand(2, 1, rows, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
+    found = torch_network.residual(model, ilr)
+    torch.testing.assert_close(found, model.residual(ilr), rtol=0, atol=1e-12)
+    assert torch.get_num_threads() == 2
+
+
+def test_blocks_stop_when_asked(two_cores):
+    model = make_model(4, 3)
+    ilr = torch.rand(1, 1, 200, 200, dtype=torch.float64)
+    seen = []
+
+    class Watch(threading.Event):
+        """Set after three looks at it."""
+
+        def is_set(self):
+            seen.append(None)
+            return len(seen) > 3
+
+    with pytest.raises(Stopped):
+        torch_network.residual(model, ilr, Watch())
+    assert torch.get_num_threads() == 2
