@@ -260,9 +260,9 @@ def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNe
     if np.isfinite(expected).all() and not error < AGREEMENT:
         msg = f"its result differs by {error:.1g}"
         raise ArithmeticError(msg)
-    from vdsr_core.ncnn_workers import NcnnWorkers, works_here
+    from vdsr_core.ncnn_workers import NcnnWorkers
 
-    return NcnnWorkers(layers, network, threads) if threads > 1 and works_here() else network, model
+    return network if threads == 1 else NcnnWorkers(layers, network, threads), model
 
 
 class SharedEngine:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vdsr_core.ncnn_network import Floats, Layer, NcnnNetwork
-from vdsr_core.strips import LARGE, blocks, stop_if
+from vdsr_core.strips import LARGE, Block, blocks, stop_if, within
 
 IDLE = 120  # seconds after which a process without work ends
 PAUSE = 0.05  # seconds between two looks at whether to stop
@@ -46,7 +46,7 @@ class NcnnWorkers:
         self._free: SimpleQueue[Worker | None] = SimpleQueue()  # a place for each process
         for _ in range(count):
             self._free.put(None)
-        self._broken = False
+        self._works = works_here()
 
     def residual(self, ilr: Floats, stop: threading.Event | None = None) -> Floats:
         """The output of the last layer.
@@ -69,33 +69,36 @@ class NcnnWorkers:
         Stopped
             If `stop` is set.
         """
-        if ilr.size >= LARGE and not self._broken:
+        if ilr.size < LARGE:
+            return self._network.residual(ilr, stop)
+        places = blocks(ilr.shape[0], ilr.shape[1], len(self._layers), self._count)
+        result = np.empty_like(ilr)
+        if self._works:
             try:
-                return self._share(ilr, stop)
+                self._share(ilr, places, result, stop)
             except (OSError, EOFError, pickle.UnpicklingError) as error:
-                self._broken = True
+                self._works = False
                 reason = str(error) or "one has ended"
                 warnings.warn(f"ncnn's processes do not work here ({reason}); going on in one.", stacklevel=2)
-        return self._network.residual(ilr, stop)
+            else:
+                return result
+        for inner, seen in places:  # the same blocks: the same result
+            result[inner] = self._network.residual(ilr[seen], stop)[within(inner, seen)]
+        return result
 
-    def _share(self, ilr: Floats, stop: threading.Event | None) -> Floats:
-        """The output of the last layer by the processes; those at work end if it is not waited for."""
-        result = np.empty_like(ilr)
+    def _share(self, ilr: Floats, places: list[Block], result: Floats, stop: threading.Event | None) -> None:
+        """Fill `result` by the processes; those at work end if it is not waited for."""
         busy: set[Worker] = set()
         ended = threading.Event()
         with ThreadPoolExecutor(self._count) as threads:
-            waiting = {
-                threads.submit(self._compute, ilr[seen], busy, ended): (inner, seen)
-                for inner, seen in blocks(ilr.shape[0], ilr.shape[1], len(self._layers), self._count)
-            }
+            waiting = {threads.submit(self._compute, ilr[seen], busy, ended): (inner, seen) for inner, seen in places}
             try:
                 while waiting:
                     done, _ = wait(waiting, PAUSE, FIRST_COMPLETED)
                     stop_if(stop)
                     for future in done:
                         inner, seen = waiting.pop(future)
-                        y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, seen, strict=True))
-                        result[inner] = future.result()[y, x]
+                        result[inner] = future.result()[within(inner, seen)]
             except BaseException:
                 ended.set()
                 for future in waiting:
@@ -103,7 +106,6 @@ class NcnnWorkers:
                 for worker in list(busy):
                     worker.end()
                 raise
-        return result
 
     def _compute(self, ilr: Floats, busy: set[Worker], ended: threading.Event) -> Floats:
         """The output of the last layer for a block by the next process that is free."""

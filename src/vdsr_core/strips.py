@@ -97,6 +97,12 @@ def blocks(rows: int, columns: int, halo: int, count: int) -> list[Block]:
     return [((y, x), (seen_y, seen_x)) for x, seen_x in across for y, seen_y in down]
 
 
+def within(inner: tuple[slice, slice], seen: tuple[slice, slice]) -> tuple[slice, slice]:
+    """Where a block lies in what the network sees of it."""
+    y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, seen, strict=True))
+    return y, x
+
+
 def cut(rows: int, depth: int, strip: int = ROWS) -> list[slice]:
     """The rows of an image that each strip brings to the first layer.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from vdsr_core.model import VDSR
-from vdsr_core.strips import LARGE, Block, Stopped, blocks, choose_rows, cut, stop_if
+from vdsr_core.strips import LARGE, Block, Stopped, blocks, choose_rows, cut, stop_if, within
 from vdsr_core.workers import divided_work
 
 
@@ -52,8 +52,7 @@ def residual(model: VDSR, ilr: Tensor, stop: threading.Event | None = None) -> T
             if left.is_set():
                 raise Stopped
             strips.append(strip)
-        own = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, seen, strict=True))
-        result[:, :, *inner] = torch.cat(strips, 2)[:, :, *own]
+        result[:, :, *inner] = torch.cat(strips, 2)[:, :, *within(inner, seen)]
 
     with divided_work(ilr.device) as work:
         try:
