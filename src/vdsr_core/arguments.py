@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -41,20 +41,33 @@ def check_whole(name: str, value: Any, least: int = 0, hint: str = "Leave it out
     return operator.index(value)
 
 
-def check_number(name: str, value: Any, rule: str = "a number", hint: str = "") -> float:
-    """`value` as a float, checked to be a real number."""
+def check_number(
+    name: str,
+    value: Any,
+    rule: str = "a number",
+    hint: str = "Leave it out for the default.",
+    holds: Callable[[float], bool] = lambda _: True,
+) -> float:
+    """`value` as a float, checked to be a real number for which `rule` holds."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        msg = f"`{name}` must be {rule}, got {value!r}. {hint or 'Leave it out for the default.'}"
+        msg = f"`{name}` must be {rule}, got {value!r}. {hint}"
         raise TypeError(msg)
+    if not holds(float(value)):
+        msg = f"`{name}` must be {rule}, got {value}. {hint}"
+        raise ValueError(msg)
     return float(value)
 
 
-def check_span(name: str, value: Any, rule: str, hint: str) -> tuple[float, float]:
-    """`value` as (low, high), checked to be two real numbers; `rule` says what else they must be."""
+def check_span(name: str, value: Any, hint: str, above: float = -math.inf) -> tuple[float, float]:
+    """`value` as (low, high), checked to be two finite real numbers in this order, both above a third one."""
+    rule = "two numbers, " + (f"{above:g} < low <= high" if math.isfinite(above) else "low <= high")
     if not isinstance(value, tuple | list) or len(value) != 2:
-        msg = f"`{name}` must be two numbers, {rule}, got {value!r}. {hint}"
+        msg = f"`{name}` must be {rule}, got {value!r}. {hint}"
         raise TypeError(msg)
-    low, high = (check_number(name, number, f"two numbers, {rule}", hint) for number in value)
+    low, high = (check_number(name, number, rule, hint) for number in value)
+    if not above < low <= high < math.inf:
+        msg = f"`{name}` must be {rule}, got {(low, high)}. {hint}"
+        raise ValueError(msg)
     return low, high
 
 

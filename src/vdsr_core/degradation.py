@@ -82,9 +82,8 @@ def degrade(
         msg = f"`scale` must be at least 1, got {scale}. Use `super_resolve` or `resize` to enlarge an image."
         raise ValueError(msg)
     for name, value in (("blur", blur), ("shot_noise", shot_noise), ("read_noise", read_noise)):
-        if not 0 <= check_number(name, value, "a number of at least 0", "Leave it out for none.") < math.inf:
-            msg = f"`{name}` must be at least 0 and finite, got {value}. Leave it out for none."
-            raise ValueError(msg)
+        rule = "a finite number of at least 0"
+        check_number(name, value, rule, "Leave it out for none.", lambda number: 0 <= number < math.inf)
     rng = make_rng(seed)
     hr, shape = crop_to_scale(image, pair)
     if not (blur or shot_noise or read_noise):

@@ -120,9 +120,8 @@ def ssim(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, cro
 def check_peak(data_range: Any) -> None:
     """Raise unless `data_range` can be a peak."""
     hint = "Use 255 for 8-bit images."
-    if not 0 < check_number("data_range", data_range, "a finite number greater than 0", hint) < math.inf:
-        msg = f"`data_range` must be a finite number greater than 0, got {data_range}. {hint}"
-        raise ValueError(msg)
+    rule = "a finite number greater than 0"
+    check_number("data_range", data_range, rule, hint, lambda value: 0 < value < math.inf)
 
 
 def _cropped(true: ArrayLike, test: ArrayLike, border: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

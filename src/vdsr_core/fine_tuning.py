@@ -261,9 +261,7 @@ def fine_tune_steps(
     for name, value in (("validate_every", validate_every), ("patience", patience), ("patch", patch)):
         check_whole(name, value, 1)
     hint = "Try 0.2."
-    if not 0 < check_number("hold_out", hold_out, "a number between 0 and 1", hint) < 1:
-        msg = f"`hold_out` must be a number between 0 and 1, got {hold_out}. {hint}"
-        raise ValueError(msg)
+    check_number("hold_out", hold_out, "a number between 0 and 1", hint, lambda share: 0 < share < 1)
     named = named_images(images)
     factors = check_scales((model.scales or (2, 3, 4)) if scales is None else scales, least=LEAST_SCALE)
     if not factors:

@@ -137,14 +137,8 @@ class Patches:
         images, pairs = check_images(images), check_pairs(pairs)
         sharp = [*images, *(high for _, high in pairs)]
         _check(sharp, [low for low, _ in pairs], augment)
-        gain = check_span("gain", gain, "0 < low <= high", "Use (1, 1) for none.")
-        offset = check_span("offset", offset, "low <= high", "Use (0, 0) for none.")
-        if not 0 < gain[0] <= gain[1] < math.inf:
-            msg = f"`gain` must be two numbers, 0 < low <= high, got {gain}. Use (1, 1) for none."
-            raise ValueError(msg)
-        if not -math.inf < offset[0] <= offset[1] < math.inf:
-            msg = f"`offset` must be two numbers, low <= high, got {offset}. Use (0, 0) for none."
-            raise ValueError(msg)
+        gain = check_span("gain", gain, "Use (1, 1) for none.", above=0)
+        offset = check_span("offset", offset, "Use (0, 0) for none.")
         self.scales = check_scales(scales)
         given: Any = degrade
         if not callable(given):
@@ -332,10 +326,7 @@ def draw_scales(count: int, scale_range: tuple[float, float] | None, draws: int,
     """For each part of the range, a scale for each of `count` images."""
     if scale_range is None:
         return []
-    low, high = check_span("scale_range", scale_range, "1 < low <= high", "Try (1.5, 4).")
-    if not 1 < low <= high < math.inf:
-        msg = f"`scale_range` must be two numbers, 1 < low <= high, got {scale_range}. Try (1.5, 4)."
-        raise ValueError(msg)
+    low, high = check_span("scale_range", scale_range, "Try (1.5, 4).", above=1)
     draws = check_whole("draws", draws, 1)
     place = (np.arange(draws)[:, None] + np.random.default_rng((seed, 1)).random((draws, count))) / draws
     scales: list[list[float]] = (low + (high - low) * place).tolist()

@@ -106,15 +106,15 @@ def test_noisy_integers_are_rounded_and_saturated():
 
 @pytest.mark.parametrize("name", ["blur", "shot_noise", "read_noise"])
 def test_negative_blur_or_noise_is_named(name):
-    with pytest.raises(ValueError, match=f"`{name}` must be at least 0 and finite, got -1"):
+    with pytest.raises(ValueError, match=f"`{name}` must be a finite number of at least 0, got -1"):
         degrade(np.ones((8, 8)), 2, **{name: -1})
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"blur": "a"}, "`blur` must be a number of at least 0, got 'a'"),
-        ({"shot_noise": [1]}, "`shot_noise` must be a number of at least 0"),
+        ({"blur": "a"}, "`blur` must be a finite number of at least 0, got 'a'"),
+        ({"shot_noise": [1]}, "`shot_noise` must be a finite number of at least 0"),
         ({"seed": "a"}, "`seed` must be a whole number of at least 0, a Generator or None, got 'a'"),
         ({"seed": -1}, "`seed` must be a whole number of at least 0, a Generator or None, got -1"),
     ],
