@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from itertools import pairwise
+from itertools import pairwise, product
 
 # Least rows of a strip, and pixels that narrow strips may have, by measurement; multiples of 4 rows, the block of
 # Winograd's F(4 x 4, 3 x 3). In PyTorch the buffers of a layer stay below 32 MB for tiles of 1024, from where on Linux
@@ -66,7 +66,7 @@ Block = tuple[tuple[slice, slice], tuple[slice, slice]]
 
 
 def blocks(rows: int, columns: int, halo: int, count: int) -> list[Block]:
-    """Cut an image into blocks, each a part of a band, that keep `count` workers busy for about the same time.
+    """Cut an image into blocks, bands or parts of them, that keep `count` workers busy for about the same time.
 
     Parameters
     ----------
@@ -87,14 +87,18 @@ def blocks(rows: int, columns: int, halo: int, count: int) -> list[Block]:
     >>> [inner for inner, _ in blocks(600, 400, 20, 2)]
     [(slice(0, 300, None), slice(0, 400, None)), (slice(300, 600, None), slice(0, 400, None))]
     """
-    across = bands(columns, halo)
+    least = len(bands(columns, halo))
 
-    def turns(parts: int) -> float:
-        """The rows that each worker computes in its turns, if every band is cut into so many parts."""
-        return -(-len(across) * parts // count) * (rows / parts + 2 * halo * (parts > 1))
+    def cost(shape: tuple[int, int]) -> float:
+        """The pixels that the busiest worker computes, with halos, of so many bands in so many parts."""
+        across, down = shape
+        turns = -(-across * down // count)
+        return turns * (columns / across + 2 * halo * (across > 1)) * (rows / down + 2 * halo * (down > 1))
 
-    down = _divide(rows, halo, min(range(1, min(count, rows) + 1), key=turns))
-    return [((y, x), (seen_y, seen_x)) for x, seen_x in across for y, seen_y in down]
+    wide, high = range(least, min(columns, least + count) + 1), range(1, min(rows, count) + 1)
+    across, down = min(product(wide, high), key=cost)
+    parts = product(_divide(columns, halo, across), _divide(rows, halo, down))
+    return [((y, x), (seen_y, seen_x)) for (x, seen_x), (y, seen_y) in parts]
 
 
 def within(inner: tuple[slice, slice], seen: tuple[slice, slice]) -> tuple[slice, slice]:

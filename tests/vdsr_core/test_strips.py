@@ -41,6 +41,11 @@ def test_blocks_cover_the_image_once_and_see_their_halo(rows, columns, halo, cou
 
 @given(rows=st.integers(1, 2000), columns=st.integers(1, 3000), count=st.integers(1, 16))
 def test_no_worker_computes_more_than_its_share_and_a_halo_in_each_band(rows, columns, count):
-    heights = [seen[0].stop - seen[0].start for _, seen in blocks(rows, columns, 20, count)]
-    most = math.ceil(len(heights) / count) * max(heights)
-    assert most <= (math.ceil(rows / count) + 2 * 20) * len(bands(columns, 20))
+    areas = [(y.stop - y.start) * (x.stop - x.start) for _, (y, x) in blocks(rows, columns, 20, count)]
+    most = math.ceil(len(areas) / count) * max(areas)
+    across = len(bands(columns, 20))
+    assert most <= (rows / count + 2 * 20 + 1) * (columns / across + 2 * 20 + 1) * across
+
+
+def test_bands_that_the_workers_can_share_are_not_cut():
+    assert [rows for (rows, _), _ in blocks(1044, 1044, 20, 2)] == [slice(0, 1044)] * 4
