@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import make_image
+from measuring import make_image, processor_time
 
 from vdsr_core import VDSR, VDSRConfig, load_model, super_resolve
 
@@ -31,9 +31,9 @@ SMALL = 256  # side of a small result, pixels
 
 def spent(run: Callable[[], Any], megapixels: float) -> tuple[float, float]:
     """Seconds per Mpx, by the clock and of the processor."""
-    start, cpu = time.perf_counter(), time.process_time()
+    start, cpu = time.perf_counter(), processor_time()
     run()
-    return (time.perf_counter() - start) / megapixels, (time.process_time() - cpu) / megapixels
+    return (time.perf_counter() - start) / megapixels, (processor_time() - cpu) / megapixels
 
 
 def measure(options: argparse.Namespace) -> None:
