@@ -108,13 +108,14 @@ def test_small_images_start_no_process(rng, monkeypatch, started):
 
 def test_a_stop_ends_the_processes_and_the_next_image_starts_others(slow, started):
     workers, ilr = slow
-    stop = threading.Event()
-    timer = threading.Thread(target=lambda: (wait_until(started), stop.set()))
-    timer.start()
-    with pytest.raises(Stopped):
-        workers.residual(ilr, stop)
-    timer.join()
-    assert not started()
+    for started_before in (False, True):
+        if started_before:
+            workers.residual(ilr[:30, :30])
+        stop = threading.Event()
+        threading.Timer(0.3, stop.set).start()  # in the midst of a block, or of the start
+        with pytest.raises(Stopped):
+            workers.residual(ilr, stop)
+        assert not started()
     small = ilr[:30, :30]
     found = workers.residual(small)
     assert started()
