@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -60,6 +61,13 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(help="Of the start.", show_default="as the preset says")
     ] = None,
+    loss: Annotated[
+        Literal["l2", "l2_mean", "l1", "charbonnier"] | None,
+        typer.Option(
+            help="Error to reduce: squared (l2 as in the paper, or l2_mean over pixels), absolute, or between.",
+            show_default="as the preset says",
+        ),
+    ] = None,
     patch: Annotated[
         int | None,
         typer.Option(min=1, help="Side of a patch in pixels.", show_default="48, with kim2016 41"),
@@ -104,6 +112,7 @@ def train(
         "seconds": None if time_budget is None else parse_time(time_budget, "--time-budget"),
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "loss": loss,
         "patch": patch,
         "average": average,
         "initial": initial,
@@ -209,7 +218,8 @@ def prepare_training(
         model = make_model(seed, start=initial)
     scales = given["scales"] or [2.0, 3.0, 4.0]
     preset = given["preset"] or ("finetune" if given["from"] else "default")
-    changes = {name: given[name] for name in ("batch_size", "learning_rate", "average") if given[name] is not None}
+    names = "batch_size", "learning_rate", "loss", "average"
+    changes = {name: given[name] for name in names if given[name] is not None}
     config = replace(PRESETS[preset], seconds=given["seconds"], seed=seed, **changes)
     if given["steps"] is not None:
         config = replace(config, steps=given["steps"], warmup=min(config.warmup, given["steps"] // 20))
@@ -254,7 +264,7 @@ def prepare_training(
 
 
 def read_folder(folder: Path, scales: list[float], taken: Container[str] = ()) -> dict[str, list[tuple[None, Any]]]:
-    """The planes of all images of a folder, by name, or path if that is taken; unusable ones are named and counted."""
+    """The planes of all images of a folder, by names that are not `taken` yet; unusable ones are named and counted."""
     from vdsr_core.io import read_image
     from vdsr_core.planes import find_planes
 
@@ -268,7 +278,8 @@ def read_folder(folder: Path, scales: list[float], taken: Container[str] = ()) -
         for path in progress.track(paths, description=folder.name):
             try:
                 image = read_image(path)
-                named: Any = {str(path) if path.name in taken else path.name: image.data}
+                names = itertools.chain([path.name, str(path)], (f"{path} ({n})" for n in itertools.count(3)))
+                named: Any = {next(name for name in names if name not in taken): image.data}
                 found, skipped = find_planes(named, scales, channel_axis=image.channel_axis, rgb=image.rgb)
             except (ValueError, TypeError, OSError) as error:
                 complain(error, path)

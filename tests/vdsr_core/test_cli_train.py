@@ -107,11 +107,19 @@ def test_a_scale_given_twice_is_one_scale_of_the_network(photographs, vdsr, netw
     assert "scales 3, 2, 3" in model.card["recipe"]
 
 
-def test_train_takes_batch_size_and_learning_rate(photographs, train):
-    result = train("--batch-size", "3", "--learning-rate", "2e-5")
+def test_an_image_given_three_times_trains_three_times_as_often(photographs, vdsr, network):
+    words = ["-o", "out.safetensors", "--from", network, "--steps", "1", "--scales", "2"]
+    result = vdsr("train", photographs, photographs, photographs, *words, model=None)
+    assert result.exit_code == 0, result.stderr
+    assert load_checkpoint("out.safetensors").card["data"].startswith("15 images (15 planes)")
+
+
+def test_train_takes_batch_size_learning_rate_and_loss(photographs, train):
+    result = train("--batch-size", "3", "--learning-rate", "2e-5", "--loss", "l2_mean")
     assert result.exit_code == 0, result.stderr
     recipe = load_checkpoint("out.safetensors").card["recipe"]
     assert "of 3 patches" in recipe
+    assert "l2_mean" in recipe
     assert "rate 2e-05" in recipe
     assert "`batch_size` must be a whole number of at least 1" in train("--overwrite", "--batch-size", "0").stderr
 

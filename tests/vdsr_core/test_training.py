@@ -159,10 +159,13 @@ def test_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, config):
     assert torch.equal(weights(second.result), weights(whole.result))
 
 
-@pytest.mark.parametrize(("optimizer", "width"), [("sgd", 8), ("adamw", 8), ("adamw", 48)])
-def test_threads_do_not_change_a_bit(data, monkeypatch, optimizer, width):
-    """Batches of five patches: parts of 2, 2 and 1; of the wide network, by Winograd's convolutions."""
+@pytest.mark.parametrize(
+    ("optimizer", "width", "half"), [("sgd", 8, False), ("adamw", 8, False), ("adamw", 48, False), ("adamw", 48, True)]
+)
+def test_threads_do_not_change_a_bit(data, monkeypatch, optimizer, width, half):
+    """Batches of five patches: parts of 2, 2 and 1; of the wide network, by Winograd's convolutions or in bfloat16."""
     monkeypatch.setattr("vdsr_core.training.WINOGRAD_SIDES", [data.patch])
+    monkeypatch.setattr("vdsr_core.training.computes_bfloat16", lambda device: half)
     config = TrainConfig(steps=3, **QUICK | {"batch_size": 5, "optimizer": optimizer})
     results = []
     for threads in (1, 2, 3):
@@ -211,7 +214,7 @@ def test_memory_layout_is_that_of_the_weights(data):
 def test_training_goes_on_where_nothing_can_be_compiled(data):
     """As where there is no C++ compiler: the first call of the compiled network fails."""
 
-    def broken(ilr):
+    def broken(ilr, *, half):
         msg = "InvalidCxxCompiler: No working C++ compiler found"
         raise RuntimeError(msg)
 
@@ -249,6 +252,7 @@ def test_recorded_steps_equal_others(rng, optimizer, compiled):
 
 def test_wide_networks_are_trained_by_winograd(data, monkeypatch):
     """With the losses of direct convolution, to rounding; each thread on arrays of its own."""
+    monkeypatch.setattr("vdsr_core.training.computes_bfloat16", lambda device: False)
     config, losses = TrainConfig(steps=3, **QUICK | {"batch_size": 5}), []
     torch.set_num_threads(2)
     for sides in ([data.patch], []):
@@ -257,6 +261,23 @@ def test_wide_networks_are_trained_by_winograd(data, monkeypatch):
         losses.append([progress.loss for progress in trainer.run()])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("batch_size", [5, 8])
+def test_wide_networks_are_trained_in_bfloat16_where_the_processor_multiplies_in_it(data, monkeypatch, batch_size):
+    """With the losses of float32 but for its rounding, and weights in float32; narrow networks are not."""
+    config, results = TrainConfig(steps=3, **QUICK | {"batch_size": batch_size}), []
+    for half in (True, False):
+        monkeypatch.setattr("vdsr_core.training.computes_bfloat16", lambda device, half=half: half)
+        trainer = Trainer(make_model(0, VDSRConfig(4, 48)), data, config)
+        assert trainer.part == (4 if half and batch_size == 8 else 2)
+        results.append(([progress.loss for progress in trainer.run()], weights(trainer.model)))
+        assert not Trainer(make_model(0, VDSRConfig(4, 8)), data, config).half
+    (losses, ours), (expected, exact) = results
+    assert losses == pytest.approx(expected, rel=1e-2)
+    assert losses != expected
+    assert ours.dtype == exact.dtype == torch.float32
+    torch.testing.assert_close(ours, exact, rtol=0, atol=4e-3)  # three steps of 1e-3 at most
 
 
 def test_a_checkpoint_in_the_middle_holds_the_network_to_keep(data, tmp_path):
