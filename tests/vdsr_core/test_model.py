@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vdsr_core import VDSR, VDSRConfig, load_model
+from vdsr_core import VDSR, VDSRConfig, load_model, resize
 from vdsr_core.model import make_model
 
 
@@ -68,10 +68,10 @@ def test_identity_start_is_bicubic_at_first_whatever_the_depth():
     assert model.config == VDSRConfig(12, 16)
 
 
-def test_half_precision_rounds_neither_the_image_nor_the_sum():
-    """Beside all layers in bfloat16, the error is several times smaller; the result is that of float32 in dtype."""
+def test_half_precision_rounds_neither_the_image_nor_the_sum(rng):
+    """On an interpolated image the error is several times smaller than of all layers in bfloat16."""
     model = load_model()
-    ilr = torch.rand(1, 1, 48, 48, generator=torch.Generator().manual_seed(0)) / 2 + 0.25
+    ilr = torch.from_numpy(resize(rng.random((12, 12)), 4)).float()[None, None] / 2 + 0.25
     with torch.no_grad():
         exact, half = model.residual(ilr), model.residual(ilr, half=True)
         all_half = copy.deepcopy(model).bfloat16().residual(ilr.bfloat16())
