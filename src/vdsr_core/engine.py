@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ LIVE_STRIPS = {"torch": 12, "ncnn": 22}
 PLANE_BYTES = 32
 # How far from PyTorch's result ncnn's may be, as a share of the range or of the largest residual.
 AGREEMENT = 1e-4
+# Rows that are interpolated at a time on a CPU, so that what lies between two sums stays in the cache.
+IN_CACHE = 64
 # What the network is shown of the interpolated image: it knows nothing of what lies far outside [0, 1], such as a
 # hot pixel, and would answer with large residuals all over its receptive field.
 KNOWN = (-0.25, 1.25)
@@ -302,7 +305,13 @@ class SharedEngine:
 
 def interpolate(window: Tensor, rows: Taps, columns: Taps) -> Tensor:
     """Bicubic interpolation of a (C, h, w) window: the sums of `resampling.apply_taps` in their order."""
-    return _apply_taps(_apply_taps(window, rows, 1), columns, 2)
+    count = rows.index.shape[1]
+    step = IN_CACHE if window.device.type == "cpu" else count
+    parts = (
+        replace(rows, index=rows.index[:, i : i + step], weight=rows.weight[:, i : i + step])
+        for i in range(0, count, step)
+    )
+    return torch.cat([_apply_taps(_apply_taps(window, part, 1), columns, 2) for part in parts], 1)
 
 
 def _apply_taps(values: Tensor, taps: Taps, axis: int) -> Tensor:

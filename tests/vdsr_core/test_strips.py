@@ -47,5 +47,9 @@ def test_no_worker_computes_more_than_its_share_and_a_halo_in_each_band(rows, co
     assert most <= (rows / count + 2 * 20 + 1) * (columns / across + 2 * 20 + 1) * across
 
 
+def test_squares_are_cut_into_narrow_blocks():
+    assert [columns for (_, columns), _ in blocks(256, 256, 20, 2)] == [slice(0, 128), slice(128, 256)]
+
+
 def test_bands_that_the_workers_can_share_are_not_cut():
     assert [rows for (rows, _), _ in blocks(1044, 1044, 20, 2)] == [slice(0, 1044)] * 4
