@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 import torch
 
-from vdsr_core.engine import Engine, choose_device, describe_devices
+from vdsr_core.engine import Engine, choose_device, describe_devices, has_ncnn
 from vdsr_core.model import VDSR
 from vdsr_core.resampling import make_taps
 
@@ -66,7 +66,7 @@ def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
     device = choose_device()
     best = device.type, Engine(model, device).name
     for name in describe_devices():
-        for fast in (False, True) if name == "cpu" and find_spec("ncnn") else (False,):
+        for fast in (False, True) if name == "cpu" and has_ncnn() else (False,):
             wanted = "ncnn" if fast else "torch"
             chosen = (name.partition(":")[0], wanted) == best
             try:
@@ -89,8 +89,8 @@ def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
 def advise(checks: Iterable[Check]) -> Iterator[str]:
     """What to install or change to be faster, a sentence each."""
     found = {(check.device, check.engine): check for check in checks}
-    if ("cpu", "ncnn") not in found:
-        yield 'pip install "napari-vdsr[fast]" brings ncnn, the fastest engine on a CPU.'
+    if ("cpu", "ncnn") not in found and sys.platform != "darwin":
+        yield "`pip install ncnn` brings the fastest engine on a CPU."
     if torch.version.cuda is None and shutil.which("nvidia-smi"):
         yield "This PyTorch knows no CUDA, but there is an NVIDIA driver: see https://pytorch.org/get-started/locally/."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

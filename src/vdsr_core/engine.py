@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Sequence
@@ -128,7 +129,7 @@ class Engine:
         self.dtype = np.dtype(np.float64 if double else np.float32)
         self.halo = model.halo
         found = None
-        if device.type == "cpu" and not double and not half and fast is not False and find_spec("ncnn"):
+        if device.type == "cpu" and not double and not half and fast is not False and has_ncnn():
             found = find_ncnn(model, torch.get_num_threads())
         self._network: NcnnNetwork | NcnnWorkers | None = None
         if found:
@@ -233,6 +234,14 @@ class Engine:
         pieces = [network.residual(plane, stop) for plane in ilr[:, 0].numpy()]
         out = torch.from_numpy(np.stack(pieces)[:, None])
         return out if self._model.config.residual else out - ilr
+
+
+def has_ncnn() -> bool:
+    """Whether ncnn is here and can be loaded beside PyTorch.
+
+    On macOS each brings LLVM's OpenMP, of which a second one ends the process ("OMP: Error #15").
+    """
+    return sys.platform != "darwin" and find_spec("ncnn") is not None
 
 
 def find_ncnn(model: VDSR, threads: int) -> tuple[NcnnNetwork | NcnnWorkers, VDSR] | None:
