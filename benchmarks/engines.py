@@ -8,6 +8,7 @@ The first form runs one square image of each size (in output pixels) through eac
     nchw           PyTorch as other implementations run it: layers and ReLU in place, contiguous
     channels_last  the same in PyTorch's other memory format
     compiled       the same through torch.compile (where a C++ compiler is)
+    bfloat16       all layers but the first and the last in bfloat16, as in training on CPUs that multiply in it
     strips         the library's PyTorch engine on one block: strip by strip
     blocks         the library's PyTorch engine: a block for each core
     onnxruntime, openvino, opencv    the network as ONNX
@@ -66,6 +67,19 @@ def make_torch(model: VDSR, threads: int, *, memory_format: torch.memory_format,
         with torch.no_grad():
             x = torch.from_numpy(ilr)[None, None].contiguous(memory_format=memory_format)
             return network(x)[0, 0].numpy()  # type: ignore[no-any-return]
+
+    return run
+
+
+def make_bfloat16(model: VDSR, threads: int) -> Run:
+    """PyTorch, the inner layers in bfloat16."""
+    network = copy.deepcopy(model).eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def run(ilr: Floats) -> Floats:
+        torch.set_num_threads(threads)
+        with torch.no_grad():
+            x = torch.from_numpy(ilr)[None, None].contiguous(memory_format=torch.channels_last)
+            return network.residual(x, half=True)[0, 0].numpy()  # type: ignore[no-any-return]
 
     return run
 
@@ -227,6 +241,7 @@ MAKERS: dict[str, Callable[[VDSR, int], Run]] = {
     "nchw": lambda m, t: make_torch(m, t, memory_format=torch.contiguous_format),
     "channels_last": lambda m, t: make_torch(m, t, memory_format=torch.channels_last),
     "compiled": lambda m, t: make_torch(m, t, memory_format=torch.channels_last, compiled=True),
+    "bfloat16": make_bfloat16,
     "strips": make_strips,
     "blocks": make_blocks,
     "onnxruntime": make_onnxruntime,

@@ -1,6 +1,6 @@
 """Peak memory against image size: it must not grow beyond the image and its result.
 
-    python benchmarks/memory.py [SIZE ...] [--scale 2] [--tile 512] [--tiles 5] [--most 20]
+    python benchmarks/memory.py [SIZE ...] [--scale 2] [--tile 1024] [--tiles 5] [--most 20]
 
 SIZE is the side of a square uint16 image (1000, 2000, 4000 and 6000 by default). Each size runs in a process
 of its own: tiles at the beginning, one in the middle and those at the end (`--tiles` of each; `--most` for the
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("sizes", type=int, nargs="*", default=[1000, 2000, 4000, 6000], metavar="SIZE")
     parser.add_argument("--scale", type=int, default=2)
-    parser.add_argument("--tile", type=int, default=512)
+    parser.add_argument("--tile", type=int, default=1024)
     parser.add_argument("--tiles", type=int, default=5, help="how many of the first and of the last tiles")
     parser.add_argument("--most", type=int, default=20, help="the same for the largest image")
     parser.add_argument("--measure", type=int, nargs=2, help=argparse.SUPPRESS)
