@@ -43,9 +43,10 @@ def take_turns(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str,
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
-            start, processor = time.perf_counter(), processor_time()
+            processor, start = processor_time(), time.perf_counter()  # to look for other processes takes a while
             run()
-            seconds[name].append((time.perf_counter() - start, processor_time() - processor))
+            elapsed = time.perf_counter() - start
+            seconds[name].append((elapsed, processor_time() - processor))
     return {name: np.array(values[1:]) for name, values in seconds.items()}
 
 

@@ -31,9 +31,10 @@ SMALL = 256  # side of a small result, pixels
 
 def spent(run: Callable[[], Any], megapixels: float) -> tuple[float, float]:
     """Seconds per Mpx, by the clock and of the processor."""
-    start, cpu = time.perf_counter(), processor_time()
+    cpu, start = processor_time(), time.perf_counter()
     run()
-    return (time.perf_counter() - start) / megapixels, (processor_time() - cpu) / megapixels
+    elapsed = time.perf_counter() - start
+    return elapsed / megapixels, (processor_time() - cpu) / megapixels
 
 
 def measure(options: argparse.Namespace) -> None:

@@ -11,14 +11,15 @@ Both train the whole network, 20 layers of 64 filters, by SGD with momentum and 
 
 "time" is the ratio of the medians of the steps by the clock, "CPU" the same in processor time, which other jobs on the
 machine disturb less. Validation is in neither. "share of the peak": the arithmetic of a step, convolutions as if
-computed directly, forwards and twice as much backwards, over that of a large matrix product in its time: float32 on a
-CPU, bfloat16 on a GPU. Winograd's convolutions, which need fewer multiplications, may exceed 1.
+computed directly, forwards and twice as much backwards, over that of a large matrix product in its time, in bfloat16
+where the device multiplies in it, else in float32. Winograd's convolutions, which need fewer multiplications, may
+exceed 1. `--float32` leaves bfloat16 out.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -28,10 +29,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from vdsr_core import VDSR, Patches, TrainConfig, Trainer
+from vdsr_core import VDSR, Patches, TrainConfig, Trainer, training
+from vdsr_core.training import computes_bfloat16
 
 STEPS = 10**6  # more than are done
 SIDE = 4096  # of the matrices
+PRODUCTS = {"cpu": 1, "cuda": 50}  # of matrices, timed together
 
 
 def make_images() -> list[NDArray[np.float32]]:
@@ -79,11 +82,28 @@ def our_loop(images: list[NDArray[np.float32]], options: argparse.Namespace) -> 
         yield
 
 
-def multiply(device: str) -> None:
-    """A large matrix product, 2 SIDE^3 operations."""
-    kind = torch.float32 if device == "cpu" else torch.bfloat16
+def make_product(device: str, kind: torch.dtype) -> Callable[[], None]:
+    """`PRODUCTS[device]` matrix products, of 2 SIDE^3 operations each."""
     a = torch.ones(SIDE, SIDE, dtype=kind, device=device)
-    (a @ a)[0, 0].item()
+
+    def multiply() -> None:
+        for _ in range(PRODUCTS[device]):
+            a @ a
+        finish(device)
+
+    return multiply
+
+
+def finish(device: str) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def step(loop: Iterator[None], device: str) -> None:
+    """One step of a loop, to its end."""
+    next(loop)
+    finish(device)
 
 
 def main() -> None:
@@ -95,7 +115,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--float32", action="store_true")
     options = parser.parse_args()
+    if options.float32:
+        training.BFLOAT16, training.AMPERE = (), (999, 0)
     torch.backends.cudnn.benchmark = True
     images = make_images()
     best = options.workers[0]
@@ -106,8 +129,9 @@ def main() -> None:
         print("workers: " + ", ".join(f"{name} {value:.2f} s" for name, value in medians.items()))
         del trials
     loops = {"common": common_loop(images, options, best), "ours": our_loop(images, options)}
-    runs = {name: partial(next, loop) for name, loop in loops.items()}
-    times = take_turns(runs | {"product": partial(multiply, options.device)}, options.repeats)
+    runs = {name: partial(step, loop, options.device) for name, loop in loops.items()}
+    kind = torch.bfloat16 if computes_bfloat16(torch.device(options.device)) else torch.float32
+    times = take_turns(runs | {"product": make_product(options.device, kind)}, options.repeats)
     (clock, cpu), (our_clock, our_cpu) = (np.median(times[name], 0) for name in ("common", "ours"))
     print("| batch | patch | workers | common, s | ours, s | common, ms a patch | ours, ms a patch | time | CPU |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -116,12 +140,12 @@ def main() -> None:
     print("| " + " | ".join(map(str, [*cells, f"{clock / our_clock:.2f} x", f"{cpu / our_cpu:.2f} x"])) + " |")
     least, ours = times["common"][:, 0].min(), times["ours"][:, 0].min()
     weights = sum(layer.weight.numel() for layer in VDSR().convolutions)
-    step = 3 * 2 * weights * options.batch * options.patch**2
-    peak = 2 * SIDE**3 / np.median(times["product"][:, 0])
+    work = 3 * 2 * weights * options.batch * options.patch**2
+    peak = PRODUCTS[options.device] * 2 * SIDE**3 / np.median(times["product"][:, 0])
     shares = ", ".join(
-        f"{name} {step / seconds / peak:.2f}" for name, seconds in (("common", clock), ("ours", our_clock))
+        f"{name} {work / seconds / peak:.2f}" for name, seconds in (("common", clock), ("ours", our_clock))
     )
-    print(f"share of the peak, {peak / 1e9:.0f} GFLOP/s: {shares}")
+    print(f"share of the peak, {peak / 1e9:.0f} GFLOP/s in {str(kind).removeprefix('torch.')}: {shares}")
     print(f"fastest steps: {least:.2f} s and {ours:.2f} s, {least / ours:.2f} x")
 
 

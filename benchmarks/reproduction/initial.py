@@ -7,10 +7,11 @@ image of T91, the one folder needed, is held out; no test set is touched.
 """
 
 import argparse
-import time
 from dataclasses import replace
+from itertools import product
+from typing import Any
 
-from benchmarks.reproduction.study import OutOfTimeError, read_lumas, report, start
+from benchmarks.reproduction.study import read_lumas, report, run_rows, start
 
 from vdsr_core import Patches, Trainer, VDSRConfig
 from vdsr_core.hold_out import HoldOut
@@ -32,21 +33,19 @@ def main(options: argparse.Namespace) -> None:
     data = Patches(others[::2], SCALES, patch=32, device=options.device)
     measure = HoldOut(images[::6][:PIECES], SCALES, pieces=PIECES, device=options.device)
     config = replace(PRESETS["default"], steps=steps, batch_size=batch, warmup=steps // 20, average=0.99)
-    rows = []
-    for rate in RATES:
-        for first in ("he", "identity"):
-            if time.monotonic() > options.deadline:
-                raise OutOfTimeError(main.__module__)
-            model = make_model(0, VDSRConfig(20, width), start=first)
-            recipe = replace(config, learning_rate=rate)
-            trainer = Trainer(model, data, recipe, validate=measure.validate, validate_every=max(1, steps // 4))
-            gains = [progress.gain for progress in trainer.run() if progress.gain is not None]
-            shares = {
-                f"{share} % of the steps": f"{gain:+.2f}" for share, gain in zip((25, 50, 75, 100), gains, strict=True)
-            }
-            rows.append({"rate": str(rate), "first weights": first} | shares)
-            print(rows[-1], flush=True)
-    report(options, "initial", rows)
+
+    def train(case: tuple[float, str]) -> dict[str, Any]:
+        rate, first = case
+        model = make_model(0, VDSRConfig(20, width), start=first)
+        recipe = replace(config, learning_rate=rate)
+        trainer = Trainer(model, data, recipe, validate=measure.validate, validate_every=max(1, steps // 4))
+        gains = [progress.gain for progress in trainer.run() if progress.gain is not None]
+        shares = {
+            f"{share} % of the steps": f"{gain:+.2f}" for share, gain in zip((25, 50, 75, 100), gains, strict=True)
+        }
+        return {"rate": str(rate), "first weights": first} | shares
+
+    report(options, "initial", run_rows(options, "initial", list(product(RATES, ("he", "identity"))), train))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from vdsr_core import VDSR, VDSRConfig, evaluate, load_checkpoint, read_image, s
 from vdsr_core.checkpoint import load_trainer
 from vdsr_core.cli_train import parse_time
 from vdsr_core.evaluation import check_bicubic, luma, mean_scores
+from vdsr_core.files import replacing
 from vdsr_core.model import make_model
 from vdsr_core.patches import Patches
 from vdsr_core.recipe import PRESETS
@@ -179,6 +180,24 @@ def run(
         if late:
             raise OutOfTimeError(setting.name)
     return [Point(**point) for point in curve]
+
+
+def run_rows(
+    options: argparse.Namespace, name: str, cases: Sequence[Any], make: Callable[[Any], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """A row for each case, kept in a file as soon as it is made; the deadline is looked at between two."""
+    path: Path = options.output / f"runs_{options.size}" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    for case in cases[len(rows) :]:
+        if time.monotonic() > options.deadline:
+            msg = f"{name}, {case}"
+            raise OutOfTimeError(msg)
+        rows.append(make(case))
+        print(rows[-1], flush=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(rows, indent=1) + "\n")
+    return rows
 
 
 def run_path(setting: Setting, options: argparse.Namespace) -> Path:

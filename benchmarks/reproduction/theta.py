@@ -9,11 +9,11 @@ test set is touched.
 
 import argparse
 import math
-import time
 from dataclasses import replace
+from typing import Any
 
 import torch
-from benchmarks.reproduction.study import OutOfTimeError, read_lumas, report, start
+from benchmarks.reproduction.study import read_lumas, report, run_rows, start
 
 from vdsr_core import VDSR, Patches, Trainer, VDSRConfig
 from vdsr_core.model import make_model
@@ -29,18 +29,15 @@ def main(options: argparse.Namespace) -> None:
     """Train a network for each theta."""
     depth, width, steps, batch = TRAININGS[options.size]
     data = Patches(read_lumas(options.data / "T91")[::6], grid=True, device=options.device)
-    rows = []
-    for theta in THETAS:
-        if time.monotonic() > options.deadline:
-            msg = f"theta {theta:g}"
-            raise OutOfTimeError(msg)
+
+    def train(theta: float) -> dict[str, Any]:
         config = replace(PRESETS["kim2016"], steps=steps, batch_size=batch, theta=theta)
         trainer = Trainer(make_model(0, VDSRConfig(depth, width)), data, config)
         shares = [progress.clipped for progress in trainer.run()]
         clipped = sum(shares[:EARLY]) / len(shares[:EARLY])
-        rows.append({"theta": f"{theta:g}", "clipped": f"{clipped:.0%}", "gain": measure_gain(trainer.result, data)})
-        print(rows[-1], flush=True)
-    report(options, "theta", rows)
+        return {"theta": f"{theta:g}", "clipped": f"{clipped:.0%}", "gain": measure_gain(trainer.result, data)}
+
+    report(options, "theta", run_rows(options, "theta", THETAS, train))
 
 
 @torch.inference_mode()

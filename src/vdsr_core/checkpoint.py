@@ -50,7 +50,7 @@ def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State
     TypeError
         If `model` is none, or its card holds what JSON does not.
     ValueError
-        If its scales are not greater than 1.
+        If its scales are not greater than 1, or its weights not finite.
     OSError
         If the file cannot be written.
 
@@ -68,6 +68,10 @@ def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State
     header = {"format": json.dumps(FORMAT), "config": json.dumps(asdict(model.config))}
     header |= {"scales": json.dumps(check_scales(model.scales)), "card": _card_text(model.card)}
     arrays = to_arrays(model)
+    if odd := [name for name, array in arrays.items() if not bool(torch.isfinite(array).all())]:
+        msg = f"`model` must hold finite weights, got NaN or infinity in {odd[0]}: its training went wrong. "
+        msg += "Train it with a lower `learning_rate`."
+        raise ValueError(msg)
     if trainer is not None:
         tensors, record = trainer
         arrays |= {TRAINER + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -8,9 +8,10 @@ import os
 import re
 import signal
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -53,7 +54,11 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Batches to train with.", show_default="as the preset says")] = None,
     time_budget: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Train for so long instead: 2h, 90m, 1h30m.", show_default=False),
+        typer.Option(
+            metavar="TIME",
+            help="Train for so long instead: 2h, 90m, 1h30m. Measuring and saving come on top.",
+            show_default=False,
+        ),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Patches in a batch; 12 to 16 suit a CPU.", show_default="as the preset says")
@@ -207,6 +212,7 @@ def prepare_training(
     from vdsr_core.patches import Patches
     from vdsr_core.recipe import PRESETS
     from vdsr_core.training import Trainer
+    from vdsr_core.unfinished import fingerprint
 
     seed = given["seed"] or 0
     initial = given["initial"] or ("he" if given["preset"] == "kim2016" else "identity")
@@ -226,7 +232,7 @@ def prepare_training(
     images: dict[str, list[tuple[None, Any]]] = {}
     for folder in folders:
         images |= read_folder(folder, scales, images)
-    record = {"command": given, "images": list(images)}
+    record: dict[str, Any] = {"command": given, "images": list(images)}
     if state and state[1].get("images") != record["images"]:
         odd = sorted(set(state[1].get("images", [])) ^ set(images)) or "another order"
         msg = f"{', '.join(map(str, folders))} must hold the images of the training to resume, got {odd} missing or "
@@ -246,6 +252,11 @@ def prepare_training(
         config = replace(config, steps=math.ceil(80 * len(data) / config.batch_size))
     each = sorted(set(scales))
     measure = HoldOut([plane for _, plane in held], each, pieces=PIECES, device=str(where))
+    record["pixels"] = fingerprint(data, measure)
+    if state and state[1].get("pixels") != record["pixels"]:
+        msg = f"{', '.join(map(str, folders))} must hold the images of the training to resume, got other pixels under "
+        msg += "their names."
+        raise ValueError(msg)
     every = None if config.seconds else min(1000, max(1, config.steps // 20))
     trainer = Trainer(model, data, config, validate=measure.validate, validate_every=every, compile=compile)
     if state:
@@ -324,6 +335,17 @@ def run_training(trainer: Trainer, measure: HoldOut, output: Path, record: dict[
         tensors, state = trainer.state()
         save_checkpoint(output, trainer.result, trainer=None if finished else (tensors, state | record))
 
+    told: set[str] = set()
+
+    def attempt(work: Callable[[], None]) -> None:
+        """Do what a full disk refuses, if it does: it is said once, and tried again later."""
+        try:
+            work()
+        except OSError as error:
+            if str(error) not in told:
+                complain(error, output)
+            told.add(str(error))
+
     log = TrainingLog(output, trainer.step)
     saved = time.monotonic()
     with noted_signals() as signals, log, progress_bar("{task.percentage:.1f} %") as bar:
@@ -331,7 +353,7 @@ def run_training(trainer: Trainer, measure: HoldOut, output: Path, record: dict[
         if not trainer.step:
             save()  # a full disk or a wrong name shows now
         for progress in trainer.run():
-            log.add(progress)
+            attempt(partial(log.add, progress))
             bar.update(task, completed=progress.share, description=f"step {progress.step}  loss {log.loss:.4g}")
             if progress.gain is not None:
                 score = f"{progress.psnr:.2f} dB, {progress.gain:+.2f} over bicubic"
@@ -339,13 +361,14 @@ def run_training(trainer: Trainer, measure: HoldOut, output: Path, record: dict[
             if trainer.anyone(bool(signals)) and progress.share < 1:
                 break
             if time.monotonic() - saved >= pause:
-                save()
+                attempt(save)
                 saved = time.monotonic()
     if trainer.share < 1:
         save()
         typer.echo(f"vdsr: interrupted after step {trainer.step}; --resume goes on from {output}", err=True)
         return INTERRUPTED
     scores = measure.score(trainer.result)
+    trainer.result.card["recipe"] += f"; {trainer.step} steps, {trainer.spent:.0f} s"
     trainer.result.card["hold_out"] = {
         scale: {"bicubic": round(measure.bicubic[scale], 3), "after": round(scores[scale], 3)} for scale in scores
     }

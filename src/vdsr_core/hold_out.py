@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ def split(
     """What to train with and what to hold out: whole images, or of a single one the far end of its longer axis.
 
     Images that share a plane are held out together. Where all do, each gives its far end. An image that is given twice
-    counts once.
+    counts once. Their order and names do not matter, and few change sides when others join or leave.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ def split(
     different = list(dict.fromkeys(contents))
     if len(different) > 1 and not strips:
         count = min(max(1, round(hold_out * len(different))), len(different) - 1)
-        held = np.random.default_rng((seed, 2)).permutation(len(different))[:count].tolist()
-        seen = frozenset().union(*(different[number] for number in held))
+        held = sorted(different, key=lambda content: draw_lot(content, seed))[:count]
+        seen = frozenset().union(*held)
         parts: tuple[list[Any], list[Any]] = ([], [])
         for source, content in zip(sources.values(), contents, strict=True):
             parts[bool(content & seen)].extend(source)
@@ -86,6 +86,11 @@ def split(
 def hash_plane(plane: Plane) -> bytes:
     """A digest of the pixels: images of one content are held out together, whatever they are called."""
     return hashlib.sha256(repr(plane.shape).encode() + plane.tobytes()).digest()
+
+
+def draw_lot(content: Iterable[bytes], seed: int) -> bytes:
+    """A number that decides whether an image is held out: its own, whatever other images there are."""
+    return hashlib.sha256(repr(seed).encode() + b"".join(sorted(content))).digest()
 
 
 def cut(both: Any, hold_out: float, gap: int) -> tuple[Any, Any]:

@@ -169,6 +169,12 @@ class Patches:
         self.group = torch.tensor([g for g, fs in enumerate(groups) for _ in fs] + [len(groups)] * len(pairs))
         self.shape = torch.tensor(shapes)  # (pairs, 2)
         self.patch = min(patch, int(self.shape.min()))
+        small = self.shape.min(1).values < patch
+        if small.any() and not small.all():
+            share = f"{int(small.sum())} of {len(small)} images, each counted at each scale, are smaller"
+            warnings.warn(
+                f"all patches shrink from {patch} to {self.patch} pixels: {share}. Leave these out.", stacklevel=2
+            )
         hr_start = _starts([image.size for image in sharp])[number]
         hr_stride = [sharp[n].shape[1] for n in number]
         ilr_start, ilr_stride = _starts([math.prod(shape) for shape in shapes]), [shape[1] for shape in shapes]

@@ -262,7 +262,7 @@ class Trainer:
                 loss, clipped = self.advance(rate, work)
                 self.spent += time.perf_counter() - start
                 if self.ranks > 1 and self.config.seconds is not None:  # all must stop after the same step
-                    spent = torch.tensor(self.spent, device=self.data.device)
+                    spent = torch.tensor(self.spent, dtype=torch.float64, device=self.data.device)
                     dist.broadcast(spent, 0)
                     self.spent = float(spent)
                 psnr = gain = None
@@ -307,6 +307,7 @@ class Trainer:
     def advance(self, rate: float, work: Callable[..., Iterable[Any]] = map) -> tuple[float, float]:
         """One step: loss and share of clipped gradients; `work` maps the parts of the batch to their gradients."""
         config = self.config
+        stop_if(self.stop)  # a recorded step looks at nothing
         ilr, hr = self.ahead[1] if self.ahead and self.ahead[0] == self.step else self.draw(self.step)
         size = self.part if self.data.device.type == "cpu" else len(hr)
         if self.fastest is None:
@@ -328,7 +329,7 @@ class Trainer:
         value, share = float(loss), float(clipped)
         if not math.isfinite(value):  # asked for here, when a GPU has done all that was queued
             msg = f"the loss must stay finite, got {value} in step {self.step + 1} at learning rate {rate:g}. "
-            msg += "Go on from the last checkpoint, or start anew, with a lower `learning_rate` or `theta`."
+            msg += "Start anew from the last checkpoint's network, with a lower `learning_rate` or `theta`."
             raise FloatingPointError(msg)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -449,20 +450,26 @@ class Trainer:
         groups: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
-            groups[kind][rest] = tensor
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in groups["optimizer"].items():
-            number, _, rest = name.partition(".")
-            entries.setdefault(int(number), {})[rest] = tensor
+            groups.setdefault(kind, {})[rest] = tensor
         try:
             self.model.load_state_dict(groups["weights"])
             self.average.load_state_dict(groups["average"])
         except RuntimeError as error:
             msg = f"`model` must be the network of the training to resume, {self.model.config}, got another."
             raise ValueError(msg) from error
-        parameters = list(self.model.parameters())
-        for which, entry in entries.items():
-            for name, tensor in entry.items():
-                entry[name] = lay_out(tensor, parameters[which]) if tensor.ndim else tensor
+        entries = self.sort_entries(groups["optimizer"])
+        remembers = step > 0 and (self.config.optimizer != "sgd" or self.config.momentum > 0)
+        if len(groups) > 3 or len(entries) != remembers * len(list(self.model.parameters())):
+            msg = "`state` must hold weights, average and optimizer, got a damaged one. Start anew."
+            raise ValueError(msg)
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": entries})
         self.step, self.spent = step, float(spent)
+
+    def sort_entries(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """What the optimiser remembers of each parameter, by number; what fits no parameter is left out."""
+        entries: dict[int, dict[str, Tensor]] = {}
+        for number, parameter in enumerate(self.model.parameters()):
+            entry = {name.removeprefix(f"{number}."): t for name, t in tensors.items() if name.startswith(f"{number}.")}
+            if entry and all(tensor.shape in ((), parameter.shape) for tensor in entry.values()):
+                entries[number] = {name: lay_out(t, parameter) if t.ndim else t for name, t in entry.items()}
+        return entries

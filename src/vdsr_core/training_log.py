@@ -9,11 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vdsr_core.files import replacing
+
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     from vdsr_core.training import Progress
 
 
 LOG_STEPS = 100  # steps between rows of the log
+NAMES = ("step", "share", "learning_rate", "loss", "clipped", "patches_per_second", "psnr", "gain")
 
 
 class TrainingLog:
@@ -37,33 +40,40 @@ class TrainingLog:
 
     def __enter__(self) -> TrainingLog:
         """Write what is kept."""
-        names = ("step", "share", "learning_rate", "loss", "clipped", "patches_per_second", "psnr", "gain")
-        self._stream = self.path.open("w", newline="", encoding="utf-8")
-        self._writer = csv.DictWriter(self._stream, names, lineterminator="\n")
-        self._writer.writeheader()
-        self._writer.writerows(self.rows)
+        self.write()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the files."""
-        self._stream.close()
+        """Close the curves."""
         if self._curves:
             self._curves.close()
 
+    def write(self) -> None:
+        """Put all rows in the file; a full disk leaves the old one."""
+        with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, NAMES, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
     def add(self, progress: Progress) -> None:
-        """Note a step; `loss` is the mean since the last row."""
+        """Note a step; `loss` is the mean since the last row.
+
+        Raises
+        ------
+        OSError
+            If the disk is full; the row is kept, and written with the next one.
+        """
         self._since = [self._since[0] + progress.loss, self._since[1] + 1]
         self.loss = self._since[0] / self._since[1]
         if progress.step % LOG_STEPS and progress.gain is None:
             return
-        row = {name: getattr(progress, name) for name in self._writer.fieldnames} | {"loss": self.loss}
+        row = {name: getattr(progress, name) for name in NAMES} | {"loss": self.loss}
         self.rows.append(row)
-        self._writer.writerow(row)
-        self._stream.flush()
         self._since = [0.0, 0]
         for name in ("loss", "psnr", "gain", "learning_rate", "clipped") if self._curves else ():
             if row[name] is not None:
                 self._curves.add_scalar(name, row[name], progress.step)
+        self.write()
 
     def draw(self) -> None:
         """A PNG of the curves, if matplotlib is installed."""

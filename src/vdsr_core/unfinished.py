@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from vdsr_core.checkpoint import load_checkpoint, load_trainer, save_checkpoint
 from vdsr_core.hold_out import HoldOut
 from vdsr_core.locks import locked
@@ -96,5 +98,5 @@ def fingerprint(data: Patches, hold_out: HoldOut) -> str:
     """A number that tells the images of a run from others."""
     found = hashlib.blake2b(digest_size=16)
     for array in (data.hr.cpu().numpy(), data.ilr.cpu().numpy(), *(p.hr for p in hold_out.pieces)):
-        found.update(array.data)
+        found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()

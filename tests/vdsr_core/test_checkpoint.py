@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import pickle
 import re
@@ -177,6 +178,16 @@ def test_wrong_arrays_are_named(saved, tiny_model, change, message):
     save_file(arrays, saved, header_of(saved))
     with pytest.raises(ValueError, match=message):
         load_checkpoint(saved)
+
+
+def test_weights_that_are_not_finite_do_not_replace_good_ones(tmp_path, tiny_model):
+    save_checkpoint(tmp_path / "c.safetensors", tiny_model)
+    expected = to_arrays(load_checkpoint(tmp_path / "c.safetensors"))["weight_01"]
+    with torch.no_grad():
+        tiny_model.convolutions[1].weight[0, 0] = math.inf
+    with pytest.raises(ValueError, match="`model` must hold finite weights, got NaN or infinity in weight_01"):
+        save_checkpoint(tmp_path / "c.safetensors", tiny_model)
+    assert torch.equal(to_arrays(load_checkpoint(tmp_path / "c.safetensors"))["weight_01"], expected)
 
 
 def test_default_network_is_embedded_with_its_card():

@@ -129,6 +129,37 @@ def gain_of(card):
     return scores["after"] - scores["bicubic"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
+def test_a_disk_that_is_full_for_a_while_does_not_end_a_training(photographs, train, monkeypatch):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    advance = Trainer.advance
+
+    def limited(self, *args):
+        if self.step in (2, 4):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000 if self.step == 2 else limits[0], limits[1]))
+        return advance(self, *args)
+
+    monkeypatch.setattr(Trainer, "advance", limited)
+    result = train("--save-every", "0")
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("out.safetensors could not be written: File too large. Is the disk full?") == 1
+    assert load_trainer("out.safetensors") is None
+    assert [row["step"] for row in rows_of("out.train.csv")] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_resuming_with_other_pixels_is_named(photographs, train, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        assert train().exit_code == 130
+    (photographs / "2.png").write_bytes((photographs / "1.png").read_bytes())
+    result = train("--resume")
+    assert result.exit_code == 1
+    assert "must hold the images of the training to resume, got other pixels under their names" in result.stderr
+
+
 @pytest.mark.parametrize("preset", ["finetune", "kim2016"])
 def test_resumed_after_ctrl_c_equals_uninterrupted(photographs, train, monkeypatch, preset):
     assert train("--preset", preset).exit_code == 0

@@ -329,6 +329,18 @@ def test_images_of_one_content_are_held_out_together(seed, rng):
     assert all(plane.shape == (12, 20) for _, plane in train)
 
 
+def test_what_is_held_out_does_not_depend_on_order_and_little_on_other_images(rng):
+    planes = [rng.random((8, 8)) for _ in range(40)]
+
+    def held(numbers):
+        found = split({f"{n}": [(None, planes[number])] for n, number in enumerate(numbers)}, 0.25, 4)[1]
+        return {plane.tobytes() for _, plane in found}
+
+    assert len(held(range(40))) == 10
+    assert held(reversed(range(40))) == held(range(40))
+    assert len(held(range(36)) - held(range(40))) == 0  # nine of the ten, or those that are still there
+
+
 @pytest.mark.parametrize("side", [8, 12, 16, 32, 100])
 def test_cut_leaves_something_on_both_sides(side):
     (_, train), (_, held) = cut((None, np.zeros((side, 8))), 0.2, 20)

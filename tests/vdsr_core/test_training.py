@@ -3,6 +3,7 @@ import itertools
 import math
 import subprocess
 import sys
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,6 +18,7 @@ from vdsr_core.cuda_graph import Recording
 from vdsr_core.model import make_model
 from vdsr_core.patches import Patches
 from vdsr_core.recipe import PRESETS, TrainConfig
+from vdsr_core.strips import Stopped
 from vdsr_core.training import Trainer, clip_gradients, compute_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -69,7 +71,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_network(data, clip):
     next(run)
     before = copy.deepcopy(trainer.state())
     data.hr[:] = math.nan
-    with pytest.raises(FloatingPointError, match=r"got nan in step 2 at learning rate .*Go on from"):
+    with pytest.raises(FloatingPointError, match=r"got nan in step 2 at learning rate .*Start anew from"):
         next(run)
     after = trainer.state()
     assert after[1]["step"] == 1
@@ -300,6 +302,31 @@ def test_resuming_something_else_is_named(data):
     for damage in ({"step": "3"}, {"config": []}, {"spent": None}):
         with pytest.raises(ValueError, match="`state` must hold config, step and time spent"):
             Trainer(VDSR(VDSRConfig(4, 8)), data, TrainConfig(steps=3)).restore((state[0], state[1] | damage))
+
+
+def test_resuming_a_damaged_state_is_named(data):
+    trainer = Trainer(VDSR(VDSRConfig(4, 8)), data, TrainConfig(steps=3, **QUICK))
+    next(trainer.run())
+    tensors, record = trainer.state()
+    lost = {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.2.")}
+    for damaged in (
+        lost,
+        tensors | {"foo": torch.zeros(1)},
+        lost | {"optimizer.x.exp_avg": torch.zeros(1)},
+        tensors | {"optimizer.2.exp_avg": torch.zeros(3)},
+    ):
+        with pytest.raises(ValueError, match="`state` must hold weights, average and optimizer, got a damaged one"):
+            Trainer(VDSR(VDSRConfig(4, 8)), data, TrainConfig(steps=3, **QUICK)).restore((damaged, record))
+
+
+def test_a_step_that_looks_at_nothing_is_not_begun_when_it_is_to_stop(data):
+    """As one that is recorded on a GPU."""
+    trainer = Trainer(VDSR(VDSRConfig(4, 8)), data, TrainConfig(steps=3, **QUICK))
+    trainer.fastest = lambda ilr, hr: pytest.fail("a step was begun")
+    trainer.stop = threading.Event()
+    trainer.stop.set()
+    with pytest.raises(Stopped):
+        next(trainer.run())
 
 
 def test_average_is_the_running_mean_of_the_weights(data):
