@@ -79,7 +79,7 @@ def make_bfloat16(model: VDSR, threads: int) -> Run:
         torch.set_num_threads(threads)
         with torch.no_grad():
             x = torch.from_numpy(ilr)[None, None].contiguous(memory_format=torch.channels_last)
-            return network.residual(x, half=True)[0, 0].numpy()  # type: ignore[no-any-return]
+            return network.residual(x, half=torch.bfloat16)[0, 0].numpy()  # type: ignore[no-any-return]
 
     return run
 

@@ -224,8 +224,8 @@ def prepare_training(
         model = make_model(seed, start=initial)
     scales = given["scales"] or [2.0, 3.0, 4.0]
     preset = given["preset"] or ("finetune" if given["from"] else "default")
-    names = "batch_size", "learning_rate", "loss", "average"
-    changes = {name: given[name] for name in names if given[name] is not None}
+    settings = "batch_size", "learning_rate", "loss", "average"
+    changes = {name: given[name] for name in settings if given[name] is not None}
     config = replace(PRESETS[preset], seconds=given["seconds"], seed=seed, **changes)
     if given["steps"] is not None:
         config = replace(config, steps=given["steps"], warmup=min(config.warmup, given["steps"] // 20))

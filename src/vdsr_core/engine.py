@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
 from vdsr_core import torch_network
-from vdsr_core.model import VDSR, VDSRConfig
+from vdsr_core.model import VDSR, VDSRConfig, make_model
 from vdsr_core.resampling import Taps, make_taps
-from vdsr_core.strips import BAND, LARGE, ROWS, choose_rows, tallest
+from vdsr_core.strips import BAND, LARGE, ROWS, Stopped, choose_rows, tallest
 
 if TYPE_CHECKING:
     from vdsr_core.ncnn_network import NcnnNetwork
@@ -36,6 +36,8 @@ LIVE_STRIPS = {"torch": 12, "ncnn": 22}
 PLANE_BYTES = 32
 # How far from PyTorch's result ncnn's may be, as a share of the range or of the largest residual.
 AGREEMENT = 1e-4
+# The same of devices that compute in half precision.
+AGREEMENTS = {"cuda": 2e-2}
 # Rows that are interpolated at a time on a CPU, so that what lies between two sums stays in the cache.
 IN_CACHE = 64
 # What the network is shown of the interpolated image: it knows nothing of what lies far outside [0, 1], such as a
@@ -43,13 +45,15 @@ IN_CACHE = 64
 KNOWN = (-0.25, 1.25)
 
 
-def choose_device(device: str | torch.device | None = None) -> torch.device:
+def choose_device(device: str | torch.device | None = None, *, double: bool = False) -> torch.device:
     """The device to compute on.
 
     Parameters
     ----------
     device : str or torch.device, optional
-        As PyTorch names it. None takes CUDA, else Apple's MPS if a tile agrees there with the CPU, else the CPU.
+        As PyTorch names it. None takes CUDA, else Apple's MPS, if a tile agrees there with the CPU, else the CPU.
+    double : bool, optional
+        Whether it must compute in float64, as MPS does not.
 
     Returns
     -------
@@ -61,10 +65,9 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         If there is no such device here.
     """
     if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        mps = torch.device("mps")
-        return mps if torch.backends.mps.is_available() and agrees_with_cpu(mps) else torch.device("cpu")
+        here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available() and not double}
+        good = (name for name, there in here.items() if there and agrees_with_cpu(name))
+        return torch.device(next(good, "cpu"))
     try:
         found = torch.device(device)
         torch.zeros(1, device=found).cpu()  # "meta" holds no values
@@ -82,16 +85,23 @@ def describe_devices() -> dict[str, str]:
     return devices | ({"mps": "Apple"} if torch.backends.mps.is_available() else {})
 
 
-def agrees_with_cpu(device: torch.device) -> bool:
-    """Whether a tile of a small random network comes out on `device` as on the CPU."""
-    model = VDSR()
+@lru_cache
+def agrees_with_cpu(name: str) -> bool:
+    """Whether a tile of a random network comes out on a device as on the CPU; a warning if not."""
+    model = make_model(0)
     window = np.random.default_rng(0).random((1, 32, 32), dtype=np.float32)
     taps = (make_taps(32, 2, 0, 64), make_taps(32, 2, 0, 64))
+    expected = Engine(model, torch.device("cpu"), fast=False).run([window], [taps])
     try:
-        there = Engine(model, device).run([window], [taps])
-    except RuntimeError:
-        return False
-    return bool(np.abs(there - Engine(model, torch.device("cpu"), fast=False).run([window], [taps])).max() < 1e-4)
+        error = float(np.abs(Engine(model, torch.device(name)).run([window], [taps]) - expected).max())
+    except Exception as cause:  # a device that is too old or has a wrong driver fails in ways of its own
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    else:
+        if error < AGREEMENTS.get(name, AGREEMENT) * float(np.abs(expected).max()):
+            return True
+        reason = f"its result differs by {error:.1g}"
+    warnings.warn(f"{name} is here but does not work ({reason}); going on with the CPU.", stacklevel=3)
+    return False
 
 
 class Engine:
@@ -104,8 +114,8 @@ class Engine:
     device : torch.device
         From `choose_device`.
     half : bool, optional
-        Compute the residual in float16 (the interpolated image and the sum stay in float32). By default on CUDA.
-        Tiles whose residual is not finite are run again in float32.
+        Compute the residual in float16 (the interpolated image, the first and the last layer and the sum stay in
+        float32). By default on CUDA. Tiles whose residual is not finite are run again in float32.
     fast : bool, optional
         Compute the residual with ncnn. By default on the CPU in float32 where ncnn is installed and agrees with
         PyTorch on a small image.
@@ -113,8 +123,8 @@ class Engine:
     Attributes
     ----------
     pixels : int
-        How many pixels of equal tiles to give to `run` at once. On a CPU, where more is no faster, one tile at a time:
-        so what shares a batch cannot matter.
+        How many pixels of equal tiles to give to `run` at once. On a CPU, what shares a batch does not change a bit:
+        there is one tile at a time, or there are small ones for processes to share.
     dtype : numpy dtype
         Of windows and results.
     """
@@ -125,7 +135,6 @@ class Engine:
         double = next(model.parameters()).dtype == torch.float64
         half = device.type == "cuda" and not double if half is None else half
         self.device = device
-        self.pixels = 0 if device.type == "cpu" else 2**21
         self.dtype = np.dtype(np.float64 if double else np.float32)
         self.halo = model.halo
         found = None
@@ -136,7 +145,8 @@ class Engine:
             self._network, self._exact = found
         else:
             self._exact = self._ready(model, torch.float64 if double else torch.float32)
-        self._model = self._ready(model, torch.float16) if half else self._exact
+        self._half = torch.float16 if half else None
+        self.pixels = 2**21 if device.type != "cpu" else LARGE * torch.get_num_threads() if found else 0
 
     def _ready(self, model: VDSR, dtype: torch.dtype) -> VDSR:
         """A copy of the network on the device, in the memory format that convolutions like best."""
@@ -150,14 +160,14 @@ class Engine:
 
     def memory(self, rows: int, columns: int) -> int:
         """An estimate of the memory that `run` needs on the device for a tile, bytes."""
-        config = self._model.config
+        config = self._exact.config
         live, wide = LIVE_LAYERS * rows, columns
         if self._by_strips:  # each layer also keeps two rows, twice while the next two are made
             cores = torch.get_num_threads() if rows * columns >= LARGE else 1  # each has its own
             wide = min(columns, BAND + 2 * self.halo) if self._network or cores > 1 else columns
             strip = choose_rows(wide, self.name)
             live = cores * (LIVE_STRIPS[self.name] * tallest(rows, config.depth, strip) + 4 * config.depth)
-        layers = live * wide * config.width * next(self._model.parameters()).element_size()
+        layers = live * wide * config.width * (2 if self._half else next(self._exact.parameters()).element_size())
         return layers + rows * columns * PLANE_BYTES
 
     @property
@@ -213,27 +223,32 @@ class Engine:
     def _residual(self, ilr: Tensor, stop: threading.Event | None) -> Tensor:
         """The residual in the dtype of `ilr`, (B, 1, H, W)."""
         ilr = ilr.clamp(*KNOWN).contiguous(memory_format=torch.channels_last)
-        residual = self._run_ncnn(self._network, ilr, stop) if self._network else self._run(self._model, ilr, stop)
+        residual = self._run_ncnn(self._network, ilr, stop) if self._network else self._run(ilr, stop, self._half)
         finite = torch.isfinite(residual).flatten(1).all(1)  # (B,)
         if not bool(finite.all()):
-            residual[~finite] = self._run(self._exact, ilr[~finite], stop)
+            residual[~finite] = self._run(ilr[~finite], stop)
             if not bool(torch.isfinite(residual).all()):
                 msg = "the network gave NaN or infinity. Its weights are damaged, or `in_range` is far too narrow."
                 raise FloatingPointError(msg)
         return residual
 
-    def _run(self, model: VDSR, ilr: Tensor, stop: threading.Event | None) -> Tensor:
+    def _run(self, ilr: Tensor, stop: threading.Event | None, half: torch.dtype | None = None) -> Tensor:
         """The residual by PyTorch."""
-        seen = ilr.to(model.convolutions[0].weight.dtype)
-        if self._by_strips:
-            return torch_network.residual(model, seen, stop).to(ilr.dtype)
-        return model.residual(seen).to(ilr.dtype)
+        if self._by_strips and not half:
+            return torch_network.residual(self._exact, ilr, stop)
+        return self._exact.residual(ilr, half=half)
 
     def _run_ncnn(self, network: NcnnNetwork | NcnnWorkers, ilr: Tensor, stop: threading.Event | None) -> Tensor:
-        """The residual by ncnn."""
-        pieces = [network.residual(plane, stop) for plane in ilr[:, 0].numpy()]
-        out = torch.from_numpy(np.stack(pieces)[:, None])
-        return out if self._model.config.residual else out - ilr
+        """The residual by ncnn, or by PyTorch from then on if it fails."""
+        try:
+            out = torch.from_numpy(np.stack(network.residuals(list(ilr[:, 0].numpy()), stop))[:, None])
+        except (MemoryError, Stopped):
+            raise
+        except Exception as error:
+            warn_of_ncnn(error)
+            self._network = None
+            return self._run(ilr, stop)
+        return out if self._exact.config.residual else out - ilr
 
 
 def has_ncnn() -> bool:
@@ -244,15 +259,25 @@ def has_ncnn() -> bool:
     return sys.platform != "darwin" and find_spec("ncnn") is not None
 
 
+def make_engine(model: VDSR, device: str | torch.device | None) -> Engine:
+    """An engine of a network on a device, or on the best one for it."""
+    return Engine(model, choose_device(device, double=next(model.parameters()).dtype == torch.float64))
+
+
 def find_ncnn(model: VDSR, threads: int) -> tuple[NcnnNetwork | NcnnWorkers, VDSR] | None:
     """A copy of the network in ncnn and one in PyTorch; nothing, with a warning, if ncnn is broken or disagrees."""
     weights = b"".join(p.detach().cpu().float().contiguous().numpy().tobytes() for p in model.parameters())
     try:
         return _make_ncnn(weights, model.config, threads)
-    except Exception as error:  # a broken library fails in ways of its own
-        msg = f"ncnn is installed but does not work here ({error}); going on with PyTorch, which is slower. "
-        warnings.warn(msg + "`pip install --upgrade ncnn` may help, `pip uninstall ncnn` ends this.", stacklevel=4)
+    except Exception as error:
+        warn_of_ncnn(error)
         return None
+
+
+def warn_of_ncnn(error: Exception) -> None:
+    """Say that ncnn does not work: a broken library fails in ways of its own."""
+    msg = f"ncnn is installed but does not work here ({error}); going on with PyTorch, which is slower. "
+    warnings.warn(msg + "`pip install --upgrade ncnn` may help, `pip uninstall ncnn` ends this.", stacklevel=5)
 
 
 @lru_cache(maxsize=2)  # converting takes as long as a small image
@@ -274,6 +299,7 @@ def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNe
         raise ArithmeticError(msg)
     from vdsr_core.ncnn_workers import NcnnWorkers
 
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network if threads == 1 else NcnnWorkers(layers, network, threads), model
 
 
@@ -303,7 +329,7 @@ class SharedEngine:
     def __enter__(self) -> Engine:
         """Wait for a turn."""
         with self._first:
-            self._engine = self._engine or Engine(self.model, choose_device(self.device))
+            self._engine = self._engine or make_engine(self.model, self.device)
         self._turns.acquire()
         return self._engine
 

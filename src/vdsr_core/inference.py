@@ -20,7 +20,7 @@ from vdsr_core.arguments import is_whole
 from vdsr_core.axes import Axes, find_axes, is_dask, open_image
 from vdsr_core.checkpoint import fingerprint, load_model
 from vdsr_core.color import rgb_to_ycbcr, ycbcr_to_rgb
-from vdsr_core.engine import Engine, SharedEngine, choose_device
+from vdsr_core.engine import Engine, SharedEngine, make_engine
 from vdsr_core.intensity import Extent, Rescale, cast, opaque
 from vdsr_core.model import VDSR
 from vdsr_core.ranges import Range, check_ranges, default_range, find_rescales, is_fixed, measure_channels
@@ -295,7 +295,7 @@ class _Job:
         self.grid = (*self.axes.leading, *self.plane)  # of the whole result, without colour
         self.window = check_window(window, self.plane)
         if not isinstance(model, Engine):
-            model = Engine(_find_network(model, self.scale), choose_device(device))
+            model = make_engine(_find_network(model, self.scale), device)
         self.engine, self.device = model, model.device
         self.rescales = find_rescales(self.image, self.axes, in_range, None if window is None else self.source())
         extent = (*self.axes.leading, *(part.stop - part.start for part in self.window))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -102,16 +103,16 @@ class VDSR(nn.Module):
         """Pixels of context per side that an output pixel depends on: one for each 3 x 3 layer."""
         return self.config.depth
 
-    def residual(self, ilr: Tensor, *, half: bool = False) -> Tensor:
+    def residual(self, ilr: Tensor, *, half: torch.dtype | None = None) -> Tensor:
         """What is missing from the interpolated image: f(x) in Section 3.1 of the paper.
 
         Parameters
         ----------
         ilr : (B, 1, H, W) Tensor
             Interpolated images, in [0, 1] for the full range.
-        half : bool, optional
-            Compute all layers but the first and the last in bfloat16. These two are a five-hundredth of the work, and
-            would round the image itself and the sum that is its residual.
+        half : torch.dtype, optional
+            Compute all layers but the first and the last in it: bfloat16 or float16. These two are a five-hundredth of
+            the work, and would round the image itself and the sum that is its residual.
 
         Returns
         -------
@@ -119,7 +120,7 @@ class VDSR(nn.Module):
         """
         first, *hidden, last = self.convolutions
         x = torch.relu_(first(ilr))  # (B, width, H, W)
-        with torch.autocast(ilr.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(ilr.device.type, half) if half else nullcontext():
             for layer in hidden:
                 x = torch.relu_(layer(x))
         out: Tensor = last(x.to(ilr.dtype))

@@ -77,6 +77,10 @@ class NcnnNetwork:
                 row += len(strip)
         return result
 
+    def residuals(self, planes: Sequence[Floats], stop: threading.Event | None = None) -> list[Floats]:
+        """`residual` of each plane."""
+        return [self.residual(plane, stop) for plane in planes]
+
     def residual_strips(
         self, ilr: Floats, rows: int | None = None, stop: threading.Event | None = None
     ) -> Iterator[Floats]:

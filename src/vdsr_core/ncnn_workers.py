@@ -11,19 +11,20 @@ import threading
 import warnings
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from multiprocessing import current_process
 from multiprocessing.spawn import get_executable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from vdsr_core.ncnn_network import Floats, Layer, NcnnNetwork
-from vdsr_core.strips import LARGE, Block, blocks, stop_if, within
+from vdsr_core.strips import LARGE, Stopped, blocks, choose_count, stop_if, within
 
 IDLE = 120  # seconds after which a process without work ends
 PAUSE = 0.05  # seconds between two looks at whether to stop
+LOST = OSError, EOFError, pickle.UnpicklingError  # what is met where a process has ended
 
 
 class NcnnWorkers:
@@ -43,10 +44,14 @@ class NcnnWorkers:
 
     def __init__(self, layers: Sequence[Layer], network: NcnnNetwork, count: int) -> None:
         self._layers, self._network, self._count = layers, network, count
-        self._free: SimpleQueue[Worker | None] = SimpleQueue()  # a place for each process
-        for _ in range(count):
+        self._begin()
+
+    def _begin(self) -> None:
+        """A place for each process; none is started yet."""
+        self._free: SimpleQueue[Worker | None] = SimpleQueue()
+        for _ in range(self._count):
             self._free.put(None)
-        self._works = works_here()
+        self._works, self._owner = works_here(), os.getpid()
 
     def residual(self, ilr: Floats, stop: threading.Event | None = None) -> Floats:
         """The output of the last layer.
@@ -71,52 +76,72 @@ class NcnnWorkers:
         """
         if ilr.size < LARGE:
             return self._network.residual(ilr, stop)
-        places = blocks(ilr.shape[0], ilr.shape[1], len(self._layers), self._count)
+        places = blocks(ilr.shape[0], ilr.shape[1], len(self._layers), choose_count(ilr.size, self._count))
         result = np.empty_like(ilr)
+        for (inner, seen), piece in zip(places, self._each([ilr[seen] for _, seen in places], stop), strict=True):
+            result[inner] = piece[within(inner, seen)]
+        return result
+
+    def residuals(self, planes: Sequence[Floats], stop: threading.Event | None = None) -> list[Floats]:
+        """`residual` of each plane; small ones go to the processes as they are, if together they are worth it."""
+        if max(plane.size for plane in planes) >= LARGE or sum(plane.size for plane in planes) < LARGE:
+            return [self.residual(plane, stop) for plane in planes]
+        return self._each(planes, stop)
+
+    def _each(self, pieces: Sequence[Floats], stop: threading.Event | None) -> list[Floats]:
+        """The output of the last layer for each piece, by the processes if they work: the same bits."""
+        if self._owner != os.getpid():  # a fork: the processes, and perhaps their places, are the parent's
+            self._begin()
         if self._works:
             try:
-                self._share(ilr, places, result, stop)
-            except (OSError, EOFError, pickle.UnpicklingError) as error:
+                return self._share(pieces, stop)
+            except LOST as error:
                 self._works = False
                 reason = str(error) or "one has ended"
                 warnings.warn(f"ncnn's processes do not work here ({reason}); going on in one.", stacklevel=2)
-            else:
-                return result
-        for inner, seen in places:  # the same blocks: the same result
-            result[inner] = self._network.residual(ilr[seen], stop)[within(inner, seen)]
-        return result
+        return self._network.residuals(pieces, stop)
 
-    def _share(self, ilr: Floats, places: list[Block], result: Floats, stop: threading.Event | None) -> None:
-        """Fill `result` by the processes; those at work end if it is not waited for."""
+    def _share(self, pieces: Sequence[Floats], stop: threading.Event | None) -> list[Floats]:
+        """`_each` by the processes; those at work end if it is not waited for."""
         busy: set[Worker] = set()
         ended = threading.Event()
         with ThreadPoolExecutor(self._count) as threads:
-            waiting = {threads.submit(self._compute, ilr[seen], busy, ended): (inner, seen) for inner, seen in places}
             try:
+                try:
+                    futures = [threads.submit(self._compute, piece, busy, ended) for piece in pieces]
+                except RuntimeError:  # the interpreter ends and starts no more threads; this one goes on
+                    return self._network.residuals(pieces, stop)
+                waiting: set[Future[Floats]] = set(futures)
                 while waiting:
-                    done, _ = wait(waiting, PAUSE, FIRST_COMPLETED)
+                    done, waiting = wait(waiting, PAUSE, FIRST_COMPLETED)
                     stop_if(stop)
                     for future in done:
-                        inner, seen = waiting.pop(future)
-                        result[inner] = future.result()[within(inner, seen)]
+                        future.result()
+                return [future.result() for future in futures]
             except BaseException:
                 ended.set()
-                for future in waiting:
-                    future.cancel()
                 for worker in list(busy):
                     worker.end()
                 raise
 
     def _compute(self, ilr: Floats, busy: set[Worker], ended: threading.Event) -> Floats:
-        """The output of the last layer for a block by the next process that is free."""
-        worker = self._free.get()
+        """The output of the last layer for a piece by the next process that is free."""
+        worker = self._wait_for_place(ended)
         try:
-            if worker is None or not worker.alive:
-                worker = Worker(self._layers)
+            if worker and worker.alive:
+                busy.add(worker)
+                if not ended.is_set():
+                    with contextlib.suppress(*LOST):
+                        return worker.compute(ilr)
+                    busy.discard(worker)  # it has ended, as one without work does: a new one takes over
+                stop_if(ended)
+            worker = Worker(self._layers)
             busy.add(worker)
-            if ended.is_set():
+            if ended.is_set():  # perhaps too late for whoever ends those at work
                 worker.end()
             return worker.compute(ilr)
+        except Stopped:
+            raise
         except BaseException:
             if worker:
                 worker.end()
@@ -124,6 +149,13 @@ class NcnnWorkers:
         finally:
             busy -= {worker}
             self._free.put(worker)
+
+    def _wait_for_place(self, ended: threading.Event) -> Worker | None:
+        """A process that is free, or None for a place where none has been started."""
+        while True:
+            stop_if(ended)
+            with contextlib.suppress(Empty):
+                return self._free.get(timeout=PAUSE)
 
 
 class Worker:
@@ -142,7 +174,8 @@ class Worker:
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         # Nothing of the caller's own program is imported there, unlike in the processes of `multiprocessing`.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from vdsr_core.ncnn_workers import serve; serve()"
+        path = [entry for entry in sys.path if isinstance(entry, str)]
+        code = f"import sys; sys.path[:] = {path!r}; from vdsr_core.ncnn_workers import serve; serve()"
         ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "  # Ctrl-C is for who waits
         process = subprocess.Popen(
             [os.fsdecode(get_executable()), "-c", ignore + code],
@@ -151,7 +184,7 @@ class Worker:
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # of Windows
         )
         self._process = process
-        self.end = weakref.finalize(self, end, process)
+        self.end = weakref.finalize(self, end, process, os.getpid())
         self._send(layers)
 
     @property
@@ -190,8 +223,10 @@ def send(pipe: BinaryIO, thing: Any) -> None:
     pipe.flush()
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process; whoever reads from it finds the end of its output."""
+def end(process: subprocess.Popen[bytes], owner: int) -> None:
+    """Kill a process, unless this is a fork of its owner; whoever reads from it finds the end of its output."""
+    if os.getpid() != owner:
+        return
     process.kill()
     process.wait()
     for pipe in filter(None, (process.stdin, process.stdout)):

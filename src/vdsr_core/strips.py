@@ -31,6 +31,11 @@ def choose_rows(columns: int, library: str = "torch") -> int:
     return max(rows, pixels // columns // 4 * 4)
 
 
+def choose_count(pixels: int, cores: int) -> int:
+    """How many of the cores share an image: more would compute more halo than image."""
+    return min(cores, 1 + pixels // LARGE)
+
+
 def bands(columns: int, halo: int, band: int = BAND) -> list[tuple[slice, slice]]:
     """Cut an image into bands of about equal width.
 

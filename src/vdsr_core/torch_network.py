@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from vdsr_core.model import VDSR
-from vdsr_core.strips import LARGE, Block, Stopped, blocks, choose_rows, cut, stop_if, within
+from vdsr_core.strips import LARGE, Block, Stopped, blocks, choose_count, choose_rows, cut, stop_if, within
 from vdsr_core.workers import divided_work
 
 
@@ -56,7 +56,7 @@ def residual(model: VDSR, ilr: Tensor, stop: threading.Event | None = None) -> T
 
     with divided_work(ilr.device) as work:
         try:
-            for _ in work(compute, blocks(rows, columns, len(model.convolutions), cores)):
+            for _ in work(compute, blocks(rows, columns, len(model.convolutions), choose_count(rows * columns, cores))):
                 pass
         except BaseException:
             left.set()

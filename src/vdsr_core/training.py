@@ -142,7 +142,9 @@ def computes_bfloat16(device: torch.device) -> bool:
     """Whether a device multiplies in bfloat16 by itself, faster than in float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= AMPERE
-    known = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}  # since PyTorch 2.10
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # which is newer than PyTorch 2.4
+        return False
+    known = torch.cpu.get_capabilities()
     return any(known.get(name, False) for name in BFLOAT16)
 
 
@@ -378,7 +380,7 @@ class Trainer:
         config, side = self.model.config, ilr.shape[-1]
         direct = self.half or ilr.device.type != "cpu" or self.residual != self.model.residual
         if direct or config.depth < WINOGRAD_DEPTH or config.width < WIDE or side not in WINOGRAD_SIDES:
-            return partial(self.residual, half=self.half)
+            return partial(self.residual, half=torch.bfloat16 if self.half else None)
         spaces: dict[Any, Workspace] = self.spaces.__dict__
         if ilr.shape not in spaces:
             spaces[ilr.shape] = Workspace(self.model, (len(ilr), side, side), ilr.dtype)

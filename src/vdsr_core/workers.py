@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -59,8 +60,20 @@ def divided_work(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]
     if device.type != "cpu" or cores == 1:
         yield map
         return
-    try:
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool.map
-    finally:
+    ready = threading.Barrier(cores + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        ready.wait()
+
+    with ThreadPoolExecutor(cores, initializer=begin) as pool:
+        try:
+            for _ in range(cores):  # each starts a thread, since none is ready yet
+                pool.submit(int)
+        except RuntimeError:  # the interpreter ends and starts no more threads; this one goes on
+            ready.abort()
+            yield map
+            return
+        ready.wait()
         torch.set_num_threads(cores)  # for threads to come: the number that was set last is theirs
+        yield pool.map

@@ -73,7 +73,7 @@ def test_half_precision_rounds_neither_the_image_nor_the_sum(rng):
     model = load_model()
     ilr = torch.from_numpy(resize(rng.random((12, 12)), 4)).float()[None, None] / 2 + 0.25
     with torch.no_grad():
-        exact, half = model.residual(ilr), model.residual(ilr, half=True)
+        exact, half = model.residual(ilr), model.residual(ilr, half=torch.bfloat16)
         all_half = copy.deepcopy(model).bfloat16().residual(ilr.bfloat16())
     assert half.dtype == exact.dtype == torch.float32
     assert 0 < (half - exact).square().mean() < (all_half.float() - exact).square().mean() / 9

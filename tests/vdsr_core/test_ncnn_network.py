@@ -150,6 +150,19 @@ def test_a_broken_ncnn_is_a_warning_and_torch(monkeypatch):
     assert engine.name == "torch"
 
 
+def test_an_ncnn_that_fails_at_work_is_a_warning_and_torch(monkeypatch, rng):
+    model, window = make_model(5, 8), rng.random((1, 9, 11), dtype=np.float32)
+    taps = [tuple(make_taps(n, 1, 0, n) for n in window.shape[1:])]
+    engine = Engine(model, CPU)
+    monkeypatch.setattr(ncnn_network, "_extract", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("code -1")))
+    with pytest.warns(
+        UserWarning, match=r"ncnn is installed but does not work here \(code -1\); going on with PyTorch"
+    ):
+        found = engine.run([window], taps)
+    np.testing.assert_array_equal(found, Engine(model, CPU, fast=False).run([window], taps))
+    assert engine.name == "torch"
+
+
 def test_an_ncnn_that_disagrees_is_a_warning_and_torch(monkeypatch):
     model = make_model(3, 8)
     monkeypatch.setattr(ncnn_network, "RAW", b"\x01\x00\x00\x00")

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdsr_core import VDSR, VDSRConfig
+from vdsr_core import VDSR, VDSRConfig, strips
 from vdsr_core.engine import Engine, find_ncnn
 from vdsr_core.strips import Stopped
 
@@ -27,6 +27,7 @@ from vdsr_core.ncnn_workers import NcnnWorkers
 @pytest.fixture(autouse=True)
 def every_image_is_large(monkeypatch):
     monkeypatch.setattr(ncnn_workers, "LARGE", 1)
+    monkeypatch.setattr(strips, "LARGE", 1)
 
 
 def make_layers(depth, width):
@@ -143,6 +144,58 @@ def test_a_killed_process_is_a_warning_and_the_same_result(slow, started):
     assert len(started()) == 2
 
 
+def test_a_process_that_has_ended_without_work_is_replaced(shared, rng, started, monkeypatch):
+    """Also one that ends after it was asked whether it runs: no warning, and the processes are used from then on."""
+    _, workers = shared
+    ilr = rng.random((90, 90), dtype=np.float32)
+    expected = workers.residual(ilr)
+    for patched in (False, True):
+        if patched:
+            monkeypatch.setattr(ncnn_workers.Worker, "alive", True)
+        for child in psutil.Process().children():
+            child.kill()
+            child.wait()
+        np.testing.assert_array_equal(workers.residual(ilr), expected)
+        assert workers._works
+        assert len(started()) == 2
+
+
+def test_small_images_of_a_stack_go_to_the_processes_whole(rng, monkeypatch, started):
+    monkeypatch.setattr(ncnn_workers, "LARGE", 5000)
+    _, layers = make_layers(4, 16)
+    workers = NcnnWorkers(layers, NcnnNetwork(layers, 2), 2)
+    images = list(rng.random((4, 40, 50), dtype=np.float32))
+    alone = [workers.residual(image) for image in images]
+    assert not started()
+    few = workers.residuals(images[:2])
+    assert not started()
+    together = workers.residuals(images)
+    assert len(started()) == 2
+    for one, other in zip([*alone, *alone[:2]], [*together, *few], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_has_processes_of_its_own(shared, rng):
+    """Also one in whose parent all are busy at that moment; the parent's go on."""
+    _, workers = shared
+    ilr = rng.random((90, 90), dtype=np.float32)
+    expected = workers.residual(ilr)
+    taken = [workers._free.get() for _ in range(2)]
+    if not (child := os.fork()):
+        same = False
+        with contextlib.suppress(BaseException):
+            same = np.array_equal(workers.residual(ilr), expected)
+            del workers, taken
+        os._exit(not same)
+    for worker in taken:
+        workers._free.put(worker)
+    wait_until(lambda: os.waitpid(child, os.WNOHANG) != (0, 0) or None)
+    assert all(worker.alive for worker in taken)
+    np.testing.assert_array_equal(workers.residual(ilr), expected)
+
+
 def test_processes_end_with_their_network(rng, started):
     _, layers = make_layers(3, 4)
     workers = NcnnWorkers(layers, NcnnNetwork(layers, 1), 2)
@@ -171,10 +224,10 @@ def test_the_engine_takes_processes_for_several_threads():
 SCRIPT = """
 import multiprocessing, sys
 import numpy as np, torch
-from vdsr_core import VDSR, VDSRConfig, ncnn_workers, super_resolve
+from vdsr_core import VDSR, VDSRConfig, ncnn_workers, strips, super_resolve
 
 torch.set_num_threads(2)
-ncnn_workers.LARGE = 1
+ncnn_workers.LARGE = strips.LARGE = 1
 """
 
 
@@ -217,6 +270,26 @@ def test_a_daemon_has_no_processes(tmp_path):
     )
     out, err = process.communicate(timeout=120)
     assert (out.strip(), err, process.returncode) == ("(30, 40) []", "", 0)
+
+
+@pytest.mark.parametrize("dtype", ["float", "double"])
+def test_a_thread_goes_on_when_the_script_ends(tmp_path, dtype):
+    """With ncnn and, in double precision, with PyTorch: no pool takes anything then."""
+    process = run_script(
+        tmp_path,
+        f"""
+        import threading, time, torch
+        torch.set_num_threads(2)
+        image = np.random.default_rng(0).random((150, 150), dtype=np.float32)
+        def work():
+            time.sleep(0.5)
+            network = VDSR(VDSRConfig(3, 4)).{dtype}()
+            print(super_resolve(image, 2, model=network, in_range=(0, 1), device="cpu").shape)
+        threading.Thread(target=work).start()
+        """,
+    )
+    out, err = process.communicate(timeout=120)
+    assert (out.strip(), err, process.returncode) == ("(300, 300)", "", 0)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups")

@@ -1,11 +1,12 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from vdsr_core import VDSR, VDSRConfig, torch_network
+from vdsr_core import VDSR, VDSRConfig, strips, torch_network
 from vdsr_core.strips import ROWS, Stopped
 from vdsr_core.torch_network import residual_strips
 
@@ -48,6 +49,7 @@ def test_nothing_is_computed_twice():
 @pytest.fixture
 def two_cores(monkeypatch):
     monkeypatch.setattr(torch_network, "LARGE", 1)
+    monkeypatch.setattr(strips, "LARGE", 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -62,6 +64,22 @@ def test_blocks_on_two_cores_equal_the_whole(two_cores, rows, columns, residual)
     found = torch_network.residual(model, ilr)
     torch.testing.assert_close(found, model.residual(ilr), rtol=0, atol=1e-12)
     assert torch.get_num_threads() == 2
+
+
+def test_threads_that_start_meanwhile_have_all_cores(two_cores):
+    """Those that compute have one each; nobody else notices."""
+    model, found = make_model(4, 3), []
+
+    class Look(threading.Event):
+        """Asked in the midst of the work."""
+
+        def is_set(self):
+            with ThreadPoolExecutor(1) as pool:
+                found.append(pool.submit(torch.get_num_threads).result())
+            return False
+
+    torch_network.residual(model, torch.rand(1, 1, 40, 40, dtype=torch.float64), Look())
+    assert set(found) == {2}
 
 
 def test_blocks_stop_when_asked(two_cores):
