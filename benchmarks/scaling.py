@@ -1,12 +1,12 @@
 """What an upscale costs per pixel: over the size of the image, for many small ones, and around the network.
 
-    python benchmarks/scaling.py [--sides 256 512 1024 2048 4096] [--small 64] [--threads 2] [--repeats 3]
+    python benchmarks/scaling.py [--sides 256 512 1024 2048 4096] [--small 96 128 256] [--threads 2] [--repeats 3]
 
 uint16 images at x2 through `super_resolve` with the default network, on the CPU, in turns; sides are those of the
 result. "whole" is time per Mpx of the result by the clock, "CPU" that of the processor, both as medians; "ratio" is the
 median over the turns of the ratio to the largest image that is repeated (the last but one; the largest runs once).
 
-"small" are `--small` images of 256 x 256 pixels of the result, one call each, as many pixels as 2048 x 2048 for 64.
+"stack of" small images: as many as give about four megapixels of result, in one call.
 
 The share outside the network is what a network of two layers of one filter each leaves, with its own arithmetic,
 over the whole: an upper bound, gray and RGB.
@@ -26,7 +26,7 @@ from measuring import make_image, processor_time
 
 from vdsr_core import VDSR, VDSRConfig, load_model, super_resolve
 
-SMALL = 256  # side of a small result, pixels
+STACK = 2**22  # pixels of the result of a stack
 
 
 def spent(run: Callable[[], Any], megapixels: float) -> tuple[float, float]:
@@ -42,13 +42,15 @@ def measure(options: argparse.Namespace) -> None:
     model = load_model()
 
     def upscale(side: int, times: int = 1) -> Callable[[], Any]:
-        image = make_image(side // 2)
-        return lambda: [super_resolve(image, 2, model=model, device="cpu") for _ in range(times)]
+        image = np.stack([make_image(side // 2)] * times)
+        return partial(super_resolve, image, 2, model=model, device="cpu")
 
     runs = {f"{side} x {side}": (upscale(side), side**2 / 1e6) for side in options.sides}
     *_, once = runs
-    runs[f"small, {options.small} times"] = upscale(SMALL, options.small), options.small * SMALL**2 / 1e6
-    upscale(SMALL)()  # the network is converted
+    for side in options.small:
+        times = STACK // side**2
+        runs[f"stack of {times} x {side} x {side}"] = upscale(side, times), times * side**2 / 1e6
+    upscale(256)()  # the network is converted, and processes start
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for turn in range(options.repeats):
         for name, (run, megapixels) in runs.items():
@@ -83,7 +85,7 @@ def main() -> None:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--sides", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
-    parser.add_argument("--small", type=int, default=64)
+    parser.add_argument("--small", type=int, nargs="*", default=[96, 128, 256])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()

@@ -401,6 +401,7 @@ def test_only_windows_are_read(rng, tiny_model):
     assert Spy.largest <= 400
 
 
+@pytest.mark.usefixtures("one_thread")  # with several, small tiles are computed together
 def test_closing_the_iterator_cancels(rng, tiny_model):
     out = np.full((40, 40), -1.0)
     tiles = super_resolve_tiles(rng.random((20, 20)), 2, out, model=tiny_model, tile=20)
