@@ -147,7 +147,7 @@ class Engine:
             self._exact = self._ready(model, torch.float64 if double else torch.float32)
         self._half = torch.float16 if half else None
         cores = torch.get_num_threads() if found else 1  # whose processes share small tiles
-        self.pixels = 2**21 if device.type != "cpu" else LARGE * cores if cores > 1 else 0
+        self.pixels = 2**22 if device.type != "cpu" else LARGE * cores if cores > 1 else 0
 
     def _ready(self, model: VDSR, dtype: torch.dtype) -> VDSR:
         """A copy of the network on the device, in the memory format that convolutions like best."""
