@@ -23,7 +23,7 @@ from vdsr_core.files import check_target, replacing
 from vdsr_core.model import VDSR, VDSRConfig, check_network
 
 FORMAT = 1
-DEFAULT = "starter"
+DEFAULT = "photo"
 TRAINER = "trainer."  # before the names of a trainer's tensors
 
 

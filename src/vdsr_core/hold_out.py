@@ -49,7 +49,7 @@ def split(
     """What to train with and what to hold out: whole images, or of a single one the far end of its longer axis.
 
     Images that share a plane are held out together. Where all do, each gives its far end. An image that is given twice
-    counts once. Their order and names do not matter, and few change sides when others join or leave.
+    counts once, and is measured once. Order and names do not matter, and few change sides when others join or leave.
 
     Parameters
     ----------
@@ -75,8 +75,11 @@ def split(
         held = sorted(different, key=lambda content: draw_lot(content, seed))[:count]
         seen = frozenset().union(*held)
         parts: tuple[list[Any], list[Any]] = ([], [])
+        measured: set[frozenset[bytes]] = set()
         for source, content in zip(sources.values(), contents, strict=True):
-            parts[bool(content & seen)].extend(source)
+            if content not in measured:
+                parts[bool(content & seen)].extend(source)
+            measured |= {content} if content & seen else set()
         if parts[0]:
             return parts
     pieces = [cut(both, hold_out, gap) for source in sources.values() for both in source]

@@ -488,7 +488,7 @@ def _find_network(model: VDSR | str | os.PathLike[str] | None, scale: tuple[floa
     if max(scale) < min(network.scales, default=0):
         known = ", ".join(f"{known:g}" for known in network.scales)
         msg = f"the network was trained for x{known}: at x{max(scale):g} it adds too much and may be worse than "
-        msg += "bicubic interpolation. Compare the two, or take a network for smaller scales: `photo` has x1.25."
+        msg += "bicubic interpolation. Compare the two, or take a network for smaller scales."
         warnings.warn(msg, stacklevel=4)
     return network
 

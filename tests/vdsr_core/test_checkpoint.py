@@ -193,7 +193,7 @@ def test_weights_that_are_not_finite_do_not_replace_good_ones(tmp_path, tiny_mod
 def test_default_network_is_embedded_with_its_card():
     model = load_model()
     assert model.config == VDSRConfig()
-    assert model.scales == (2, 3, 4)
+    assert model.scales == (1.25, 1.5, 2, 2.5, 3, 4)
     assert {"name", "data", "recipe", "terms", "scores"} <= set(model.card)
     assert model_names()[0] == model.card["name"]
 
@@ -211,7 +211,7 @@ def test_unknown_name_lists_the_known_ones():
     with pytest.raises(TypeError, match="`model` must be a VDSR, a name, a path or None, got int"):
         load_model(3)
     with pytest.raises(TypeError, match="`model` must be a VDSR, a name, a path or None, got bytes"):
-        load_model(b"starter")
+        load_model(b"photo")
 
 
 def test_card_and_scales_are_each_models_own():
@@ -225,7 +225,7 @@ def test_non_residual_network_is_saved_as_such_and_files_without_the_word_are_re
         model = VDSR(VDSRConfig(4, 8, residual=residual))
         save_checkpoint(tmp_path / "c.safetensors", model)
         assert load_checkpoint(tmp_path / "c.safetensors").config == model.config
-    assert load_model("starter").config.residual
+    assert load_model("photo").config.residual
 
 
 @pytest.mark.parametrize("path", [None, 5, b"a.safetensors"])

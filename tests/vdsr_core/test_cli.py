@@ -24,7 +24,7 @@ def test_info_names_network_machine_and_versions(tmp_path, tiny_model, vdsr):
     for line in (
         f"vdsr      {__version__}",
         f"numpy     {np.__version__}",
-        "embedded  starter, photo",
+        "embedded  photo, microscopy",
         f"network   depth 4, width 8, {parameters} parameters",
         "halo      4 pixels",
         "name      tiny",
@@ -37,7 +37,7 @@ def test_info_names_network_machine_and_versions(tmp_path, tiny_model, vdsr):
 
 def test_info_describes_the_default_network(vdsr):
     result = vdsr("info", model=None)
-    assert "\nnetwork   depth 20, width 64, 665921 parameters\nscales    2, 3, 4\n" in result.stdout
+    assert "\nnetwork   depth 20, width 64, 665921 parameters\nscales    1.25, 1.5, 2, 2.5, 3, 4\n" in result.stdout
 
 
 def test_doctor_names_engines_and_what_is_chosen(vdsr):

@@ -160,7 +160,7 @@ def test_ssim_is_of_one_plane():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "starter"}, "`model` must be a VDSR, got str"),
+        ({"model": "photo"}, "`model` must be a VDSR, got str"),
         ({"images": np.zeros((40, 40), np.uint8)}, "`images` must map names to images, got ndarray"),
         ({"images": [np.zeros((40, 40), np.uint8)]}, "`images` must hold pairs of name and image, got ndarray"),
         ({"scales": [40]}, "photo must have at least 160 pixels a side to be scored at scale 40, got shape .40, 40."),
