@@ -64,6 +64,7 @@ def divided_work(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]
 
     def begin() -> None:
         torch.set_num_threads(1)
+        torch.get_num_threads()  # from now on this thread keeps its number
         ready.wait()
 
     with ThreadPoolExecutor(cores, initializer=begin) as pool:
