@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
 
 
 PIECES = 32  # held-out pieces that are measured, at most
+LUMA = 16 / 255, 235 / 255  # black and white
 
 
 def train(
@@ -77,6 +78,14 @@ def train(
         int | None,
         typer.Option(min=1, help="Side of a patch in pixels.", show_default="48, with kim2016 41"),
     ] = None,
+    clip_luma: Annotated[
+        bool | None,
+        typer.Option(
+            "--clip-luma/--no-clip-luma",
+            help="Clip the interpolated image of every other patch to 16..235: for photographs.",
+            show_default="no",
+        ),
+    ] = None,
     average: Annotated[
         float | None,
         typer.Option(
@@ -119,6 +128,7 @@ def train(
         "learning_rate": learning_rate,
         "loss": loss,
         "patch": patch,
+        "clip_luma": clip_luma,
         "average": average,
         "initial": initial,
         "seed": seed,
@@ -246,6 +256,7 @@ def prepare_training(
         scales,
         patch=given["patch"] or (41 if grid else 48),
         grid=grid,
+        clip=LUMA if given["clip_luma"] else None,
         device=where,
     )
     if grid and given["steps"] is None:
@@ -268,7 +279,8 @@ def prepare_training(
         trainer.result.card = {
             "name": output.stem,
             "data": ", ".join([*describe(images, "image"), f"of {names}", "10% held out"]),
-            "recipe": f"{origin}{preset}: {describe_recipe(config, data.patch, scales)}",
+            "recipe": f"{origin}{preset}: {describe_recipe(config, data.patch, scales)}"
+            + "; every other clipped to 16..235" * (data.clip is not None),
             "terms": model.card.get("terms", "") if given["from"] else "",
         }
     return trainer, measure, record

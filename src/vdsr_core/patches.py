@@ -44,6 +44,8 @@ class Choice:
         Whether to flip rows, flip columns, and transpose.
     intensity : (B, 2) Tensor of float32
         Gain and offset.
+    clipped : (B,) Tensor of bool
+        Whether to clip the interpolated image, if that is asked for.
     """
 
     pair: Tensor
@@ -51,6 +53,7 @@ class Choice:
     column: Tensor
     flips: Tensor
     intensity: Tensor
+    clipped: Tensor
 
     def part(self, number: int, count: int) -> Choice:
         """Every `count`-th patch, from `number` on."""
@@ -90,6 +93,9 @@ class Patches:
         Flips and right-angle rotations, flips only, or nothing.
     gain, offset : (low, high), optional
         Ranges that each patch draws from, gain by its logarithm: its intensities become ``gain * values + offset``.
+    clip : (low, high), optional
+        Clip the interpolated image of every other patch, at random, to this range: interpolation goes beyond black and
+        white, where files, and the protocol of the field, hold no values.
     seed : int, optional
         Of the draws from `scale_range`.
     store : path, optional
@@ -129,6 +135,7 @@ class Patches:
         augment: Augment = "dihedral",
         gain: tuple[float, float] = (1.0, 1.0),
         offset: tuple[float, float] = (0.0, 0.0),
+        clip: tuple[float, float] | None = None,
         seed: int = 0,
         store: str | os.PathLike[str] | None = None,
         device: torch.device | str = "cpu",
@@ -139,6 +146,7 @@ class Patches:
         _check(sharp, [low for low, _ in pairs], augment)
         gain = check_span("gain", gain, "Use (1, 1) for none.", above=0)
         offset = check_span("offset", offset, "Use (0, 0) for none.")
+        self.clip = None if clip is None else check_span("clip", clip, "Leave it out for none.")
         self.scales = check_scales(scales)
         given: Any = degrade
         if not callable(given):
@@ -199,7 +207,7 @@ class Patches:
         (low, high), (least, most) = self.gain, self.offset
         u, v = torch.rand(count, 2, generator=generator).unbind(1)
         intensity = torch.stack([low * (high / low) ** u, least + (most - least) * v], 1)  # (B, 2)
-        return Choice(pair, row, column, flips, intensity)
+        return Choice(pair, row, column, flips, intensity, torch.rand(count, generator=generator) < 0.5)
 
     def _crops(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Random places: all groups are equally likely, then all places within their images."""
@@ -245,6 +253,9 @@ class Patches:
         column = left + torch.where(flip_columns, self.patch - 1 - column, column)
         ilr = self.ilr[ilr_start + row * ilr_stride + column].to(self.device)
         hr = self.hr[hr_start + row * hr_stride + column].to(self.device)
+        if self.clip:
+            clipped = choice.clipped.to(self.device)[:, None, None]  # (B, 1, 1)
+            ilr = torch.where(clipped, ilr.clamp(*self.clip), ilr)
         if [*self.gain, *self.offset] != [1, 1, 0, 0]:
             gain, offset = choice.intensity.to(self.device).T[:, :, None, None]  # (B, 1, 1)
             ilr, hr = ilr * gain + offset, hr * gain + offset

@@ -115,11 +115,12 @@ def test_an_image_given_three_times_trains_three_times_as_often(photographs, vds
 
 
 def test_train_takes_batch_size_learning_rate_and_loss(photographs, train):
-    result = train("--batch-size", "3", "--learning-rate", "2e-5", "--loss", "l2_mean")
+    result = train("--batch-size", "3", "--learning-rate", "2e-5", "--loss", "l2_mean", "--clip-luma")
     assert result.exit_code == 0, result.stderr
     recipe = load_checkpoint("out.safetensors").card["recipe"]
     assert "of 3 patches" in recipe
     assert "l2_mean" in recipe
+    assert "every other clipped to 16..235" in recipe
     assert "rate 2e-05" in recipe
     assert "`batch_size` must be a whole number of at least 1" in train("--overwrite", "--batch-size", "0").stderr
 

@@ -232,3 +232,28 @@ def test_own_degradation_is_called_in_turn(images):
 
     Patches(images, [2, 3], patch=9, degrade=note)
     assert seen == [(image.shape, scale) for scale in (2, 3) for image in images]
+
+
+def test_every_other_interpolated_image_is_clipped(rng):
+    """Black and white squares, around which interpolation goes beyond both."""
+    image = np.repeat(np.repeat(rng.integers(0, 2, (10, 10)), 6, 0), 6, 1).astype(float)
+    plain, clipped = (Patches([image], [3], patch=16, clip=clip) for clip in (None, (0.0, 1.0)))
+    choice = plain.choose(0, 64)
+    assert torch.equal(choice.clipped, clipped.choose(0, 64).clipped)
+    assert 16 < choice.clipped.sum() < 48
+    (ilr, hr), (ours, same) = plain.gather(choice), clipped.gather(choice)
+    assert torch.equal(hr, same)
+    assert (ilr.amin((1, 2, 3)) < 0).all()
+    assert torch.equal(ours[~choice.clipped], ilr[~choice.clipped])
+    assert torch.equal(ours[choice.clipped], ilr[choice.clipped].clamp(0, 1))
+
+
+def test_a_wrong_clip_is_named(rng):
+    with pytest.raises(ValueError, match=r"`clip` must be two numbers, low <= high, got \(1.0, 0.0\)"):
+        Patches([rng.random((20, 20))], [2], patch=16, clip=(1, 0))
+
+
+def test_patches_that_shrink_for_some_images_are_told(rng):
+    images = [rng.random((40, 40)), rng.random((16, 16))]
+    with pytest.warns(UserWarning, match="all patches shrink from 24 to 16 pixels: 1 of 2 images"):
+        Patches(images, [2], patch=24)
