@@ -51,20 +51,20 @@ def slow():
     return workers, np.random.default_rng(0).random((600, 900), dtype=np.float32)
 
 
+def find_processes():
+    found = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if "ncnn_workers" in " ".join(child.cmdline()):
+                found.add(child)
+    return found
+
+
 @pytest.fixture
 def started():
     """The processes that a test has started and that still run."""
-
-    def find():
-        found = set()
-        for child in psutil.Process().children():
-            with contextlib.suppress(psutil.Error):  # it has just ended
-                if "ncnn_workers" in " ".join(child.cmdline()):
-                    found.add(child)
-        return found
-
-    before = find()
-    return lambda: find() - before
+    before = find_processes()
+    return lambda: find_processes() - before
 
 
 def wait_until(condition):
@@ -152,7 +152,7 @@ def test_a_process_that_has_ended_without_work_is_replaced(shared, rng, started,
     for patched in (False, True):
         if patched:
             monkeypatch.setattr(ncnn_workers.Worker, "alive", True)
-        for child in psutil.Process().children():
+        for child in find_processes():
             child.kill()
             child.wait()
         np.testing.assert_array_equal(workers.residual(ilr), expected)
