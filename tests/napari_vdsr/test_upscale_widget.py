@@ -18,6 +18,7 @@ from vdsr_core import find_range, read_image, resize, save_checkpoint, super_res
 from vdsr_core.engine import Engine
 
 WAIT = 60_000
+SEVERAL = 520, 520  # pixels whose result takes several tiles, however fast the machine is
 
 
 @pytest.fixture
@@ -295,7 +296,7 @@ def test_a_range_is_that_of_the_pixels_the_layer_has_now(qtbot):
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_cancel_ends_the_worker_at_once(viewer, opened, qtbot, keep):
-    widget = opened(noise(256, 256), name="cells")
+    widget = opened(noise(*SEVERAL), name="cells")
     widget.keep.setChecked(keep)
     click(qtbot, widget.run_button)
     assert not widget.run_button.isEnabled()
@@ -317,7 +318,7 @@ def test_cancel_ends_the_worker_at_once(viewer, opened, qtbot, keep):
 
 
 def test_cancel_in_the_activity_dock(viewer, opened, qtbot):
-    widget = opened(noise(256, 256))
+    widget = opened(noise(*SEVERAL))
     click(qtbot, widget.run_button)
     qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
     widget.run._activity.cancel()
@@ -326,7 +327,7 @@ def test_cancel_in_the_activity_dock(viewer, opened, qtbot):
 
 
 def test_layers_deleted_and_changed_while_running(viewer, opened, qtbot):
-    widget = opened(noise(200, 200), name="cells")
+    widget = opened(noise(*SEVERAL), name="cells")
     click(qtbot, widget.run_button)
     qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
     viewer.layers["cells"].data = noise(10, 10)
@@ -339,7 +340,7 @@ def test_layers_deleted_and_changed_while_running(viewer, opened, qtbot):
 
 def test_viewer_closed_while_running(make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
-    viewer.add_image(noise(256, 256))
+    viewer.add_image(noise(*SEVERAL))
     _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
     click(qtbot, widget.run_button)
     qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
@@ -352,7 +353,7 @@ def test_viewer_closed_while_running(make_napari_viewer, qtbot):
 
 
 def test_widget_closed_while_running(viewer, opened, qtbot):
-    widget = opened(noise(256, 256), name="cells")
+    widget = opened(noise(*SEVERAL), name="cells")
     click(qtbot, widget.run_button)
     qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
     job = widget.run.job
