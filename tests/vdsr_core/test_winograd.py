@@ -55,10 +55,13 @@ def test_single_precision_of_the_whole_depth(start):
         assert (ours - theirs).norm() < 1e-3 * theirs.norm()
 
 
-def test_default_network_is_exact_to_float32(rng):
-    """1e-5 of the range, as everything in float32; directly and by Winograd's convolutions."""
+def test_default_network_is_about_as_exact_as_by_direct_convolution(rng):
     model = load_model()
     image = torch.from_numpy(resize(rng.random((10, 10)), 3))[None, None]
     exact = copy.deepcopy(model).double().residual(image)
-    for residual in (model.residual, Workspace(model, (1, 30, 30)).residual):
-        assert (residual(image.float()) - exact).abs().max() < 1e-5
+    direct, ours = (
+        (residual(image.float()) - exact).abs().max()
+        for residual in (model.residual, Workspace(model, (1, 30, 30)).residual)
+    )
+    assert direct < 2e-6
+    assert ours < 4e-6
