@@ -184,6 +184,7 @@ def test_a_fork_has_processes_of_its_own(shared, rng):
     expected = workers.residual(ilr)
     taken = [workers._free.get() for _ in range(2)]
     if not (child := os.fork()):
+        signal.alarm(60)  # one that waits for ever ends
         same = False
         with contextlib.suppress(BaseException):
             same = np.array_equal(workers.residual(ilr), expected)
@@ -191,7 +192,8 @@ def test_a_fork_has_processes_of_its_own(shared, rng):
         os._exit(not same)
     for worker in taken:
         workers._free.put(worker)
-    wait_until(lambda: os.waitpid(child, os.WNOHANG) != (0, 0) or None)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
     assert all(worker.alive for worker in taken)
     np.testing.assert_array_equal(workers.residual(ilr), expected)
 
