@@ -170,11 +170,14 @@ def machine_lines() -> Iterator[str]:
 
     from vdsr_core import __version__
     from vdsr_core.checkpoint import model_names
-    from vdsr_core.engine import choose_device, describe_devices
+    from vdsr_core.doctor import describe_build
+    from vdsr_core.engine import choose_device, describe_devices, has_ncnn
 
     yield f"vdsr      {__version__}"
     yield f"python    {platform.python_version()} on {platform.platform()}"
-    yield f"torch     {version('torch')}"
+    yield f"torch     {version('torch')}, {describe_build()}"
+    if has_ncnn():
+        yield f"ncnn      {version('ncnn')}"
     yield f"numpy     {version('numpy')}"
     yield f"devices   {', '.join(f'{name} ({text})' for name, text in describe_devices().items())}"
     yield f"chosen    {choose_device()}"

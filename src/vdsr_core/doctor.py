@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -84,6 +85,27 @@ def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
                 count += 1
             speed = count * SIDE**2 / 1e6 / (time.perf_counter() - start)
             yield Check(name, wanted, speed, difference, problem, chosen)
+
+
+def describe_build() -> str:
+    """What this PyTorch is made for, and the driver that is here.
+
+    Examples
+    --------
+    >>> describe_build()  # doctest: +SKIP
+    'made for CUDA 13.0; NVIDIA driver 580.65.06'
+    """
+    kinds = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip, "MPS": torch.backends.mps.is_built() or None}
+    made = [name if version is True else f"{name} {version}" for name, version in kinds.items() if version]
+    text = f"made for {made[0] if made else 'the CPU alone'}"
+    if not (tool := shutil.which("nvidia-smi")):
+        return text
+    command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(command, capture_output=True, check=True, text=True, timeout=10).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        lines = []
+    return f"{text}; NVIDIA driver {lines[0] if lines else 'that does not answer'}"
 
 
 def advise(checks: Iterable[Check]) -> Iterator[str]:

@@ -7,7 +7,8 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
@@ -237,7 +238,8 @@ class Engine:
         """The residual by PyTorch."""
         if self._by_strips and not half:
             return torch_network.residual(self._exact, ilr, stop)
-        return self._exact.residual(ilr, half=half)
+        with full_float32(self.device):
+            return self._exact.residual(ilr, half=half)
 
     def _run_ncnn(self, network: NcnnNetwork | NcnnWorkers, ilr: Tensor, stop: threading.Event | None) -> Tensor:
         """The residual by ncnn, or by PyTorch from then on if it fails."""
@@ -250,6 +252,34 @@ class Engine:
             self._network = None
             return self._run(ilr, stop)
         return out if self._exact.config.residual else out - ilr
+
+
+_PRECISION = threading.Lock()  # PyTorch has one setting for all threads
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Compute float32 convolutions in float32.
+
+    By default PyTorch lets NVIDIA's GPUs round their factors to TensorFloat-32, as coarse as half precision [1]_.
+
+    References
+    ----------
+    .. [1] https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
+    """
+    if device.type != "cuda":
+        yield
+        return
+    # Since PyTorch 2.9 each operation has its own setting; where a script has set it, the older one must not be read.
+    new = getattr(torch.backends.cudnn, "conv", None)
+    place, name, full = (new, "fp32_precision", "ieee") if new else (torch.backends.cudnn, "allow_tf32", False)
+    with _PRECISION:
+        before = getattr(place, name)
+        setattr(place, name, full)
+        try:
+            yield
+        finally:
+            setattr(place, name, before)
 
 
 def has_ncnn() -> bool:

@@ -12,6 +12,7 @@ from vdsr_core import (
 )
 from vdsr_core import io as vdsr_io
 from vdsr_core.cli import app
+from vdsr_core.engine import has_ncnn
 from vdsr_core.terminal import SUFFIXES
 
 
@@ -45,6 +46,8 @@ def test_doctor_names_engines_and_what_is_chosen(vdsr):
     assert (result.exit_code, result.stderr) == (0, "")
     assert re.search(r"^cpu       torch +\d+\.\d{3}   0\.0e\+00", result.stdout, re.MULTILINE)
     assert result.stdout.count(" chosen\n") == 1
+    assert re.search(r"^torch     \S+, made for ", result.stdout, re.MULTILINE)
+    assert ("\nncnn      " in result.stdout) == has_ncnn()
 
 
 def test_info_of_a_damaged_file_is_one_line(tmp_path, vdsr):

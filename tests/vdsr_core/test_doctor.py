@@ -1,8 +1,10 @@
+import os
+
 import numpy as np
 import pytest
 import torch
 
-from vdsr_core.doctor import Check, advise, check_engines
+from vdsr_core.doctor import Check, advise, check_engines, describe_build
 from vdsr_core.engine import Engine, has_ncnn
 
 GOOD = Check("cpu", "torch", 1.0, 0.0, "", True)
@@ -52,3 +54,19 @@ def test_two_openmp_runtimes_are_not_loaded_on_macos(monkeypatch):
 def test_cuda_is_advised_where_there_is_a_driver(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     assert any("pytorch.org" in sentence for sentence in advise([GOOD]))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands in for the driver's tool")
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [("echo 580.65.06; echo 580.65.06", "driver 580.65.06"), ("exit 9", "driver that does not answer"), (None, "")],
+)
+def test_the_driver_is_named(tmp_path, monkeypatch, script, said):
+    if script:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    text = describe_build()
+    assert text.startswith("made for ")
+    assert text.endswith(said)
+    assert bool(said) == ("driver" in text)

@@ -1,9 +1,11 @@
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 
 from vdsr_core import VDSR, VDSRConfig, load_model
-from vdsr_core.engine import Engine, agrees_with_cpu, choose_device, interpolate
+from vdsr_core.engine import Engine, agrees_with_cpu, choose_device, full_float32, interpolate
 from vdsr_core.resampling import apply_taps, make_taps
 
 CPU = torch.device("cpu")
@@ -55,6 +57,32 @@ def test_half_precision_stays_within_its_bound_on_a_ramp():
     ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
     exact, half = (Engine(load_model(), CPU, half=h).run([ramp], [identity(64, 64)]) for h in (False, True))
     assert 0 < np.abs(exact - half).max() < 1e-3
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_tensorfloat_is_off_while_a_gpu_computes_and_as_before_afterwards(monkeypatch, legacy):
+    place, name = torch.backends.cudnn, "allow_tf32"
+    if legacy:
+        monkeypatch.setattr(place, "conv", None, raising=False)
+    elif hasattr(place, "conv"):  # since PyTorch 2.9
+        place, name = place.conv, "fp32_precision"
+    before = getattr(place, name)
+    assert before not in (False, "ieee")
+    with full_float32(CPU):
+        assert getattr(place, name) == before
+    with contextlib.suppress(MemoryError), full_float32(torch.device("cuda")):
+        assert getattr(place, name) in (False, "ieee")
+        raise MemoryError
+    assert getattr(place, name) == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_full_precision_on_a_gpu_is_that_of_float32():
+    ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
+    cpu = Engine(load_model(), CPU, fast=False).run([ramp], [identity(64, 64)])
+    found = Engine(load_model(), torch.device("cuda"), half=False).run([ramp], [identity(64, 64)])
+    np.testing.assert_allclose(found, cpu, atol=1e-5)
 
 
 def test_tiles_that_overflow_in_half_precision_are_run_again(rng):
