@@ -52,6 +52,34 @@ def train(
     scales: Annotated[
         str | None, typer.Option(metavar="S...", help="Upscaling factors: 2 3 4 or 2,3,4.", show_default="2 3 4")
     ] = None,
+    scale_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH", help="And any factors between these, four drawn for each image.", show_default=False
+        ),
+    ] = None,
+    blur: Annotated[
+        float | None,
+        typer.Option(help="Blur of low images: standard deviation in pixels of the sharp ones.", show_default="none"),
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(help="Noise of low images, as a share of the range of intensities.", show_default="none"),
+    ] = None,
+    gain: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH", help="Multiply each patch by a random number between these.", show_default="none"
+        ),
+    ] = None,
+    offset: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH",
+            help="And add one between these, as a share of the range of intensities.",
+            show_default="none",
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Batches to train with.", show_default="as the preset says")] = None,
     time_budget: Annotated[
         str | None,
@@ -122,6 +150,11 @@ def train(
         "from": start,
         "preset": preset,
         "scales": None if scales is None else parse_scales(scales),
+        "scale_range": scale_range and list(scale_range),
+        "blur": blur,
+        "noise": noise,
+        "gain": gain and list(gain),
+        "offset": offset and list(offset),
         "steps": steps,
         "seconds": None if time_budget is None else parse_time(time_budget, "--time-budget"),
         "batch_size": batch_size,
@@ -220,6 +253,7 @@ def prepare_training(
     from vdsr_core.hold_out import HoldOut, split
     from vdsr_core.model import make_model
     from vdsr_core.patches import Patches
+    from vdsr_core.planes import make_degrade
     from vdsr_core.recipe import PRESETS
     from vdsr_core.training import Trainer
     from vdsr_core.unfinished import fingerprint
@@ -239,9 +273,10 @@ def prepare_training(
     config = replace(PRESETS[preset], seconds=given["seconds"], seed=seed, **changes)
     if given["steps"] is not None:
         config = replace(config, steps=given["steps"], warmup=min(config.warmup, given["steps"] // 20))
+    each = sorted({*scales, *(given["scale_range"] or ())})
     images: dict[str, list[tuple[None, Any]]] = {}
     for folder in folders:
-        images |= read_folder(folder, scales, images)
+        images |= read_folder(folder, each, images)
     record: dict[str, Any] = {"command": given, "images": list(images)}
     if state and state[1].get("images") != record["images"]:
         odd = sorted(set(state[1].get("images", [])) ^ set(images)) or "another order"
@@ -251,9 +286,15 @@ def prepare_training(
     train_with, held = split(images, 0.1, model.halo, seed)
     where = choose_device(device)
     grid = preset == "kim2016"
+    blur, noise, gain, offset = (given[name] for name in ("blur", "noise", "gain", "offset"))
+    lower = [make_degrade(blur or 0, noise or 0, (seed, number)) for number in (3, 4)]
     data = Patches(
         [plane for _, plane in train_with],
         scales,
+        scale_range=given["scale_range"],
+        degrade=lower[1],
+        gain=gain or (1, 1),
+        offset=offset or (0, 0),
         patch=given["patch"] or (41 if grid else 48),
         grid=grid,
         clip=LUMA if given["clip_luma"] else None,
@@ -261,8 +302,7 @@ def prepare_training(
     )
     if grid and given["steps"] is None:
         config = replace(config, steps=math.ceil(80 * len(data) / config.batch_size))
-    each = sorted(set(scales))
-    measure = HoldOut([plane for _, plane in held], each, pieces=PIECES, device=str(where))
+    measure = HoldOut([plane for _, plane in held], each, degrade=lower[0], pieces=PIECES, device=str(where))
     record["pixels"] = fingerprint(data, measure)
     if state and state[1].get("pixels") != record["pixels"]:
         msg = f"{', '.join(map(str, folders))} must hold the images of the training to resume, got other pixels under "
@@ -279,11 +319,26 @@ def prepare_training(
         trainer.result.card = {
             "name": output.stem,
             "data": ", ".join([*describe(images, "image"), f"of {names}", "10% held out"]),
-            "recipe": f"{origin}{preset}: {describe_recipe(config, data.patch, scales)}"
-            + "; every other clipped to 16..235" * (data.clip is not None),
+            "recipe": "; ".join(
+                [f"{origin}{preset}: {describe_recipe(config, data.patch, scales)}", *describe_data(given)]
+            ),
             "terms": model.card.get("terms", "") if given["from"] else "",
         }
     return trainer, measure, record
+
+
+def describe_data(given: dict[str, Any]) -> Iterator[str]:
+    """What options do to the images, in words."""
+    if given["scale_range"]:
+        low, high = given["scale_range"]
+        yield f"and any scale from {low:g} to {high:g}"
+    if given["blur"] or given["noise"]:
+        yield f"blur {given['blur'] or 0:g} pixels, noise {given['noise'] or 0:.3g} of the range"
+    for name in ("gain", "offset"):
+        if given[name]:
+            yield "{} from {:g} to {:g}".format(name, *given[name])
+    if given["clip_luma"]:
+        yield "every other patch clipped to 16..235"
 
 
 def read_folder(folder: Path, scales: list[float], taken: Container[str] = ()) -> dict[str, list[tuple[None, Any]]]:

@@ -107,6 +107,39 @@ def test_a_scale_given_twice_is_one_scale_of_the_network(photographs, vdsr, netw
     assert "scales 3, 2, 3" in model.card["recipe"]
 
 
+def test_train_takes_what_is_done_to_the_images(photographs, train, monkeypatch):
+    words = ["--scale-range", 1.5, 3, "--blur", 0.7, "--noise", 0.01, "--gain", 0.5, 2, "--offset", -0.1, 0.1]
+    with monkeypatch.context() as context:
+        stop_at(context, 3, lambda: signal.raise_signal(signal.SIGINT))
+        assert train(*words).exit_code == 130
+    result = train(*words, "--resume")
+    assert result.exit_code == 0, result.stderr
+    model = load_checkpoint("out.safetensors")
+    assert model.scales == (1.5, 2.0, 3.0)
+    assert list(model.card["hold_out"]) == ["1.5", "2", "3"]
+    done = "and any scale from 1.5 to 3; blur 0.7 pixels, noise 0.01 of the range; gain from 0.5 to 2; "
+    assert done + "offset from -0.1 to 0.1; 6 steps" in model.card["recipe"]
+    interrupted = parameters("out.safetensors")
+    assert train(*words, "--overwrite").exit_code == 0
+    assert torch.equal(parameters("out.safetensors"), interrupted)
+    assert train("--overwrite").exit_code == 0
+    assert not torch.equal(parameters("out.safetensors"), interrupted)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--scale-range", 3, 2), "`scale_range` must be "),
+        (("--gain", 0, 2), "`gain` must be "),
+        (("--blur", -1), "`blur` must be "),
+    ],
+)
+def test_what_cannot_be_done_to_images_is_named(photographs, train, words, said):
+    result = train(*words)
+    assert result.exit_code in (1, 2)
+    assert said in result.stderr
+
+
 def test_an_image_given_three_times_trains_three_times_as_often(photographs, vdsr, network):
     words = ["-o", "out.safetensors", "--from", network, "--steps", "1", "--scales", "2"]
     result = vdsr("train", photographs, photographs, photographs, *words, model=None)
