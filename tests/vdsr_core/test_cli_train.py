@@ -153,7 +153,7 @@ def test_train_takes_batch_size_learning_rate_and_loss(photographs, train):
     recipe = load_checkpoint("out.safetensors").card["recipe"]
     assert "of 3 patches" in recipe
     assert "l2_mean" in recipe
-    assert "every other clipped to 16..235" in recipe
+    assert "every other patch clipped to 16..235" in recipe
     assert "rate 2e-05" in recipe
     assert "`batch_size` must be a whole number of at least 1" in train("--overwrite", "--batch-size", "0").stderr
 
