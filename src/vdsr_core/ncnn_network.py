@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from io import BytesIO
 from typing import Any
 
 import ncnn
@@ -36,16 +36,13 @@ class NcnnNetwork:
 
     Raises
     ------
-    RuntimeError, OSError
-        If ncnn does not take the network, or its weights cannot be written to a temporary file.
+    RuntimeError
+        If ncnn does not take the network.
     """
 
     def __init__(self, layers: Sequence[Layer], threads: int) -> None:
         self._widths = [weight.shape[1] for weight, _ in layers]
-        with TemporaryDirectory() as folder:  # weights loaded from memory would stay references into it
-            weights = Path(folder, "weights.bin")
-            weights.write_bytes(b"".join(RAW + weight.tobytes() + bias.tobytes() for weight, bias in layers))
-            self._inner, self._final = (_build(layers, weights, threads, final) for final in (False, True))
+        self._inner, self._final = (_build(layers, threads, final) for final in (False, True))
 
     def residual(self, ilr: Floats, stop: threading.Event | None = None) -> Floats:
         """The output of the last layer, computed band by band, strip by strip, so that a layer's buffers stay in cache.
@@ -144,7 +141,25 @@ class NcnnNetwork:
             run.clear()
 
 
-def _build(layers: Sequence[Layer], weights: Path, threads: int, final: bool) -> Any:
+class _Weights(ncnn.DataReader):  # type: ignore[misc]
+    """Weights for ncnn to copy from memory: no file, whose name Windows could take for another, is needed."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        super().__init__()
+        self._stream = BytesIO(b"".join(RAW + weight.tobytes() + bias.tobytes() for weight, bias in layers))
+
+    def read(self, buffer: Any, size: int) -> int:
+        """Copy the next bytes to where a capsule points to; how many they are."""
+        part = self._stream.read(size)
+        ctypes.memmove(_POINTER(buffer, None), part, len(part))
+        return len(part)
+
+
+_POINTER = ctypes.pythonapi.PyCapsule_GetPointer
+_POINTER.restype, _POINTER.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+
+def _build(layers: Sequence[Layer], threads: int, final: bool) -> Any:
     """The network for strips with rows below them, or for the last strip of an image."""
     net = ncnn.Net()
     net.opt.num_threads = threads
@@ -156,7 +171,7 @@ def _build(layers: Sequence[Layer], weights: Path, threads: int, final: bool) ->
     if net.load_param_mem(_describe(layers, final)) != 0:
         msg = "ncnn does not read the network's description"
         raise RuntimeError(msg)
-    if net.load_model(str(weights)) != 0:
+    if net.load_model(_Weights(layers)) != 0:
         msg = "ncnn does not read the network's weights"
         raise RuntimeError(msg)
     return net

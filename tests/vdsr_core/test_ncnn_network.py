@@ -58,6 +58,17 @@ def test_the_default_network_equals_float64(rng):
     assert 0 < np.abs(found - expected).max() < 1e-5
 
 
+def test_weights_are_copied_without_a_file(rng, monkeypatch):
+    """Neither a full disk nor the letters of a Windows user's name matter, nor what becomes of the arrays."""
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    model, ilr = make_model(4, 16), rng.random((40, 30), dtype=np.float32)
+    expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0]
+    network = convert(model)
+    for parameter in model.parameters():
+        parameter.fill_(np.nan)
+    np.testing.assert_allclose(run(network, ilr), expected, rtol=0, atol=1e-5 * max(1, abs(expected).max()))
+
+
 def test_bands_of_a_wide_image_equal_the_whole(rng):
     model = make_model(4, 8)
     ilr = rng.random((40, 900), dtype=np.float32)
