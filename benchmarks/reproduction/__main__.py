@@ -30,13 +30,14 @@ from vdsr_core.cli_train import parse_time
 from vdsr_core.files import replacing
 
 TABLES = (recipe, residual, scales, depth, choices, theta, initial)
-SCALES = ("1.5", "2", "2.5", "3", "3.5", "4")
+SCALES = ("2", "2", "3", "3", "4", "4", "1.25", "1.5", "2.5")  # to train for, each as often as it is named
+TESTED = ("1.25", "1.5", "2", "2.5", "3", "3.5", "4")
 RESERVE = 20  # seconds in which a command that is stopped writes its state
 # Options of `vdsr train`, and steps of fine-tuning, by size. A core of a CPU takes a tenth of a second for a patch.
 RECIPES = {
     "tiny": ("--batch-size", "2", "--patch", "24"),
     "small": ("--batch-size", "12", "--learning-rate", "3e-4"),
-    "full": ("--batch-size", "64", "--average", "0.9999"),
+    "full": ("--batch-size", "64", "--patch", "64", "--average", "0.9999"),
 }
 MICROSCOPY = {
     "tiny": ("--steps", "2", "--batch", "2"),
@@ -73,8 +74,9 @@ def train_ours(options: argparse.Namespace) -> None:
     network, scores = options.output / "ours.safetensors", options.output / "ours_scores.json"
     if scores.exists():
         return
-    folders = [str(options.data / name) for name in ("T91", "BSDS200", "BSDS500_new")]
+    folders = [str(options.data / name) for name in ("BSDS200", "BSDS500_new", "T91", "T91", "T91", "T91")]
     how = ["--from", DEFAULT, "--preset", "default", "--scales", *SCALES, "--time-budget", f"{options.train:g}"]
+    how += ["--clip-luma"]
     how = ["--resume"] if network.exists() else [*how, *RECIPES[options.size]]
     how += ["--save-every", "1m", "--device", options.device] + ["--compile"] * options.compile
     if not network.exists() or load_trainer(network):  # a finished one holds no trainer
@@ -82,7 +84,7 @@ def train_ours(options: argparse.Namespace) -> None:
     found = {}
     for name in SETS[:1] if options.size == "tiny" else SETS:
         file = options.output / f"ours_{name}.json"
-        words = ["--scales", *SCALES, "--model", str(network), "--mean-only", "-o", str(file)]
+        words = ["--scales", *TESTED, "--model", str(network), "--mean-only", "-o", str(file)]
         call(options, name, "vdsr_core", "evaluate", str(options.data / name), *words, "--device", options.device)
         found[name] = {f"{row['scale']:g}": (row["psnr"], row["ssim"]) for row in json.loads(file.read_text())}
     scores.write_text(json.dumps(found, indent=1))

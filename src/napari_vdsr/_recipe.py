@@ -17,7 +17,7 @@ LENGTHS: dict[str, dict[str, Any]] = {  # what the choices of a length mean
     "Good": {"steps": 1000, "batch_size": 16, "validate_every": 50, "patience": 6},
     "Long": {"steps": 10_000, "batch_size": 16, "validate_every": 200, "patience": 10},
 }
-PIECES, PIECE = 8, 192  # what is measured of the held-out part, at most
+PIECES, OF_PLANE, PIECE = 8, 4, 192  # what is measured of the held-out part, and of one plane of it, at most
 
 
 @dataclass(frozen=True)
@@ -95,5 +95,5 @@ def held_out_pixels(data: Data, hold_out: float) -> int:
     for source in sharp:
         sides = sorted(shape_of(source)[axis] for axis in source.plane_axes)
         planes = math.prod(shape_of(source)) // (sides[0] * sides[1])
-        pixels += [min(sides[0], PIECE) * min(round(hold_out * sides[1]), PIECE)] * min(planes, PIECES)
-    return sum(sorted(pixels)[-PIECES:])
+        pixels += [min(sides[0] * round(hold_out * sides[1]), OF_PLANE * PIECE**2)] * min(planes, PIECES)
+    return min(sum(pixels), PIECES * PIECE**2)

@@ -95,6 +95,13 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(help="Of the start.", show_default="as the preset says")
     ] = None,
+    theta: Annotated[
+        float | None,
+        typer.Option(
+            help="Clip gradients to theta / learning rate, as the paper does.",
+            show_default="1e-4 with kim2016, else none",
+        ),
+    ] = None,
     loss: Annotated[
         Literal["l2", "l2_mean", "l1", "charbonnier"] | None,
         typer.Option(
@@ -159,6 +166,7 @@ def train(
         "seconds": None if time_budget is None else parse_time(time_budget, "--time-budget"),
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "theta": theta,
         "loss": loss,
         "patch": patch,
         "clip_luma": clip_luma,
@@ -270,6 +278,8 @@ def prepare_training(
     preset = given["preset"] or ("finetune" if given["from"] else "default")
     settings = "batch_size", "learning_rate", "loss", "average"
     changes = {name: given[name] for name in settings if given[name] is not None}
+    if given["theta"] is not None:
+        changes |= {"theta": given["theta"], "clip": "value"}
     config = replace(PRESETS[preset], seconds=given["seconds"], seed=seed, **changes)
     if given["steps"] is not None:
         config = replace(config, steps=given["steps"], warmup=min(config.warmup, given["steps"] // 20))
@@ -298,6 +308,7 @@ def prepare_training(
         patch=given["patch"] or (41 if grid else 48),
         grid=grid,
         clip=LUMA if given["clip_luma"] else None,
+        seed=seed,
         device=where,
     )
     if grid and given["steps"] is None:
@@ -359,7 +370,7 @@ def read_folder(folder: Path, scales: list[float], taken: Container[str] = ()) -
                 names = itertools.chain([path.name, str(path)], (f"{path} ({n})" for n in itertools.count(3)))
                 named: Any = {next(name for name in names if name not in taken): image.data}
                 found, skipped = find_planes(named, scales, channel_axis=image.channel_axis, rgb=image.rgb)
-            except (ValueError, TypeError, OSError) as error:
+            except (ValueError, TypeError, OSError, RuntimeError) as error:  # of damaged chunks, too
                 complain(error, path)
                 bad += 1
                 continue
@@ -440,6 +451,6 @@ def run_training(trainer: Trainer, measure: HoldOut, output: Path, record: dict[
         scale: {"bicubic": round(measure.bicubic[scale], 3), "after": round(scores[scale], 3)} for scale in scores
     }
     save(finished=True)
-    log.draw()
+    attempt(log.draw)
     typer.echo(f"{output}  {trainer.step} steps, {trainer.spent:.0f} s, {measure.gain(scores):+.2f} dB over bicubic")
     return 0

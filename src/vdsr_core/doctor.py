@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vdsr_core.engine import Engine, choose_device, describe_devices, has_ncnn
+from vdsr_core.engine import AGREEMENT, AGREEMENTS, Engine, choose_device, describe_devices, has_ncnn, make_engine
 from vdsr_core.model import VDSR
 from vdsr_core.resampling import make_taps
 
 SIDE = 384  # of the measured tile, in output pixels: large enough for ncnn's processes
-AGREEMENT, AGREEMENT_HALF = 1e-4, 1e-3  # on a CPU; elsewhere, where half precision is allowed: shares of the range
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
     window = np.random.default_rng(0).random((1, SIDE // 2, SIDE // 2), dtype=np.float32)
     taps = (make_taps(SIDE // 2, 2, 0, SIDE), make_taps(SIDE // 2, 2, 0, SIDE))
     expected = Engine(model, torch.device("cpu"), fast=False).run([window], [taps])
-    device = choose_device()
-    best = str(device), Engine(model, device).name
+    chosen_engine = make_engine(model, None)
+    best = str(chosen_engine.device), chosen_engine.name
     for name in describe_devices():
         for fast in (False, True) if name == "cpu" and has_ncnn() else (False,):
             wanted = "ncnn" if fast else "torch"
@@ -76,7 +75,8 @@ def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
             except Exception as error:  # whatever it is, the others are still of interest
                 yield Check(name, wanted, 0.0, np.inf, f"failed: {error}", chosen)
                 continue
-            problem = "" if difference < (AGREEMENT if name == "cpu" else AGREEMENT_HALF) else "is wrong"
+            bound = AGREEMENTS.get(engine.device.type, AGREEMENT) * float(np.abs(expected).max())
+            problem = "" if difference < bound else "is wrong"
             if engine.name != wanted:
                 problem = "does not work"
             count, start = 0, time.perf_counter()
@@ -115,6 +115,8 @@ def advise(checks: Iterable[Check]) -> Iterator[str]:
         yield "`pip install ncnn` brings the fastest engine on a CPU."
     if torch.version.cuda is None and shutil.which("nvidia-smi"):
         yield "This PyTorch knows no CUDA, but there is an NVIDIA driver: see https://pytorch.org/get-started/locally/."
+    if torch.version.cuda and not torch.cuda.is_available() and shutil.which("nvidia-smi"):
+        yield f"There is an NVIDIA driver, but PyTorch finds no GPU: it may be too old for CUDA {torch.version.cuda}."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if torch.get_num_threads() < cores // 2:  # PyTorch counts cores, the system may count two threads for each
         yield f"PyTorch uses {torch.get_num_threads()} threads of {cores}: is OMP_NUM_THREADS set?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import sys
 import threading
@@ -39,6 +40,10 @@ PLANE_BYTES = 32
 AGREEMENT = 1e-4
 # The same of devices that compute in half precision.
 AGREEMENTS = {"cuda": 2e-2}
+# Pixels in a batch: the GPU is busy for some milliseconds, or Apple's for a good half of a second.
+BATCHES = {"cuda": 2**22, "mps": 2**20}
+# Elements of a layer that the libraries of a device can address.
+MOST = {"cuda": 2**31, "mps": 2**29}
 # Rows that are interpolated at a time on a CPU, so that what lies between two sums stays in the cache.
 IN_CACHE = 64
 # What the network is shown of the interpolated image: it knows nothing of what lies far outside [0, 1], such as a
@@ -82,26 +87,37 @@ def choose_device(device: str | torch.device | None = None, *, double: bool = Fa
 def describe_devices() -> dict[str, str]:
     """The devices that are here, by PyTorch's names, each with a few words."""
     devices = {"cpu": f"{torch.get_num_threads()} threads"}
-    devices |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+    if torch.cuda.is_available():  # devices are counted even where the driver is too old for them
+        devices |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
     return devices | ({"mps": "Apple"} if torch.backends.mps.is_available() else {})
 
 
-@lru_cache
 def agrees_with_cpu(name: str) -> bool:
-    """Whether a tile of a random network comes out on a device as on the CPU; a warning if not."""
+    """Whether a tile of a random network comes out on a device as on the CPU; a warning if not, once."""
+    try:
+        return _compare_with_cpu(name)
+    except MemoryError:  # of what another program leaves: the next call may find more
+        warnings.warn(f"{name} has no memory left now; going on with the CPU.", stacklevel=3)
+        return False
+
+
+@lru_cache
+def _compare_with_cpu(name: str) -> bool:
     model = make_model(0)
     window = np.random.default_rng(0).random((1, 32, 32), dtype=np.float32)
     taps = (make_taps(32, 2, 0, 64), make_taps(32, 2, 0, 64))
     expected = Engine(model, torch.device("cpu"), fast=False).run([window], [taps])
     try:
         error = float(np.abs(Engine(model, torch.device(name)).run([window], [taps]) - expected).max())
+    except MemoryError:
+        raise
     except Exception as cause:  # a device that is too old or has a wrong driver fails in ways of its own
         reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     else:
         if error < AGREEMENTS.get(name, AGREEMENT) * float(np.abs(expected).max()):
             return True
         reason = f"its result differs by {error:.1g}"
-    warnings.warn(f"{name} is here but does not work ({reason}); going on with the CPU.", stacklevel=3)
+    warnings.warn(f"{name} is here but does not work ({reason}); going on with the CPU.", stacklevel=4)
     return False
 
 
@@ -126,6 +142,8 @@ class Engine:
     pixels : int
         How many pixels of equal tiles to give to `run` at once. On a CPU, what shares a batch does not change a bit:
         there is one tile at a time, or there are small ones for processes to share.
+    most : float
+        How many pixels `run` can compute at once at most, whatever memory there is.
     dtype : numpy dtype
         Of windows and results.
     """
@@ -148,7 +166,8 @@ class Engine:
             self._exact = self._ready(model, torch.float64 if double else torch.float32)
         self._half = torch.float16 if half else None
         cores = torch.get_num_threads() if found else 1  # whose processes share small tiles
-        self.pixels = 2**22 if device.type != "cpu" else LARGE * cores if cores > 1 else 0
+        self.pixels = BATCHES.get(device.type, 2 * LARGE * cores if cores > 1 else 0)
+        self.most = MOST.get(device.type, math.inf) / model.config.width
 
     def _ready(self, model: VDSR, dtype: torch.dtype) -> VDSR:
         """A copy of the network on the device, in the memory format that convolutions like best."""
@@ -209,10 +228,8 @@ class Engine:
             If `stop` is set.
         """
         try:
-            pixels = (torch.from_numpy(np.ascontiguousarray(w, self.dtype)).to(self.device) for w in windows)
-            sr = torch.stack([interpolate(p, *t) for p, t in zip(pixels, taps, strict=True)])  # (B, C, H, W)
-            sr[:, :1] += self._residual(sr[:, :1], stop)
-            return sr.cpu().numpy()
+            with torch.autocast(self.device.type, enabled=False):  # the caller's is for what the caller computes
+                return self._compute(windows, taps, stop)
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
@@ -221,6 +238,15 @@ class Engine:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         raise MemoryError(cause)
+
+    def _compute(
+        self, windows: Sequence[NDArray[Any]], taps: Sequence[tuple[Taps, Taps]], stop: threading.Event | None
+    ) -> NDArray[Any]:
+        """What `run` returns."""
+        pixels = (torch.from_numpy(np.ascontiguousarray(w, self.dtype)).to(self.device) for w in windows)
+        sr = torch.stack([interpolate(p, *t) for p, t in zip(pixels, taps, strict=True)])  # (B, C, H, W)
+        sr[:, :1] += self._residual(sr[:, :1], stop)
+        return sr.cpu().numpy()
 
     def _residual(self, ilr: Tensor, stop: threading.Event | None) -> Tensor:
         """The residual in the dtype of `ilr`, (B, 1, H, W)."""
@@ -270,16 +296,22 @@ def full_float32(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    # Since PyTorch 2.9 each operation has its own setting; where a script has set it, the older one must not be read.
-    new = getattr(torch.backends.cudnn, "conv", None)
-    place, name, full = (new, "fp32_precision", "ieee") if new else (torch.backends.cudnn, "allow_tf32", False)
+    # Since PyTorch 2.9 each operation has its own setting; where a script has set one, the older, common one must not
+    # be read, nor here by another thread: so all are set.
+    cudnn = torch.backends.cudnn
+    new: list[tuple[Any, str, Any]] = [
+        (getattr(cudnn, kind), "fp32_precision", "ieee") for kind in ("conv", "rnn") if getattr(cudnn, kind, None)
+    ]
+    settings = new or [(cudnn, "allow_tf32", False)]
     with _PRECISION:
-        before = getattr(place, name)
-        setattr(place, name, full)
+        before = [getattr(place, name) for place, name, _ in settings]
         try:
+            for place, name, full in settings:
+                setattr(place, name, full)
             yield
         finally:
-            setattr(place, name, before)
+            for (place, name, _), value in zip(settings, before, strict=True):
+                setattr(place, name, value)
 
 
 def has_ncnn() -> bool:
@@ -290,9 +322,9 @@ def has_ncnn() -> bool:
     return sys.platform != "darwin" and find_spec("ncnn") is not None
 
 
-def make_engine(model: VDSR, device: str | torch.device | None) -> Engine:
+def make_engine(model: VDSR, device: str | torch.device | None, *, half: bool | None = None) -> Engine:
     """An engine of a network on a device, or on the best one for it."""
-    return Engine(model, choose_device(device, double=next(model.parameters()).dtype == torch.float64))
+    return Engine(model, choose_device(device, double=next(model.parameters()).dtype == torch.float64), half=half)
 
 
 def find_ncnn(model: VDSR, threads: int) -> tuple[NcnnNetwork | NcnnWorkers, VDSR] | None:
@@ -322,7 +354,8 @@ def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNe
     layers = [(layer.weight.numpy(), layer.bias.numpy()) for layer in model.convolutions]  # type: ignore[union-attr]
     network = NcnnNetwork(layers, threads)
     ilr = np.random.default_rng(0).random((2 * ROWS + config.depth, 24), dtype=np.float32)
-    expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0] + (0 if config.residual else ilr)
+    with torch.autocast("cpu", enabled=False):
+        expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0] + (0 if config.residual else ilr)
     found = np.concatenate(list(network.residual_strips(ilr, ROWS)))
     error = np.abs(found - expected).max() / max(1, np.abs(expected).max())
     if np.isfinite(expected).all() and not error < AGREEMENT:
@@ -395,5 +428,5 @@ def _apply_taps(values: Tensor, taps: Taps, axis: int) -> Tensor:
 def _out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of PyTorch says that memory has run out, on any device."""
     text = str(error).lower()
-    words = ("out of memory", "can't allocate memory", "alloc_failed", "failed to allocate")
+    words = "out of memory", "can't allocate memory", "alloc_failed", "failed to allocate", "unable to find an engine"
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in text for word in words)

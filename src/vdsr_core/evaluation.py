@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from vdsr_core.arguments import check_number, check_scales, check_whole
 from vdsr_core.color import rgb_to_ycbcr
 from vdsr_core.degradation import crop_to_scale, degrade
-from vdsr_core.engine import Engine, choose_device
+from vdsr_core.engine import Engine, make_engine
 from vdsr_core.intensity import check_pixels, check_unmasked
 from vdsr_core.model import VDSR, check_network
 from vdsr_core.resampling import make_taps, resize, scale_pair
@@ -219,7 +219,7 @@ def evaluate(
     if not isinstance(images, Iterable) or hasattr(images, "dtype"):
         msg = f"`images` must map names to images, got {type(images).__name__}. Try {{'name': image}}."
         raise TypeError(msg)
-    engine = Engine(model, choose_device(device), half=False)
+    engine = make_engine(model, device, half=False)
     return _scores(images.items() if isinstance(images, Mapping) else images, factors, engine)
 
 

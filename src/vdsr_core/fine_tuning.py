@@ -25,7 +25,7 @@ from vdsr_core.ranges import Range
 from vdsr_core.recipe import PRESETS, TrainConfig
 from vdsr_core.strips import Stopped
 from vdsr_core.training import STUCK_GAIN, Progress, Trainer
-from vdsr_core.unfinished import Found, Unfinished, fingerprint
+from vdsr_core.unfinished import Found, Unfinished, digest, fingerprint
 
 LEAST_SCALE = 1.1  # below, the interpolated image is all but the sharp one
 FEW_PATCHES = 50  # fewer do not overlap: too little to rely on
@@ -295,7 +295,8 @@ def fine_tune_steps(
     learner = copy.deepcopy(model).float().requires_grad_(True)
     trainer = Trainer(learner, data, config, validate=measure.validate, validate_every=validate_every)
     trainer.stop = stop
-    file = Unfinished(checkpoint, trainer, fingerprint(data, measure)) if checkpoint is not None else None
+    begun = {"model": digest(model), "patch": patch, "validate_every": validate_every, "patience": patience}
+    file = Unfinished(checkpoint, trainer, fingerprint(data, measure), begun) if checkpoint is not None else None
     if resume and file is None:
         msg = "`checkpoint` must name the file to resume, got None."
         raise ValueError(msg)
@@ -439,9 +440,10 @@ def describe(sources: Mapping[str, Sequence[Any]], what: str) -> list[str]:
 def describe_recipe(config: TrainConfig, patch: int, scales: Sequence[float]) -> str:
     """The settings of a training in words."""
     length = f"{config.steps} steps" if config.seconds is None else f"{config.seconds:g} s"
+    clip = "" if config.clip == "none" else f"; gradients clipped by {config.clip}, theta {config.theta:g}"
     learnt = ", ".join(f"{scale:.3g}" for scale in scales) or "as before"
     return (
         f"at most {length} of {config.batch_size} patches of {patch} x {patch}, scales {learnt}; "
-        f"{config.loss}; {config.optimizer}, rate {config.learning_rate:g}, {config.schedule} schedule; "
+        f"{config.loss}; {config.optimizer}, rate {config.learning_rate:g}, {config.schedule} schedule{clip}; "
         f"weight average {config.average:g}; seed {config.seed}"
     )

@@ -16,10 +16,11 @@ from vdsr_core.engine import Engine, choose_device
 from vdsr_core.evaluation import psnr, restore
 from vdsr_core.model import VDSR
 from vdsr_core.patches import Degrade, interpolate_back
-from vdsr_core.registration import centre
+from vdsr_core.registration import busiest_window
 from vdsr_core.resampling import scale_pair
 
-PIECE, PIECES = 192, 8  # the side of a held-out piece in pixels, and how many `fine_tune` measures, at most
+# The side of a held-out piece in pixels, how many `fine_tune` measures, and how many of one plane, at most.
+PIECE, PIECES, OF_PLANE = 192, 8, 4
 Plane = NDArray[np.float32]
 Pair = tuple[Plane, Plane]
 
@@ -139,7 +140,8 @@ class HoldOut:
     Parameters
     ----------
     planes : sequence of (M, N) ndarray
-        Sharp images in [0, 1]. A few pieces of them are measured, up to 192 x 192 pixels each.
+        Sharp images in [0, 1]. A few pieces of them are measured, up to 192 x 192 pixels each: the middle of each
+        image, or up to four pieces that are spread over it where there are few images.
     scales : sequence of float
         By which they are reduced.
     pairs : sequence of (ndarray, ndarray), optional
@@ -177,11 +179,13 @@ class HoldOut:
         self.device = choose_device(device)
         self.pieces = [
             make_piece(scale, interpolate_back(hr, scale, degrade), crop_to_scale(hr, scale_pair(scale))[0])
-            for hr in _some([centre(plane, PIECE) for plane in planes], pieces)
+            for hr in _some(
+                [plane[window] for plane in planes for window in windows(plane, pieces // len(planes))], pieces
+            )
             for scale in scales
         ]
-        crops = _some([(centre(ilr, PIECE), centre(hr, PIECE)) for ilr, hr in pairs], pieces)
-        self.pieces += [make_piece(0, ilr, hr) for ilr, hr in crops]
+        crops = [(ilr[part], hr[part]) for ilr, hr in pairs for part in windows(hr, pieces // len(pairs))]
+        self.pieces += [make_piece(0, ilr, hr) for ilr, hr in _some(crops, pieces)]
         self.pieces = [piece for piece in self.pieces if np.ptp(piece.hr)]
         if not self.pieces:
             msg = (
@@ -223,6 +227,36 @@ class HoldOut:
         number = int(np.argmin([piece.psnr(piece.ilr) for piece in self.pieces]))
         piece = self.pieces[number]
         return Preview(piece.scale, piece.ilr, before[number], now[number], piece.hr)
+
+
+def windows(plane: Plane, count: int) -> list[tuple[slice, slice]]:
+    """Where a plane has detail: up to `count` pieces, and four, that are spread over it, or its busiest one.
+
+    Examples
+    --------
+    >>> windows(np.eye(400, 1000), 3)
+    [(slice(104, 296, None), slice(70, 262, None)), (slice(104, 296, None), slice(404, 596, None)), \
+(slice(104, 296, None), slice(737, 929, None))]
+    """
+    count, room = max(1, min(count, OF_PLANE)), [max(1, length // PIECE) for length in plane.shape]
+    short, long = np.argsort(plane.shape, kind="stable")
+    numbers = [0, 0]
+    numbers[short] = min(room[short], max(1, round(math.sqrt(count * plane.shape[short] / plane.shape[long]))))
+    numbers[long] = min(room[long], count // numbers[short])
+    spread = [
+        (rows, columns)
+        for rows in _spread(plane.shape[0], numbers[0])
+        for columns in _spread(plane.shape[1], numbers[1])
+        if np.ptp(plane[rows, columns])
+    ]
+    return spread or [busiest_window(plane, PIECE)]
+
+
+def _spread(length: int, count: int) -> list[slice]:
+    """So many pieces of a length, one in the middle of each of its equal parts."""
+    side = min(PIECE, length)
+    starts = [int((2 * i + 1) * length / count - side) // 2 for i in range(count)]
+    return [slice(start, start + side) for start in starts]
 
 
 def make_piece(scale: float, ilr: Plane, hr: Plane) -> Piece:

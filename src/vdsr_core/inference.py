@@ -302,7 +302,7 @@ class _Job:
         self.shape = tuple(part.stop for part in self.axes.native(tuple(slice(0, n) for n in extent)))  # of `out`
         self.near = _check_near(near, self.shape)
         self.stop = stop
-        self.most = math.inf  # pixels that fit on the device at once, as far as is known
+        self.most = self.engine.most  # pixels that fit on the device at once, as far as is known
 
     def check_memory(self, result: int) -> None:
         """Raise if the result and one tile on the CPU need more than the machine has left."""

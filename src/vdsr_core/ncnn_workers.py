@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from multiprocessing import current_process
 from multiprocessing.spawn import get_executable
-from queue import Empty, SimpleQueue
+from queue import Empty, LifoQueue
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from vdsr_core.ncnn_network import Floats, Layer, NcnnNetwork
-from vdsr_core.strips import LARGE, Stopped, blocks, choose_count, stop_if, within
+from vdsr_core.strips import LARGE, Block, Stopped, blocks, choose_count, stop_if, within
 
 IDLE = 120  # seconds after which a process without work ends
 PAUSE = 0.05  # seconds between two looks at whether to stop
@@ -48,7 +48,7 @@ class NcnnWorkers:
 
     def _begin(self) -> None:
         """A place for each process; none is started yet."""
-        self._free: SimpleQueue[Worker | None] = SimpleQueue()
+        self._free: LifoQueue[Worker | None] = LifoQueue()  # the last one used is ready, others may have to start
         for _ in range(self._count):
             self._free.put(None)
         self._works, self._owner = works_here(), os.getpid()
@@ -74,19 +74,28 @@ class NcnnWorkers:
         Stopped
             If `stop` is set.
         """
-        if ilr.size < LARGE:
-            return self._network.residual(ilr, stop)
-        places = blocks(ilr.shape[0], ilr.shape[1], len(self._layers), choose_count(ilr.size, self._count))
-        result = np.empty_like(ilr)
-        for (inner, seen), piece in zip(places, self._each([ilr[seen] for _, seen in places], stop), strict=True):
-            result[inner] = piece[within(inner, seen)]
-        return result
+        return self.residuals([ilr], stop)[0]
 
     def residuals(self, planes: Sequence[Floats], stop: threading.Event | None = None) -> list[Floats]:
-        """`residual` of each plane; small ones go to the processes as they are, if together they are worth it."""
-        if max(plane.size for plane in planes) >= LARGE or sum(plane.size for plane in planes) < LARGE:
-            return [self.residual(plane, stop) for plane in planes]
-        return self._each(planes, stop)
+        """`residual` of each plane; the blocks of all go to the processes together, if they are worth it."""
+        if sum(plane.size for plane in planes) < LARGE:
+            return self._network.residuals(planes, stop)
+        shared = [(plane, self._cut(plane)) for plane in planes]
+        pieces = iter(self._each([plane[seen] for plane, places in shared for _, seen in places], stop))
+        results = []
+        for plane, places in shared:
+            result = np.empty_like(plane)
+            for inner, seen in places:
+                result[inner] = next(pieces)[within(inner, seen)]
+            results.append(result)
+        return results
+
+    def _cut(self, plane: Floats) -> list[Block]:
+        """The blocks of a plane, which do not depend on what else there is; small ones stay whole."""
+        if plane.size < LARGE:
+            whole = slice(0, plane.shape[0]), slice(0, plane.shape[1])
+            return [(whole, whole)]
+        return blocks(plane.shape[0], plane.shape[1], len(self._layers), choose_count(plane.size, self._count))
 
     def _each(self, pieces: Sequence[Floats], stop: threading.Event | None) -> list[Floats]:
         """The output of the last layer for each piece, by the processes if they work: the same bits."""

@@ -19,7 +19,7 @@ import numpy as np
 from vdsr_core import ome_zarr
 from vdsr_core.arguments import check_whole
 from vdsr_core.checkpoint import fingerprint, load_model
-from vdsr_core.engine import Engine, choose_device
+from vdsr_core.engine import make_engine
 from vdsr_core.files import check_target
 from vdsr_core.image_file import ImageFile
 from vdsr_core.inference import find_range, super_resolve
@@ -322,7 +322,7 @@ def check_place(target: Path, format: str, overwrite: bool) -> None:
 
 def estimate(plan: Plan, model: VDSR, device: str | None = None) -> tuple[float, float, str]:
     """Seconds for all tiles of a plan in one process, as one tile takes here; bytes of memory; and the device."""
-    engine: Any = Engine(model, choose_device(device))
+    engine: Any = make_engine(model, device)
     side = plan.tile + 2 * model.halo
     image = np.random.default_rng(0).random([max(1, round(side / factor)) for factor in plan.scale])
     times = []

@@ -51,9 +51,9 @@ class TrainConfig:
     clip : {"value", "norm", "none"}
         What `theta` bounds: each element of the gradient, or its norm.
     theta : float
-        The bound is ``theta / learning_rate``: a step of SGD is then at most theta. The paper gives none: with 1e-3
-        and more, networks of 10 and 20 layers fell to the bicubic score within 200 steps of its recipe, with 1e-4
-        they learnt.
+        The bound is ``theta / learning_rate``: a step of SGD without momentum is then at most theta. The paper gives
+        none: with 1e-3 and more, networks of 10 and 20 layers fell to the bicubic score within 200 steps of its recipe,
+        with 1e-4 they learnt.
     average : float
         Decay of the running mean of the weights that is kept as the result; 0 keeps the last weights. The mean never
         looks back over more than a ninth of the steps done: 0.9999 is right for any long training.
@@ -123,7 +123,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-# For `kim2016`, 80 epochs of the grid of 41 x 41 patches of 291 images.
+# For `kim2016`, what the paper calls 80 epochs: those of the grid of 41 x 41 patches of T91 at three scales.
 PRESETS = {
     "kim2016": TrainConfig(),
     "default": TrainConfig(

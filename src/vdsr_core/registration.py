@@ -49,12 +49,6 @@ def busiest_window(plane: Plane, side: int) -> tuple[slice, slice]:
     return max(windows, key=lambda window: float(plane[window].std()))
 
 
-def centre(plane: Plane, side: int) -> Plane:
-    """The middle of a plane, up to `side` pixels a side."""
-    rows, columns = (slice(max(0, n - side) // 2, max(0, n - side) // 2 + side) for n in plane.shape)
-    return plane[rows, columns]
-
-
 def _overlap(plane: Plane, rows: int, columns: int) -> Plane:
     """What is left of a plane when so many rows and columns are cut from its near (positive) or far edges."""
     cuts = (slice(max(n, 0), length + min(n, 0)) for n, length in zip((rows, columns), plane.shape, strict=True))

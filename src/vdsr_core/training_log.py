@@ -70,10 +70,10 @@ class TrainingLog:
         row = {name: getattr(progress, name) for name in NAMES} | {"loss": self.loss}
         self.rows.append(row)
         self._since = [0.0, 0]
+        self.write()
         for name in ("loss", "psnr", "gain", "learning_rate", "clipped") if self._curves else ():
             if row[name] is not None:
                 self._curves.add_scalar(name, row[name], progress.step)
-        self.write()
 
     def draw(self) -> None:
         """A PNG of the curves, if matplotlib is installed."""

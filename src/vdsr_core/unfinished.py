@@ -9,6 +9,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,10 +58,12 @@ class Unfinished:
         Whose state it holds.
     mark : str
         From `fingerprint`.
+    begun : dict
+        What else must be the same for it to go on: argument to value, JSON types only.
     """
 
-    def __init__(self, path: str | os.PathLike[str], trainer: Trainer, mark: str) -> None:
-        self.path, self.trainer, self.mark = path, trainer, mark
+    def __init__(self, path: str | os.PathLike[str], trainer: Trainer, mark: str, begun: dict[str, Any]) -> None:
+        self.path, self.trainer, self.mark, self.begun = path, trainer, mark, begun
         self.saved = -math.inf
 
     def is_due(self) -> bool:
@@ -70,7 +73,7 @@ class Unfinished:
     def save(self, model: VDSR, found: Found, *, finished: bool = False) -> None:
         """Write the best network and, unless finished, what is needed to go on."""
         tensors, record = self.trainer.state()
-        record |= {"images": self.mark} | {name: getattr(found, name) for name in KEPT}
+        record |= {"images": self.mark, "begun": self.begun} | {name: getattr(found, name) for name in KEPT}
         save_checkpoint(self.path, model, trainer=None if finished else (tensors, record))
         self.saved = time.monotonic()
 
@@ -90,6 +93,10 @@ class Unfinished:
         if record["images"] != self.mark:
             msg = f"`images` must be those that the run in {self.path} was begun with, got others. Begin anew."
             raise ValueError(msg)
+        for name, value in self.begun.items():
+            if (known := record.get("begun", self.begun).get(name)) != value:
+                msg = f"`{name}` must be that of the run in {self.path}, {known}, got {value}. Begin anew to change it."
+                raise ValueError(msg)
         self.trainer.restore(state)
         return Found(best=load_checkpoint(self.path), **{name: record[name] for name in KEPT})
 
@@ -99,4 +106,12 @@ def fingerprint(data: Patches, hold_out: HoldOut) -> str:
     found = hashlib.blake2b(digest_size=16)
     for array in (data.hr.cpu().numpy(), data.ilr.cpu().numpy(), *(p.hr for p in hold_out.pieces)):
         found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def digest(model: VDSR) -> str:
+    """The first digits of a digest of a network's weights."""
+    found = hashlib.blake2b(digest_size=4)
+    for parameter in model.parameters():
+        found.update(parameter.detach().cpu().float().contiguous().numpy().data)
     return found.hexdigest()

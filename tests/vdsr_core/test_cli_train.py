@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from vdsr_core import (
     ImageFile,
@@ -148,13 +149,15 @@ def test_an_image_given_three_times_trains_three_times_as_often(photographs, vds
 
 
 def test_train_takes_batch_size_learning_rate_and_loss(photographs, train):
-    result = train("--batch-size", "3", "--learning-rate", "2e-5", "--loss", "l2_mean", "--clip-luma")
+    words = ["--batch-size", "3", "--learning-rate", "2e-5", "--loss", "l2_mean", "--clip-luma", "--theta", "1e-3"]
+    result = train(*words)
     assert result.exit_code == 0, result.stderr
     recipe = load_checkpoint("out.safetensors").card["recipe"]
     assert "of 3 patches" in recipe
     assert "l2_mean" in recipe
     assert "every other patch clipped to 16..235" in recipe
     assert "rate 2e-05" in recipe
+    assert "gradients clipped by value, theta 0.001" in recipe
     assert "`batch_size` must be a whole number of at least 1" in train("--overwrite", "--batch-size", "0").stderr
 
 
@@ -273,16 +276,22 @@ def test_bad_images_are_left_out_named_and_counted(photographs, train, draw):
     (photographs / "broken.png").write_bytes(b"no image")
     draw(photographs / "small.tif", (7, 30))
     write_image(photographs / "flat.tif", ImageFile(np.zeros((40, 40), np.uint16), "YX"))
+    damaged = zarr.create_array(photographs / "damaged.zarr", shape=(40, 40), chunks=(40, 40), dtype=np.uint8)
+    damaged[:] = np.arange(1600).reshape(40, 40) % 256
+    for chunk in (photographs / "damaged.zarr" / "c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"no chunk")
     result = train()
     assert result.exit_code == 0, result.stderr
+    assert "damaged.zarr" in result.stderr
     assert "broken.png is not a readable" in result.stderr
     assert "flat.tif: left out, constant" in result.stderr
     assert "small.tif: left out, smaller than 8 x 8 pixels" in result.stderr
-    assert "3 of 8 images left out" in result.stderr
+    assert "4 of 9 images left out" in result.stderr
     for path in photographs.iterdir():
         if path.suffix == ".png":
             path.write_bytes(b"")
-    assert "must hold an image to train with, got 8 that cannot be used" in train("--overwrite").stderr
+    assert "must hold an image to train with, got 9 that cannot be used" in train("--overwrite").stderr
 
 
 @pytest.mark.parametrize(

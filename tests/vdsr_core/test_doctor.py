@@ -43,6 +43,13 @@ def test_ncnn_is_advised_where_it_is_missing(monkeypatch):
     assert list(advise([GOOD, Check("cpu", "ncnn", 2.0, 1e-6, "", True)])) == []
 
 
+def test_a_driver_that_is_too_old_is_named(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert any("it may be too old for CUDA 13.0" in sentence for sentence in advise([GOOD]))
+
+
 def test_two_openmp_runtimes_are_not_loaded_on_macos(monkeypatch):
     monkeypatch.setattr("sys.platform", "darwin")
     monkeypatch.setattr("shutil.which", lambda _: None)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from vdsr_core import VDSR, VDSRConfig, load_model
-from vdsr_core.engine import Engine, agrees_with_cpu, choose_device, full_float32, interpolate
+from vdsr_core import VDSR, VDSRConfig, engine, load_model, super_resolve
+from vdsr_core.engine import Engine, agrees_with_cpu, choose_device, describe_devices, full_float32, interpolate
 from vdsr_core.resampling import apply_taps, make_taps
 
 CPU = torch.device("cpu")
@@ -59,11 +59,63 @@ def test_half_precision_stays_within_its_bound_on_a_ramp():
     assert 0 < np.abs(exact - half).max() < 1e-3
 
 
+def test_the_callers_autocast_is_not_for_the_network(rng):
+    image = rng.random((20, 20), dtype=np.float32)
+    expected = super_resolve(image, 2)
+    engine.__dict__["_make_ncnn"].cache_clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(super_resolve(image, 2), expected)
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_a_device_without_memory_left_is_tried_again(monkeypatch):
+    compute, calls = Engine.run, []
+
+    def run(self, *args):
+        calls.append(self.device)
+        if len(calls) == 2:  # the first is the reference
+            raise MemoryError
+        return compute(self, *args)
+
+    monkeypatch.setattr(Engine, "run", run)
+    engine._compare_with_cpu.cache_clear()
+    with pytest.warns(UserWarning, match="cpu has no memory left now; going on with the CPU"):
+        assert not agrees_with_cpu("cpu")
+    assert agrees_with_cpu("cpu")
+    assert agrees_with_cpu("cpu")
+    assert len(calls) == 4
+
+
+def test_a_gpu_whose_driver_is_too_old_is_no_device(monkeypatch):
+    """It is counted all the same, and nothing else can be asked of it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: (_ for _ in ()).throw(RuntimeError("driver too old")))
+    assert "cuda:0" not in describe_devices()
+    with pytest.raises(ValueError, match="`device` must be one of cpu"):
+        choose_device("gpu")
+
+
+def test_what_a_device_cannot_address_is_computed_in_parts(rng, tiny_model):
+    image = rng.random((50, 60), dtype=np.float32)
+    engine = Engine(tiny_model, CPU)
+    expected = super_resolve(image, 2, model=engine, tile=None)
+    engine.most = 3000
+    run, sizes = engine.run, []
+    engine.run = lambda windows, taps, stop: (
+        sizes.append(len(windows) * taps[0][0].index.shape[1] * taps[0][1].index.shape[1]) or run(windows, taps, stop)
+    )
+    np.testing.assert_allclose(super_resolve(image, 2, model=engine, tile=None), expected, atol=1e-6)
+    assert len(sizes) > 3
+    assert max(sizes) <= 3000
+
+
 @pytest.mark.parametrize("legacy", [True, False])
 def test_tensorfloat_is_off_while_a_gpu_computes_and_as_before_afterwards(monkeypatch, legacy):
     place, name = torch.backends.cudnn, "allow_tf32"
     if legacy:
-        monkeypatch.setattr(place, "conv", None, raising=False)
+        for kind in ("conv", "rnn"):
+            monkeypatch.setattr(place, kind, None, raising=False)
     elif hasattr(place, "conv"):  # since PyTorch 2.9
         place, name = place.conv, "fp32_precision"
     before = getattr(place, name)
@@ -158,7 +210,7 @@ def test_cpu_agrees_with_itself_and_a_device_that_fails_is_a_warning():
 
 
 def test_the_best_device_leaves_the_random_numbers_alone(monkeypatch):
-    agrees_with_cpu.cache_clear()
+    engine._compare_with_cpu.cache_clear()
     before = torch.get_rng_state()
     agrees_with_cpu("cpu")
     assert torch.equal(before, torch.get_rng_state())
@@ -172,9 +224,8 @@ def test_unknown_device_is_named(device):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_cuda_agrees_with_cpu(rng):
-    model = VDSR()
-    window = rng.random((1, 64, 64), dtype=np.float32)
-    cpu = Engine(model, CPU).run([window], [identity(64, 64)])
-    cuda = Engine(model, choose_device()).run([window] * 3, [identity(64, 64)] * 3)
+def test_cuda_agrees_with_cpu():
+    ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
+    cpu = Engine(load_model(), CPU).run([ramp], [identity(64, 64)])
+    cuda = Engine(load_model(), choose_device()).run([ramp] * 3, [identity(64, 64)] * 3)
     assert np.abs(cuda - cpu).max() < 1e-3

@@ -6,13 +6,15 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from vdsr_core import VDSR, ImageFile, VDSRConfig, degrade, find_range, load_checkpoint, psnr, resize, save_checkpoint
 from vdsr_core.checkpoint import load_trainer
 from vdsr_core.engine import Engine
 from vdsr_core.evaluation import restore
 from vdsr_core.fine_tuning import fine_tune, fine_tune_steps, verdict
-from vdsr_core.hold_out import HoldOut, cut, split
+from vdsr_core.hold_out import HoldOut, cut, split, windows
 from vdsr_core.inference import network_planes
 from vdsr_core.intensity import Rescale
 from vdsr_core.planes import find_pairs, find_planes
@@ -173,13 +175,19 @@ def test_what_cannot_be_resumed(start, tmp_path):
     run = fine_tune_steps(start, rectangles(64), checkpoint=path, **QUICK)
     next(run)
     run.close()
+    other = copy.deepcopy(start)
+    shrink(other, 0.5)
     for change, message in (
         ({"images": rectangles(64, seed=1)}, "`images` must be those"),
         ({"seed": 1}, "`config` must be that of the training to resume"),
+        ({"patch": 12}, r"`patch` must be that of the run in .*, 16, got 12\. Begin anew"),
+        ({"validate_every": 2}, "`validate_every` must be that of the run"),
+        ({"patience": 2}, "`patience` must be that of the run"),
+        ({"model": other}, r"`model` must be that of the run in .*, [0-9a-f]{8}, got [0-9a-f]{8}"),
     ):
-        options = {"images": rectangles(64)} | QUICK | change
+        options = {"model": start, "images": rectangles(64)} | QUICK | change
         with pytest.raises(ValueError, match=message):
-            fine_tune_steps(start, checkpoint=path, resume=True, **options)
+            fine_tune_steps(checkpoint=path, resume=True, **options)
     save_checkpoint(path, start)
     with pytest.raises(ValueError, match="must hold an unfinished run"):
         fine_tune_steps(start, rectangles(64), checkpoint=path, resume=True, **QUICK)
@@ -426,11 +434,37 @@ def test_the_same_seed_gives_the_same_network(start):
     assert not torch.equal(weights(first), weights(other))
 
 
+@given(rows=st.integers(1, 900), columns=st.integers(1, 900), count=st.integers(0, 9))
+@example(rows=900, columns=180, count=9)
+def test_pieces_are_spread_over_a_plane_and_do_not_overlap(rows, columns, count):
+    plane = np.add.outer(np.arange(rows), np.arange(columns)).astype(np.float32)
+    times = np.zeros(plane.shape)
+    found = windows(plane, count)
+    for window in found:
+        times[window] += 1
+    assert times.max() == 1
+    assert len(found) <= max(1, min(count, 4))
+    if max(rows, columns) > 2 * 192 and count > 1:
+        assert len(found) > 1
+    if min(rows, columns) > 1:
+        assert abs(np.argwhere(times).mean(0) - (np.array(plane.shape) - 1) / 2).max() <= 1
+
+
+def test_a_piece_has_detail_where_the_plane_has(rng):
+    plane = np.zeros((500, 700), np.float32)
+    plane[:40, :40] = rng.random((40, 40))
+    for count in (1, 4):
+        (window,) = windows(plane, count)
+        assert np.ptp(plane[window])
+    assert HoldOut([plane], [2]).pieces
+
+
 def test_score_of_bicubic_is_that_of_a_network_without_residual(start, rng):
     shrink(start, 0)
     hold_out = HoldOut([rng.random((300, 40)).astype(np.float32)] * 20, [2, 3])
     assert len(hold_out.pieces) <= 16
     assert len(HoldOut([rng.random((9, 40)).astype(np.float32)] * 40, [2], pieces=32).pieces) == 20
+    assert len(HoldOut([rng.random((900, 200)).astype(np.float32)], [2, 3]).pieces) == 8  # four of one plane
     assert max(max(piece.hr.shape) for piece in hold_out.pieces) <= 192
     assert hold_out.score(start) == pytest.approx(hold_out.bicubic, abs=1e-4)
     assert hold_out.validate(start) == pytest.approx((np.mean(list(hold_out.bicubic.values())), 0), abs=1e-4)

@@ -100,6 +100,28 @@ def test_threads_share_the_processes(shared, rng):
         np.testing.assert_array_equal(found[number], result)
 
 
+def test_planes_share_the_processes_block_by_block(shared, rng, monkeypatch):
+    """Of large planes all blocks at once: the bits are those of each plane alone."""
+    _, workers = shared
+    monkeypatch.setattr(ncnn_workers, "LARGE", 3000)
+    planes = [rng.random(shape, dtype=np.float32) for shape in ((100, 500), (20, 20), (100, 500), (50, 70))]
+    expected = [workers.residual(plane) for plane in planes]
+    each, calls = workers._each, []
+    monkeypatch.setattr(workers, "_each", lambda pieces, stop: calls.append(len(pieces)) or each(pieces, stop))
+    for found, wanted in zip(workers.residuals(planes), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert len(calls) == 1
+    assert calls[0] > len(planes)
+
+
+def test_images_one_after_the_other_take_the_process_that_is_ready(started, rng):
+    _, layers = make_layers(3, 4)
+    workers = NcnnWorkers(layers, NcnnNetwork(layers, 1), 4)
+    for _ in range(3):
+        workers._each([rng.random((30, 30), dtype=np.float32)], None)
+    assert len(started()) == 1
+
+
 def test_small_images_start_no_process(rng, monkeypatch, started):
     monkeypatch.setattr(ncnn_workers, "LARGE", 2**16)
     _, layers = make_layers(3, 4)
