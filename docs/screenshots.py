@@ -27,10 +27,12 @@ def main() -> None:
     take(viewer, "before")
     show_preview(viewer, widget)
     viewer.reset_view()
+    widget.tile.setValue(96)  # the sample is small
     widget.start()
     wait(lambda: widget.run.fraction() > 0.5)
     take(viewer, "running")
     wait(lambda: widget.run is None)
+    widget.tile.setValue(0)
     look_closely(viewer)
     take(viewer, "result")
     widget.compare.setValue(50)
