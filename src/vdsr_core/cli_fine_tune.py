@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vdsr_core.cli_train import noted_signals
-from vdsr_core.terminal import INTERRUPTED, Device, complain, expand, parse_scales, plain_errors, progress_bar
+from vdsr_core.terminal import INTERRUPTED, Device, complain, expand, parse_scales, plain_errors, training_table
 from vdsr_core.training_log import TrainingLog
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
@@ -125,17 +125,14 @@ def follow_run(network: VDSR, run: Iterator[FineTuneProgress], output: Path, ste
 
     with ExitStack() as stack:
         signals = stack.enter_context(noted_signals())
-        bar = stack.enter_context(progress_bar("{task.percentage:.1f} %"))
+        show = stack.enter_context(training_table())
         stack.enter_context(closing(run))  # type: ignore[type-var]
-        task = bar.add_task("training", total=1)
         first = list(islice(run, 1))  # locks OUT, or raises: only then its log may be touched
         log = stack.enter_context(TrainingLog(output, step))
         for progress in chain(first, run):
             if progress.step:
                 log.add(progress)
-            bar.update(task, completed=progress.share, description=f"step {progress.step}  loss {log.loss:.4g}")
-            if progress.gain is not None:
-                typer.echo(f"step {progress.step}  {progress.psnr:.2f} dB, {progress.gain:+.2f} over bicubic")
+            show(progress, log.loss)
             if progress.warning:
                 typer.echo(f"vdsr: warning: {progress.warning}", err=True)
             if signals:

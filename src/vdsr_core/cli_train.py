@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vdsr_core.locks import locked
-from vdsr_core.terminal import INTERRUPTED, Device, complain, expand, parse_scales, plain_errors, progress_bar
+from vdsr_core.terminal import (
+    INTERRUPTED,
+    Device,
+    complain,
+    expand,
+    parse_scales,
+    plain_errors,
+    progress_bar,
+    training_table,
+)
 from vdsr_core.training_log import TrainingLog
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
@@ -426,16 +435,12 @@ def run_training(trainer: Trainer, measure: HoldOut, output: Path, record: dict[
 
     log = TrainingLog(output, trainer.step)
     saved = time.monotonic()
-    with noted_signals() as signals, log, progress_bar("{task.percentage:.1f} %") as bar:
-        task = bar.add_task("training", total=1)
+    with noted_signals() as signals, log, training_table() as show:
         if not trainer.step:
             save()  # a full disk or a wrong name shows now
         for progress in trainer.run():
             attempt(partial(log.add, progress))
-            bar.update(task, completed=progress.share, description=f"step {progress.step}  loss {log.loss:.4g}")
-            if progress.gain is not None:
-                score = f"{progress.psnr:.2f} dB, {progress.gain:+.2f} over bicubic"
-                typer.echo(f"step {progress.step}  loss {log.loss:.4g}  {score}")
+            show(progress, log.loss)
             if trainer.anyone(bool(signals)) and progress.share < 1:
                 break
             if time.monotonic() - saved >= pause:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 import re
+import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    from vdsr_core.training import Progress
 
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr")
 EXPECTED = (ValueError, TypeError, OSError, MemoryError, FloatingPointError, ImportError)
+FIGURES = "step", "loss", "PSNR, dB", "over bicubic", "rate", "clipped", "patches/s", "left"  # of a training
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 Model = Annotated[
@@ -88,7 +95,7 @@ def check_options(
 
 
 @contextmanager
-def progress_bar(*columns: str) -> Iterator[Progress]:
+def progress_bar(*columns: str) -> Iterator[Bar]:
     """A bar with time left on stderr, if that is a terminal; it vanishes at the end."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -105,6 +112,64 @@ def progress_bar(*columns: str) -> Iterator[Progress]:
         disable=not console.is_terminal,
     ) as progress:
         yield progress
+
+
+@contextmanager
+def training_table(console: Console | None = None) -> Iterator[Callable[[Progress, float], None]]:
+    """The figures of a training, to be told after each step: its progress, and the mean loss.
+
+    On a terminal they are a table, with a row for each measurement and a last one that is alive. Elsewhere each
+    measurement is a line on stdout.
+    """
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    console = console or Console(stderr=True)
+    rows: list[tuple[str, ...]] = []
+    alive: list[tuple[str, ...]] = [()]
+    share = 0.0
+
+    def draw(shown: list[tuple[str, ...]]) -> Table:
+        table = Table(*FIGURES, box=None, pad_edge=False)
+        for column in table.columns:
+            column.justify = "right"
+        for row in shown:
+            table.add_row(*row)
+        return table
+
+    def show(progress: Progress, loss: float) -> None:
+        nonlocal share
+        share, alive[0] = progress.share, describe_step(progress, loss)
+        if progress.gain is None:
+            return
+        rows.append(alive[0])
+        if not (console.is_terminal and sys.stdout.isatty()):
+            words = "" if math.isnan(loss) else f"loss {loss:.4g}  "
+            typer.echo(f"step {progress.step}  {words}{progress.psnr:.2f} dB, {progress.gain:+.2f} over bicubic")
+
+    def picture() -> Group:
+        shown = rows if rows[-1:] == alive else [*rows, *alive]
+        return Group(draw(shown[3 - console.height :]), ProgressBar(total=1, completed=share, width=60))
+
+    if not console.is_terminal:
+        yield show
+        return
+    with Live(get_renderable=picture, console=console, transient=True, redirect_stdout=False):
+        yield show
+    console.print(draw(rows))
+
+
+def describe_step(progress: Progress, loss: float) -> tuple[str, ...]:
+    """A row of `FIGURES`."""
+    measured = ("", "") if progress.gain is None else (f"{progress.psnr:.2f}", f"{progress.gain:+.2f}")
+    left = "" if math.isnan(progress.seconds_left) else str(timedelta(seconds=round(progress.seconds_left)))
+    figures = f"{loss:.4g}", *measured, f"{progress.learning_rate:.2g}", f"{progress.clipped:.0%}"
+    return tuple(
+        "" if text == "nan" else text
+        for text in (f"{progress.step}", *figures, f"{progress.patches_per_second:.3g}", left)
+    )
 
 
 def expand(text: str) -> list[Path]:
