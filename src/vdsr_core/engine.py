@@ -89,7 +89,7 @@ def describe_devices() -> dict[str, str]:
     devices = {"cpu": f"{torch.get_num_threads()} threads"}
     if torch.cuda.is_available():  # devices are counted even where the driver is too old for them
         devices |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
-    return devices | ({"mps": "Apple"} if torch.backends.mps.is_available() else {})
+    return devices | ({"mps": "Apple GPU"} if torch.backends.mps.is_available() else {})
 
 
 def agrees_with_cpu(name: str) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vdsr_core.arguments import check_number, check_scales, check_whole
+from vdsr_core.checkpoint import fingerprint as network_fingerprint
 from vdsr_core.checkpoint import load_model
 from vdsr_core.engine import choose_device
 from vdsr_core.hold_out import HoldOut, Preview, split
@@ -25,7 +26,7 @@ from vdsr_core.ranges import Range
 from vdsr_core.recipe import PRESETS, TrainConfig
 from vdsr_core.strips import Stopped
 from vdsr_core.training import STUCK_GAIN, Progress, Trainer
-from vdsr_core.unfinished import Found, Unfinished, digest, fingerprint
+from vdsr_core.unfinished import Found, Unfinished, fingerprint
 
 LEAST_SCALE = 1.1  # below, the interpolated image is all but the sharp one
 FEW_PATCHES = 50  # fewer do not overlap: too little to rely on
@@ -295,7 +296,8 @@ def fine_tune_steps(
     learner = copy.deepcopy(model).float().requires_grad_(True)
     trainer = Trainer(learner, data, config, validate=measure.validate, validate_every=validate_every)
     trainer.stop = stop
-    begun = {"model": digest(model), "patch": patch, "validate_every": validate_every, "patience": patience}
+    begun: dict[str, Any] = {"patch": patch, "validate_every": validate_every, "patience": patience}
+    begun["model"] = network_fingerprint(model)[:8]
     file = Unfinished(checkpoint, trainer, fingerprint(data, measure), begun) if checkpoint is not None else None
     if resume and file is None:
         msg = "`checkpoint` must name the file to resume, got None."

@@ -128,7 +128,7 @@ def training_table(console: Console | None = None) -> Iterator[Callable[[Progres
 
     console = console or Console(stderr=True)
     rows: list[tuple[str, ...]] = []
-    alive: list[tuple[str, ...]] = [()]
+    alive: tuple[str, ...] = ()
     share = 0.0
 
     def draw(shown: list[tuple[str, ...]]) -> Table:
@@ -140,17 +140,17 @@ def training_table(console: Console | None = None) -> Iterator[Callable[[Progres
         return table
 
     def show(progress: Progress, loss: float) -> None:
-        nonlocal share
-        share, alive[0] = progress.share, describe_step(progress, loss)
+        nonlocal alive, share
+        share, alive = progress.share, describe_step(progress, loss)
         if progress.gain is None:
             return
-        rows.append(alive[0])
+        rows.append(alive)
         if not (console.is_terminal and sys.stdout.isatty()):
             words = "" if math.isnan(loss) else f"loss {loss:.4g}  "
             typer.echo(f"step {progress.step}  {words}{progress.psnr:.2f} dB, {progress.gain:+.2f} over bicubic")
 
     def picture() -> Group:
-        shown = rows if rows[-1:] == alive else [*rows, *alive]
+        shown = rows if rows[-1:] == [alive] else [*rows, alive]
         return Group(draw(shown[3 - console.height :]), ProgressBar(total=1, completed=share, width=60))
 
     if not console.is_terminal:

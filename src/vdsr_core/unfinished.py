@@ -107,11 +107,3 @@ def fingerprint(data: Patches, hold_out: HoldOut) -> str:
     for array in (data.hr.cpu().numpy(), data.ilr.cpu().numpy(), *(p.hr for p in hold_out.pieces)):
         found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
-
-
-def digest(model: VDSR) -> str:
-    """The first digits of a digest of a network's weights."""
-    found = hashlib.blake2b(digest_size=4)
-    for parameter in model.parameters():
-        found.update(parameter.detach().cpu().float().contiguous().numpy().data)
-    return found.hexdigest()
