@@ -206,11 +206,12 @@ def measure_speed(network: VDSR, device: str | None) -> float:
 
 def find_devices() -> dict[str, str]:
     """The devices that are here, by PyTorch's names, each with a few words."""
-    load_torch()
-    from vdsr_core.engine import describe_devices
-
-    found = describe_devices()
-    del found["cpu"]  # it comes last
+    torch = load_torch()
+    found: dict[str, str] = {}
+    if torch.cuda.is_available():  # devices are counted even where the driver is too old for them
+        found |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+    if torch.backends.mps.is_available():
+        found["mps"] = "Apple GPU"
     return found | {"cpu": "processor"}
 
 

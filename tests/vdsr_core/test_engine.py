@@ -59,12 +59,13 @@ def test_half_precision_stays_within_its_bound_on_a_ramp():
     assert 0 < np.abs(exact - half).max() < 1e-3
 
 
-def test_the_callers_autocast_is_not_for_the_network(rng):
+@pytest.mark.parametrize("fast", [None, False])
+def test_the_callers_autocast_is_not_for_the_network(rng, fast):
     image = rng.random((20, 20), dtype=np.float32)
-    expected = super_resolve(image, 2)
+    expected = super_resolve(image, 2, model=Engine(load_model(), CPU, fast=fast))
     engine.__dict__["_make_ncnn"].cache_clear()
     with torch.autocast("cpu", torch.bfloat16):
-        np.testing.assert_array_equal(super_resolve(image, 2), expected)
+        np.testing.assert_array_equal(super_resolve(image, 2, model=Engine(load_model(), CPU, fast=fast)), expected)
         assert torch.is_autocast_enabled("cpu")
 
 
