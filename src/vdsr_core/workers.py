@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +34,9 @@ def joined_processes(device: str | None = None) -> Iterator[str | None]:
     if gpu:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
+    # Its functions keep the group of their definition as a default. Imported later, by an optimiser, they would keep this
+    # one alive when it is destroyed, and gloo's threads with it: those end a process that exits meanwhile by an abort.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if gpu else "gloo")
     try:
         yield device
