@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
+from queue import LifoQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,10 @@ AGREEMENT = 1e-4
 # The same of devices that compute in half precision.
 AGREEMENTS = {"cuda": 2e-2}
 # Pixels in a batch: the GPU is busy for some milliseconds, or Apple's for a good half of a second.
-BATCHES = {"cuda": 2**22, "mps": 2**20}
+BATCHES = {"cuda": 2**21, "mps": 2**20}
+# Calls of `Engine.run` at once: while one computes, pixels of the other are converted, and come and go. MPS is left
+# to one thread.
+AHEAD = {"cuda": 2}
 # Elements of a layer that the libraries of a device can address.
 MOST = {"cuda": 2**31, "mps": 2**29}
 # Rows that are interpolated at a time on a CPU, so that what lies between two sums stays in the cache.
@@ -142,6 +146,8 @@ class Engine:
     pixels : int
         How many pixels of equal tiles to give to `run` at once. On a CPU, what shares a batch does not change a bit:
         there is one tile at a time, or there are small ones for processes to share.
+    ahead : int
+        How many calls of `run` to have under way at once, from threads.
     most : float
         How many pixels `run` can compute at once at most, whatever memory there is.
     dtype : numpy dtype
@@ -167,12 +173,36 @@ class Engine:
         self._half = torch.float16 if half else None
         cores = torch.get_num_threads() if found else 1  # whose processes share small tiles
         self.pixels = BATCHES.get(device.type, 2 * LARGE * cores if cores > 1 else 0)
+        self.ahead = AHEAD.get(device.type, 1)
+        self._streams = self._make_streams()
         self.most = MOST.get(device.type, math.inf) / model.config.width
 
     def _ready(self, model: VDSR, dtype: torch.dtype) -> VDSR:
         """A copy of the network on the device, in the memory format that convolutions like best."""
         model = copy.deepcopy(model).eval().requires_grad_(False)
         return model.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def _make_streams(self) -> LifoQueue[torch.cuda.Stream]:
+        """A queue of commands for each of the calls of `run` that are under way at once on a GPU."""
+        streams: LifoQueue[torch.cuda.Stream] = LifoQueue()
+        if self.device.type == "cuda":
+            for _ in range(self.ahead):
+                streams.put(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize(self.device)  # the weights came in a stream of their own
+        return streams
+
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        """Talk to a GPU in a stream that no other call uses; wait for one to be free."""
+        if self.device.type != "cuda":
+            yield
+            return
+        stream = self._streams.get()
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:
+            self._streams.put(stream)
 
     @property
     def name(self) -> str:
@@ -228,7 +258,8 @@ class Engine:
             If `stop` is set.
         """
         try:
-            with torch.autocast(self.device.type, enabled=False):  # the caller's is for what the caller computes
+            # The caller's autocast is for what the caller computes.
+            with torch.autocast(self.device.type, enabled=False), self._stream():
                 return self._compute(windows, taps, stop)
         except RuntimeError as error:
             if not _out_of_memory(error):
@@ -370,7 +401,7 @@ def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNe
 class SharedEngine:
     """A network that is made ready in each process that uses it, once; threads take turns on it.
 
-    As many threads at once as there are cores for: PyTorch itself uses several cores for one tile.
+    As many threads at once as a GPU is meant for, or as there are cores for: PyTorch itself uses several for one tile.
 
     Parameters
     ----------
@@ -384,7 +415,6 @@ class SharedEngine:
         self.model, self.device = model, device
         self._engine: Engine | None = None
         self._first = threading.Lock()
-        self._turns = threading.Semaphore(max(1, (os.cpu_count() or 1) // torch.get_num_threads()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What goes to another process."""
@@ -393,7 +423,10 @@ class SharedEngine:
     def __enter__(self) -> Engine:
         """Wait for a turn."""
         with self._first:
-            self._engine = self._engine or make_engine(self.model, self.device)
+            if self._engine is None:
+                self._engine = make_engine(self.model, self.device)
+                cores = (os.cpu_count() or 1) // torch.get_num_threads()
+                self._turns = threading.Semaphore(max(1, self._engine.ahead if self._engine.ahead > 1 else cores))
         self._turns.acquire()
         return self._engine
 

@@ -6,7 +6,8 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,16 +21,18 @@ from vdsr_core.arguments import is_whole
 from vdsr_core.axes import Axes, find_axes, is_dask, open_image
 from vdsr_core.checkpoint import fingerprint, load_model
 from vdsr_core.color import rgb_to_ycbcr, ycbcr_to_rgb
-from vdsr_core.engine import Engine, SharedEngine, make_engine
+from vdsr_core.engine import IN_CACHE, Engine, SharedEngine, make_engine
 from vdsr_core.intensity import Extent, Rescale, cast, opaque
 from vdsr_core.model import VDSR
 from vdsr_core.ranges import Range, check_ranges, default_range, find_rescales, is_fixed, measure_channels
 from vdsr_core.resampling import Taps, check_window, make_taps, scale_pair, scaled_shape
 from vdsr_core.strips import Stopped, stop_if
 from vdsr_core.tiling import Region, Slices, Tile, check_tile, cover, halve
+from vdsr_core.workers import begin_ahead
 
 MAX_SCALE = 1000
 Window = tuple[slice, slice]
+_Loaded = tuple[NDArray[Any], tuple[Taps, Taps], Rescale]  # the input pixels of a tile, and what becomes of them
 
 
 def super_resolve(
@@ -319,13 +322,15 @@ class _Job:
 
     def run(self, out: Any) -> Iterator[Tile]:
         """Write all tiles into `out`, yielding each when it is written; ends early when it is to stop."""
-        for batch in self.batches():
-            try:
-                stop_if(self.stop)
-                self.write(batch, out)
-            except Stopped:
-                return
-            yield from (self.place(tile) for tile in batch)
+        loaded = ((batch, self.load(batch)) for batch in self.batches())
+        try:
+            with closing(begin_ahead(self.compute, loaded, self.engine.ahead)) as begun:
+                for (batch, _), compute in begun:
+                    stop_if(self.stop)
+                    self.write(batch, out, compute)
+                    yield from (self.place(tile) for tile in batch)
+        except Stopped:
+            return
 
     def place(self, tile: Tile) -> Tile:
         """A tile on the grid of `out`: what it reads beyond that is left out."""
@@ -373,24 +378,24 @@ class _Job:
             batch.append(tile)
         yield batch
 
-    def write(self, tiles: list[Tile], out: Any) -> None:
-        """Compute tiles of equal size; where memory runs out, halve the batch, then the tile."""
-        pixels = len(tiles) * math.prod(_size(tiles[0]))
+    def write(self, tiles: list[Tile], out: Any, compute: Callable[[], list[NDArray[Any]]]) -> None:
+        """Write what was computed of tiles of equal size; where memory runs out, halve the batch, then the tile."""
         parts = self.split(tiles)
-        if pixels <= self.most or not parts:
-            try:
-                results = self.compute(tiles)
-            except MemoryError as error:
-                if not parts:
-                    raise
+        try:
+            results = compute()
+        except MemoryError as error:
+            if not parts:
+                raise
+            pixels = len(tiles) * math.prod(_size(tiles[0]))
+            if pixels <= self.most:
                 self.most = pixels // 2
                 warnings.warn(f"{self.device} ran out of memory ({error}); going on with smaller tiles", stacklevel=4)
-            else:
-                for tile, result in zip(tiles, results, strict=True):
-                    out[self.place(tile).write] = self.axes.pack(result)
-                return
+        else:
+            for tile, result in zip(tiles, results, strict=True):
+                out[self.place(tile).write] = self.axes.pack(result)
+            return
         for part in parts:
-            self.write(part, out)
+            self.write(part, out, partial(self.compute, (part, self.load(part))))
 
     def split(self, tiles: list[Tile]) -> list[list[Tile]]:
         """The same pixels in smaller pieces; nothing if there are none."""
@@ -400,23 +405,33 @@ class _Job:
         parts = halve(tiles[0], self.grid, self.engine.halo)
         return [[part] for part in parts] if len(parts) > 1 else []
 
-    def compute(self, tiles: list[Tile]) -> list[NDArray[Any]]:
-        """The written parts of tiles, (colours, rows, columns) each."""
-        results: dict[int, NDArray[Any]] = {}
-        todo = []
-        for number, tile in enumerate(tiles):
+    def load(self, tiles: list[Tile]) -> list[_Loaded | None]:
+        """What the engine needs of each tile; nothing of a constant channel."""
+        stop_if(self.stop)
+        loaded: list[_Loaded | None] = []
+        for tile in tiles:
             rescale = self.rescales[self.axes.channel_of(tile.write)]
-            if isinstance(rescale, Rescale):
-                todo.append((number, tile, rescale))
+            taps = self.taps(tile.read)
+            loaded.append((self.pixels(tile, taps), taps, rescale) if isinstance(rescale, Rescale) else None)
+        return loaded
+
+    def compute(self, work: tuple[list[Tile], list[_Loaded | None]]) -> list[NDArray[Any]]:
+        """The written parts of tiles, (colours, rows, columns) each; may run in another thread than the caller's."""
+        tiles, loaded = work
+        if len(tiles) * math.prod(_size(tiles[0])) > self.most and self.split(tiles):
+            msg = "more pixels than fit, as is known"
+            raise MemoryError(msg)
+        todo = [item for item in loaded if item]
+        windows = [encode(pixels, rescale) for pixels, _, rescale in todo]
+        found = iter(self.engine.run(windows, [taps for _, taps, _ in todo], self.stop) if todo else ())
+        results = []
+        for tile, item in zip(tiles, loaded, strict=True):
+            if item:
+                results.append(decode(next(found)[:, *tile.crop[-2:]], item[2], self.image.dtype))
             else:
-                results[number] = np.full((self.axes.colours, *_size(tile, "write")), rescale, self.image.dtype)
-        if todo:
-            taps = [self.taps(tile.read) for _, tile, _ in todo]
-            windows = [encode(self.pixels(tile, t), rescale) for (_, tile, rescale), t in zip(todo, taps, strict=True)]
-            for (number, tile, rescale), sr in zip(todo, self.engine.run(windows, taps, self.stop), strict=True):
-                values = sr[:, *tile.crop[-2:]]
-                results[number] = decode(values, rescale, self.image.dtype)
-        return [results[number] for number in range(len(tiles))]
+                value = self.rescales[self.axes.channel_of(tile.write)]
+                results.append(np.full((self.axes.colours, *_size(tile, "write")), value, self.image.dtype))
+        return results
 
     def taps(self, read: Slices) -> tuple[Taps, Taps]:
         """The taps of some rows and columns of the result."""
@@ -445,7 +460,14 @@ def encode(window: NDArray[Any], rescale: Rescale) -> NDArray[np.float64]:
 
 
 def decode(values: NDArray[Any], rescale: Rescale, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The inverse of `encode`."""
+    """The inverse of `encode`, some rows at a time, so that what lies in between stays in the cache."""
+    image = np.empty(values.shape, dtype)
+    for top in range(0, values.shape[1], IN_CACHE):
+        image[:, top : top + IN_CACHE] = _decode(values[:, top : top + IN_CACHE], rescale, dtype)
+    return image
+
+
+def _decode(values: NDArray[Any], rescale: Rescale, dtype: np.dtype[Any]) -> NDArray[Any]:
     if len(values) == 1:
         return rescale.inverse(values, dtype)
     colours = ycbcr_to_rgb(values[:3].astype(np.float64))

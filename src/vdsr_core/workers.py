@@ -5,14 +5,19 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def find_rank() -> tuple[int, int]:
@@ -34,8 +39,8 @@ def joined_processes(device: str | None = None) -> Iterator[str | None]:
     if gpu:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    # Its functions keep the group of their definition as a default. Imported later, by an optimiser, they would keep this
-    # one alive when it is destroyed, and gloo's threads with it: those end a process that exits meanwhile by an abort.
+    # Its functions keep the group of their definition as a default. Imported later, by an optimiser, they would keep
+    # this one alive when it is destroyed, and gloo's threads with it: those abort a process that exits meanwhile.
     importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if gpu else "gloo")
     try:
@@ -82,3 +87,37 @@ def divided_work(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]
         ready.wait()
         torch.set_num_threads(cores)  # for threads to come: the number that was set last is theirs
         yield pool.map
+
+
+def begin_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], count: int
+) -> Generator[tuple[Item, Callable[[], Result]]]:
+    """Each item with a call that gives the function's result, or raises its error.
+
+    Parameters
+    ----------
+    function : callable
+        Of one item.
+    items : iterable
+        Taken one by one in the caller's thread.
+    count : int
+        How many results are computed at once, in threads; with 1, each is when it is asked for, in the caller's.
+
+    Yields
+    ------
+    item, call
+        In order. To close the iterator drops what has not begun and waits for what has.
+    """
+    if count == 1:
+        yield from ((item, partial(function, item)) for item in items)
+        return
+    begun: deque[tuple[Item, Callable[[], Result]]] = deque()
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            for item in items:
+                begun.append((item, pool.submit(function, item).result))
+                if len(begun) == count:
+                    yield begun.popleft()
+            yield from begun
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

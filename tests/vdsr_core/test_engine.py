@@ -1,4 +1,5 @@
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -230,3 +231,15 @@ def test_cuda_agrees_with_cpu():
     cpu = Engine(load_model(), CPU).run([ramp], [identity(64, 64)])
     cuda = Engine(load_model(), choose_device()).run([ramp] * 3, [identity(64, 64)] * 3)
     assert np.abs(cuda - cpu).max() < 1e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_calls_at_once_on_cuda_never_mix(rng):
+    """Each has a stream of its own; more calls than streams wait."""
+    engine = Engine(load_model(), choose_device("cuda"))
+    windows = [rng.random((1, 64, 64), dtype=np.float32) for _ in range(16)]
+    expected = [engine.run([window], [identity(64, 64)]) for window in windows]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda window: engine.run([window], [identity(64, 64)]), windows))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)

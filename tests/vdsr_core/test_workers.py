@@ -1,8 +1,11 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
+
+from vdsr_core.workers import begin_ahead
 
 COLLECTIVE = """
 import torch
@@ -31,3 +34,24 @@ def test_no_thread_outlives_the_joined_processes():
         [sys.executable, "-c", COLLECTIVE], capture_output=True, text=True, check=False, env=os.environ | rank
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_calls_begin_ahead_and_end_in_order(count):
+    """As many as asked for are under way; items are taken one by one, none before there is room."""
+    taken, running = [], []
+
+    def items():
+        for item in range(8):
+            taken.append(item)
+            yield item
+
+    def square(item):
+        running.append(threading.get_ident())
+        return item**2
+
+    for number, (item, call) in enumerate(begin_ahead(square, items(), count)):
+        assert len(taken) == min(8, number + count)
+        assert (item, call()) == (number, number**2)
+    assert len(running) == 8
+    assert (threading.get_ident() in running) == (count == 1)
