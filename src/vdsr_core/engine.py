@@ -439,22 +439,22 @@ def interpolate(window: Tensor, rows: Taps, columns: Taps) -> Tensor:
     """Bicubic interpolation of a (C, h, w) window: the sums of `resampling.apply_taps` in their order."""
     count = rows.index.shape[1]
     step = IN_CACHE if window.device.type == "cpu" else count
-    parts = (
-        replace(rows, index=rows.index[:, i : i + step], weight=rows.weight[:, i : i + step])
-        for i in range(0, count, step)
-    )
-    return torch.cat([_apply_taps(_apply_taps(window, part, 1), columns, 2) for part in parts], 1)
+    out = window.new_empty(len(window), count, columns.index.shape[1])
+    for top in range(0, count, step):
+        part = replace(rows, index=rows.index[:, top : top + step], weight=rows.weight[:, top : top + step])
+        # Columns as rows: those are picked whole, not pixel by pixel.
+        turned = _apply_taps(window, part).transpose(1, 2).contiguous()
+        out[:, top : top + step] = _apply_taps(turned, columns).transpose(1, 2)
+    return out
 
 
-def _apply_taps(values: Tensor, taps: Taps, axis: int) -> Tensor:
-    """Weighted sums along an axis; products are rounded before they are added, as NumPy does."""
+def _apply_taps(values: Tensor, taps: Taps) -> Tensor:
+    """Weighted sums of the rows of (C, h, w) values; products are rounded before they are added, as NumPy does."""
     index = torch.from_numpy(taps.index).to(values.device)
-    weight = torch.from_numpy(taps.weight).to(values.dtype).to(values.device)
-    if axis == 1:
-        weight = weight[:, :, None]
-    total = values.index_select(axis, index[0]).mul_(weight[0])
+    weight = torch.from_numpy(taps.weight).to(values.dtype).to(values.device)[:, :, None]
+    total = values.index_select(1, index[0]).mul_(weight[0])
     for i, w in zip(index[1:], weight[1:], strict=True):
-        total += values.index_select(axis, i).mul_(w)
+        total += values.index_select(1, i).mul_(w)
     return total
 
 
