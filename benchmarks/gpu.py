@@ -1,11 +1,13 @@
 """How near a GPU comes to its limit, and what half precision loses.
 
-    python benchmarks/gpu.py [--device cuda] [--side 4096] [--repeats 5] [--data FOLDER]
+    python benchmarks/gpu.py [--device cuda] [--side 4096] [--repeats 5] [--compile] [--data FOLDER]
 
 In turns, with the default network, for a result of SIDE x SIDE: the network alone on what lies on the device, in half
-precision as `super_resolve` computes it; `super_resolve` from uint16 in NumPy to uint16 in NumPy; and what common
-repositories do, float32 in one piece (NCHW, TF32 as PyTorch sets it), on what lies on the device. The peak is that of
-products of large matrices in half precision. Medians; "share" is the network's arithmetic over the peak.
+precision as `super_resolve` computes it, and by two other ways that may be faster, bias and ReLU fused into cuDNN's
+convolution (CUDA only) and `torch.compile` (``--compile``); `super_resolve` from uint16 in NumPy to uint16 in NumPy;
+and what common repositories do, float32 in one piece (NCHW, TF32 as PyTorch sets it), on what lies on the device. The
+peak is that of products of large matrices in half precision. Medians; "share" is the network's arithmetic over the
+peak.
 
 Then the largest difference of half precision from float32 on a ramp of 16 bits, as a share of the range, and, with
 FOLDER, which holds Set5, what it costs there in dB.
@@ -16,6 +18,7 @@ FOLDER, which holds Set5, what it costs there in dB.
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +29,7 @@ import numpy as np
 import torch
 from measuring import make_image
 
-from vdsr_core import load_model, read_image, super_resolve
+from vdsr_core import VDSR, load_model, read_image, super_resolve
 from vdsr_core.engine import Engine
 from vdsr_core.evaluation import _scores, mean_scores
 
@@ -44,6 +47,14 @@ def timed(run: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def fused(model: VDSR, ilr: torch.Tensor) -> torch.Tensor:
+    """The residual, all of it in half precision; cuDNN adds the bias and ends with ReLU itself."""
+    *layers, last = model.convolutions
+    for layer in layers:
+        ilr = torch.cudnn_convolution_relu(ilr, layer.weight, layer.bias, (1, 1), (1, 1), (1, 1), 1)
+    return last(ilr)
+
+
 @torch.inference_mode()
 def measure(options: argparse.Namespace) -> None:
     """Print what a result takes by each way."""
@@ -59,9 +70,15 @@ def measure(options: argparse.Namespace) -> None:
     runs = {
         "peak": partial(torch.mm, a, b),
         "network, half, on the device": partial(engine._run, still, None, torch.float16),
+        "the same, fused": partial(fused, copy.deepcopy(engine._exact).half(), still.half()),
+        "the same, compiled": partial(torch.compile(partial(engine._exact.residual, half=torch.float16)), still),
         "super_resolve, uint16 to uint16": partial(super_resolve, image, 2, model=engine),
         "eager float32, one piece, on the device": partial(eager, ilr),
     }
+    if device.type != "cuda":
+        del runs["the same, fused"]
+    if not options.compile:
+        del runs["the same, compiled"]
     for run in runs.values():
         timed(run, device)  # algorithms are chosen, memory is taken
     found: dict[str, list[float]] = {name: [] for name in runs}
@@ -105,6 +122,7 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--side", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
     measure(options)
