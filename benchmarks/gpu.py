@@ -70,15 +70,14 @@ def measure(options: argparse.Namespace) -> None:
     runs = {
         "peak": partial(torch.mm, a, b),
         "network, half, on the device": partial(engine._run, still, None, torch.float16),
-        "the same, fused": partial(fused, copy.deepcopy(engine._exact).half(), still.half()),
-        "the same, compiled": partial(torch.compile(partial(engine._exact.residual, half=torch.float16)), still),
         "super_resolve, uint16 to uint16": partial(super_resolve, image, 2, model=engine),
         "eager float32, one piece, on the device": partial(eager, ilr),
     }
-    if device.type != "cuda":
-        del runs["the same, fused"]
-    if not options.compile:
-        del runs["the same, compiled"]
+    if device.type == "cuda":
+        runs["network, half, fused"] = partial(fused, copy.deepcopy(engine._exact).half(), still.half())
+    if options.compile:
+        compiled = torch.compile(partial(engine._exact.residual, half=torch.float16))
+        runs["network, half, compiled"] = partial(compiled, still)
     for run in runs.values():
         timed(run, device)  # algorithms are chosen, memory is taken
     found: dict[str, list[float]] = {name: [] for name in runs}

@@ -9,11 +9,10 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
-from queue import LifoQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +30,7 @@ if TYPE_CHECKING:
     from vdsr_core.ncnn_network import NcnnNetwork
     from vdsr_core.ncnn_workers import NcnnWorkers
 
-# Layers live at once: input, output, and the convolution's own scratch space.
-LIVE_LAYERS = 3
-# The same for strips, by measurement: with what the memory allocator cannot use again, as their heights differ.
+# Strips of layers live at once, by measurement: with what the memory allocator cannot use again, as heights differ.
 LIVE_STRIPS = {"torch": 12, "ncnn": 22}
 # The interpolated image and the sum, and what `inference` makes of them, bytes per pixel.
 PLANE_BYTES = 32
@@ -42,10 +39,7 @@ AGREEMENT = 1e-4
 # The same of devices that compute in half precision.
 AGREEMENTS = {"cuda": 2e-2}
 # Pixels in a batch: the GPU is busy for some milliseconds, or Apple's for a good half of a second.
-BATCHES = {"cuda": 2**21, "mps": 2**20}
-# Calls of `Engine.run` at once: while one computes, pixels of the other are converted, and come and go. MPS is left
-# to one thread.
-AHEAD = {"cuda": 2}
+BATCHES = {"cuda": 2**22, "mps": 2**20}
 # Elements of a layer that the libraries of a device can address.
 MOST = {"cuda": 2**31, "mps": 2**29}
 # Rows that are interpolated at a time on a CPU, so that what lies between two sums stays in the cache.
@@ -73,6 +67,8 @@ def choose_device(device: str | torch.device | None = None, *, double: bool = Fa
     ------
     ValueError
         If there is no such device here.
+    MemoryError
+        If other programs have all of its memory.
     """
     if device is None:
         here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available() and not double}
@@ -82,6 +78,7 @@ def choose_device(device: str | torch.device | None = None, *, double: bool = Fa
         found = torch.device(device)
         torch.zeros(1, device=found).cpu()  # "meta" holds no values
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
+        _raise_if_out_of_memory(error)
         names = ", ".join(describe_devices())
         msg = f"`device` must be one of {names} here, got {str(device)!r}. Leave it out to let it be chosen."
         raise ValueError(msg) from error
@@ -146,8 +143,6 @@ class Engine:
     pixels : int
         How many pixels of equal tiles to give to `run` at once. On a CPU, what shares a batch does not change a bit:
         there is one tile at a time, or there are small ones for processes to share.
-    ahead : int
-        How many calls of `run` to have under way at once, from threads.
     most : float
         How many pixels `run` can compute at once at most, whatever memory there is.
     dtype : numpy dtype
@@ -173,36 +168,17 @@ class Engine:
         self._half = torch.float16 if half else None
         cores = torch.get_num_threads() if found else 1  # whose processes share small tiles
         self.pixels = BATCHES.get(device.type, 2 * LARGE * cores if cores > 1 else 0)
-        self.ahead = AHEAD.get(device.type, 1)
-        self._streams = self._make_streams()
         self.most = MOST.get(device.type, math.inf) / model.config.width
 
     def _ready(self, model: VDSR, dtype: torch.dtype) -> VDSR:
         """A copy of the network on the device, in the memory format that convolutions like best."""
         model = copy.deepcopy(model).eval().requires_grad_(False)
-        return model.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-    def _make_streams(self) -> LifoQueue[torch.cuda.Stream]:
-        """A queue of commands for each of the calls of `run` that are under way at once on a GPU."""
-        streams: LifoQueue[torch.cuda.Stream] = LifoQueue()
-        if self.device.type == "cuda":
-            for _ in range(self.ahead):
-                streams.put(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]
-            torch.cuda.synchronize(self.device)  # the weights came in a stream of their own
-        return streams
-
-    @contextmanager
-    def _stream(self) -> Iterator[None]:
-        """Talk to a GPU in a stream that no other call uses; wait for one to be free."""
-        if self.device.type != "cuda":
-            yield
-            return
-        stream = self._streams.get()
         try:
-            with torch.cuda.stream(stream):
-                yield
-        finally:
-            self._streams.put(stream)
+            model = model.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        except RuntimeError as error:
+            _raise_if_out_of_memory(error)
+            raise
+        return model
 
     @property
     def name(self) -> str:
@@ -210,21 +186,14 @@ class Engine:
         return "torch" if self._network is None else "ncnn"
 
     def memory(self, rows: int, columns: int) -> int:
-        """An estimate of the memory that `run` needs on the device for a tile, bytes."""
+        """An estimate of the memory that `run` needs for a tile on a CPU, bytes."""
         config = self._exact.config
-        live, wide = LIVE_LAYERS * rows, columns
-        if self._by_strips:  # each layer also keeps two rows, twice while the next two are made
-            cores = torch.get_num_threads() if rows * columns >= LARGE else 1  # each has its own
-            wide = min(columns, BAND + 2 * self.halo) if self._network or cores > 1 else columns
-            strip = choose_rows(wide, self.name)
-            live = cores * (LIVE_STRIPS[self.name] * tallest(rows, config.depth, strip) + 4 * config.depth)
-        layers = live * wide * config.width * (2 if self._half else next(self._exact.parameters()).element_size())
-        return layers + rows * columns * PLANE_BYTES
-
-    @property
-    def _by_strips(self) -> bool:
-        """Whether tiles are computed strip by strip, with little memory: on a CPU, where one costs no more."""
-        return self.device.type == "cpu"
+        cores = torch.get_num_threads() if rows * columns >= LARGE else 1  # each has strips of its own
+        wide = min(columns, BAND + 2 * self.halo) if self._network or cores > 1 else columns
+        strip = tallest(rows, config.depth, choose_rows(wide, self.name))
+        # Each layer also keeps two rows, twice while the next two are made.
+        live = cores * (LIVE_STRIPS[self.name] * strip + 4 * config.depth)
+        return live * wide * config.width * self.dtype.itemsize + rows * columns * PLANE_BYTES
 
     @torch.inference_mode()
     def run(
@@ -258,8 +227,7 @@ class Engine:
             If `stop` is set.
         """
         try:
-            # The caller's autocast is for what the caller computes.
-            with torch.autocast(self.device.type, enabled=False), self._stream():
+            with _without_autocast(self.device.type):  # the caller's is for what the caller computes
                 return self._compute(windows, taps, stop)
         except RuntimeError as error:
             if not _out_of_memory(error):
@@ -293,7 +261,7 @@ class Engine:
 
     def _run(self, ilr: Tensor, stop: threading.Event | None, half: torch.dtype | None = None) -> Tensor:
         """The residual by PyTorch."""
-        if self._by_strips and not half:
+        if self.device.type == "cpu" and not half:  # strip by strip, which costs no more there and takes little memory
             return torch_network.residual(self._exact, ilr, stop)
         with full_float32(self.device):
             return self._exact.residual(ilr, half=half)
@@ -401,7 +369,7 @@ def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNe
 class SharedEngine:
     """A network that is made ready in each process that uses it, once; threads take turns on it.
 
-    As many threads at once as a GPU is meant for, or as there are cores for: PyTorch itself uses several for one tile.
+    One thread at a time on a GPU; on a CPU as many as there are cores for: PyTorch itself uses several for one tile.
 
     Parameters
     ----------
@@ -415,6 +383,7 @@ class SharedEngine:
         self.model, self.device = model, device
         self._engine: Engine | None = None
         self._first = threading.Lock()
+        self._turns = threading.Semaphore()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What goes to another process."""
@@ -425,8 +394,8 @@ class SharedEngine:
         with self._first:
             if self._engine is None:
                 self._engine = make_engine(self.model, self.device)
-                cores = (os.cpu_count() or 1) // torch.get_num_threads()
-                self._turns = threading.Semaphore(max(1, self._engine.ahead if self._engine.ahead > 1 else cores))
+                if self._engine.device.type == "cpu":
+                    self._turns = threading.Semaphore(max(1, (os.cpu_count() or 1) // torch.get_num_threads()))
         self._turns.acquire()
         return self._engine
 
@@ -456,6 +425,18 @@ def _apply_taps(values: Tensor, taps: Taps) -> Tensor:
     for i, w in zip(index[1:], weight[1:], strict=True):
         total += values.index_select(1, i).mul_(w)
     return total
+
+
+def _without_autocast(kind: str) -> AbstractContextManager[Any]:
+    """Computing in the dtypes of the tensors, on a kind of device."""
+    known = torch.amp.is_autocast_available(kind)  # not for MPS in PyTorch 2.4
+    return torch.autocast(kind, enabled=False) if known else nullcontext()
+
+
+def _raise_if_out_of_memory(error: Exception) -> None:
+    """Raise a MemoryError in the place of a library's own."""
+    if isinstance(error, RuntimeError) and _out_of_memory(error):
+        raise MemoryError(str(error).splitlines()[0]) from error
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

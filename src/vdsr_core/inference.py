@@ -6,8 +6,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,11 +27,9 @@ from vdsr_core.ranges import Range, check_ranges, default_range, find_rescales, 
 from vdsr_core.resampling import Taps, check_window, make_taps, scale_pair, scaled_shape
 from vdsr_core.strips import Stopped, stop_if
 from vdsr_core.tiling import Region, Slices, Tile, check_tile, cover, halve
-from vdsr_core.workers import begin_ahead
 
 MAX_SCALE = 1000
 Window = tuple[slice, slice]
-_Loaded = tuple[NDArray[Any], tuple[Taps, Taps], Rescale]  # the input pixels of a tile, and what becomes of them
 
 
 def super_resolve(
@@ -322,15 +319,13 @@ class _Job:
 
     def run(self, out: Any) -> Iterator[Tile]:
         """Write all tiles into `out`, yielding each when it is written; ends early when it is to stop."""
-        loaded = ((batch, self.load(batch)) for batch in self.batches())
-        try:
-            with closing(begin_ahead(self.compute, loaded, self.engine.ahead)) as begun:
-                for (batch, _), compute in begun:
-                    stop_if(self.stop)
-                    self.write(batch, out, compute)
-                    yield from (self.place(tile) for tile in batch)
-        except Stopped:
-            return
+        for batch in self.batches():
+            try:
+                stop_if(self.stop)
+                self.write(batch, out)
+            except Stopped:
+                return
+            yield from (self.place(tile) for tile in batch)
 
     def place(self, tile: Tile) -> Tile:
         """A tile on the grid of `out`: what it reads beyond that is left out."""
@@ -378,24 +373,24 @@ class _Job:
             batch.append(tile)
         yield batch
 
-    def write(self, tiles: list[Tile], out: Any, compute: Callable[[], list[NDArray[Any]]]) -> None:
-        """Write what was computed of tiles of equal size; where memory runs out, halve the batch, then the tile."""
+    def write(self, tiles: list[Tile], out: Any) -> None:
+        """Compute tiles of equal size; where memory runs out, halve the batch, then the tile."""
+        pixels = len(tiles) * math.prod(_size(tiles[0]))
         parts = self.split(tiles)
-        try:
-            results = compute()
-        except MemoryError as error:
-            if not parts:
-                raise
-            pixels = len(tiles) * math.prod(_size(tiles[0]))
-            if pixels <= self.most:
+        if pixels <= self.most or not parts:
+            try:
+                results = self.compute(tiles)
+            except MemoryError as error:
+                if not parts:
+                    raise
                 self.most = pixels // 2
                 warnings.warn(f"{self.device} ran out of memory ({error}); going on with smaller tiles", stacklevel=4)
-        else:
-            for tile, result in zip(tiles, results, strict=True):
-                out[self.place(tile).write] = self.axes.pack(result)
-            return
+            else:
+                for tile, result in zip(tiles, results, strict=True):
+                    out[self.place(tile).write] = self.axes.pack(result)
+                return
         for part in parts:
-            self.write(part, out, partial(self.compute, (part, self.load(part))))
+            self.write(part, out)
 
     def split(self, tiles: list[Tile]) -> list[list[Tile]]:
         """The same pixels in smaller pieces; nothing if there are none."""
@@ -405,33 +400,23 @@ class _Job:
         parts = halve(tiles[0], self.grid, self.engine.halo)
         return [[part] for part in parts] if len(parts) > 1 else []
 
-    def load(self, tiles: list[Tile]) -> list[_Loaded | None]:
-        """What the engine needs of each tile; nothing of a constant channel."""
-        stop_if(self.stop)
-        loaded: list[_Loaded | None] = []
-        for tile in tiles:
+    def compute(self, tiles: list[Tile]) -> list[NDArray[Any]]:
+        """The written parts of tiles, (colours, rows, columns) each."""
+        results: dict[int, NDArray[Any]] = {}
+        todo = []
+        for number, tile in enumerate(tiles):
             rescale = self.rescales[self.axes.channel_of(tile.write)]
-            taps = self.taps(tile.read)
-            loaded.append((self.pixels(tile, taps), taps, rescale) if isinstance(rescale, Rescale) else None)
-        return loaded
-
-    def compute(self, work: tuple[list[Tile], list[_Loaded | None]]) -> list[NDArray[Any]]:
-        """The written parts of tiles, (colours, rows, columns) each; may run in another thread than the caller's."""
-        tiles, loaded = work
-        if len(tiles) * math.prod(_size(tiles[0])) > self.most and self.split(tiles):
-            msg = "more pixels than fit, as is known"
-            raise MemoryError(msg)
-        todo = [item for item in loaded if item]
-        windows = [encode(pixels, rescale) for pixels, _, rescale in todo]
-        found = iter(self.engine.run(windows, [taps for _, taps, _ in todo], self.stop) if todo else ())
-        results = []
-        for tile, item in zip(tiles, loaded, strict=True):
-            if item:
-                results.append(decode(next(found)[:, *tile.crop[-2:]], item[2], self.image.dtype))
+            if isinstance(rescale, Rescale):
+                todo.append((number, tile, rescale))
             else:
-                value = self.rescales[self.axes.channel_of(tile.write)]
-                results.append(np.full((self.axes.colours, *_size(tile, "write")), value, self.image.dtype))
-        return results
+                results[number] = np.full((self.axes.colours, *_size(tile, "write")), rescale, self.image.dtype)
+        if todo:
+            taps = [self.taps(tile.read) for _, tile, _ in todo]
+            windows = [encode(self.pixels(tile, t), rescale) for (_, tile, rescale), t in zip(todo, taps, strict=True)]
+            for (number, tile, rescale), sr in zip(todo, self.engine.run(windows, taps, self.stop), strict=True):
+                values = sr[:, *tile.crop[-2:]]
+                results[number] = decode(values, rescale, self.image.dtype)
+        return [results[number] for number in range(len(tiles))]
 
     def taps(self, read: Slices) -> tuple[Taps, Taps]:
         """The taps of some rows and columns of the result."""

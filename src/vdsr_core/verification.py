@@ -35,7 +35,7 @@ class Check:
     largest : float
         The largest difference, in the image's units.
     allowed : float
-        What rounding may make of it: 1e-5 of the range, 1e-3 on CUDA; of integers one step at least.
+        What rounding may make of it: 1e-5 of the channel's range, 1e-3 on CUDA; of integers one step at least.
     """
 
     level: int
@@ -109,11 +109,12 @@ def run_checks(bench: Bench, target: Path, samples: int, lot: np.random.Generato
     else:
         levels = [ome_zarr.open_level(target, level) for level in range(job.levels)]
     exact = np.dtype(job.dtype).kind in "ui"
-    span = max(high - low for low, high in job.in_range)
+    with bench.engine as engine:
+        precision = 1e-3 if engine.device.type == "cuda" else 1e-5
     for number in range(2 * samples):
-        with bench.engine as engine:
-            rounding = span * (1e-3 if engine.device.type == "cuda" else 1e-5)
         window = draw_window(job, lot, job.block if number % 2 else job.chunk, shifted=bool(number % 2))
+        low, high = job.in_range[window[job.letters.index("C")].start if "C" in job.letters else 0]
+        rounding = precision * (high - low)
         found, wanted = np.asarray(levels[0][window]), bench.compute(window)
         largest = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
         yield Check(0, window, largest, max(1.0, rounding) if exact else rounding)

@@ -5,19 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def find_rank() -> tuple[int, int]:
@@ -80,44 +75,12 @@ def divided_work(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]
         try:
             for _ in range(cores):  # each starts a thread, since none is ready yet
                 pool.submit(int)
-        except RuntimeError:  # the interpreter ends and starts no more threads; this one goes on
-            ready.abort()
-            yield map
+            ready.wait()
+        except BaseException as error:
+            ready.abort()  # nobody waits for the others any more
+            if not isinstance(error, RuntimeError):
+                raise
+            yield map  # the interpreter ends and starts no more threads; this one goes on
             return
-        ready.wait()
         torch.set_num_threads(cores)  # for threads to come: the number that was set last is theirs
         yield pool.map
-
-
-def begin_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], count: int
-) -> Generator[tuple[Item, Callable[[], Result]]]:
-    """Each item with a call that gives the function's result, or raises its error.
-
-    Parameters
-    ----------
-    function : callable
-        Of one item.
-    items : iterable
-        Taken one by one in the caller's thread.
-    count : int
-        How many results are computed at once, in threads; with 1, each is when it is asked for, in the caller's.
-
-    Yields
-    ------
-    item, call
-        In order. To close the iterator drops what has not begun and waits for what has.
-    """
-    if count == 1:
-        yield from ((item, partial(function, item)) for item in items)
-        return
-    begun: deque[tuple[Item, Callable[[], Result]]] = deque()
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            for item in items:
-                begun.append((item, pool.submit(function, item).result))
-                if len(begun) == count:
-                    yield begun.popleft()
-            yield from begun
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)

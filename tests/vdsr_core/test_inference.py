@@ -159,8 +159,9 @@ def test_stop_ends_in_the_midst_of_a_tile(rng, tiny_model, impatient, engine, lo
     out = np.full_like(whole, -1)
     tiles = super_resolve_tiles(image, 2, out, model=network, in_range=(0, 1), tile=20, stop=impatient(looks))
     written = [tile.write for tile in tiles]
-    # Before a tile is read and before it is computed, and before each layer of its one strip.
-    assert len(written) == looks // (2 + tiny_model.config.depth)
+    assert len(written) == looks // (
+        1 + tiny_model.config.depth
+    )  # before a tile and before each layer of its one strip
     expected = np.full_like(whole, -1)
     for write in written:
         expected[write] = whole[write]
@@ -427,106 +428,13 @@ def test_two_threads_at_once_never_mix(rng, tiny_model):
         np.testing.assert_allclose(result, right, rtol=1e-6)
 
 
-# Calls ahead, as on a GPU
-
-
-@pytest.fixture
-def ahead(monkeypatch):
-    """Engines that are meant for three calls at once."""
-    init = Engine.__init__
-
-    def patched(self, *args, **kwargs):
-        init(self, *args, **kwargs)
-        self.ahead, self.pixels = 3, 0
-
-    monkeypatch.setattr(Engine, "__init__", patched)
-
-
-class Watched:
-    """An array that knows which threads read it and write to it."""
-
-    def __init__(self, array):
-        self.array, self.shape, self.dtype = array, array.shape, array.dtype
-        self.threads = set()
-
-    def __getitem__(self, key):
-        self.threads.add(threading.get_ident())
-        return self.array[key]
-
-    def __setitem__(self, key, value):
-        self.threads.add(threading.get_ident())
-        self.array[key] = value
-
-
-@pytest.mark.usefixtures("ahead")
-def test_calls_ahead_change_nothing(rng, tiny_model, monkeypatch):
-    """The same pixels in the same order; image and result are touched by the caller's thread alone."""
-    image = rng.random((3, 40, 33)).astype(np.float32)
-    image[1] = 0.5  # a constant channel among the others
-    options = {"model": tiny_model, "tile": 20, "channel_axis": 0}
-    expected, order = np.empty((3, 80, 66), np.float32), []
-    engine = Engine(tiny_model, torch.device("cpu"))
-    engine.ahead = 1
-    for tile in super_resolve_tiles(image, 2, expected, **options | {"model": engine}):
-        order.append(tile)
-    run, threads = Engine.run, set()
-
-    def watched(self, *args):
-        threads.add(threading.get_ident())
-        return run(self, *args)
-
-    monkeypatch.setattr(Engine, "run", watched)
-    source, out = Watched(image), Watched(np.full_like(expected, -1))
-    found = []
-    for tile in super_resolve_tiles(source, 2, out, **options):
-        found.append(tile)
-        assert np.all(out.array[tile.write] != -1)
-    assert found == order
-    np.testing.assert_array_equal(out.array, expected)
-    assert source.threads == out.threads == {threading.get_ident()}
-    assert threading.get_ident() not in threads
-
-
-@pytest.mark.usefixtures("ahead")
-def test_closing_ends_calls_ahead(rng, tiny_model):
-    out = np.full((80, 80), -1.0)
-    before = threading.active_count()
-    tiles = super_resolve_tiles(rng.random((40, 40)), 2, out, model=tiny_model, tile=20)
-    first = next(tiles)
-    assert threading.active_count() > before
-    tiles.close()
-    assert threading.active_count() == before
-    assert np.all(out[first.write] != -1)
-    assert np.count_nonzero(out != -1) == 400
-
-
-@pytest.mark.usefixtures("ahead")
-def test_stop_and_errors_end_calls_ahead(rng, tiny_model, monkeypatch):
-    image, out, stop = rng.random((40, 40)), np.empty((80, 80)), threading.Event()
-    before = threading.active_count()
-    done = 0
-    for _ in super_resolve_tiles(image, 2, out, model=tiny_model, tile=20, stop=stop):
-        done += 1
-        stop.set()
-    assert done == 1
-
-    def fail(*_):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(Engine, "run", fail)
-    with pytest.raises(ZeroDivisionError):
-        super_resolve(image, 2, model=tiny_model, tile=20)
-    assert threading.active_count() == before
-
-
 # Memory
 
 
 @pytest.mark.parametrize(("shape", "options"), [((30, 31), {}), ((3, 30, 31), {"channel_axis": 0})])
 @pytest.mark.parametrize("fits", [2000, 900, 300])
 @pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("ahead", [1, 2])
-def test_out_of_memory_goes_on_with_smaller_tiles(rng, monkeypatch, tiny_model, shape, options, fits, batch, ahead):
+def test_out_of_memory_goes_on_with_smaller_tiles(rng, monkeypatch, tiny_model, shape, options, fits, batch):
     """A device on which only `fits` pixels fit: the same image, each tile yielded once."""
     image = rng.random(shape)
     tiny_model.double()
@@ -540,7 +448,7 @@ def test_out_of_memory_goes_on_with_smaller_tiles(rng, monkeypatch, tiny_model, 
         return run(self, windows, taps, stop)
 
     monkeypatch.setattr(Engine, "run", small)
-    monkeypatch.setattr(Engine, "__init__", patched_batch(Engine.__init__, batch, ahead))
+    monkeypatch.setattr(Engine, "__init__", patched_batch(Engine.__init__, batch))
     out, count = np.zeros_like(expected), np.zeros(expected.shape, int)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -551,11 +459,10 @@ def test_out_of_memory_goes_on_with_smaller_tiles(rng, monkeypatch, tiny_model, 
     assert next(calls) <= 8  # what did not fit once is not tried again
 
 
-def patched_batch(init, batch, ahead):
+def patched_batch(init, batch):
     def patched(self, *args, **kwargs):
         init(self, *args, **kwargs)
         self.pixels = 0 if batch == 1 else batch * (20 + 2 * self.halo) ** 2
-        self.ahead = ahead
 
     return patched
 

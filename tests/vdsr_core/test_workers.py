@@ -1,11 +1,12 @@
 import os
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
-from vdsr_core.workers import begin_ahead
+from vdsr_core.workers import divided_work
 
 COLLECTIVE = """
 import torch
@@ -36,22 +37,17 @@ def test_no_thread_outlives_the_joined_processes():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_calls_begin_ahead_and_end_in_order(count):
-    """As many as asked for are under way; items are taken one by one, none before there is room."""
-    taken, running = [], []
+@pytest.mark.parametrize("at", [0, 1])
+def test_an_interrupt_while_the_threads_start_does_not_hang(monkeypatch, at):
+    submit, calls = ThreadPoolExecutor.submit, []
 
-    def items():
-        for item in range(8):
-            taken.append(item)
-            yield item
+    def interrupted(self, *args):
+        calls.append(args)
+        if len(calls) > at:
+            raise KeyboardInterrupt
+        return submit(self, *args)
 
-    def square(item):
-        running.append(threading.get_ident())
-        return item**2
-
-    for number, (item, call) in enumerate(begin_ahead(square, items(), count)):
-        assert len(taken) == min(8, number + count)
-        assert (item, call()) == (number, number**2)
-    assert len(running) == 8
-    assert (threading.get_ident() in running) == (count == 1)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with pytest.raises(KeyboardInterrupt), divided_work(torch.device("cpu")):
+        pass
