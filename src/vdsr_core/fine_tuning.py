@@ -18,7 +18,7 @@ from vdsr_core.arguments import check_number, check_scales, check_whole
 from vdsr_core.checkpoint import fingerprint as network_fingerprint
 from vdsr_core.checkpoint import load_model
 from vdsr_core.engine import choose_device
-from vdsr_core.hold_out import HoldOut, Preview, split
+from vdsr_core.hold_out import HoldOut, Preview, split_with_pairs
 from vdsr_core.model import VDSR, check_network
 from vdsr_core.patches import Patches
 from vdsr_core.planes import Images, Pairs, find_pairs, find_planes, make_degrade, named_images
@@ -276,12 +276,14 @@ def fine_tune_steps(
         reasons = "; ".join(f"{name}: {why}" for name, why in (skipped | left_out).items()) or "none at all"
         msg = f"`images` must hold one to train with, got {reasons}. Add larger images with detail."
         raise ValueError(msg)
-    train, held = split(sources, hold_out, model.halo, seed, strips=strips)
-    train_pairs, held_pairs = split(couples, hold_out, model.halo, seed, strips=strips)
+    parts = split_with_pairs(sources, couples, hold_out, model.halo, seed, strips=strips)
+    (train, train_pairs), (held, held_pairs) = (
+        ([high for low, high in part if low is None], [both for both in part if both[0] is not None]) for part in parts
+    )
     where = choose_device(device)
     lower = [make_degrade(blur, noise, (seed, number)) for number in (3, 4)]
-    measure = HoldOut([high for _, high in held], factors, held_pairs, degrade=lower[0], device=str(where))
-    data = Patches([high for _, high in train], factors, pairs=train_pairs, degrade=lower[1], patch=patch, device=where)
+    measure = HoldOut(held, factors, held_pairs, degrade=lower[0], device=str(where))
+    data = Patches(train, factors, pairs=train_pairs, degrade=lower[1], patch=patch, device=where)
     words = describe(sources, "image") + describe(couples, "pair")
     words.append(f"{hold_out:.0%} held out")
     words += [f"{name} left out: {why}" for name, why in (skipped | left_out).items()]

@@ -49,8 +49,9 @@ def split(
 ) -> tuple[list[Any], list[Any]]:
     """What to train with and what to hold out: whole images, or of a single one the far end of its longer axis.
 
-    Images that share a plane are held out together. Where all do, each gives its far end. An image that is given twice
-    counts once, and is measured once. Order and names do not matter, and few change sides when others join or leave.
+    Images that share a plane, perhaps by way of others, are held out together, whatever ranges they were mapped by.
+    Where all do, each gives its far end. An image that is given twice counts once, and is measured once. Order and
+    names do not matter, and few change sides when others join or leave.
 
     Parameters
     ----------
@@ -69,26 +70,50 @@ def split(
     -------
     train, held : list of (ndarray or None, ndarray)
     """
-    contents = [frozenset(hash_plane(hr) for _, hr in source) for source in sources.values()]
-    different = list(dict.fromkeys(contents))
-    if len(different) > 1 and not strips:
-        count = min(max(1, round(hold_out * len(different))), len(different) - 1)
-        held = sorted(different, key=lambda content: draw_lot(content, seed))[:count]
-        seen = frozenset().union(*held)
+    contents = [find_content(source) for source in sources.values()]
+    lots: dict[frozenset[bytes], bytes] = {}  # of images that share planes: all of these, and the lowest lot
+    for content, source in zip(contents, sources.values(), strict=True):
+        lot = draw_lot([hash_pixels(hr) for _, hr in source], seed)
+        sharing = [group for group in lots if group & content]
+        lot = min([lot, *(lots.pop(group) for group in sharing)])
+        lots[content.union(*sharing)] = lot
+    if len(lots) > 1 and not strips:
+        count = min(max(1, round(hold_out * len(lots))), len(lots) - 1)
+        seen: frozenset[bytes] = frozenset().union(*sorted(lots, key=lambda group: lots[group])[:count])
         parts: tuple[list[Any], list[Any]] = ([], [])
-        measured: set[frozenset[bytes]] = set()
+        measured: set[tuple[frozenset[bytes], bool]] = set()
         for source, content in zip(sources.values(), contents, strict=True):
-            if content not in measured:
+            key = content, source[0][0] is None  # a pair is another thing to measure
+            if key not in measured:
                 parts[bool(content & seen)].extend(source)
-            measured |= {content} if content & seen else set()
+            measured |= {key} if content & seen else set()
         if parts[0]:
             return parts
     pieces = [cut(both, hold_out, gap) for source in sources.values() for both in source]
     return [train for train, _ in pieces], [held for _, held in pieces]
 
 
-def hash_plane(plane: Plane) -> bytes:
-    """A digest of the pixels: images of one content are held out together, whatever they are called."""
+def split_with_pairs(
+    images: Mapping[str, list[Any]], pairs: Mapping[str, list[Any]], *options: Any, strips: bool = False
+) -> tuple[list[Any], list[Any]]:
+    """What `split` gives of images and of pairs together: each by itself, unless they share a plane."""
+    found: list[frozenset[bytes]] = [
+        frozenset().union(*(find_content(source) for source in sources.values())) for sources in (images, pairs)
+    ]
+    kinds: list[Mapping[str, list[Any]]] = [images, pairs]
+    if found[0] & found[1]:
+        kinds = [{f"{number} {name}": source for number, kind in enumerate(kinds) for name, source in kind.items()}]
+    parts = [split(kind, *options, strips=strips) for kind in kinds if kind]
+    return [both for train, _ in parts for both in train], [both for _, held in parts for both in held]
+
+
+def find_content(source: Sequence[Any]) -> frozenset[bytes]:
+    """Digests of the planes of an image that do not depend on the range by which it was mapped."""
+    return frozenset(hash_pixels(np.unique(hr, return_inverse=True)[1].reshape(hr.shape)) for _, hr in source)
+
+
+def hash_pixels(plane: NDArray[Any]) -> bytes:
+    """A digest of a plane."""
     return hashlib.sha256(repr(plane.shape).encode() + plane.tobytes()).digest()
 
 

@@ -14,7 +14,7 @@ from vdsr_core.checkpoint import load_trainer
 from vdsr_core.engine import Engine
 from vdsr_core.evaluation import restore
 from vdsr_core.fine_tuning import fine_tune, fine_tune_steps, verdict
-from vdsr_core.hold_out import HoldOut, cut, split, windows
+from vdsr_core.hold_out import HoldOut, cut, split, split_with_pairs, windows
 from vdsr_core.inference import network_planes
 from vdsr_core.intensity import Rescale
 from vdsr_core.planes import find_pairs, find_planes
@@ -308,9 +308,10 @@ def test_warnings_are_in_the_records(start):
 
 
 def test_several_images_are_held_out_whole_and_one_by_a_strip_with_a_gap(rng):
-    sources = {f"{n}": [(None, np.full((20, 20), n)), (None, np.full((20, 20), n))] for n in range(10)}
+    planes = [rng.random((20, 20)) for _ in range(10)]
+    sources = {f"{n}": [(None, plane), (None, plane)] for n, plane in enumerate(planes)}
     train, held = split(sources, 0.2, 4, seed=1)
-    of_train, of_held = ({int(plane[0, 0]) for _, plane in part} for part in (train, held))
+    of_train, of_held = ({plane[0, 0] for _, plane in part} for part in (train, held))
     assert (len(of_train), len(of_held), len(held)) == (8, 2, 4)
     assert not of_train & of_held
     assert split(sources, 0.2, 4, seed=1)[1][0][1] is held[0][1]
@@ -335,6 +336,37 @@ def test_images_of_one_content_are_held_out_together(seed, rng):
     train, held = split({f"{n}": [(None, planes[0])] for n in range(3)}, 0.25, 4, seed)
     assert len(train) == len(held) == 3
     assert all(plane.shape == (12, 20) for _, plane in train)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_that_is_held_out_is_trained_with(seed, rng):
+    """Neither under another range, nor by way of an image that shares a plane with both, nor beside the pairs."""
+    one, two, three, *others = (np.rint(100 * rng.random((20, 20))) for _ in range(7))
+
+    def overlap(train, held):
+        contents = [{plane.tobytes() for _, plane in part} for part in (train, held)]
+        return contents[0] & contents[1]
+
+    pairs = find_pairs([(plane * factor, plane) for factor in (0.5, 1) for plane in (one, two, three)])[0]
+    assert not np.array_equal(pairs["pair 0"][0][1], pairs["pair 3"][0][1])  # the sharp one, in the range of each low
+    train, held = split(pairs, 0.3, 4, seed)
+    assert held
+    of_train, of_held = ({np.argsort(hr, None, stable=True).tobytes() for _, hr in part} for part in (train, held))
+    assert not of_train & of_held
+
+    stacks = {"a": [one, two], "b": [two, three], "c": [three], "d": others[:1], "e": others[1:2]}
+    sources = {name: [(None, plane) for plane in planes] for name, planes in stacks.items()}
+    for share in (0.2, 0.5):
+        assert not overlap(*split(sources, share, 4, seed))
+
+    images = {name: [(None, plane)] for name, plane in zip("abc", (one, two, three), strict=True)}
+    both = {name: [(plane + 1, plane)] for name, plane in zip("ab", (one, two), strict=True)}
+    train, held = split_with_pairs(images, both, 0.3, 4, seed)
+    assert not overlap(train, held)
+    assert len(train) + len(held) == 5
+    apart = {"x": [(others[0], others[0])]}
+    train, held = split_with_pairs(images, apart, 0.3, 4, seed)
+    assert [low is None for low, _ in held] == [True, False]  # of each
 
 
 def test_what_is_held_out_does_not_depend_on_order_and_little_on_other_images(rng):
