@@ -19,6 +19,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": get_args(Schedule),
     "clip": get_args(Clip),
 }
+WARM_SHARE = 0.05  # of a time budget, by which the rate has risen
 ONE_CYCLE_RISE = 0.3  # the share of the training in which the rate rises
 
 
@@ -45,7 +46,7 @@ class TrainConfig:
         Divide the rate by 10 after each quarter of the steps, as the paper does; let it fall as a cosine to 1/1000; or
         let it rise from 1/25 over three tenths of the steps first [1]_.
     warmup : int
-        Steps over which the rate rises from zero.
+        Steps over which the rate rises from zero; of a time budget, a twentieth at most.
     momentum, weight_decay : float
         Of the optimiser; the first beta of AdamW.
     clip : {"value", "norm", "none"}
@@ -152,7 +153,10 @@ PRESETS = {
 
 def rate_at(step: int, share: float, config: TrainConfig) -> float:
     """The learning rate of a step, counted from 0, when `share` of the training is done."""
-    rate = config.learning_rate * min(1, (step + 1) / max(1, config.warmup))
+    warm = (step + 1) / max(1, config.warmup)
+    if config.seconds is not None:  # there may be few steps in them
+        warm = max(warm, share / WARM_SHARE)
+    rate = config.learning_rate * min(1, warm)
     if config.schedule == "step":
         return rate * 0.1 ** int(4 * share)
     if config.schedule == "one_cycle":

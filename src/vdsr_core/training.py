@@ -389,7 +389,8 @@ class Trainer:
 
     def find_trouble(self, progress: Progress) -> str:
         """Why the network is no better than bicubic interpolation, if it should be by now; else nothing."""
-        late = self.share >= STUCK_SHARE and self.step >= max(STUCK_STEPS, self.config.warmup)
+        warmup = self.config.warmup if self.config.seconds is None else 0  # over by that share
+        late = self.share >= STUCK_SHARE and self.step >= max(STUCK_STEPS, warmup)
         if progress.gain is None or progress.gain >= STUCK_GAIN or not late:
             return ""
         return f"stuck at or below bicubic: {progress.gain:+.2f} dB after step {self.step}. " + self.find_cause(

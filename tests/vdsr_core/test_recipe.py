@@ -23,6 +23,15 @@ def test_cosine_warms_up_and_falls():
     assert rates[-1] == pytest.approx(0.001)
 
 
+def test_a_short_time_budget_warms_up_in_its_first_twentieth():
+    """However few steps it has room for; many are warmed up by their number."""
+    config = TrainConfig(seconds=600, schedule="cosine", warmup=500, learning_rate=1)
+    rates = [rate_at(step, step / 200, config) for step in range(200)]
+    assert max(rates) == rates[10] > 0.99
+    np.testing.assert_allclose(rates[:11], np.arange(11) / 10, atol=0.01)
+    assert rate_at(499, 1e-6, config) == pytest.approx(1)
+
+
 def test_one_cycle_is_that_of_torch():
     config = TrainConfig(steps=1000, schedule="one_cycle", learning_rate=0.1)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1)
