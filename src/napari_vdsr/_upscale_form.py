@@ -84,8 +84,9 @@ class UpscaleForm(QWidget):
         self.compare.setToolTip("Draws the source over the left part of the view, up to here; 0 takes it away.")
         self.try_button = QPushButton("Try on this image")
         self.try_button.setToolTip(
-            "Makes the middle of the current plane smaller by the scale, upscales it back, and compares\n"
-            "bicubic interpolation and the network with the original. No layer is added."
+            "Makes the middle of the current plane, or of its chosen region (of channels: the first), smaller by the\n"
+            "scale, upscales it back, and compares bicubic interpolation and the network with the original. No layer\n"
+            "is added."
         )
         self.added_button = QPushButton("Added detail")
         self.consistency_button = QPushButton("Consistency")

@@ -275,8 +275,8 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
     Parameters
     ----------
     name_or_path : str or path, optional
-        None for the default, the name of an embedded network (`model_names`), or the path of a ``.safetensors``
-        file of ours or of an ``.npz`` file of arrays.
+        None for the default, ``photo``; ``photo`` or ``microscopy``, which come along; or the path of a
+        ``.safetensors`` file of ours or of an ``.npz`` file of arrays.
 
     Returns
     -------

@@ -98,7 +98,8 @@ def verify(
 ) -> None:
     """Compute random parts of a result again, among them seams between shards, and compare.
 
-    Prints a line for each. The exit code is 1 if one differs by more than rounding.
+    Prints a line for each. The exit code is 1 if one differs by more than rounding. What a GPU made is to be verified
+    on one: it computes in half precision. Give the --model that the result was made with.
 
     Example: vdsr verify cells_x2.ome.zarr
     """
@@ -125,8 +126,8 @@ def info(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="Network: the name of an embedded one, or a .safetensors or .npz file.",
-            show_default="embedded",
+            help="Network: photo, microscopy, or a .safetensors or .npz file.",
+            show_default="photo",
         ),
     ] = None,
 ) -> None:

@@ -30,7 +30,7 @@ def fine_tune(
         typer.Option("-o", "--output", metavar="OUT", show_default=False, help="File of the network, .safetensors."),
     ],
     start: Annotated[
-        str | None, typer.Option("--from", metavar="MODEL", help="Where to start.", show_default="embedded")
+        str | None, typer.Option("--from", metavar="MODEL", help="Where to start.", show_default="photo")
     ] = None,
     new: Annotated[bool, typer.Option("--new", help="Start with a new network.")] = False,
     scales: Annotated[

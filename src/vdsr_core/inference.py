@@ -106,7 +106,7 @@ def super_resolve(
     -----
     Tiles overlap by the receptive field of the network and are interpolated from global positions. So the result for
     any tile size equals that for the whole image, to the rounding of the device: 1e-5 of the range in float32, 1e-3
-    in half precision (CUDA), one step of an integer dtype. On one CPU it is the same bit for bit whatever else is
+    in half precision (CUDA); of integers one step at least. On one CPU it is the same bit for bit whatever else is
     computed.
 
     Of a dask array nothing is computed, nor read, before the result is. Its chunks are the tiles; each reads the

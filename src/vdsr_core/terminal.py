@@ -32,7 +32,7 @@ INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 Model = Annotated[
     str | None,
-    typer.Option(help="Network: the name of an embedded one, or a .safetensors or .npz file.", show_default="embedded"),
+    typer.Option(help="Network: photo, microscopy, or a .safetensors or .npz file.", show_default="photo"),
 ]
 Device = Annotated[
     str | None,
