@@ -107,15 +107,23 @@ def fine_tune(
 
 
 def read_images(inputs: Iterable[str]) -> dict[str, ImageFile]:
-    """The images by name, or path if that is taken; those that cannot be read are named."""
+    """The images by name, or path if that is taken; those that cannot be read are named and counted."""
     from vdsr_core.io import read_image
+    from vdsr_core.planes import find_planes
 
     images: dict[str, ImageFile] = {}
-    for path in [path for text in inputs for path in expand(text) if not path.name.endswith(".train.png")]:  # curves
+    paths = [path for text in inputs for path in expand(text) if not path.name.endswith(".train.png")]  # curves
+    bad = 0
+    for path in paths:
         try:
-            images[str(path) if path.name in images else path.name] = read_image(path)
-        except (ValueError, TypeError, OSError) as error:
+            image = read_image(path)
+            find_planes({path.name: image}, ())  # NaN, unknown colours and damaged chunks are found by looking
+            images[str(path) if path.name in images else path.name] = image
+        except (ValueError, TypeError, OSError, RuntimeError) as error:
             complain(error, path)
+            bad += 1
+    if bad:
+        typer.echo(f"vdsr: {bad} of {len(paths)} images left out", err=True)
     return images
 
 

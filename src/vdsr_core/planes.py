@@ -111,10 +111,12 @@ def find_pairs(
         (low, its), (high, others) = (_opened(image, options) for image in pair)
         try:
             found = find_range(low, **its)
-            flat = any(least == most for least, most in (found if isinstance(found, list) else [found]))
-            ranges = found if in_range is None else in_range
+            each = found if isinstance(found, list) else [found]
+            # A constant channel has no range, and its planes are left out below, whatever it is given.
+            wide = [(least, most if most > least else least + max(1.0, abs(least))) for least, most in each]
+            ranges = in_range if in_range is not None else wide if isinstance(found, list) else wide[0]
             planes: list[list[Any]] = [[], []]
-            if not flat:
+            if any(least < most for least, most in each):
                 opened = ((low, its), (high, others))
                 planes = [list(network_planes(pixels, in_range=ranges, **axes)) for pixels, axes in opened]
         except (TypeError, ValueError) as error:

@@ -47,10 +47,15 @@ def rows_of(path):
 
 def test_fine_tune_gives_the_weights_of_the_function(run, sharp):
     (sharp / "broken.png").write_bytes(b"nothing")
+    write_image(sharp / "invalid.tif", ImageFile(np.full((30, 30), np.nan, np.float32), "YX"))
     words = ["--learning-rate", "1e-3", "--noise", "0.01", "--theta", "0.1", "--hold-out", "0.4"]
     result = run("-o", "out.safetensors", "--from", "tiny.safetensors", *QUICK, *words)
     assert result.exit_code == 0, result.stderr
     assert "broken.png" in result.stderr
+    assert "invalid.tif" in result.stderr
+    total = len(list(sharp.iterdir()))
+    assert f"vdsr: 2 of {total} images left out" in result.stderr
+    (sharp / "invalid.tif").unlink()
     images = {path.name: read_image(path) for path in sorted(sharp.glob("*.tif"))}
     options = {"steps": 6, "batch_size": 2, "patch": 16, "validate_every": 2, "noise": 0.01, "theta": 0.1}
     with warnings.catch_warnings(action="ignore"):

@@ -307,6 +307,16 @@ def test_warnings_are_in_the_records(start):
         fine_tune(rectangles(64), model=start, **options)
 
 
+@pytest.mark.parametrize("in_range", [None, (0, 65535)])
+def test_an_empty_channel_of_a_pair_leaves_the_others(in_range):
+    empty = np.full((32, 32), 7, np.uint16)
+    sharp = np.stack([rectangles(32), empty, rectangles(32, 1)])
+    sources, _, skipped = find_pairs([(sharp // 2, sharp)], channel_axis=0, in_range=in_range)
+    assert [len(source) for source in sources.values()] == [2]
+    assert not skipped
+    assert find_pairs([(empty, sharp[0])], in_range=in_range)[2] == {"pair 0": "constant"}
+
+
 def test_several_images_are_held_out_whole_and_one_by_a_strip_with_a_gap(rng):
     planes = [rng.random((20, 20)) for _ in range(10)]
     sources = {f"{n}": [(None, plane), (None, plane)] for n, plane in enumerate(planes)}
