@@ -22,7 +22,7 @@ import numpy as np
 from measuring import make_image
 
 from vdsr_core import ImageFile, load_model, read_image, super_resolve, write_image
-from vdsr_core.engine import Engine
+from vdsr_core.network.engine import Engine
 
 STARTS = {
     "python": "",

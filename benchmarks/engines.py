@@ -45,10 +45,10 @@ from measuring import MB, make_image, make_parser, peak_memory, processor_time, 
 from numpy.typing import NDArray
 from torch import nn
 
-from vdsr_core.checkpoint import load_model
-from vdsr_core.inference import super_resolve
-from vdsr_core.model import VDSR
-from vdsr_core.torch_network import residual, residual_strips
+from vdsr_core.network.checkpoint import load_model
+from vdsr_core.network.model import VDSR
+from vdsr_core.network.torch_strips import residual, residual_strips
+from vdsr_core.upscaling.inference import super_resolve
 
 Floats = NDArray[np.float32]
 Run = Callable[[Floats], Floats]  # (H, W) interpolated image -> residual
@@ -189,15 +189,15 @@ def make_ncnn(model: VDSR, threads: int) -> Run:
 
 def make_ncnn_strips(model: VDSR, threads: int) -> Run:
     """The library's engine in one process."""
-    from vdsr_core.ncnn_network import NcnnNetwork
+    from vdsr_core.network.ncnn_network import NcnnNetwork
 
     return NcnnNetwork(to_layers(model), threads).residual
 
 
 def make_ncnn_workers(model: VDSR, threads: int) -> Run:
     """The library's engine."""
-    from vdsr_core.ncnn_network import NcnnNetwork
-    from vdsr_core.ncnn_workers import NcnnWorkers
+    from vdsr_core.network.ncnn_network import NcnnNetwork
+    from vdsr_core.network.ncnn_workers import NcnnWorkers
 
     layers = to_layers(model)
     return NcnnWorkers(layers, NcnnNetwork(layers, threads), threads).residual
@@ -210,7 +210,7 @@ def to_layers(model: VDSR) -> list[tuple[Floats, Floats]]:
 
 def make_ncnn_wide(model: VDSR, threads: int) -> Run:
     """The same in strips as wide as the image, of 16 rows."""
-    from vdsr_core.ncnn_network import NcnnNetwork
+    from vdsr_core.network.ncnn_network import NcnnNetwork
 
     network = NcnnNetwork(to_layers(model), threads)
     return lambda ilr: np.concatenate(list(network.residual_strips(ilr, 16)))

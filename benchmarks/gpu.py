@@ -30,8 +30,8 @@ import torch
 from measuring import make_image
 
 from vdsr_core import VDSR, load_model, read_image, super_resolve
-from vdsr_core.engine import Engine
 from vdsr_core.evaluation import _scores, mean_scores
+from vdsr_core.network.engine import Engine
 
 MATRIX = {"cuda": 8192, "mps": 4096, "cpu": 512}  # sides of the matrices
 

@@ -42,11 +42,11 @@ import tifffile
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, median_filter
 
-from vdsr_core.checkpoint import load_model
-from vdsr_core.degradation import degrade
-from vdsr_core.inference import find_range, super_resolve
-from vdsr_core.model import VDSR
-from vdsr_core.resampling import resize
+from vdsr_core.images.degradation import degrade
+from vdsr_core.images.resampling import resize
+from vdsr_core.network.checkpoint import load_model
+from vdsr_core.network.model import VDSR
+from vdsr_core.upscaling.inference import find_range, super_resolve
 
 Array = NDArray[np.floating]
 Mask = NDArray[np.bool_]

@@ -76,9 +76,9 @@ def timed(work):
 def measure_overhead(side=1024, repeats=3):
     """Streaming against the network alone on the same tiles, halo included, turn by turn; the plan counts, too."""
     from vdsr_core import load_model, plan, stream
-    from vdsr_core.engine import Engine, choose_device
-    from vdsr_core.resampling import make_taps
-    from vdsr_core.tiling import cover
+    from vdsr_core.images.resampling import make_taps
+    from vdsr_core.images.tiling import cover
+    from vdsr_core.network.engine import Engine, choose_device
 
     model = load_model()
     engine = Engine(model, choose_device())

@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from vdsr_core import VDSR, Patches, TrainConfig, Trainer, training
-from vdsr_core.training import computes_bfloat16
+from vdsr_core import VDSR, Patches, TrainConfig, Trainer
+from vdsr_core.training import trainer as training
+from vdsr_core.training.trainer import computes_bfloat16
 
 STEPS = 10**6  # more than are done
 SIDE = 4096  # of the matrices

@@ -23,7 +23,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 if TYPE_CHECKING:
-    from napari_vdsr._upscale_widget import UpscaleWidget
+    from napari_vdsr.upscale.widget import UpscaleWidget
 
 INTERVAL = 0.01  # seconds between two looks of the timer
 TIMES = 5  # how often a run is cancelled

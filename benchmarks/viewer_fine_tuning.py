@@ -23,7 +23,8 @@ import numpy as np
 from qtpy.QtCore import QTimer
 from viewer import settle, wait
 
-from napari_vdsr import _models, _unfinished
+from napari_vdsr.fine_tune import unfinished as _unfinished
+from napari_vdsr.models import library as _models
 
 INTERVAL = 10  # milliseconds between two looks of the timer
 

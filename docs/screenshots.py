@@ -11,8 +11,8 @@ import napari
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
-from napari_vdsr import _saving
-from napari_vdsr._upscale_widget import UpscaleWidget
+from napari_vdsr.upscale import disk as _saving
+from napari_vdsr.upscale.widget import UpscaleWidget
 
 IMAGES = Path(__file__).parent / "images"
 SIZE = (1280, 800)

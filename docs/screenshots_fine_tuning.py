@@ -15,7 +15,8 @@ from pathlib import Path
 from qtpy.QtCore import QTimer
 from screenshots import open_sample, take, wait
 
-from napari_vdsr import _models, _unfinished
+from napari_vdsr.fine_tune import unfinished as _unfinished
+from napari_vdsr.models import library as _models
 
 STEPS = 100
 

@@ -25,9 +25,9 @@ from pathlib import Path
 from benchmarks.reproduction import choices, depth, initial, recipe, residual, scales, theta
 from benchmarks.reproduction.study import SETS, OutOfTimeError, complete, make_parser
 
-from vdsr_core.checkpoint import DEFAULT, load_trainer
-from vdsr_core.cli_train import parse_time
+from vdsr_core.cli.train import parse_time
 from vdsr_core.files import replacing
+from vdsr_core.network.checkpoint import DEFAULT, load_trainer
 
 TABLES = (recipe, residual, scales, depth, choices, theta, initial)
 SCALES = ("2", "2", "3", "3", "4", "4", "1.25", "1.5", "2.5")  # to train for, each as often as it is named

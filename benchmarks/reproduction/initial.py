@@ -14,9 +14,9 @@ from typing import Any
 from benchmarks.reproduction.study import read_lumas, report, run_rows, start
 
 from vdsr_core import Patches, Trainer, VDSRConfig
-from vdsr_core.hold_out import HoldOut
-from vdsr_core.model import make_model
-from vdsr_core.recipe import PRESETS
+from vdsr_core.dataset.hold_out import HoldOut
+from vdsr_core.network.model import make_model
+from vdsr_core.training.recipe import PRESETS
 
 SCALES = (2, 3, 4)
 RATES = (5e-4, 1e-3)

@@ -23,14 +23,14 @@ import torch
 from numpy.typing import NDArray
 
 from vdsr_core import VDSR, VDSRConfig, evaluate, load_checkpoint, read_image, save_checkpoint
-from vdsr_core.checkpoint import load_trainer
-from vdsr_core.cli_train import parse_time
+from vdsr_core.cli.train import parse_time
+from vdsr_core.dataset.patches import Patches
 from vdsr_core.evaluation import check_bicubic, luma, mean_scores
 from vdsr_core.files import replacing
-from vdsr_core.model import make_model
-from vdsr_core.patches import Patches
-from vdsr_core.recipe import PRESETS
-from vdsr_core.training import Trainer
+from vdsr_core.network.checkpoint import load_trainer
+from vdsr_core.network.model import make_model
+from vdsr_core.training.recipe import PRESETS
+from vdsr_core.training.trainer import Trainer
 
 SETS = ("Set5", "Set14", "B100")  # to report on; of size "tiny", the first
 EPOCHS = (10, 20, 40, 80)  # at which the paper looks

@@ -16,8 +16,8 @@ import torch
 from benchmarks.reproduction.study import read_lumas, report, run_rows, start
 
 from vdsr_core import VDSR, Patches, Trainer, VDSRConfig
-from vdsr_core.model import make_model
-from vdsr_core.recipe import PRESETS
+from vdsr_core.network.model import make_model
+from vdsr_core.training.recipe import PRESETS
 
 THETAS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
 # Depth, width, steps and patches of a batch, by size.

@@ -16,25 +16,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vdsr_core.checkpoint import load_checkpoint, load_model, save_checkpoint
-    from vdsr_core.degradation import degrade, estimate_degradation
+    from vdsr_core.dataset.hold_out import Preview
+    from vdsr_core.dataset.patches import Patches
     from vdsr_core.evaluation import Score, evaluate, psnr, ssim
-    from vdsr_core.fine_tuning import FineTuneProgress, fine_tune, fine_tune_steps
-    from vdsr_core.hold_out import Preview
-    from vdsr_core.inference import find_range, super_resolve, super_resolve_tiles
-    from vdsr_core.intensity import Rescale
-    from vdsr_core.io import ImageFile, image_names, read_image, write_image
-    from vdsr_core.model import VDSR, VDSRConfig
-    from vdsr_core.patches import Patches
-    from vdsr_core.planning import Plan, plan
-    from vdsr_core.pyramid import write_pyramid
-    from vdsr_core.recipe import TrainConfig
-    from vdsr_core.resampling import resize
-    from vdsr_core.shards import Shard
-    from vdsr_core.streaming import stream
-    from vdsr_core.tiling import Tile, cover
-    from vdsr_core.training import Progress, Trainer, clip_gradients
-    from vdsr_core.verification import Check, verify
+    from vdsr_core.formats.io import ImageFile, image_names, read_image, write_image
+    from vdsr_core.formats.pyramid import write_pyramid
+    from vdsr_core.images.degradation import degrade, estimate_degradation
+    from vdsr_core.images.intensity import Rescale
+    from vdsr_core.images.resampling import resize
+    from vdsr_core.images.tiling import Tile, cover
+    from vdsr_core.network.checkpoint import load_checkpoint, load_model, save_checkpoint
+    from vdsr_core.network.model import VDSR, VDSRConfig
+    from vdsr_core.streaming.plan import Plan, plan
+    from vdsr_core.streaming.shards import Shard
+    from vdsr_core.streaming.stream import stream
+    from vdsr_core.streaming.verify import Check, verify
+    from vdsr_core.training.fine_tune import FineTuneProgress, fine_tune, fine_tune_steps
+    from vdsr_core.training.recipe import TrainConfig
+    from vdsr_core.training.trainer import Progress, Trainer, clip_gradients
+    from vdsr_core.upscaling.inference import find_range, super_resolve, super_resolve_tiles
 
     __version__: str
 
@@ -80,44 +80,44 @@ __all__ = [  # noqa: RUF022 (the order of `sorted`)
 ]
 
 _MODULES = {
-    "Check": "verification",
-    "FineTuneProgress": "fine_tuning",
-    "ImageFile": "io",
-    "Patches": "patches",
-    "Plan": "planning",
-    "Preview": "hold_out",
-    "Progress": "training",
-    "Rescale": "intensity",
+    "Check": "streaming.verify",
+    "FineTuneProgress": "training.fine_tune",
+    "ImageFile": "formats.io",
+    "Patches": "dataset.patches",
+    "Plan": "streaming.plan",
+    "Preview": "dataset.hold_out",
+    "Progress": "training.trainer",
+    "Rescale": "images.intensity",
     "Score": "evaluation",
-    "Shard": "shards",
-    "Tile": "tiling",
-    "TrainConfig": "recipe",
-    "Trainer": "training",
-    "VDSR": "model",
-    "VDSRConfig": "model",
-    "clip_gradients": "training",
-    "cover": "tiling",
-    "degrade": "degradation",
-    "estimate_degradation": "degradation",
+    "Shard": "streaming.shards",
+    "Tile": "images.tiling",
+    "TrainConfig": "training.recipe",
+    "Trainer": "training.trainer",
+    "VDSR": "network.model",
+    "VDSRConfig": "network.model",
+    "clip_gradients": "training.trainer",
+    "cover": "images.tiling",
+    "degrade": "images.degradation",
+    "estimate_degradation": "images.degradation",
     "evaluate": "evaluation",
-    "find_range": "inference",
-    "fine_tune": "fine_tuning",
-    "fine_tune_steps": "fine_tuning",
-    "image_names": "io",
-    "load_checkpoint": "checkpoint",
-    "load_model": "checkpoint",
-    "plan": "planning",
+    "find_range": "upscaling.inference",
+    "fine_tune": "training.fine_tune",
+    "fine_tune_steps": "training.fine_tune",
+    "image_names": "formats.io",
+    "load_checkpoint": "network.checkpoint",
+    "load_model": "network.checkpoint",
+    "plan": "streaming.plan",
     "psnr": "evaluation",
-    "read_image": "io",
-    "resize": "resampling",
-    "save_checkpoint": "checkpoint",
+    "read_image": "formats.io",
+    "resize": "images.resampling",
+    "save_checkpoint": "network.checkpoint",
     "ssim": "evaluation",
-    "stream": "streaming",
-    "super_resolve": "inference",
-    "super_resolve_tiles": "inference",
-    "verify": "verification",
-    "write_image": "io",
-    "write_pyramid": "pyramid",
+    "stream": "streaming.stream",
+    "super_resolve": "upscaling.inference",
+    "super_resolve_tiles": "upscaling.inference",
+    "verify": "streaming.verify",
+    "write_image": "formats.io",
+    "write_pyramid": "formats.pyramid",
 }
 
 

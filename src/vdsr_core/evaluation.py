@@ -13,12 +13,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from vdsr_core.arguments import check_number, check_scales, check_whole
-from vdsr_core.color import rgb_to_ycbcr
-from vdsr_core.degradation import crop_to_scale, degrade
-from vdsr_core.engine import Engine, make_engine
-from vdsr_core.intensity import check_pixels, check_unmasked
-from vdsr_core.model import VDSR, check_network
-from vdsr_core.resampling import make_taps, resize, scale_pair
+from vdsr_core.images.color import rgb_to_ycbcr
+from vdsr_core.images.degradation import crop_to_scale, degrade
+from vdsr_core.images.intensity import check_pixels, check_unmasked
+from vdsr_core.images.resampling import make_taps, resize, scale_pair
+from vdsr_core.network.engine import Engine, make_engine
+from vdsr_core.network.model import VDSR, check_network
 
 # Published PSNR (dB) and SSIM of bicubic interpolation by this protocol.
 BICUBIC = {

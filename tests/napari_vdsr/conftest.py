@@ -15,9 +15,9 @@ def data_folder(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def preferences(monkeypatch):
     """Nor the preferences."""
-    from napari_vdsr._preferences import DEFAULTS
+    from napari_vdsr.upscale.preferences import DEFAULTS
 
-    monkeypatch.setattr("napari_vdsr._upscale_form.preference", DEFAULTS.__getitem__)
+    monkeypatch.setattr("napari_vdsr.upscale.form.preference", DEFAULTS.__getitem__)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from vdsr_core import (
     save_checkpoint,
     write_image,
 )
-from vdsr_core.cli import app
+from vdsr_core.cli.main import app
 
 
 @pytest.fixture

@@ -1,0 +1,235 @@
+"""PyTorch beside a viewer: one piece of work at a time, the networks, and what is known of them. No Qt, no napari."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_vdsr.layers.source import Source, count_pixels
+
+if TYPE_CHECKING:
+    from vdsr_core import VDSR
+
+TILES = (128, 192, 256, 384, 512)
+TILE_SECONDS = 2.5  # between two tiles: one sees the run go on
+PROBE_SECONDS = 0.25
+
+_turn = threading.Lock()
+
+
+class Cancelled(Exception):
+    """The user has had enough."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a network on a device.
+
+    Attributes
+    ----------
+    halo : int
+        Pixels around a tile that are computed too.
+    speed : float
+        Output pixels per second.
+    summary : str
+        The network in words.
+    devices : dict
+        The devices that are here, each with a few words.
+    chosen : str
+        The device that is taken, and why.
+    """
+
+    halo: int
+    speed: float
+    summary: str
+    devices: dict[str, str]
+    chosen: str
+
+    def seconds(self, source: Source, scale: float, tile: int) -> float:
+        """How long a source takes: the pixels of all tiles with their halos, by the speed."""
+        return count_pixels(source.grid(scale), source.plane_axes, tile, self.halo) / self.speed
+
+    @property
+    def tile(self) -> int:
+        """The largest side of a tile that lets one see the run go on."""
+        fits = (side for side in TILES if (side + 2 * self.halo) ** 2 <= TILE_SECONDS * self.speed)
+        return max(fits, default=TILES[0])
+
+
+def stop_if(cancelled: threading.Event) -> None:
+    """Raise if the work is cancelled."""
+    if cancelled.is_set():
+        raise Cancelled
+
+
+@contextmanager
+def computing(cancelled: threading.Event) -> Iterator[None]:
+    """PyTorch for one piece of work at a time, with a core left to the viewer."""
+    while not _turn.acquire(timeout=0.05):
+        stop_if(cancelled)
+    try:
+        torch = load_torch()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads - 1))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+    finally:
+        _turn.release()
+
+
+def load_torch() -> Any:
+    """PyTorch, loaded so that the viewer goes on meanwhile.
+
+    Raises
+    ------
+    ImportError
+        With the way out, where it cannot be loaded.
+    """
+    first = "torch" not in sys.modules
+    if first:
+        _preload()
+    try:
+        with collecting_after() if first else nullcontext():
+            import torch
+    except (ImportError, OSError) as error:
+        msg = f"PyTorch cannot be loaded ({str(error).splitlines()[0]}). "
+        if sys.platform == "win32":
+            msg += "On Windows it must be loaded before Qt: start napari with "
+            msg += '`python -c "import torch, napari; napari.Viewer(); napari.run()"`, '
+            msg += "or install the Microsoft Visual C++ Redistributable."
+        else:
+            msg += "Install it again: `pip install --force-reinstall torch`."
+        raise ImportError(msg) from error
+    return torch
+
+
+@contextmanager
+def collecting_after() -> Iterator[None]:
+    """Collect garbage once after something that makes many objects: not several times meanwhile, nor at the next click.
+
+    A collection over PyTorch's objects holds all threads for a quarter of a second.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+        gc.collect()
+
+
+def _preload() -> None:
+    """Map PyTorch's largest library by a call that lets other Python threads run, as `import` does not."""
+    name = {"linux": "libtorch_cpu.so", "darwin": "libtorch_cpu.dylib"}.get(sys.platform)
+    spec = find_spec("torch")
+    if name is None or spec is None or not spec.submodule_search_locations:
+        return
+    path = Path(spec.submodule_search_locations[0]) / "lib" / name
+    if path.exists():
+        dlopen = ctypes.CDLL(None).dlopen
+        dlopen.restype, dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
+        dlopen(os.fsencode(path), os.RTLD_LAZY)
+
+
+def embedded_models() -> list[str]:
+    """The names of the networks that come with the package."""
+    return sorted(entry.name[:-12] for entry in (files("vdsr_core") / "pretrained").iterdir() if _is_model(entry.name))
+
+
+def _is_model(name: str) -> bool:
+    return name.endswith(".safetensors")
+
+
+def load_network(model: str | None) -> VDSR:
+    """A network, from memory if its file has not changed."""
+    path = Path(model) if model else None
+    return _load_network(model, path.stat().st_mtime_ns if path and path.is_file() else 0)
+
+
+@lru_cache(maxsize=4)
+def _load_network(model: str | None, modified: int) -> VDSR:
+    from vdsr_core import load_model
+
+    return load_model(model)
+
+
+def examine(model: str | None, device: str | None, cancelled: threading.Event) -> Iterator[Facts]:
+    """Give the facts of a network on a device; its speed is measured once."""
+    with computing(cancelled):
+        yield examine_now(model, device)
+
+
+def examine_now(model: str | None, device: str | None) -> Facts:
+    """The facts of a network on a device; to be called inside `computing`."""
+    network = load_network(model)
+    devices = find_devices()
+    speed = measure_speed(network, device)
+    return Facts(network.halo, speed, describe_network(network), devices, explain_device(device, devices))
+
+
+@lru_cache(maxsize=8)
+def measure_speed(network: VDSR, device: str | None) -> float:
+    """Output pixels per second, from ever larger windows; a quarter of a second in all."""
+    from vdsr_core import super_resolve
+
+    def seconds_of(side: int) -> float:
+        image = np.random.default_rng(0).random((side // 2, side // 2), dtype=np.float32)
+        start = time.perf_counter()
+        super_resolve(image, 2, model=network, in_range=(0, 1), tile=None, device=device)
+        return time.perf_counter() - start
+
+    spent = seconds_of(32)  # the first call also prepares the device
+    for side in (32, 64, 128, 256, 512):
+        seconds = seconds_of(side)
+        spent += seconds
+        if spent + 4 * seconds > PROBE_SECONDS:
+            break
+    return side**2 / seconds
+
+
+def find_devices() -> dict[str, str]:
+    """The devices that are here, by PyTorch's names, each with a few words."""
+    torch = load_torch()
+    found: dict[str, str] = {}
+    if torch.cuda.is_available():  # devices are counted even where the driver is too old for them
+        found |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+    if torch.backends.mps.is_available():
+        found["mps"] = "Apple GPU"
+    return found | {"cpu": "processor"}
+
+
+def explain_device(device: str | None, devices: dict[str, str]) -> str:
+    """One sentence on which device is taken and why."""
+    if device is not None:
+        return f"{device} ({devices.get(device, 'as chosen')}) is used because you chose it."
+    first = next(iter(devices))
+    if first == "cpu":
+        return "The CPU is used because PyTorch finds no GPU here. One core is left to the viewer."
+    if first == "mps":
+        return "The Apple GPU is used if it agrees with the CPU on a test tile, else the CPU."
+    return f"{devices[first]} is used because it is the first GPU that PyTorch finds."
+
+
+def describe_network(network: VDSR) -> str:
+    """A network in words, from its card."""
+    summary = network.card.get("summary")
+    shape = f"{network.config.depth} layers of {network.config.width} filters"
+    scales = ", ".join(f"{scale:g}" for scale in network.scales) or "scales unknown"
+    return f"{summary or shape} Made for: {scales}."

@@ -1,0 +1,1 @@
+"""The widget that fine-tunes a network on the user's images."""

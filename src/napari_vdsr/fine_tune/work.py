@@ -1,0 +1,219 @@
+"""Fine-tuning behind the widget. No Qt, no napari."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_vdsr.background.pytorch import computing, find_devices, load_network, load_torch, stop_if
+from napari_vdsr.fine_tune.data import Data, gather
+from napari_vdsr.fine_tune.recipe import NEW, Recipe
+from napari_vdsr.fine_tune.unfinished import at_work, bring_back, keep, remove, run_folder
+from napari_vdsr.models.library import free_name, save_model
+
+if TYPE_CHECKING:
+    from vdsr_core import VDSR, FineTuneProgress
+
+REPORTS = 0.2  # seconds between two reports of steps, at least
+TURN = 0.002  # seconds in which another piece of work can take its turn between two steps
+
+
+class Stopped(Exception):
+    """The user is content with what has been found."""
+
+
+class Either(threading.Event):
+    """Set when one of others is."""
+
+    def __init__(self, *others: threading.Event) -> None:
+        super().__init__()
+        self.others = others
+
+    def is_set(self) -> bool:
+        """Whether one of them is."""
+        return any(other.is_set() for other in self.others)
+
+
+@dataclass
+class Control:
+    """What the user asks of a training at work; set in the viewer's thread."""
+
+    paused: threading.Event = field(default_factory=threading.Event)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The first step of a training: how many images there are, and which files were left out."""
+
+    count: int
+    left_out: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last step of a training.
+
+    Attributes
+    ----------
+    network : VDSR
+        The best one, with its card.
+    path : Path or None
+        Where it was saved, as it is if it helped.
+    trouble : str
+        Why it could not be saved.
+    """
+
+    network: VDSR
+    path: Path | None = None
+    trouble: str = ""
+
+
+def train(
+    recipe: Recipe, data: Data | None, control: Control, cancelled: threading.Event
+) -> Iterator[Begun | list[FineTuneProgress] | Finished]:
+    """Fine-tune; without `data`, go on with the unfinished training of that name.
+
+    Raises
+    ------
+    BlockingIOError
+        If another one trains under this name.
+    """
+    with at_work(recipe.name):
+        yield from train_alone(recipe, data, control, cancelled)
+
+
+def train_alone(
+    recipe: Recipe, data: Data | None, control: Control, cancelled: threading.Event
+) -> Iterator[Begun | list[FineTuneProgress] | Finished]:
+    """Fine-tune, as `train` does, with nobody else at it."""
+    from vdsr_core import fine_tune_steps
+
+    with computing(cancelled):
+        load_torch()
+        network = start_network(recipe)
+        if data is None:
+            material = bring_back(recipe.name)
+        else:
+            material = gather(data, cancelled)
+            keep(recipe, material)
+        yield Begun(len(material.images) + len(material.pairs), material.left_out)
+
+        def look() -> None:
+            stop_if(cancelled)
+            if control.stopped.is_set():
+                raise Stopped
+
+        watch(network, look)
+        steps = fine_tune_steps(
+            network,
+            material.images,
+            pairs=material.pairs,
+            checkpoint=run_folder(recipe.name) / "network.safetensors",
+            resume=data is None,
+            stop=Either(cancelled, control.stopped),
+            **recipe.options(),
+        )
+    with suppress(Stopped):
+        yield from in_reports(take_turns(steps, control, cancelled))
+    stop_if(cancelled)
+    yield finish(network, recipe.name)
+
+
+def start_network(recipe: Recipe) -> VDSR:
+    """A network of one's own to begin with."""
+    if recipe.model != NEW:
+        return copy.deepcopy(load_network(recipe.model))
+    from vdsr_core import VDSR
+
+    torch = load_torch()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return VDSR(scales=recipe.scales, card={"name": NEW})
+
+
+def watch(network: VDSR, look: Callable[[], None]) -> None:
+    """Have a network and its copies look, before each layer forwards and backwards, whether to go on.
+
+    Where layers are not run as such, as in most steps on a CPU, `fine_tune_steps` looks at its `stop`.
+    """
+
+    def forwards(_: object, inputs: tuple[Any, ...]) -> None:
+        look()
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(backwards)
+
+    def backwards(_: object) -> None:
+        look()
+
+    for layer in network.convolutions:
+        layer.register_forward_pre_hook(forwards)
+
+
+def take_turns(
+    steps: Iterator[FineTuneProgress], control: Control, cancelled: threading.Event
+) -> Iterator[FineTuneProgress]:
+    """The steps of a training; between them other work, such as an upscaling, may take its turn."""
+    while True:
+        with computing(cancelled):
+            progress = next(steps, None)
+        if progress is None:
+            return
+        yield progress
+        time.sleep(TURN)
+        while control.paused.is_set() and not control.stopped.is_set():
+            stop_if(cancelled)
+            time.sleep(0.05)
+
+
+def in_reports(steps: Iterator[FineTuneProgress]) -> Iterator[list[FineTuneProgress]]:
+    """Steps in groups, not more often than the viewer can show them."""
+    group: list[FineTuneProgress] = []
+    last = -REPORTS
+    for progress in steps:
+        group.append(progress)
+        if progress.gain is not None or time.monotonic() - last >= REPORTS:
+            yield group
+            group, last = [], time.monotonic()
+    if group:
+        yield group
+
+
+def finish(network: VDSR, name: str) -> Finished:
+    """Save a network that helped, and forget the training."""
+    if not network.card.get("helped"):
+        remove(name)
+        return Finished(network)
+    try:
+        path = save_model(network, free_name(name))
+    except (OSError, ValueError) as error:
+        return Finished(network, trouble=str(error))
+    remove(name)
+    return Finished(network, path)
+
+
+def examine(
+    model: str | None, device: str | None, cancelled: threading.Event
+) -> Iterator[tuple[float, dict[str, str]]]:
+    """Give the seconds that training takes for each pixel of a patch, from a timed step, and the devices here."""
+    from vdsr_core import fine_tune_steps
+
+    with computing(cancelled):
+        network = start_network(Recipe("", model))
+        image = np.random.default_rng(0).random((128, 64), dtype=np.float32)
+        watch(network, lambda: stop_if(cancelled))
+        options: dict[str, Any] = {"scales": [2.0], "steps": 3, "batch_size": 4, "patch": 48, "device": device}
+        steps = fine_tune_steps(network, image, validate_every=1000, **options)
+        times = []
+        for progress in steps:
+            if progress.step in (1, 2):
+                times.append(time.perf_counter())
+        yield (times[1] - times[0]) / (4 * 48**2), find_devices()

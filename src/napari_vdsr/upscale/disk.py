@@ -1,0 +1,173 @@
+"""A result that is written to disk while it is computed, and seen while it grows. No Qt, no napari."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_vdsr.background.pytorch import computing, load_network, stop_if
+from napari_vdsr.layers.source import Slices, Source
+from napari_vdsr.upscale.work import Ranges, Task, Watched, coarse_levels, find_ranges, repeat
+
+if TYPE_CHECKING:
+    from vdsr_core import ImageFile, Plan
+
+TILE, SHARD = 512, 1024  # pixels a side: of a chunk, and of what is lost at most when a run is cancelled
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The first step of a run to disk.
+
+    Attributes
+    ----------
+    levels : list of array
+        The result as it grows, and the source's own levels to look at from afar.
+    in_range : (low, high), or list of them
+        As given or found.
+    tile : int
+        Side of a tile.
+    total, done : int
+        How many shards there are, and how many of them from an earlier run.
+    """
+
+    levels: list[Any]
+    in_range: Ranges
+    tile: int
+    total: int
+    done: int
+
+
+@dataclass(frozen=True)
+class Saved:
+    """How many shards are on disk."""
+
+    done: int
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The last step: the levels of the file, the finest first, with the axes of the layer."""
+
+    levels: list[Any]
+
+
+class Growing:
+    """The finest level of a result in the making: the source's own pixels where it is not finished.
+
+    Parameters
+    ----------
+    source : Source
+        What is upscaled.
+    scale : float
+        By how much.
+    level : zarr.Array
+        What is written into.
+    order : sequence of int
+        The axes of `level` in the order of the layer.
+    """
+
+    def __init__(self, source: Source, scale: float, level: Any, order: Sequence[int]) -> None:
+        self.source, self.scale, self._level, self._order = source, scale, level, tuple(order)
+        self.shape = source.result_shape(scale)
+        self.dtype, self.ndim, self.size = np.dtype(source.data.dtype), len(self.shape), math.prod(self.shape)
+        self._written: list[Slices] = []
+
+    def add(self, window: Slices) -> None:
+        """Show a window of `level` from now on."""
+        self._written.append(window)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Pixels as NumPy's basic indexing would give them."""
+        key = key if isinstance(key, tuple) else (key,)
+        part, kept = [], []
+        for axis, length in enumerate(self.shape):
+            at = key[axis] if axis < len(key) else slice(None)
+            start, stop, step = at.indices(length) if isinstance(at, slice) else (int(at), int(at) + 1, 0)
+            part.append(slice(start, stop))
+            kept.append(slice(None, None, step) if step else 0)
+        if any(p.start >= p.stop for p in part):
+            return np.empty([max(0, p.stop - p.start) for p in part], self.dtype)[tuple(kept)]
+        firsts = (grid.start for grid in self.source.grid(self.scale))
+        grid = tuple(slice(p.start + first, p.stop + first) for p, first in zip(part, firsts, strict=False))
+        pixels = repeat(self.source, self.scale, grid)
+        if self.source.rgb:
+            pixels = pixels[..., part[-1]]
+        for window in self._written:
+            self._paste(pixels, part, window)
+        return pixels[tuple(kept)]
+
+    def _paste(self, pixels: NDArray[Any], part: Sequence[slice], window: Slices) -> None:
+        """Write what is in a window of `level` into a part of the result."""
+        here, there = [], [slice(0)] * self.ndim
+        for axis, p in zip(self._order, part, strict=True):
+            start, stop = max(p.start, window[axis].start), min(p.stop, window[axis].stop)
+            if start >= stop:
+                return
+            there[axis] = slice(start, stop)
+            here.append(slice(start - p.start, stop - p.start))
+        pixels[tuple(here)] = np.transpose(self._level[tuple(there)], self._order)
+
+
+def save(
+    task: Task, image: ImageFile, levels: Sequence[Any], target: str, cancelled: threading.Event
+) -> Iterator[Opened | Saved | Whole]:
+    """Upscale into an OME-Zarr; run again after a cancel, it goes on.
+
+    Parameters
+    ----------
+    task : Task
+        Whole planes.
+    image : ImageFile
+        What is to be said of the source; its pixels are those of the task.
+    levels : sequence of array
+        Of the source's layer.
+    target : str
+        The folder to make.
+    cancelled : Event
+        Looked at between layers of the network.
+    """
+    from vdsr_core import plan, stream
+
+    source = task.source
+    with computing(cancelled):
+        network, in_range = load_network(task.model), find_ranges(task, cancelled)
+        watched: Any = Watched(source.data, cancelled, source.planes)
+        image, tile = replace(image, data=watched), task.tile or TILE
+        options = {"model": network, "in_range": in_range, "tile": tile, "shard": SHARD}
+        job = plan(image, task.scale, target, **options)  # type: ignore[arg-type]
+        shards = stream(job, image=image, model=network, device=task.device, threads=1, stop=cancelled)
+        order = [job.letters.index(letter) for letter in job.axes]
+        growing = Growing(source, task.scale, _open(job.folder / "image", 0), order)
+        before = job.done
+        for level, index in before:
+            if level == 0:
+                growing.add(job.window(0, index))
+        yield Opened([growing, *coarse_levels(source, levels)], in_range, tile, job.total, len(before))
+        for done, shard in enumerate(shards, len(before) + 1):
+            if shard.level == 0:
+                growing.add(job.window(0, shard.index))
+            yield Saved(done)
+        stop_if(cancelled)
+        yield Whole(open_levels(job, order))
+
+
+def open_levels(job: Plan, order: Sequence[int]) -> list[Any]:
+    """The levels of a finished target, lazily, with their axes in the order of the layer."""
+    import dask.array as da
+
+    found = (da.from_array(_open(job.target, level)) for level in range(job.levels))
+    return [level.transpose(order) for level in found]
+
+
+def _open(folder: Any, level: int) -> Any:
+    """One level of an OME-Zarr."""
+    import zarr
+
+    return zarr.open_array(f"{folder}/{level}", mode="r")

@@ -1,0 +1,204 @@
+"""A layer that shows what the network makes of the part in view, tile by tile from the middle outwards."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from napari.layers import Image
+from napari.viewer import Viewer
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
+
+from napari_vdsr.background import pytorch as _work
+from napari_vdsr.background.job import Job
+from napari_vdsr.layers import source as _layers
+from napari_vdsr.upscale import work as _upscaling
+
+LARGEST = 2048  # rows and columns of the layer, about its middle
+KEPT = 1 << 28  # bytes of finished tiles that are kept for when the view comes back
+SIDES = (64, 96, 128, 192, 256, 384, 512)
+TILE_SECONDS = 0.7  # so that the first tile is there soon after a move
+
+
+class Preview(QObject):
+    """What the network makes of the view, as a layer of its own.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Where the layer is.
+    layer : Image
+        The source.
+    facts : Facts
+        Of the network and the device.
+
+    Attributes
+    ----------
+    stepped : Signal(Preview)
+        There is more to see.
+    ended : Signal(Preview, Exception)
+        It has failed.
+    """
+
+    stepped = Signal(object)
+    ended = Signal(object, object)
+
+    def __init__(self, viewer: Viewer, layer: Image, facts: _work.Facts) -> None:
+        super().__init__()
+        self.viewer, self.source_layer = viewer, layer
+        self.layer: Image | None = None
+        self.found: _upscaling.Found | None = None
+        self.total = self.done = 0
+        fits = (side for side in SIDES if (side + 2 * facts.halo) ** 2 <= TILE_SECONDS * facts.speed)
+        self.side = max(fits, default=SIDES[0])
+        self._tiles: dict[tuple[Any, ...], NDArray[Any]] = {}  # finished, the oldest first
+        self._task: _upscaling.Task | None = None
+        self._grid: _layers.Slices = ()
+        self._job: Job | None = None
+
+    def show(self, task: _upscaling.Task) -> None:
+        """Show a region: what is known of it at once, the rest as it is finished."""
+        grid = tile_aligned(task.source, task.scale, self.side)
+        if self.layer is not None and grid == self._grid and self._same(task) and (self.running or self.complete):
+            return
+        self.stop()
+        self._task, self._grid = task, grid
+        places = cut(self._grid, task.source.plane_axes, self.side)
+        missing = [place for place in places if self._key(place) not in self._tiles]
+        self.total, self.done = len(places), len(places) - len(missing)
+        self._job = Job(partial(_upscaling.preview, task, self._grid, missing))
+        self._job.stepped.connect(self._stepped)
+        self._job.ended.connect(self._ended)
+        self._job.start()
+
+    def stop(self) -> None:
+        """Compute nothing more; what is shown stays."""
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
+
+    def close(self) -> None:
+        """Take the layer away."""
+        self.stop()
+        if self.layer is not None and self.layer in self.viewer.layers:
+            self.viewer.layers.remove(self.layer)
+        self.layer = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all tiles in view are there."""
+        return 0 < self.total == self.done
+
+    @property
+    def running(self) -> bool:
+        """Whether tiles are being computed."""
+        return self._job is not None
+
+    def _same(self, task: _upscaling.Task) -> bool:
+        """Whether a task asks for what is shown."""
+        return self._task is not None and _options(self._task) == _options(task)
+
+    def _key(self, place: _layers.Slices) -> tuple[Any, ...]:
+        """What the pixels of a tile depend on."""
+        assert self._task is not None
+        return (*_options(self._task), *((part.start, part.stop) for part in place))
+
+    def _stepped(self, job: Job, step: Any) -> None:
+        """Take what the job has found, in order: the range, the pixels of the source, the tiles."""
+        if job is not self._job:
+            return
+        if isinstance(step, _upscaling.Base):
+            assert self._task is not None
+            if self._task.in_range is None:
+                self.found = _upscaling.Found(self._task.source, step.in_range)
+            self._task = replace(self._task, in_range=step.in_range)
+            self._lay(step.pixels)
+        else:
+            self._keep(step)
+            self.done += 1
+            self._paste(step.place, step.pixels)
+            if self.layer is not None:
+                self.layer.refresh(extent=False, thumbnail=False, highlight=False)
+        self.stepped.emit(self)
+
+    def _lay(self, pixels: NDArray[Any]) -> None:
+        """Put the layer on a new region, with the tiles that are known already."""
+        assert self._task is not None
+        source, scale = self._task.source, self._task.scale
+        self._pixels = pixels
+        for place in cut(self._grid, source.plane_axes, self.side):
+            if (known := self._tiles.get(self._key(place))) is not None:
+                self._paste(place, known)
+        factors = source.factors(scale)
+        start = [part.start / factor for part, factor in zip(self._grid, factors, strict=True)]
+        placement = _layers.placement(self.source_layer, factors, start)
+        if self.layer is not None and self.layer in self.viewer.layers:
+            self.layer.data = pixels
+            self.layer.scale, self.layer.translate = placement["scale"], placement["translate"]
+            return
+        names = [layer.name for layer in self.viewer.layers]
+        name = _layers.free_name(f"{self.source_layer.name} [VDSR preview]", names)
+        self.layer = Image(pixels, name=name, **placement, **_layers.looks(self.source_layer))
+        _layers.widen_range(self.layer, self.source_layer)
+        active = self.viewer.layers.selection.active
+        above = self.viewer.layers.index(self.source_layer) + 1
+        self.viewer.layers.insert(above, self.layer)
+        self.viewer.layers.selection.active = active  # a preview is looked at, not worked with
+
+    def _keep(self, piece: _upscaling.Piece) -> None:
+        """Keep a tile, and the latest others as far as there is room."""
+        self._tiles[self._key(piece.place)] = piece.pixels
+        room = KEPT // max(1, piece.pixels.nbytes)
+        while len(self._tiles) > room:
+            del self._tiles[next(iter(self._tiles))]
+
+    def _paste(self, place: _layers.Slices, pixels: NDArray[Any]) -> None:
+        """Write a tile into the layer's array."""
+        inside = tuple(slice(p.start - g.start, p.stop - g.start) for p, g in zip(place, self._grid, strict=True))
+        self._pixels[inside] = pixels
+
+    def _ended(self, job: Job, error: Exception | None) -> None:
+        if job is self._job:
+            self._job = None
+            if error is not None:
+                self.ended.emit(self, error)
+
+
+def _options(task: _upscaling.Task) -> tuple[Any, ...]:
+    """What the pixels of a preview depend on, their place aside."""
+    return task.scale, task.model, task.device, str(task.in_range), task.source.channel_axis
+
+
+def tile_aligned(source: _layers.Source, scale: float, side: int) -> _layers.Slices:
+    """The whole tiles, on the grid of the whole layer's result, that hold a source; about its middle if it is large."""
+    grid = list(source.grid(scale))
+    whole = source.within(*(slice(0, source.data.shape[axis]) for axis in source.plane_axes)).grid(scale)
+    for axis in source.plane_axes:
+        middle = (grid[axis].start + grid[axis].stop) // 2
+        start = max(grid[axis].start, middle - LARGEST // 2) // side * side
+        stop = math.ceil(min(grid[axis].stop, middle + LARGEST // 2) / side) * side
+        grid[axis] = slice(start, min(stop, whole[axis].stop))
+    return tuple(grid)
+
+
+def cut(grid: _layers.Slices, plane_axes: tuple[int, int], side: int) -> list[_layers.Slices]:
+    """The tiles of a tile-aligned grid, those in the middle first; each holds all leading axes."""
+    row, column = plane_axes
+    middle = [(grid[axis].start + grid[axis].stop) / 2 for axis in plane_axes]
+
+    def spans(axis: int) -> list[slice]:
+        return [slice(i, min(i + side, grid[axis].stop)) for i in range(grid[axis].start, grid[axis].stop, side)]
+
+    def away(place: _layers.Slices) -> float:
+        return math.hypot(*((place[a].start + place[a].stop) / 2 - m for a, m in zip(plane_axes, middle, strict=True)))
+
+    found = []
+    for rows in spans(row):
+        for columns in spans(column):
+            place = list(grid)
+            place[row], place[column] = rows, columns
+            found.append(tuple(place))
+    return sorted(found, key=away)

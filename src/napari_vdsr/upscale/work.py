@@ -1,0 +1,342 @@
+"""Upscaling and what belongs to it, as generators for a thread that is not the viewer's. No Qt, no napari."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_vdsr.background.pytorch import computing, examine_now, load_network, stop_if
+from napari_vdsr.layers.source import Slices, Source, core_channels, count_tiles
+
+if TYPE_CHECKING:
+    from vdsr_core import Tile
+
+Range = tuple[float, float]
+Ranges = Range | list[Range]
+
+TRY_SIDE = 512
+LAZY_TILE = 256  # what is in view is computed in whole tiles
+COARSER = 4  # times fewer pixels a side from one made level to the next
+SMALLEST_LEVEL = 256  # pixels a side
+
+
+@dataclass(frozen=True)
+class Task:
+    """One upscaling.
+
+    Attributes
+    ----------
+    source : Source
+        What to upscale.
+    scale : float
+        Output pixels per input pixel.
+    model : str or None
+        Name or file of the network; None for the default.
+    device : str or None
+        Where to compute; None lets it be chosen.
+    tile : int or None
+        Side of a tile; None takes the one of `Facts`.
+    in_range : (low, high), list of them, or None
+        The intensities that become 0 and 1; None finds them in `looked_at`.
+    looked_at : array, optional
+        All planes of the source, or its coarsest level.
+    near : tuple of int, optional
+        The pixel of the result to begin at.
+    """
+
+    source: Source
+    scale: float
+    model: str | None = None
+    device: str | None = None
+    tile: int | None = None
+    in_range: Ranges | None = None
+    looked_at: Any = None
+    near: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    """The first step of a run.
+
+    Attributes
+    ----------
+    out : ndarray
+        What is written into.
+    in_range : (low, high), or list of them
+        As given or found.
+    tile, count : int
+        Side and number of the tiles.
+    """
+
+    out: NDArray[Any]
+    in_range: Ranges
+    tile: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished tile, and how many there are so far."""
+
+    tile: Tile
+    done: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """The range of the pixels that a source is a part of; it holds as long as the layer has these pixels."""
+
+    source: Source
+    in_range: Ranges
+
+
+@dataclass(frozen=True)
+class Base:
+    """The first step of a preview.
+
+    Attributes
+    ----------
+    in_range : (low, high), or list of them
+        As given or found.
+    pixels : ndarray
+        The source's pixels at the size of the result, each as often as it takes.
+    """
+
+    in_range: Ranges
+    pixels: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """A result that is computed where one looks: levels, the finest first, and the range."""
+
+    levels: list[Any]
+    in_range: Ranges
+    tile: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A finished tile of a preview: its place on the grid of the whole layer's result, and its pixels."""
+
+    place: Slices
+    pixels: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How well a network restores an image that was made small.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Rows and columns compared.
+    psnr, ssim : dict
+        For "bicubic" and "vdsr".
+    """
+
+    shape: tuple[int, int]
+    psnr: dict[str, float]
+    ssim: dict[str, float]
+
+
+class Watched:
+    """A part of an array, read when it is sliced, that gives no more pixels when the work is cancelled."""
+
+    def __init__(self, data: Any, cancelled: threading.Event, part: Slices = ()) -> None:
+        self.data, self.cancelled = data, cancelled
+        self.part = (*part, *(slice(0, n) for n in data.shape[len(part) :]))
+        self.shape, self.dtype = tuple(p.stop - p.start for p in self.part), np.dtype(data.dtype)
+
+    def __getitem__(self, key: Slices) -> NDArray[Any]:
+        """The pixels, or the end of the work."""
+        stop_if(self.cancelled)
+        moved = (slice(p.start + k.start, p.start + k.stop) for p, k in zip(self.part, key, strict=True))
+        return np.asarray(self.data[tuple(moved)])
+
+
+def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Written]:
+    """Upscale tile by tile; the first step comes when the image is known to be sound."""
+    with computing(cancelled):
+        tile = task.tile or examine_now(task.model, task.device).tile
+        in_range = find_ranges(task, cancelled)
+        source, shape = task.source, task.source.result_shape(task.scale)
+        out = np.zeros(shape, np.dtype(source.data.dtype))
+        options: dict[str, Any] = {"channel_axis": core_channels(source), "rgb": source.rgb, "in_range": in_range}
+        if (window := source.window(task.scale)) is not None:
+            options["window"] = window
+        image = Watched(source.data, cancelled, source.planes)
+        tiles = run_tiles(task, tile, image, out, near=task.near, **options)
+        yield Started(out, in_range, tile, count_tiles(source.grid(task.scale), source.plane_axes, tile))
+        for done, written in enumerate(tiles, 1):
+            yield Written(written, done)
+        stop_if(cancelled)
+
+
+def preview(task: Task, grid: Slices, places: Sequence[Slices], cancelled: threading.Event) -> Iterator[Base | Piece]:
+    """Give the source's own pixels of a grid, then the tiles that are wanted, in their order."""
+    source = task.source
+    with computing(cancelled):
+        in_range = find_ranges(task, cancelled)
+        yield Base(in_range, repeat(source, task.scale, grid))
+        image = Watched(source.data, cancelled, source.planes)
+        options = {"channel_axis": core_channels(source), "rgb": source.rgb, "in_range": in_range}
+        for place in places:
+            shape = tuple(p.stop - p.start for p in place) + tuple(source.data.shape[len(place) :])
+            out = np.empty(shape, np.dtype(source.data.dtype))
+            window = tuple(place[axis] for axis in source.plane_axes)
+            for _ in run_tiles(task, None, image, out, window=window, **options):
+                pass
+            stop_if(cancelled)
+            yield Piece(place, out)
+
+
+def repeat(source: Source, scale: float, grid: Slices) -> NDArray[Any]:
+    """The nearest pixel of a source for each pixel of a grid."""
+    part, nearest = list(grid), {}
+    for axis in source.plane_axes:
+        wanted = np.arange(grid[axis].start, grid[axis].stop)
+        index = np.minimum(((wanted + 0.5) / scale).astype(int), source.data.shape[axis] - 1)
+        part[axis] = slice(int(index[0]), int(index[-1]) + 1)
+        nearest[axis] = index - index[0]
+    pixels = np.asarray(source.data[tuple(part)])
+    for axis, index in nearest.items():
+        pixels = pixels.take(index, axis)
+    return pixels
+
+
+def build_pyramid(task: Task, levels: Sequence[Any], cancelled: threading.Event) -> Iterator[Pyramid]:
+    """Put a super-resolved level, of which nothing is computed yet, on top of the levels of a source."""
+    import dask.array as da
+
+    from vdsr_core import super_resolve
+
+    source = task.source
+    with computing(cancelled):
+        in_range = find_ranges(task, cancelled)
+        tile = task.tile or LAZY_TILE
+        data = da.asarray(source.data)[source.part]
+        network = load_network(task.model)
+        options: dict[str, Any] = {"channel_axis": core_channels(source), "rgb": source.rgb, "in_range": in_range}
+        finest = super_resolve(data, task.scale, model=network, tile=tile, device=task.device, **options)
+        yield Pyramid([finest, *coarse_levels(source, levels)], in_range, tile)
+
+
+def coarse_levels(source: Source, levels: Sequence[Any]) -> list[Any]:
+    """The levels of a source that show its part when one looks from afar; made by leaving pixels out if it has one."""
+    import dask.array as da
+
+    kept = [axis for axis in range(len(source.part)) if axis not in source.plane_axes]
+    if len(levels) > 1:
+        same = [level for level in levels if all(level.shape[a] == source.data.shape[a] for a in kept)]
+        part = tuple(slice(None) if axis in source.plane_axes else p for axis, p in enumerate(source.part))
+        return [level[part] for level in same]
+    found = [source.data if isinstance(source.data, np.ndarray) else da.asarray(source.data)]
+    found[0] = found[0][source.part]
+    fewer = tuple(slice(None, None, COARSER if axis in source.plane_axes else None) for axis in range(len(source.part)))
+    while min(found[-1].shape[axis] for axis in source.plane_axes) > COARSER * SMALLEST_LEVEL:
+        found.append(found[-1][fewer])
+    return found
+
+
+def run_tiles(
+    task: Task,
+    tile: int | None,
+    image: Watched,
+    out: NDArray[Any],
+    **options: Any,
+) -> Iterator[Tile]:
+    """The core's tiles with the task's network; they end early when the work is cancelled."""
+    from vdsr_core import super_resolve_tiles
+
+    return super_resolve_tiles(
+        image,  # type: ignore[arg-type]  # it is sliced, never converted
+        task.scale,
+        out,
+        model=load_network(task.model),
+        tile=tile,
+        device=task.device,
+        stop=image.cancelled,
+        **options,
+    )
+
+
+def find_ranges(task: Task, cancelled: threading.Event) -> Ranges:
+    """The range that was given, or the one of the whole layer: the same for a plane and for all planes."""
+    from vdsr_core import find_range
+
+    if task.in_range is not None:
+        return task.in_range
+
+    def find(data: Any) -> Ranges:
+        image: Any = Watched(data, cancelled)
+        channels = core_channels(replace(task.source, data=data))  # a coarse level may be as narrow as colour
+        found = find_range(image, channel_axis=channels, rgb=task.source.rgb)
+        if isinstance(found, list) and channels != task.source.channel_axis:
+            return (min(low for low, _ in found), max(high for _, high in found))
+        return found
+
+    looked_at = task.source.data if task.looked_at is None else task.looked_at
+    found = find(looked_at)
+    if _pinched(found) and looked_at is not task.source.data:  # a coarse level may be flat where the finest is not
+        found = find(task.source.data)
+    return found
+
+
+def _pinched(found: Ranges) -> bool:
+    pairs = found if isinstance(found, list) else [found]
+    return any(low >= high for low, high in pairs)
+
+
+def try_out(task: Task, cancelled: threading.Event) -> Iterator[Trial]:
+    """Make the middle of a plane small, upscale it back, and compare with what it was."""
+    from vdsr_core import degrade, psnr, resize, ssim
+
+    with computing(cancelled):
+        tile = task.tile or examine_now(task.model, task.device).tile
+        in_range = find_ranges(task, cancelled)
+        low, high = in_range[0] if isinstance(in_range, list) else in_range
+        if low >= high:
+            msg = "`image` must not be constant. Choose a layer or a range with some contrast."
+            raise ValueError(msg)
+        hr = middle(task.source).astype(np.float32)  # (colours, rows, columns)
+        ilr = resize(small := degrade(hr, task.scale), task.scale)
+        sr = np.empty_like(ilr)
+        colour = {"rgb": True, "channel_axis": 0} if task.source.rgb else {"channel_axis": 0}
+        for _ in run_tiles(task, tile, Watched(small, cancelled), sr, in_range=(low, high), **colour):
+            pass
+        stop_if(cancelled)
+        hr = hr[:, : ilr.shape[1], : ilr.shape[2]]
+        border = math.ceil(task.scale)
+
+        def mean_ssim(image: NDArray[Any]) -> float:
+            pairs = zip(hr, image, strict=True)
+            return float(np.mean([ssim(*pair, data_range=high - low, crop_border=border) for pair in pairs]))
+
+        results = {"bicubic": ilr, "vdsr": sr}
+        yield Trial(
+            hr.shape[1:],
+            {name: psnr(hr, image, data_range=high - low, crop_border=border) for name, image in results.items()},
+            {name: mean_ssim(image) for name, image in results.items()},
+        )
+
+
+def middle(source: Source) -> NDArray[Any]:
+    """Up to 512 x 512 pixels in the middle of the first plane of a source, (colours, rows, columns)."""
+    row, column = source.plane_axes
+    part = [slice(p.start, p.start + 1) for p in source.part]
+    for axis in (row, column):
+        whole = source.part[axis]
+        side = min(TRY_SIDE, whole.stop - whole.start)
+        first = whole.start + (whole.stop - whole.start - side) // 2
+        part[axis] = slice(first, first + side)
+    pixels = np.asarray(source.data[tuple(part)])
+    sides = pixels.shape[row], pixels.shape[column]
+    colours = pixels.shape[-1] if source.rgb else 1
+    return np.moveaxis(pixels.reshape(*sides, colours)[..., :3], -1, 0)

@@ -1,0 +1,133 @@
+"""Measure every engine that is here, check it against PyTorch on the CPU, and say what would be faster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vdsr_core.images.resampling import make_taps
+from vdsr_core.network.engine import (
+    AGREEMENT,
+    AGREEMENTS,
+    Engine,
+    choose_device,
+    describe_devices,
+    has_ncnn,
+    make_engine,
+)
+from vdsr_core.network.model import VDSR
+
+SIDE = 384  # of the measured tile, in output pixels: large enough for ncnn's processes
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found of an engine on a device.
+
+    Attributes
+    ----------
+    device, engine : str
+        As PyTorch names the device; torch or ncnn.
+    speed : float
+        Megapixels of the result per second, for one tile after the other; 0 if it failed.
+    difference : float
+        The largest one from PyTorch on the CPU, as a share of the range; infinite if it failed.
+    problem : str
+        What is wrong; empty if nothing is.
+    chosen : bool
+        Whether it is what `super_resolve` takes by itself.
+    """
+
+    device: str
+    engine: str
+    speed: float
+    difference: float
+    problem: str
+    chosen: bool
+
+
+def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
+    """Try each engine on each device with a network, PyTorch on the CPU first.
+
+    Parameters
+    ----------
+    model : VDSR
+        The network.
+    seconds : float, optional
+        For how long each is measured, at least one tile.
+
+    Yields
+    ------
+    Check
+    """
+    window = np.random.default_rng(0).random((1, SIDE // 2, SIDE // 2), dtype=np.float32)
+    taps = (make_taps(SIDE // 2, 2, 0, SIDE), make_taps(SIDE // 2, 2, 0, SIDE))
+    expected = Engine(model, torch.device("cpu"), fast=False).run([window], [taps])
+    chosen_engine = make_engine(model, None)
+    best = str(chosen_engine.device), chosen_engine.name
+    for name in describe_devices():
+        for fast in (False, True) if name == "cpu" and has_ncnn() else (False,):
+            wanted = "ncnn" if fast else "torch"
+            chosen = (name.removesuffix(":0"), wanted) == best  # "cuda" is the first of them
+            try:
+                engine = Engine(model, choose_device(name), fast=fast)
+                difference = float(np.abs(engine.run([window], [taps]) - expected).max())
+            except Exception as error:  # whatever it is, the others are still of interest
+                yield Check(name, wanted, 0.0, np.inf, f"failed: {error}", chosen)
+                continue
+            bound = AGREEMENTS.get(engine.device.type, AGREEMENT) * float(np.abs(expected).max())
+            problem = "" if difference < bound else "is wrong"
+            if engine.name != wanted:
+                problem = "does not work"
+            count, start = 0, time.perf_counter()
+            while not count or time.perf_counter() - start < seconds:
+                engine.run([window], [taps])
+                count += 1
+            speed = count * SIDE**2 / 1e6 / (time.perf_counter() - start)
+            yield Check(name, wanted, speed, difference, problem, chosen)
+
+
+def describe_build() -> str:
+    """What this PyTorch is made for, and the driver that is here.
+
+    Examples
+    --------
+    >>> describe_build()  # doctest: +SKIP
+    'made for CUDA 13.0; NVIDIA driver 580.65.06'
+    """
+    kinds = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip, "MPS": torch.backends.mps.is_built() or None}
+    made = [name if version is True else f"{name} {version}" for name, version in kinds.items() if version]
+    text = f"made for {made[0] if made else 'the CPU alone'}"
+    if not (tool := shutil.which("nvidia-smi")):
+        return text
+    command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(command, capture_output=True, check=True, text=True, timeout=10).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        lines = []
+    return f"{text}; NVIDIA driver {lines[0] if lines else 'that does not answer'}"
+
+
+def advise(checks: Iterable[Check]) -> Iterator[str]:
+    """What to install or change to be faster, a sentence each."""
+    found = {(check.device, check.engine): check for check in checks}
+    if ("cpu", "ncnn") not in found and sys.platform != "darwin":
+        yield "`pip install ncnn` brings the fastest engine on a CPU."
+    if torch.version.cuda is None and shutil.which("nvidia-smi"):
+        yield "This PyTorch knows no CUDA, but there is an NVIDIA driver: see https://pytorch.org/get-started/locally/."
+    if torch.version.cuda and not torch.cuda.is_available() and shutil.which("nvidia-smi"):
+        yield f"There is an NVIDIA driver, but PyTorch finds no GPU: it may be too old for CUDA {torch.version.cuda}."
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if torch.get_num_threads() < cores // 2:  # PyTorch counts cores, the system may count two threads for each
+        yield f"PyTorch uses {torch.get_num_threads()} threads of {cores}: is OMP_NUM_THREADS set?"
+    for check in found.values():
+        if check.problem:
+            yield f"{check.engine} on {check.device} {check.problem}: an update may help, or another device."

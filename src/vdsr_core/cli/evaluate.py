@@ -1,0 +1,139 @@
+"""The command `vdsr evaluate`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vdsr_core.cli.terminal import Device, Model, check_options, expand, parse_scales, plain_errors, progress_bar
+
+if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
+    from vdsr_core.evaluation import Score
+    from vdsr_core.network.model import VDSR
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Sharp 8-bit images, gray or RGB, such as Set5.", show_default=False)],
+    scales: Annotated[
+        str,
+        typer.Option(metavar="S...", help="Upscaling factors: 2 3 4 or 2,3,4."),
+    ] = "2,3,4",
+    model: Model = None,
+    format: Annotated[
+        Literal["table", "csv", "json"] | None,
+        typer.Option(help="How to print; csv and json in full precision.", show_default="by FILE's suffix, else table"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there instead of on stdout.")
+    ] = None,
+    device: Device = None,
+    per_image: Annotated[
+        bool, typer.Option("--per-image/--mean-only", help="A row for each image, or for the mean only.")
+    ] = True,
+) -> None:
+    """Measure a network on sharp images, beside bicubic interpolation, by the protocol of the field's tables.
+
+    PSNR in dB and SSIM of the luma, gain over bicubic in dB, and the network's seconds per image. For Set5,
+    Set14 and B100 (the folder's name) the bicubic scores must be the published ones: else the exit code is 1,
+    for no figure of this run is comparable.
+
+    Example: vdsr evaluate Set5 --scales 2 3 4
+    """
+    factors = parse_scales(scales)
+    suffix = output.suffix[1:].lower() if output else ""
+    style = format or (suffix if suffix in ("csv", "json") else "table")
+    with plain_errors():
+        from vdsr_core.evaluation import check_bicubic, mean_scores
+        from vdsr_core.files import replacing
+        from vdsr_core.network.checkpoint import load_model
+
+        network = load_model(model)
+        check_options(factors, model=network, device=device)
+        with replacing(output) if output else nullcontext() as temporary:
+            scores = score_images(folder, factors, network, device)
+            means = mean_scores(scores)
+            rows = pair_methods([*(scores if per_image else []), *means])
+            text = {"table": to_table, "csv": to_csv, "json": to_json}[style](rows)
+            if temporary:
+                temporary.write_text(text, encoding="utf-8")
+            else:
+                typer.echo(text, nl=False)
+        check_bicubic(folder.resolve().name, means)
+
+
+def score_images(folder: Path, scales: list[float], model: VDSR, device: str | None) -> list[Score]:
+    """The scores of all images of a folder, with a progress bar."""
+    from vdsr_core.evaluation import evaluate as scores_of
+    from vdsr_core.formats.io import read_image
+
+    if not folder.is_dir():
+        msg = f"{folder} is not a folder. Give one that holds the images."
+        raise NotADirectoryError(msg)
+    paths = expand(str(folder))
+    images: Any = ((path.stem, read_image(path).data) for path in paths)
+    scores = []
+    with progress_bar("{task.completed:.0f} of {task.total:.0f}") as progress:
+        task = progress.add_task(folder.name, total=2 * len(paths) * len(scales))
+        for score in scores_of(model, images, scales, device=device):
+            scores.append(score)
+            progress.update(task, advance=1, description=f"{score.image} x{score.scale:g}")
+    return scores
+
+
+def pair_methods(scores: list[Score]) -> list[dict[str, Any]]:
+    """One row for each image and scale, scale by scale, from scores that alternate: bicubic, network."""
+    return [
+        {
+            "image": ours.image,
+            "scale": ours.scale,
+            "bicubic_psnr": bicubic.psnr,
+            "psnr": ours.psnr,
+            "gain": ours.psnr - bicubic.psnr,
+            "bicubic_ssim": bicubic.ssim,
+            "ssim": ours.ssim,
+            "bicubic_seconds": bicubic.seconds,
+            "seconds": ours.seconds,
+        }
+        for bicubic, ours in sorted(zip(scores[::2], scores[1::2], strict=True), key=lambda both: both[0].scale)
+    ]
+
+
+def to_table(rows: list[dict[str, Any]]) -> str:
+    """Rows for people, as a Markdown table."""
+    formats = {
+        "image": "", "scale": "g", "bicubic_psnr": ".2f", "psnr": ".2f", "gain": "+.2f",
+        "bicubic_ssim": ".4f", "ssim": ".4f", "seconds": ".2f",
+    }  # fmt: skip
+    head = [name.replace("_", " ") for name in formats]
+    cells = [[f"{row[name]:{form}}" for name, form in formats.items()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = (
+        " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in (head, rule, *cells)
+    )
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """Rows as comma-separated values in full precision."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def to_json(rows: list[dict[str, Any]]) -> str:
+    """Rows as a list of JSON objects in full precision; null for what is not finite."""
+
+    def known(value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps([{key: known(value) for key, value in row.items()} for row in rows], indent=1) + "\n"

@@ -1,0 +1,212 @@
+"""What the commands share: options, images by name, errors, and progress on a terminal."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    from vdsr_core.training.trainer import Progress
+
+
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr")
+EXPECTED = (ValueError, TypeError, OSError, MemoryError, FloatingPointError, ImportError)
+FIGURES = "step", "loss", "PSNR, dB", "over bicubic", "rate", "clipped", "patches/s", "left"  # of a training
+INTERRUPTED = 130  # what shells expect after Ctrl-C
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="Network: photo, microscopy, or a .safetensors or .npz file.", show_default="photo"),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.", show_default="the fastest that works"),
+]
+
+
+def complain(error: BaseException, source: object = "") -> None:
+    """Print an error as one line on stderr, with the name of the file it is about."""
+    if os.environ.get("VDSR_DEBUG"):
+        traceback.print_exception(error)
+    message = " ".join(str(error).split()) or type(error).__name__
+    where = f"{source}: " if source and str(source) not in message else ""
+    typer.echo(f"vdsr: {where}{message}", err=True)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn expected errors, Ctrl-C and warnings into one line on stderr each, and an exit code."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in shown:  # once, however many images it is true of
+            typer.echo(f"vdsr: warning: {message}", err=True)
+        shown.add(str(message))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        try:
+            yield
+        except KeyboardInterrupt:
+            typer.echo("vdsr: interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:  # `vdsr ... | head`: nobody reads on
+            raise
+        except EXPECTED as error:
+            complain(error)
+            raise typer.Exit(1) from None
+
+
+def check_options(
+    scales: Iterable[float | tuple[float, float]], in_range: tuple[float, float] | None = None, **options: Any
+) -> None:
+    """Raise a usage error if `super_resolve` does not take these options, before any image is read."""
+    import numpy as np
+
+    from vdsr_core.images.intensity import Rescale
+    from vdsr_core.upscaling.inference import super_resolve
+
+    def option(match: re.Match[str]) -> str:
+        return "--" + match[1].replace("_", "-")
+
+    try:
+        for scale in scales:
+            super_resolve(np.zeros((1, 1), np.uint8), scale, **options)  # constant: the network does not run
+        if in_range is not None:
+            Rescale(*in_range)
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(re.sub("`(scale|tile|device|in_range)`", option, str(error))) from None
+
+
+@contextmanager
+def progress_bar(*columns: str) -> Iterator[Bar]:
+    """A bar with time left on stderr, if that is a terminal; it vanishes at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    shown: list[Any] = [TextColumn("{task.description}", markup=False), BarColumn(), *columns]
+    with Progress(
+        *shown,
+        TimeRemainingColumn(),
+        "left",
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        disable=not console.is_terminal,
+    ) as progress:
+        yield progress
+
+
+@contextmanager
+def training_table(console: Console | None = None) -> Iterator[Callable[[Progress, float], None]]:
+    """The figures of a training, to be told after each step: its progress, and the mean loss.
+
+    On a terminal they are a table, with a row for each measurement and a last one that is alive. Elsewhere each
+    measurement is a line on stdout.
+    """
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    console = console or Console(stderr=True)
+    rows: list[tuple[str, ...]] = []
+    alive: tuple[str, ...] = ()
+    share = 0.0
+
+    def draw(shown: list[tuple[str, ...]]) -> Table:
+        table = Table(*FIGURES, box=None, pad_edge=False)
+        for column in table.columns:
+            column.justify = "right"
+        for row in shown:
+            table.add_row(*row)
+        return table
+
+    def show(progress: Progress, loss: float) -> None:
+        nonlocal alive, share
+        share, alive = progress.share, describe_step(progress, loss)
+        if progress.gain is None:
+            return
+        rows.append(alive)
+        if not (console.is_terminal and sys.stdout.isatty()):
+            words = "" if math.isnan(loss) else f"loss {loss:.4g}  "
+            typer.echo(f"step {progress.step}  {words}{progress.psnr:.2f} dB, {progress.gain:+.2f} over bicubic")
+
+    def picture() -> Group:
+        shown = rows if rows[-1:] == [alive] else [*rows, alive]
+        return Group(draw(shown[3 - console.height :]), ProgressBar(total=1, completed=share, width=60))
+
+    if not console.is_terminal:
+        yield show
+        return
+    with Live(get_renderable=picture, console=console, transient=True, redirect_stdout=False):
+        yield show
+    console.print(draw(rows))
+
+
+def describe_step(progress: Progress, loss: float) -> tuple[str, ...]:
+    """A row of `FIGURES`."""
+    measured = ("", "") if progress.gain is None else (f"{progress.psnr:.2f}", f"{progress.gain:+.2f}")
+    left = "" if math.isnan(progress.seconds_left) else str(timedelta(seconds=round(progress.seconds_left)))
+    figures = f"{loss:.4g}", *measured, f"{progress.learning_rate:.2g}", f"{progress.clipped:.0%}"
+    return tuple(
+        "" if text == "nan" else text
+        for text in (f"{progress.step}", *figures, f"{progress.patches_per_second:.3g}", left)
+    )
+
+
+def expand(text: str) -> list[Path]:
+    """The images that a path, a folder or a pattern names; a path need not exist."""
+    path = Path(text)
+    folder = path.is_dir() and path.suffix.lower() != ".zarr"
+    if not folder and (path.exists() or not glob.has_magic(text)):
+        return [path]
+    pattern = os.path.join(glob.escape(text), "*") if folder else text
+    found = (Path(name) for name in glob.glob(pattern, recursive=True))
+    images = sorted(name for name in found if name.suffix.lower() in SUFFIXES)
+    if not images:
+        msg = f"{text} holds no image ({', '.join(SUFFIXES)}). Check the name."
+        raise FileNotFoundError(msg)
+    return images
+
+
+class SeveralScales(TyperCommand):
+    """A command that reads ``--scales 2 3 4`` as ``--scales 2,3,4``: an option takes one word only."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join the numbers that follow ``--scales``."""
+        start = args.index("--scales") + 1 if "--scales" in args else len(args)
+        stop = start
+        while stop < len(args) and re.fullmatch(r"[\d.,]*\d[\d.,]*", args[stop]):
+            stop += 1
+        joined = [",".join(args[start:stop])] if start < stop else []
+        return super().parse_args(ctx, [*args[:start], *joined, *args[stop:]])
+
+
+def parse_scales(text: str) -> list[float]:
+    """``2,3,4`` as numbers."""
+    try:
+        scales = [float(part) for part in text.split(",") if part]
+    except ValueError:
+        scales = []
+    if not scales:
+        msg = f"--scales must be numbers, got {text!r}. Try 2 3 4."
+        raise typer.BadParameter(msg)
+    return scales

@@ -1,0 +1,1 @@
+"""What a network learns from: planes, pairs, patches, and what is held out."""

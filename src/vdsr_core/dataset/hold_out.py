@@ -1,0 +1,302 @@
+"""Hold parts of images out of a training, and measure there how well a network restores them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vdsr_core.dataset.patches import Degrade, interpolate_back
+from vdsr_core.dataset.registration import busiest_window
+from vdsr_core.evaluation import psnr, restore
+from vdsr_core.images.degradation import crop_to_scale, degrade
+from vdsr_core.images.resampling import scale_pair
+from vdsr_core.network.engine import Engine, choose_device
+from vdsr_core.network.model import VDSR
+
+# The side of a held-out piece in pixels, how many `fine_tune` measures, and how many of one plane, at most.
+PIECE, PIECES, OF_PLANE = 192, 8, 4
+Plane = NDArray[np.float32]
+Pair = tuple[Plane, Plane]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A held-out part of an image as it is restored, (M, N) each, 0 to 1 for the range.
+
+    Attributes
+    ----------
+    scale : str
+        By which it was reduced, or ``"pairs"``.
+    ilr, before, sr, hr : (M, N) ndarray
+        Interpolated, by the network before, by that of now, and sharp.
+    """
+
+    scale: str
+    ilr: NDArray[np.float64]
+    before: NDArray[np.float64]
+    sr: NDArray[np.float64]
+    hr: NDArray[np.float64]
+
+
+def split(
+    sources: Mapping[str, list[Any]], hold_out: float, gap: int, seed: int = 0, *, strips: bool = False
+) -> tuple[list[Any], list[Any]]:
+    """What to train with and what to hold out: whole images, or of a single one the far end of its longer axis.
+
+    Images that share a plane, perhaps by way of others, are held out together, whatever ranges they were mapped by.
+    Where all do, each gives its far end. An image that is given twice counts once, and is measured once. Order and
+    names do not matter, and few change sides when others join or leave.
+
+    Parameters
+    ----------
+    sources : mapping of name to list of (ndarray or None, ndarray)
+        The planes of each image; both of a pair on one grid.
+    hold_out : float
+        The share, between 0 and 1.
+    gap : int
+        Pixels that are used for neither at a cut; at most an eighth.
+    seed : int, optional
+        Of the choice among several images.
+    strips : bool, optional
+        Take the far end of each, also of several.
+
+    Returns
+    -------
+    train, held : list of (ndarray or None, ndarray)
+    """
+    contents = [find_content(source) for source in sources.values()]
+    lots: dict[frozenset[bytes], bytes] = {}  # of images that share planes: all of these, and the lowest lot
+    for content, source in zip(contents, sources.values(), strict=True):
+        lot = draw_lot([hash_pixels(hr) for _, hr in source], seed)
+        sharing = [group for group in lots if group & content]
+        lot = min([lot, *(lots.pop(group) for group in sharing)])
+        lots[content.union(*sharing)] = lot
+    if len(lots) > 1 and not strips:
+        count = min(max(1, round(hold_out * len(lots))), len(lots) - 1)
+        seen: frozenset[bytes] = frozenset().union(*sorted(lots, key=lambda group: lots[group])[:count])
+        parts: tuple[list[Any], list[Any]] = ([], [])
+        measured: set[tuple[frozenset[bytes], bool]] = set()
+        for source, content in zip(sources.values(), contents, strict=True):
+            key = content, source[0][0] is None  # a pair is another thing to measure
+            if key not in measured:
+                parts[bool(content & seen)].extend(source)
+            measured |= {key} if content & seen else set()
+        if parts[0]:
+            return parts
+    pieces = [cut(both, hold_out, gap) for source in sources.values() for both in source]
+    return [train for train, _ in pieces], [held for _, held in pieces]
+
+
+def split_with_pairs(
+    images: Mapping[str, list[Any]], pairs: Mapping[str, list[Any]], *options: Any, strips: bool = False
+) -> tuple[list[Any], list[Any]]:
+    """What `split` gives of images and of pairs together: each by itself, unless they share a plane."""
+    found: list[frozenset[bytes]] = [
+        frozenset().union(*(find_content(source) for source in sources.values())) for sources in (images, pairs)
+    ]
+    kinds: list[Mapping[str, list[Any]]] = [images, pairs]
+    if found[0] & found[1]:
+        kinds = [{f"{number} {name}": source for number, kind in enumerate(kinds) for name, source in kind.items()}]
+    parts = [split(kind, *options, strips=strips) for kind in kinds if kind]
+    return [both for train, _ in parts for both in train], [both for _, held in parts for both in held]
+
+
+def find_content(source: Sequence[Any]) -> frozenset[bytes]:
+    """Digests of the planes of an image: which of two neighbours is the larger, by whatever range it was mapped."""
+    content = set()
+    for _, hr in source:
+        found = hashlib.sha256(repr(hr.shape).encode())
+        for first, second in ((hr[:-1], hr[1:]), (hr[:, :-1], hr[:, 1:])):
+            for larger in (first < second, first > second):
+                found.update(np.packbits(larger).tobytes())
+        content.add(found.digest())
+    return frozenset(content)
+
+
+def hash_pixels(plane: NDArray[Any]) -> bytes:
+    """A digest of a plane."""
+    return hashlib.sha256(repr(plane.shape).encode() + plane.tobytes()).digest()
+
+
+def draw_lot(content: Iterable[bytes], seed: int) -> bytes:
+    """A number that decides whether an image is held out: its own, whatever other images there are."""
+    return hashlib.sha256(repr(seed).encode() + b"".join(sorted(content))).digest()
+
+
+def cut(both: Any, hold_out: float, gap: int) -> tuple[Any, Any]:
+    """One plane, or the two of a pair, in a part to train with and one to hold out, at most a half."""
+    shape = both[1].shape
+    axis, length = int(np.argmax(shape)), max(shape)
+    held = min(max(round(hold_out * length), min(16, length // 3)), length // 2)
+    stop = length - held - min(gap, length // 8)
+    parts = []
+    for part in (slice(0, stop), slice(length - held, length)):
+        window = (part, slice(None)) if axis == 0 else (slice(None), part)
+        parts.append(tuple(None if plane is None else plane[window] for plane in both))
+    return parts[0], parts[1]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A held-out part of an image.
+
+    Attributes
+    ----------
+    scale : str
+        Its factor.
+    ilr, hr : (M, N) ndarray
+        Interpolated and sharp, in [0, 1].
+    border : int
+        Pixels at each edge that do not count.
+    """
+
+    scale: str
+    ilr: NDArray[np.float64]
+    hr: NDArray[np.float64]
+    border: int
+
+    def psnr(self, sr: NDArray[np.float64]) -> float:
+        """Peak signal-to-noise ratio of a restored piece in dB, at most 120."""
+        return min(120.0, psnr(self.hr, sr, data_range=1, crop_border=self.border))
+
+
+class HoldOut:
+    """Parts of images that are not trained with, and how well a network restores them.
+
+    Parameters
+    ----------
+    planes : sequence of (M, N) ndarray
+        Sharp images in [0, 1]. A few pieces of them are measured, up to 192 x 192 pixels each: the middle of each
+        image, or up to four pieces that are spread over it where there are few images.
+    scales : sequence of float
+        By which they are reduced.
+    pairs : sequence of (ndarray, ndarray), optional
+        Interpolated and sharp images.
+    degrade : callable, optional
+        Makes the low images, as in `Patches`.
+    pieces : int, optional
+        How many, at most, and as many of the pairs.
+    device : str, optional
+        Where networks run.
+
+    Attributes
+    ----------
+    bicubic : dict
+        PSNR of bicubic interpolation for each scale.
+    last : list of ndarray
+        The pieces as the network restored them that was validated last.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to measure: no images, or flat ones.
+    """
+
+    def __init__(
+        self,
+        planes: Sequence[Plane],
+        scales: Sequence[float],
+        pairs: Sequence[Pair] = (),
+        *,
+        degrade: Degrade = degrade,
+        pieces: int = PIECES,
+        device: str | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        self.pieces = [
+            make_piece(scale, interpolate_back(hr, scale, degrade), crop_to_scale(hr, scale_pair(scale))[0])
+            for hr in _some(
+                [plane[window] for plane in planes for window in windows(plane, pieces // len(planes))], pieces
+            )
+            for scale in scales
+        ]
+        crops = [(ilr[part], hr[part]) for ilr, hr in pairs for part in windows(hr, pieces // len(pairs))]
+        self.pieces += [make_piece(0, ilr, hr) for ilr, hr in _some(crops, pieces)]
+        self.pieces = [piece for piece in self.pieces if np.ptp(piece.hr)]
+        if not self.pieces:
+            msg = (
+                "the held-out part must have detail, got a flat one: nothing can be measured there. Of a single image "
+            )
+            msg += "it is the end of the longer axis: crop the image, raise `hold_out`, or add images."
+            raise ValueError(msg)
+        self.bicubic = self.means([piece.ilr for piece in self.pieces])
+        self.last: list[NDArray[np.float64]] = []
+
+    def restore(self, model: VDSR) -> list[NDArray[np.float64]]:
+        """The pieces as a network restores them."""
+        engine = Engine(model, self.device, half=False)
+        return [restore(piece.ilr * 255, engine) / 255 for piece in self.pieces]
+
+    def means(self, restored: Sequence[NDArray[np.float64]]) -> dict[str, float]:
+        """The mean PSNR of restored pieces in dB, for each scale."""
+        groups: dict[str, list[float]] = {}
+        for piece, sr in zip(self.pieces, restored, strict=True):
+            groups.setdefault(piece.scale, []).append(piece.psnr(sr))
+        return {scale: float(np.mean(group)) for scale, group in groups.items()}
+
+    def score(self, model: VDSR) -> dict[str, float]:
+        """The mean PSNR of a network in dB, for each scale."""
+        return self.means(self.restore(model))
+
+    def gain(self, scores: Mapping[str, float]) -> float:
+        """The mean over the scales of what `score` gave, less that of bicubic interpolation."""
+        return float(np.mean([scores[scale] - self.bicubic[scale] for scale in self.bicubic]))
+
+    def validate(self, model: VDSR) -> tuple[float, float]:
+        """The mean PSNR of a network and its gain over bicubic interpolation in dB, as `Trainer` asks for them."""
+        self.last = self.restore(model)
+        scores = self.means(self.last)
+        return float(np.mean(list(scores.values()))), self.gain(scores)
+
+    def preview(self, before: Sequence[NDArray[np.float64]], now: Sequence[NDArray[np.float64]]) -> Preview:
+        """The piece that interpolation restores worst, as two networks restore it."""
+        number = int(np.argmin([piece.psnr(piece.ilr) for piece in self.pieces]))
+        piece = self.pieces[number]
+        return Preview(piece.scale, piece.ilr, before[number], now[number], piece.hr)
+
+
+def windows(plane: Plane, count: int) -> list[tuple[slice, slice]]:
+    """Where a plane has detail: up to `count` pieces, and four, that are spread over it, or its busiest one.
+
+    Examples
+    --------
+    >>> plane = np.arange(400_000.0).reshape(400, 1000)
+    >>> [(rows.start, columns.start) for rows, columns in windows(plane, 3)]
+    [(104, 70), (104, 404), (104, 737)]
+    """
+    count, room = max(1, min(count, OF_PLANE)), [max(1, length // PIECE) for length in plane.shape]
+    short, long = np.argsort(plane.shape, kind="stable")
+    numbers = [0, 0]
+    numbers[short] = min(room[short], max(1, round(math.sqrt(count * plane.shape[short] / plane.shape[long]))))
+    numbers[long] = min(room[long], count // numbers[short])
+    spread = [
+        (rows, columns)
+        for rows in _spread(plane.shape[0], numbers[0])
+        for columns in _spread(plane.shape[1], numbers[1])
+        if np.ptp(plane[rows, columns])
+    ]
+    return spread or [busiest_window(plane, PIECE)]
+
+
+def _spread(length: int, count: int) -> list[slice]:
+    """So many pieces of a length, one in the middle of each of its equal parts."""
+    side = min(PIECE, length)
+    starts = [int((2 * i + 1) * length / count - side) // 2 for i in range(count)]
+    return [slice(start, start + side) for start in starts]
+
+
+def make_piece(scale: float, ilr: Plane, hr: Plane) -> Piece:
+    """A piece in double precision; `scale` 0 is that of registered pairs."""
+    border = min(math.ceil(scale) or 4, (min(hr.shape) - 1) // 4)
+    return Piece(f"{scale:.3g}" if scale else "pairs", ilr.astype(np.float64), hr.astype(np.float64), border)
+
+
+def _some(items: list[Any], count: int) -> list[Any]:
+    """Up to `count` of the items, evenly spread."""
+    return items[:: math.ceil(len(items) / count)] if items else []

@@ -1,0 +1,408 @@
+"""Draw multi-scale batches of training patches from images that lie on the training device."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vdsr_core.arguments import check_scales, check_span, check_whole
+from vdsr_core.images.degradation import crop_to_scale, degrade
+from vdsr_core.images.intensity import check_pixels
+from vdsr_core.images.resampling import resize, scale_pair
+from vdsr_core.network.engine import choose_device
+
+Augment = Literal["none", "flips", "dihedral"]
+Degrade = Callable[[NDArray[Any], float], NDArray[Any]]
+
+bicubic = degrade
+AHEAD = 256  # images that are interpolated before they are wanted, at most
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which patches make a batch: one row for each, in small tensors on the CPU.
+
+    Attributes
+    ----------
+    pair : (B,) Tensor of int64
+        Number of the pair of images (hr, ilr).
+    row, column : (B,) Tensor of int64
+        Of the first pixel.
+    flips : (B, 3) Tensor of bool
+        Whether to flip rows, flip columns, and transpose.
+    intensity : (B, 2) Tensor of float32
+        Gain and offset.
+    clipped : (B,) Tensor of bool
+        Whether to clip the interpolated image, if that is asked for.
+    """
+
+    pair: Tensor
+    row: Tensor
+    column: Tensor
+    flips: Tensor
+    intensity: Tensor
+    clipped: Tensor
+
+    def part(self, number: int, count: int) -> Choice:
+        """Every `count`-th patch, from `number` on."""
+        return Choice(*(getattr(self, field.name)[number::count] for field in fields(self)))
+
+
+class Patches:
+    """Pairs of sharp and interpolated images as flat arrays on a device, and batches of patches from them.
+
+    Each image is kept once, its interpolated images, one for each scale, beside it. A batch is one gather from each
+    array; only the numbers of its patches come from the host.
+
+    A patch draws one of the groups that an image belongs to: a scale of `scales`, a draw from `scale_range`, or the
+    registered pairs, all being equally likely; then a place in an image of that group.
+
+    Parameters
+    ----------
+    images : sequence of (M, N) ndarray
+        Sharp gray or luma images in [0, 1].
+    scales : float or sequence of float, optional
+        Each image is reduced and interpolated by each of them.
+    scale_range : (low, high), optional
+        And by `draws` scales of its own from this range: one, at random, from each of as many equal parts of it.
+    draws : int, optional
+        How many.
+    pairs : sequence of ((m, n) ndarray, (M, N) ndarray), optional
+        Registered low and sharp images of one field of view, in the same intensities, instead of or beside `images`.
+        Their scale is the ratio of their shapes; a low image as large as the sharp one is taken as interpolated.
+    degrade : callable, optional
+        ``degrade(image, scale)`` gives the low image, of floor(n / scale) pixels; bicubic by default. For blur and
+        noise, `functools.partial` of `vdsr_core.degrade`. It is called once for each image and scale.
+    patch : int, optional
+        Side of a patch in pixels; less where the smallest image is smaller.
+    grid : bool, optional
+        Take patches that do not overlap, each once an epoch, as the paper does, instead of random ones.
+    augment : {"dihedral", "flips", "none"}, optional
+        Flips and right-angle rotations, flips only, or nothing.
+    gain, offset : (low, high), optional
+        Ranges that each patch draws from, gain by its logarithm: its intensities become ``gain * values + offset``.
+    clip : (low, high), optional
+        Clip the interpolated image of every other patch, at random, to this range: interpolation goes beyond black and
+        white, where files, and the protocol of the field, hold no values.
+    seed : int, optional
+        Of the draws from `scale_range`.
+    store : path, optional
+        Folder for images that fit neither the device nor the memory: temporary files hold the arrays there, of which
+        only the patches of a batch are read. They go when the patches do. By default, arrays that would take more than
+        half of what is free on the device lie in memory, those that would take more than half of that in the system's
+        folder for temporary files, and a warning says so.
+    device : torch.device, optional
+        Where the arrays lie, if they fit, and the batches.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no images, one is not finite or too small for a scale, the images of a pair do not belong
+        together, or an option has no such value.
+
+    Examples
+    --------
+    >>> image = np.random.default_rng(0).random((64, 48))
+    >>> patches = Patches([image], [2, 3], scale_range=(1.5, 4), patch=32)
+    >>> ilr, hr = patches.gather(patches.choose(step=0, count=16))
+    >>> ilr.shape, len(patches.factors)
+    (torch.Size([16, 1, 32, 32]), 6)
+    """
+
+    def __init__(
+        self,
+        images: Sequence[NDArray[Any]] = (),
+        scales: float | Sequence[float] = (2, 3, 4),
+        *,
+        scale_range: tuple[float, float] | None = None,
+        draws: int = 4,
+        pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]] = (),
+        degrade: Degrade = degrade,
+        patch: int = 41,
+        grid: bool = False,
+        augment: Augment = "dihedral",
+        gain: tuple[float, float] = (1.0, 1.0),
+        offset: tuple[float, float] = (0.0, 0.0),
+        clip: tuple[float, float] | None = None,
+        seed: int = 0,
+        store: str | os.PathLike[str] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        patch = check_whole("patch", patch, 1)
+        images, pairs = check_images(images), check_pairs(pairs)
+        sharp = [*images, *(high for _, high in pairs)]
+        _check(sharp, [low for low, _ in pairs], augment)
+        gain = check_span("gain", gain, "Use (1, 1) for none.", above=0)
+        offset = check_span("offset", offset, "Use (0, 0) for none.")
+        self.clip = None if clip is None else check_span("clip", clip, "Leave it out for none.")
+        self.scales = check_scales(scales)
+        given: Any = degrade
+        if not callable(given):
+            msg = f"`degrade` must be callable, got {degrade!r}. Leave it out for bicubic."
+            raise TypeError(msg)
+        self.grid, self.augment, self.gain, self.offset = grid, augment, gain, offset
+        self.device = choose_device(device)
+        drawn = draw_scales(len(images), scale_range, draws, seed)
+        groups = [*([scale] * len(images) for scale in self.scales), *drawn]
+        if images and not groups:
+            msg = "`scales` must hold at least one scale, got none. Give some, or a `scale_range`."
+            raise ValueError(msg)
+        shapes: list[tuple[int, ...]] = []
+
+        where, store = find_room(4 * (len(groups) + 1) * sum(image.size for image in sharp), self.device, store)
+
+        def interpolated() -> Iterator[NDArray[np.float32]]:
+            for factors in groups:
+                yield from interpolate_all(images, factors, degrade)
+            for n, (low, high) in enumerate(pairs):
+                yield interpolate_low(low, high, f"pair {n}")
+
+        ilr = join(interpolated(), store, shapes)
+        number = [*range(len(images))] * len(groups) + [*range(len(images), len(sharp))]  # of the sharp image
+        self.factors = [s for factors in groups for s in factors] + [
+            high.shape[0] / low.shape[0] for low, high in pairs
+        ]
+        self.group = torch.tensor([g for g, fs in enumerate(groups) for _ in fs] + [len(groups)] * len(pairs))
+        self.shape = torch.tensor(shapes)  # (pairs, 2)
+        self.patch = min(patch, int(self.shape.min()))
+        small = self.shape.min(1).values < patch
+        if small.any() and not small.all():
+            share = f"{int(small.sum())} of {len(small)} images, each counted at each scale, are smaller"
+            warnings.warn(
+                f"all patches shrink from {patch} to {self.patch} pixels: {share}. Leave these out.", stacklevel=2
+            )
+        hr_start = _starts([image.size for image in sharp])[number]
+        hr_stride = [sharp[n].shape[1] for n in number]
+        ilr_start, ilr_stride = _starts([math.prod(shape) for shape in shapes]), [shape[1] for shape in shapes]
+        self.layout = torch.from_numpy(np.stack([hr_start, hr_stride, ilr_start, ilr_stride]))  # (4, pairs)
+        self.hr, self.ilr = (torch.from_numpy(flat).to(where) for flat in (join(sharp, store), ilr))
+
+    def __len__(self) -> int:
+        """How many patches an epoch has: those of all images and scales that do not overlap."""
+        return int((self.shape // self.patch).prod(1).sum())
+
+    def choose(self, step: int, count: int, seed: int = 0) -> Choice:
+        """Draw the patches of a step: each its own scale, image, place, orientation, gain and offset.
+
+        The same step, count and seed give the same patches, whatever was drawn before.
+        """
+        check_whole("count", count, 1, "Try 64.")
+        generator = make_generator(seed, step)
+        pair, row, column = self._grid(step, count, seed) if self.grid else self._crops(count, generator)
+        flips = torch.rand(count, 3, generator=generator) < 0.5
+        if self.augment != "dihedral":
+            flips[:, 2 if self.augment == "flips" else 0 :] = False
+        (low, high), (least, most) = self.gain, self.offset
+        u, v = torch.rand(count, 2, generator=generator).unbind(1)
+        intensity = torch.stack([low * (high / low) ** u, least + (most - least) * v], 1)  # (B, 2)
+        return Choice(pair, row, column, flips, intensity, torch.rand(count, generator=generator) < 0.5)
+
+    def _crops(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Random places: all groups are equally likely, then all places within their images."""
+        places = self.shape - self.patch + 1  # (pairs, 2)
+        weight = places.prod(1).double()
+        total = torch.zeros(len(weight), dtype=torch.float64).index_add_(0, self.group, weight)  # of each group
+        pair = torch.multinomial(weight / total[self.group], count, True, generator=generator)
+        where = torch.rand(count, 2, generator=generator, dtype=torch.float64)
+        row, column = (where * places[pair]).long().unbind(1)
+        return pair, row, column
+
+    def _grid(self, step: int, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Places that do not overlap: an epoch takes each once, in an order of its own."""
+        number = torch.arange(step * count, (step + 1) * count)
+        epoch, place = number // len(self), number % len(self)
+        orders = {
+            e: torch.randperm(len(self), generator=make_generator(seed, -1 - e))
+            for e in range(int(epoch[0]), int(epoch[-1]) + 1)
+        }
+        place = torch.stack([orders[e][p] for e, p in zip(epoch.tolist(), place, strict=True)])
+        cells = self.shape // self.patch  # (pairs, 2)
+        ends = cells.prod(1).cumsum(0)
+        pair = torch.searchsorted(ends, place, right=True)
+        cell = place - (ends - cells.prod(1))[pair]
+        return pair, cell // cells[pair, 1] * self.patch, cell % cells[pair, 1] * self.patch
+
+    def gather(self, choice: Choice) -> tuple[Tensor, Tensor]:
+        """The patches of a choice.
+
+        Returns
+        -------
+        ilr, hr : (B, 1, P, P) Tensor
+            On the device, float32.
+        """
+        # What goes to the device is a few numbers for each patch.
+        table = torch.stack([choice.row, choice.column, *choice.flips.T, *self.layout[:, choice.pair]])
+        top, left, *flips, hr_start, hr_stride, ilr_start, ilr_stride = table.to(self.hr.device)[:, :, None, None]
+        flip_rows, flip_columns, transpose = (flip.bool() for flip in flips)  # (B, 1, 1)
+        side = torch.arange(self.patch, device=self.hr.device)
+        row, column = side[None, :, None], side[None, None, :]
+        row, column = torch.where(transpose, column, row), torch.where(transpose, row, column)  # (B, P, P)
+        row = top + torch.where(flip_rows, self.patch - 1 - row, row)
+        column = left + torch.where(flip_columns, self.patch - 1 - column, column)
+        ilr = self.ilr[ilr_start + row * ilr_stride + column].to(self.device)
+        hr = self.hr[hr_start + row * hr_stride + column].to(self.device)
+        if self.clip:
+            clipped = choice.clipped.to(self.device)[:, None, None]  # (B, 1, 1)
+            ilr = torch.where(clipped, ilr.clamp(*self.clip), ilr)
+        if [*self.gain, *self.offset] != [1, 1, 0, 0]:
+            gain, offset = choice.intensity.to(self.device).T[:, :, None, None]  # (B, 1, 1)
+            ilr, hr = ilr * gain + offset, hr * gain + offset
+        return ilr[:, None], hr[:, None]
+
+
+def make_generator(seed: int, number: int) -> torch.Generator:
+    """A random generator of its own for each (seed, number)."""
+    entropy = np.random.SeedSequence((seed, number % 2**64)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(entropy[0] >> np.uint64(1)))
+
+
+def join(
+    planes: Iterable[NDArray[Any]], store: str | os.PathLike[str] | None, shapes: list[tuple[int, ...]] | None = None
+) -> NDArray[np.float32]:
+    """The pixels of all planes in one array, in a temporary file of the folder `store` if there is one.
+
+    Their shapes are appended to `shapes`.
+    """
+    noted = [] if shapes is None else shapes
+    if store is None:
+        kept = [np.asarray(plane, np.float32) for plane in planes]
+        noted += [plane.shape for plane in kept]
+        return np.concatenate([plane.ravel() for plane in kept])
+    with tempfile.TemporaryFile(dir=store) as file:
+        for plane in planes:
+            noted.append(plane.shape)
+            file.write(np.asarray(plane, np.float32).tobytes())
+        file.flush()
+        return np.memmap(file, np.float32, "c")  # "c": PyTorch wants what could be written to
+
+
+def _starts(sizes: Sequence[int]) -> NDArray[np.int64]:
+    """Where arrays of these sizes begin when they lie one behind another."""
+    return np.cumsum([0, *sizes])[:-1]
+
+
+def check_images(images: Any) -> list[NDArray[Any]]:
+    """A list of images, checked to be one and not a single image."""
+    if hasattr(images, "dtype") or not isinstance(images, Iterable) or isinstance(images, str):
+        what = f"an array of shape {images.shape}" if hasattr(images, "shape") else type(images).__name__
+        msg = f"`images` must be a list of images, got {what}. Use [image] for one."
+        raise TypeError(msg)
+    return [np.asarray(image) for image in images]
+
+
+def check_pairs(pairs: Any) -> list[tuple[Any, Any]]:
+    """A list of registered pairs, checked to be one and not a single pair; the images may be of any kind."""
+    if hasattr(pairs, "dtype") or not isinstance(pairs, Iterable) or isinstance(pairs, str):
+        msg = f"`pairs` must be a list of (low, sharp) images, got {type(pairs).__name__}. Use [(low, sharp)] for one."
+        raise TypeError(msg)
+    found = list(pairs)
+    for pair in found:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            what = f"an array of shape {pair.shape}" if hasattr(pair, "shape") else f"{type(pair).__name__}"
+            msg = f"`pairs` must hold two images each, (low, sharp), got {what}. Use [(low, sharp)] for one."
+            raise TypeError(msg)
+    return found
+
+
+def _check(
+    sharp: Sequence[NDArray[Any]],
+    low: Sequence[NDArray[Any]],
+    augment: str,
+) -> None:
+    """Raise unless these images and options make patches."""
+    if not sharp:
+        msg = "`images` must hold at least one image, got none. Check the folder."
+        raise ValueError(msg)
+    for image in (*sharp, *low):
+        check_pixels(image.dtype, image.shape, "images")
+        if image.dtype.kind != "f":
+            msg = f"`images` must be floats in [0, 1], got {image.dtype}. Use `Rescale.forward`, or `image / 255`."
+            raise TypeError(msg)
+        if image.ndim != 2 or not np.isfinite(image).all():
+            what = f"shape {image.shape}" if image.ndim != 2 else "NaN or infinity"
+            msg = f"`images` must be finite arrays of rows and columns, got {what}. Split into planes, replace pixels."
+            raise ValueError(msg)
+    if augment not in get_args(Augment):
+        msg = f"`augment` must be one of {', '.join(get_args(Augment))}, got {augment!r}. Leave it out for 'dihedral'."
+        raise ValueError(msg)
+
+
+def draw_scales(count: int, scale_range: tuple[float, float] | None, draws: int, seed: int) -> list[list[float]]:
+    """For each part of the range, a scale for each of `count` images."""
+    if scale_range is None:
+        return []
+    low, high = check_span("scale_range", scale_range, "Try (1.5, 4).", above=1)
+    draws = check_whole("draws", draws, 1)
+    place = (np.arange(draws)[:, None] + np.random.default_rng((seed, 1)).random((draws, count))) / draws
+    scales: list[list[float]] = (low + (high - low) * place).tolist()
+    return scales
+
+
+def find_room(size: int, device: torch.device, store: str | os.PathLike[str] | None) -> tuple[torch.device, Any]:
+    """Where arrays of so many bytes lie: the device, and the folder of their files, if they are in files."""
+    memory = torch.device("cpu")
+    if store is not None:
+        return memory, store
+    if size <= find_free(device) / 2:
+        return device, None
+    folder = None if device != memory and size <= find_free(memory) / 2 else tempfile.gettempdir()
+    names = [str(device)] * (device != memory) + ["memory"] * (folder is not None)
+    warnings.warn(
+        f"training images and their interpolations, {size / 1e9:.1f} GB, take more than half of what is free: they "
+        f"leave {' and '.join(names)} for {folder or 'memory'}, and steps get slower. Take fewer images or scales, or "
+        "choose the folder by `store`.",
+        stacklevel=3,
+    )
+    return memory, folder
+
+
+def find_free(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
+
+
+def interpolate_all(
+    images: Sequence[NDArray[Any]], scales: Sequence[float], degrade: Degrade
+) -> Iterator[NDArray[np.float32]]:
+    """`interpolate_back` for each image and its scale, on all cores; in turn for another `degrade` than ours."""
+    if degrade is not bicubic:
+        yield from (interpolate_back(image, scale, degrade) for image, scale in zip(images, scales, strict=True))
+        return
+    with ThreadPoolExecutor() as pool:
+        for first in range(0, len(images), AHEAD):  # the results wait in memory
+            part = slice(first, first + AHEAD)
+            yield from pool.map(interpolate_back, images[part], scales[part])
+
+
+def interpolate_back(image: NDArray[Any], scale: float, degrade: Degrade = degrade) -> NDArray[np.float32]:
+    """The interpolated image that belongs to a sharp one: reduced and enlarged again, in floating point."""
+    image = np.asarray(image, np.float64)
+    hr, shape = crop_to_scale(image, scale_pair(scale))
+    low = degrade(image, scale)
+    if low.shape != shape:
+        msg = f"`degrade` must give floor(n / scale) pixels, {shape} for {hr.shape} and {scale:g}, got {low.shape}."
+        raise ValueError(msg)
+    return resize(low, scale, output_shape=(hr.shape[-2], hr.shape[-1])).astype(np.float32)
+
+
+def interpolate_low(low: NDArray[Any], high: NDArray[Any], name: str = "pair") -> NDArray[np.float32]:
+    """The low image of a registered pair on the grid of the sharp one; `name` is for the message."""
+    rows, columns = (n / m for n, m in zip(high.shape, low.shape, strict=True))
+    if min(rows, columns) < 1 or abs(rows - columns) * min(low.shape) > 1:  # more than rounding explains
+        msg = f"`pairs` must show one field of view, the second image larger by one factor, got shapes {low.shape} and "
+        msg += f"{high.shape} in {name}. Register and crop them."
+        raise ValueError(msg)
+    shape = (high.shape[0], high.shape[1])
+    return resize(low.astype(np.float64), (rows, columns), output_shape=shape).astype(np.float32)

@@ -1,0 +1,137 @@
+"""The planes of a user's images and of registered pairs of images, by name, as the network sees them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vdsr_core.dataset.patches import Degrade, check_pairs, interpolate_low
+from vdsr_core.dataset.registration import check_registered
+from vdsr_core.formats.io import ImageFile
+from vdsr_core.images.degradation import degrade
+from vdsr_core.images.ranges import Range
+from vdsr_core.upscaling.inference import find_range, network_planes
+
+Plane = NDArray[np.float32]
+Pair = tuple[Plane, Plane]
+Image = ArrayLike | ImageFile
+Images = Image | Sequence[Image] | Mapping[str, Image]
+Pairs = Sequence[tuple[Image, Image]] | Mapping[str, tuple[Image, Image]]
+
+
+def make_degrade(blur: float, noise: float, seed: tuple[int, int]) -> Degrade:
+    """`degrade` with blur and with noise that differs from image to image."""
+    if not (blur or noise):
+        return degrade
+    return partial(degrade, blur=blur, read_noise=noise, seed=np.random.default_rng(seed))
+
+
+def named_images(images: Any) -> dict[str, Any]:
+    """The images by name; an ndarray is one image."""
+    if isinstance(images, ImageFile) or (hasattr(images, "shape") and hasattr(images, "dtype")):
+        return {"image 0": images}
+    if isinstance(images, str | os.PathLike) or not isinstance(images, Iterable):
+        msg = f"`images` must be an array, a list of arrays or a mapping, got {type(images).__name__}. "
+        msg += "Read files with `read_image`."
+        raise TypeError(msg)
+    named = dict(images) if isinstance(images, Mapping) else {f"image {n}": image for n, image in enumerate(images)}
+    for name, image in named.items():
+        if not _is_image(image):
+            msg = f"`images` must hold arrays of rows and columns, got {type(image).__name__} as {name}. "
+            msg += "Use `numpy.asarray(images)` for one image, `read_image` for files."
+            raise TypeError(msg)
+    return named
+
+
+def named_pairs(pairs: Any) -> dict[str, tuple[Any, Any]]:
+    """The pairs by name."""
+    found = check_pairs(list(pairs.values()) if isinstance(pairs, Mapping) else pairs)
+    names = pairs if isinstance(pairs, Mapping) else [f"pair {number}" for number in range(len(found))]
+    return dict(zip(names, found, strict=True))
+
+
+def _is_image(image: Any) -> bool:
+    """Whether this is an array, an `ImageFile`, or nested lists with rows and columns."""
+    rows = isinstance(image, Sequence) and not isinstance(image, str) and len(image) > 0
+    return hasattr(image, "shape") or isinstance(image, ImageFile) or (rows and isinstance(image[0], Sequence))
+
+
+def _opened(image: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The pixels of an image, and the options for it."""
+    if isinstance(image, ImageFile):
+        return image.data, options | {"channel_axis": image.channel_axis, "rgb": image.rgb}
+    return image, options
+
+
+def find_planes(
+    images: Images, scales: Sequence[float], **options: Any
+) -> tuple[dict[str, list[tuple[None, Plane]]], dict[str, str]]:
+    """The planes of each image, as the network sees them, and why images were left out.
+
+    `options` are those of `super_resolve` that say what the axes and values mean.
+    """
+    sources, skipped = {}, {}
+    least = math.ceil(4 * max(scales, default=1))
+    for name, image in named_images(images).items():
+        try:
+            pixels, axes = _opened(image, options)
+            planes = [plane for plane in network_planes(pixels, **axes) if plane is not None and np.ptp(plane)]
+        except (TypeError, ValueError) as error:
+            error.args = (f"{name}: {error}",)
+            raise
+        if planes and min(planes[0].shape) >= least:
+            sources[name] = [(None, plane) for plane in planes]
+        else:
+            skipped[name] = f"smaller than {least} x {least} pixels" if planes else "constant"
+    return sources, skipped
+
+
+def find_pairs(
+    pairs: Pairs, *, in_range: Range | Sequence[Range] | None = None, **options: Any
+) -> tuple[dict[str, list[Pair]], dict[str, float], dict[str, str]]:
+    """The planes of each pair, interpolated and sharp, by the range of the low one.
+
+    Returns
+    -------
+    sources : dict of list of (ndarray, ndarray)
+        By the name of the pair.
+    scales : dict of float
+        How many rows the sharp image has for each of the low one.
+    skipped : dict of str
+        Why pairs were left out.
+    """
+    sources, scales, skipped = {}, {}, {}
+    for name, pair in named_pairs(pairs).items():
+        (low, its), (high, others) = (_opened(image, options) for image in pair)
+        try:
+            found = find_range(low, **its)
+            each = found if isinstance(found, list) else [found]
+            # A constant channel has no range, and its planes are left out below, whatever it is given.
+            wide = [(least, most if most > least else least + max(1.0, abs(least))) for least, most in each]
+            ranges = in_range if in_range is not None else wide if isinstance(found, list) else wide[0]
+            planes: list[list[Any]] = [[], []]
+            if any(least < most for least, most in each):
+                opened = ((low, its), (high, others))
+                planes = [list(network_planes(pixels, in_range=ranges, **axes)) for pixels, axes in opened]
+        except (TypeError, ValueError) as error:
+            error.args = (f"{name}: {error}",)
+            raise
+        if len(planes[0]) != len(planes[1]):
+            msg = f"`pairs` must hold images with as many planes, got {len(planes[0])} and {len(planes[1])} in {name}."
+            raise ValueError(msg)
+        both = [
+            (a, b) for a, b in zip(*planes, strict=True) if a is not None and b is not None and np.ptp(a) and np.ptp(b)
+        ]
+        if both and min(both[0][1].shape) >= 8:
+            sources[name] = [(interpolate_low(a, b, name), b) for a, b in both]
+            scales[name] = both[0][1].shape[0] / both[0][0].shape[0]
+            check_registered(*max(sources[name], key=lambda both: float(both[1].std())), name)
+        else:
+            skipped[name] = "smaller than 8 x 8 pixels" if both else "constant"
+    return sources, scales, skipped

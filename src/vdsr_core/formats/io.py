@@ -1,0 +1,273 @@
+"""Read and write image files with their metadata."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vdsr_core.arguments import check_path
+from vdsr_core.files import check_target, replacing
+from vdsr_core.formats.image_file import ImageFile, Unreadable, check_axes, refuse
+from vdsr_core.formats.png_jpeg import read_jpeg, read_png, write_jpeg, write_png
+from vdsr_core.formats.tiff_read import fits_ome, read_tiff, tiff_names, write_tiff
+from vdsr_core.formats.zarr_array import is_zarr, read_zarr, write_zarr, zarr_names
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+__all__ = ["ImageFile", "check_writable", "image_names", "read_image", "write_image"]
+
+_KINDS = {
+    ".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".zarr": "zarr"
+}  # fmt: skip
+
+
+def image_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names of the images that a file holds.
+
+    Parameters
+    ----------
+    path : path
+        As in `read_image`; or a plate of OME-Zarr (HCS), or a collection as bioformats2raw writes it.
+
+    Returns
+    -------
+    list of str
+        Of a TIFF with several images what `read_image` takes as `name`; of zarr the paths inside `path`, such as
+        ``A/1/0``. An empty name where there is but one image.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_image`.
+    """
+    path = _existing(path)
+    with _named_errors(path) as kind:
+        if kind == "zarr":
+            return zarr_names(path)
+        names = tiff_names(path) if kind == "TIFF" else [""]
+    return names if len(names) > 1 else [""]
+
+
+def read_image(path: str | os.PathLike[str], *, lazy: bool = False, name: str | None = None) -> ImageFile:
+    """Read an image with its metadata.
+
+    Parameters
+    ----------
+    path : path
+        A TIFF (plain, BigTIFF, OME, ImageJ), PNG or JPEG file, or the folder of a zarr array, or of an OME-Zarr
+        image, of which it is the finest level. Pixels keep
+        dtype, intensities and axis order, except: an orientation tag is applied; 1-bit becomes 8-bit gray;
+        palettes and gray with alpha become RGB(A), but a palette that is a ramp from black to one colour
+        (a LUT over intensities) leaves the intensities; white-is-zero is inverted.
+    lazy : bool, optional
+        Whether to leave the pixels of a TIFF in the file, too, to be read window by window; not possible where they
+        have to be changed as above.
+    name : str, optional
+        Which image of a TIFF that holds several, as `image_names` calls it. Those of a zarr group have paths.
+
+    Returns
+    -------
+    image : ImageFile
+        Of zarr: lazy; the names of the dimensions are the axes, without them the last two are rows and
+        columns. Axes and sizes of an array inside an OME-Zarr group come from that group.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    ValueError
+        If the file is not of a known kind, incomplete, larger than the free memory, or not one gray, RGB
+        or multichannel image.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = pathlib.Path(folder.name, "cells.ome.tif")
+    >>> write_image(path, ImageFile(np.eye(4, dtype=np.uint16), "YX", (0.1, 0.1), "µm"))
+    >>> image = read_image(path)
+    >>> image.data.dtype.name, image.axes, image.pixel_size, image.unit
+    ('uint16', 'YX', (0.1, 0.1), 'µm')
+    >>> folder.cleanup()
+    """
+    path = _existing(path)
+    with _named_errors(path) as kind:
+        if kind == "TIFF":
+            return read_tiff(path, lazy=lazy, name=name)
+        if name is not None:
+            refuse(f"it holds no image {name}. Only a TIFF has names.")
+        return {"PNG": read_png, "JPEG": read_jpeg, "zarr": read_zarr}[kind](path)
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    """Return `path`, checked to be there."""
+    path = check_path("path", path)
+    if not path.exists():
+        msg = f"{path} does not exist. Check its name and folder."
+        raise FileNotFoundError(msg)
+    return path
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[str]:
+    """Give the kind of a file to be read; whatever that raises becomes a ValueError that names the file."""
+    kind = "zarr" if path.is_dir() else _kind(path)
+    try:
+        if path.is_file() and path.stat().st_size == 0:
+            refuse("it is empty. Copy or export it again.")
+        yield kind
+    except (Unreadable, MemoryError) as error:  # the latter: a header that claims too much, or a true giant
+        msg = f"{path} is not a readable {kind}: {error or 'it does not fit in memory. Use zarr.'}"
+        raise ValueError(msg) from error
+    except Exception as error:  # decoders raise anything on damaged files, from struct.error to SyntaxError
+        if isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        cause = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        msg = f"{path} is not a readable {kind}: {cause}. Is it complete, and of that kind?"
+        raise ValueError(msg) from error
+
+
+def check_writable(
+    path: str | os.PathLike[str],
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    axes: str,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Raise the error that writing such an image would end with; cheap, so call it before the computing.
+
+    Parameters
+    ----------
+    path : path
+        Where the image is to be written; its suffix names the format.
+    shape, dtype, axes
+        Of the image to be written, as in `ImageFile`.
+    overwrite : bool, optional
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError, PermissionError
+        If the folder is missing, is a file, or cannot be written to.
+    FileExistsError
+        If the file exists (without `overwrite`), or is something that must not be replaced.
+    ValueError
+        If the format cannot hold the image; the text names one that can.
+
+    Examples
+    --------
+    >>> check_writable("cells.png", (3, 64, 64), np.uint8, "ZYX")
+    Traceback (most recent call last):
+    ...
+    ValueError: cells.png must hold axes YX, or YXS for colour, got ZYX. Use .tif or .zarr.
+    """
+    path, shape, dtype = check_path("path", path), tuple(shape), np.dtype(dtype)
+    kind = _kind(path)
+    check_axes(shape, axes)
+    if problem := _problem(path, kind, shape, dtype, axes):
+        msg = f"{path} must {problem}"
+        raise ValueError(msg)
+    check_target(path, overwrite)
+    if path.exists() and not (is_zarr(path) if kind == "zarr" else not path.is_dir()):
+        msg = f"{path} exists and is no {kind}. Choose another name."
+        raise FileExistsError(msg)
+
+
+def write_image(path: str | os.PathLike[str], image: ImageFile, *, overwrite: bool = False) -> None:
+    """Write an image with its metadata; a file under `path` is always whole.
+
+    Parameters
+    ----------
+    path : path
+        The suffix names the format: .ome.tif, .tif, .png, .jpg or .zarr.
+    image : ImageFile
+        The image and its metadata.
+    overwrite : bool, optional
+        Whether an existing file may be replaced. It stays as it was if the writing fails.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError, PermissionError, FileExistsError, ValueError
+        As `check_writable`.
+    MemoryError
+        If a lazy image goes to another format than zarr and does not fit in memory.
+
+    Notes
+    -----
+    The image is written under a temporary name in the same folder and then renamed.
+
+    ============ ================================================================ =======================
+    suffix       what is written                                                  what is left out
+    ============ ================================================================ =======================
+    .ome.tif     OME-TIFF, deflate                                                ``exif``, ``imagej``
+    .tif         the first that fits: plain TIFF (one plane, no unit or a         ``exif``
+                 printer's one), an ImageJ hyperstack, OME-TIFF, plain TIFF
+    .png         8 or 16 bit                                                      channels, microscopic sizes
+    .jpg         quality 95, no chroma subsampling                                the same
+    .zarr        version 3 array, chunks of 512 x 512, named dimensions, the      ``exif``, ``imagej``,
+                 rest under the attribute ``vdsr_core``                           ``icc_profile``
+    ============ ================================================================ =======================
+
+    ImageJ stacks are not compressed (ImageJ's own reader wants them in one piece); it reads neither tiles
+    nor a predictor after deflate, so single ImageJ planes go without both. Everything else is deflated,
+    integers with a predictor, in tiles of 256 x 256 for large planes, as BigTIFF from 4 GB on.
+
+    Examples
+    --------
+    >>> write_image("missing/cells.png", ImageFile(np.zeros((4, 4), np.uint8), "YX"))
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: the folder missing does not exist. Make it first.
+    """
+    path = check_path("path", path)
+    check_writable(path, image.data.shape, image.data.dtype, image.axes, overwrite=overwrite)
+    kind = _kind(path)
+    with replacing(path, overwrite=overwrite) as partial:
+        if kind == "TIFF":
+            write_tiff(partial, image, ome=_is_ome(path))
+        else:
+            {"PNG": write_png, "JPEG": write_jpeg, "zarr": write_zarr}[kind](partial, image)
+
+
+def _kind(path: Path) -> str:
+    """Return the kind of file that the suffix names."""
+    kind = _KINDS.get(path.suffix.lower())
+    if kind is None:
+        msg = f"{path} must end in one of {', '.join(_KINDS)}, got {path.suffix!r}. Convert or rename it."
+        raise ValueError(msg)
+    return kind
+
+
+def _is_ome(path: Path) -> bool:
+    """Whether the name asks for an OME-TIFF."""
+    return path.name.lower().endswith((".ome.tif", ".ome.tiff"))
+
+
+def _problem(path: Path, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], axes: str) -> str | None:
+    """Return what a file must be to hold such an image, and which file can hold it."""
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        return f"hold integers or floats, got {dtype}. Convert the pixels first."
+    if 0 in shape:
+        return f"hold at least one pixel, got shape {shape}. Check the input."
+    if kind in ("PNG", "JPEG") and set(axes) - set("YXS"):
+        return f"hold axes YX, or YXS for colour, got {axes}. Use .tif or .zarr."
+    if kind == "PNG" and dtype not in (np.uint8, np.uint16):
+        return f"hold uint8 or uint16, got {dtype}. Use .tif or .zarr."
+    if kind == "JPEG" and dtype != np.uint8:
+        return f"hold uint8, got {dtype}. Use {'.png' if dtype == np.uint16 else '.zarr'} or .tif."
+    if kind == "JPEG" and "S" in axes and shape[axes.index("S")] == 4:
+        return "hold gray or RGB, got RGBA. Use .png or .tif, or drop the alpha channel."
+    if kind == "JPEG" and max(shape) > 65500:
+        return f"have sides up to 65500 pixels, got shape {shape}. Use .png or .tif."
+    if _is_ome(path) and not fits_ome(dtype, axes):
+        return f"hold axes of TZCYXS and a dtype of OME, got {axes} {dtype}. Use .tif or .zarr."
+    if path.name.lower().endswith(".ome.zarr"):
+        return "be a plain zarr array, got the name of an OME-Zarr group. Use .zarr."
+    return None

@@ -1,0 +1,174 @@
+"""Read and write zarr arrays."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vdsr_core.formats.image_file import SECONDS, ImageFile, refuse, unify_unit
+from vdsr_core.formats.ome_zarr import multiscale_of
+
+if TYPE_CHECKING:
+    import zarr
+
+_LETTERS = {
+    "time": "T", "channel": "C", "channels": "C", "plane": "Z", "depth": "Z",
+    "row": "Y", "rows": "Y", "column": "X", "columns": "X", "sample": "S", "rgb": "S",
+}  # fmt: skip
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether there is a zarr array or group at `path`."""
+    return any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
+
+
+def read_zarr(path: Path) -> ImageFile:
+    """Read a zarr array, lazily."""
+    import zarr
+
+    node = zarr.open(path, mode="r")
+    if isinstance(node, zarr.Group) and (datasets := multiscale_of(node.attrs.asdict()).get("datasets")):
+        path = path / datasets[0]["path"]
+        node = zarr.open_array(path, mode="r")
+    if isinstance(node, zarr.Group):
+        refuse(_describe_group(path, node))
+    if node.dtype.kind not in "iuf":
+        refuse(f"its pixels are {node.dtype}. Save real numbers.")
+    attributes: Any = dict(node.attrs)
+    ours = dict(attributes.get("vdsr_core", {}))
+    names = getattr(node.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
+    known = _ome_zarr_metadata(path)
+    letters = known.pop("axes", None) or [_letter(name) for name in names or ()]
+    axes = "".join(letters) if {"Y", "X"} <= set(letters) else "Q" * (node.ndim - 2) + "YX"
+    known["extra"] = {key: ours[key] for key in ("z_step", "time_step") if key in ours} | known.get("extra", {})
+    if "channel_colors" in ours:
+        known["extra"]["channel_colors"] = tuple(tuple(color) for color in ours["channel_colors"])
+    known |= {key: tuple(ours[key]) for key in ("pixel_size", "channel_names") if key in ours}
+    if "unit" in ours:
+        known["unit"] = ours["unit"]
+    return ImageFile(node, axes, **known)
+
+
+def _describe_group(path: Path, node: zarr.Group) -> str:
+    """Return why a group is no image, and what in it may be one."""
+    names = zarr_names(path)
+    if names != [""]:
+        return f"it holds {len(names)} images. Give the path of one, such as {path / names[0]}."
+    arrays = sorted(node.array_keys())
+    if arrays:
+        return f"it is a group without multiscales. Give the path of an array in it, such as {path / arrays[0]}."
+    return "it is a group without multiscales and without arrays. Give the path of an image in it, or copy it again."
+
+
+def zarr_names(path: Path) -> list[str]:
+    """The paths of the images inside a plate or a collection of OME-Zarr; that of the group itself, if it is none."""
+    import zarr
+
+    says: Any = zarr.open(path, mode="r").attrs.asdict()
+    says = says.get("ome", says)
+    if "plate" in says:
+        wells = [well["path"] for well in says["plate"]["wells"]]
+        return [f"{well}/{image['path']}" for well in wells for image in well_of(path / well)["images"]]
+    if says.get("bioformats2raw.layout") == 3:
+        listed: Any = zarr.open_group(path / "OME", mode="r").attrs.asdict() if is_zarr(path / "OME") else {}
+        listed = listed.get("ome", listed).get("series")
+        numbers = [name for name in zarr.open_group(path, mode="r").group_keys() if name.isdecimal()]
+        return list(listed) if listed else sorted(numbers, key=int)
+    return [""]
+
+
+def well_of(path: Path) -> dict[str, Any]:
+    """What a well of a plate says of its images."""
+    import zarr
+
+    says: Any = zarr.open_group(path, mode="r").attrs.asdict()
+    return dict(says.get("ome", says).get("well", {"images": []}))
+
+
+def _ome_zarr_metadata(path: Path) -> dict[str, Any]:
+    """Return what the OME-Zarr group around an array says of it, as fields of `ImageFile`; {} without one."""
+    import zarr
+
+    try:
+        says: Any = dict(zarr.open_group(path.parent, mode="r").attrs)
+    except FileNotFoundError:
+        return {}
+    says = says.get("ome", says)
+    for multiscale in says.get("multiscales", ()):
+        for dataset in multiscale.get("datasets", ()):
+            if dataset.get("path") == path.name and "axes" in multiscale:
+                return _multiscale_metadata(says, multiscale, dataset)
+    return {}
+
+
+def _multiscale_metadata(
+    says: Mapping[str, Any], multiscale: Mapping[str, Any], dataset: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return axes, sizes and channel names of one resolution of an OME-Zarr image."""
+    named = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]]
+    axes = "".join(_letter(axis["name"]) for axis in named)
+    steps, origin = np.ones(len(axes)), np.zeros(len(axes))
+    for level in (dataset, multiscale):
+        for transform in level.get("coordinateTransformations", ()):
+            if transform["type"] == "scale":
+                steps, origin = steps * transform["scale"], origin * transform["scale"]
+            elif transform["type"] == "translation":
+                origin = origin + transform["translation"]
+    step = dict(zip(axes, steps.tolist(), strict=True))
+    place = dict(zip(axes, origin.tolist(), strict=True))
+    unit = {letter: unify_unit(axis.get("unit")) or "" for letter, axis in zip(axes, named, strict=True)}
+    known: dict[str, Any] = {"axes": axes, "extra": {}}
+    if place["Y"] or place["X"]:
+        known["extra"]["origin"] = (place["Y"], place["X"])
+    if unit["Y"] == unit["X"] and (unit["Y"] or (step["Y"], step["X"]) != (1, 1)):
+        known |= {"pixel_size": (step["Y"], step["X"]), "unit": unit["Y"] or None}
+    if unit["Y"] and unit["Y"] == unit.get("Z"):
+        known["extra"]["z_step"] = step["Z"]
+    if unit.get("T") in SECONDS:
+        known["extra"]["time_step"] = step["T"] * SECONDS[unit["T"]]
+    channels = says.get("omero", {}).get("channels", ())
+    if channels and all(channel.get("label") for channel in channels):
+        known["channel_names"] = tuple(channel["label"] for channel in channels)
+    if channels and all(re.fullmatch("[0-9A-Fa-f]{6}", channel.get("color", "")) for channel in channels):
+        known["extra"]["channel_colors"] = tuple(tuple(bytes.fromhex(channel["color"])) for channel in channels)
+    if channels and all("window" in channel for channel in channels):
+        known["extra"]["channel_windows"] = tuple(channel["window"] for channel in channels)
+    return known
+
+
+def _letter(name: str | None) -> str:
+    """Return the axis letter of a dimension's name."""
+    name = (name or "q").lower()
+    return _LETTERS.get(name, name.upper() if len(name) == 1 else "Q")
+
+
+def write_zarr(path: Path, image: ImageFile) -> None:
+    """Write a zarr array, chunk by chunk."""
+    import zarr
+
+    source, shape = image.data, image.data.shape
+    side = {"Y": 512, "X": 512, "S": 4}
+    chunks = tuple(min(n, side.get(letter, 1)) for letter, n in zip(image.axes, shape, strict=True))
+    array = zarr.create_array(
+        path,
+        shape=shape,
+        chunks=chunks,
+        dtype=source.dtype,
+        dimension_names=[None if letter == "Q" else letter.lower() for letter in image.axes],
+        attributes={"vdsr_core": _to_json(image)},
+    )
+    for corner in itertools.product(*(range(0, n, step) for n, step in zip(shape, chunks, strict=True))):
+        window = tuple(slice(start, start + step) for start, step in zip(corner, chunks, strict=True))
+        array[window] = source[window]
+
+
+def _to_json(image: ImageFile) -> dict[str, Any]:
+    """Return the metadata that JSON can hold."""
+    known = {"pixel_size": image.pixel_size, "unit": image.unit, "channel_names": image.channel_names}
+    extra = {key: image.extra.get(key) for key in ("z_step", "time_step", "channel_colors")}
+    return {key: value for key, value in (known | extra).items() if value is not None}

@@ -1,0 +1,322 @@
+"""One safetensors file holds a network: weights, shape, scales and card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vdsr_core.arguments import check_path, check_scales
+from vdsr_core.files import check_target, replacing
+from vdsr_core.network.model import VDSR, VDSRConfig, check_network
+
+FORMAT = 1
+DEFAULT = "photo"
+TRAINER = "trainer."  # before the names of a trainer's tensors
+
+
+# What a trainer needs to go on: tensors, and what JSON holds.
+State = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State | None = None) -> None:
+    """Write a network to one safetensors file, with its shape, scales and card in the header.
+
+    The file is written under a temporary name and renamed: a failure leaves the old file or none.
+
+    Parameters
+    ----------
+    path : path
+        The file to write or replace, by custom ``*.safetensors``.
+    model : VDSR
+        The network.
+    trainer : (dict of Tensor, dict), optional
+        The state of an unfinished training, from `Trainer.state`.
+
+    Raises
+    ------
+    TypeError
+        If `model` is none, or its card holds what JSON does not.
+    ValueError
+        If its scales are not greater than 1, or its weights not finite.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from vdsr_core import VDSR, VDSRConfig
+    >>> path = tempfile.gettempdir() + "/small.safetensors"
+    >>> save_checkpoint(path, VDSR(VDSRConfig(depth=4, width=8), scales=[2]))
+    >>> load_checkpoint(path).scales
+    (2.0,)
+    """
+    check_network(model)
+    check_target(check_path("path", path).absolute(), overwrite=True)
+    header = {"format": json.dumps(FORMAT), "config": json.dumps(asdict(model.config))}
+    header |= {"scales": json.dumps(check_scales(model.scales)), "card": _card_text(model.card)}
+    arrays = to_arrays(model)
+    if odd := [name for name, array in arrays.items() if not bool(torch.isfinite(array).all())]:
+        msg = f"`model` must hold finite weights, got NaN or infinity in {odd[0]}: its training went wrong. "
+        msg += "Train it with a lower `learning_rate`."
+        raise ValueError(msg)
+    if trainer is not None:
+        tensors, record = trainer
+        arrays |= {TRAINER + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        header["trainer"] = json.dumps(record)
+    data = save(arrays, header)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _card_text(card: object) -> str:
+    """A card as JSON."""
+    try:
+        if isinstance(card, dict):
+            return json.dumps(card)
+        reason = f"got {type(card).__name__}"
+    except (TypeError, ValueError) as error:
+        reason = f"got one where {error}"
+    msg = f"`model.card` must be a dict of what JSON holds, {reason}. Use str, float, bool, list and dict."
+    raise TypeError(msg)
+
+
+def fingerprint(model: VDSR) -> str:
+    """The SHA-256 of a network's shape and weights: equal ones give equal pixels."""
+    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
+    for name, array in sorted(model.state_dict().items()):
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+        digest.update(array.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def to_arrays(model: VDSR) -> dict[str, Tensor]:
+    """The parameters by their names in a file: ``weight_00``, ``bias_00``, and so on."""
+    arrays = {}
+    for number, layer in enumerate(model.convolutions):
+        for kind, parameter in layer.named_parameters():
+            arrays[f"{kind}_{number:02d}"] = parameter.detach().cpu().contiguous()
+    return arrays
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
+    """Read a network from a file that `save_checkpoint` wrote.
+
+    Parameters
+    ----------
+    path : path
+        A safetensors file. Nothing in it is executed.
+
+    Returns
+    -------
+    VDSR
+        On the CPU, in evaluation mode.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        If there is no such file.
+    ValueError
+        If the file is a pickle, is damaged, was written by something else or in a newer format, or holds arrays
+        that make no network.
+    """
+    path = check_path("path", path)
+    arrays, header = _read(path)
+    if absent := [key for key in ("config", "scales", "card", "format") if key not in header]:
+        msg = f"{path} must have config, scales, card and format in its header, got no {', '.join(absent)}. "
+        msg += "Was it saved by another program? Its arrays can be loaded from an .npz file."
+        raise ValueError(msg)
+    version = _entry(path, header, "format", int)
+    if version != FORMAT:
+        msg = f"{path} has format {version}; this version reads format {FORMAT}. Please update napari-vdsr."
+        raise ValueError(msg)
+    model = from_arrays({k: array for k, array in arrays.items() if not k.startswith(TRAINER)}, str(path))
+    config = {"residual": True} | _entry(path, header, "config", dict)
+    scales = _entry(path, header, "scales", list)
+    try:
+        model.config = replace(model.config, residual=config["residual"])
+        model.scales = check_scales(scales)
+    except (TypeError, ValueError) as error:
+        msg = f"{path} must have a good header: {error} It is damaged."
+        raise ValueError(msg) from error
+    if asdict(model.config) != config:
+        msg = f"{path} must hold the network its header says, {config}, got {asdict(model.config)}. It is damaged."
+        raise ValueError(msg)
+    model.card = _entry(path, header, "card", dict)
+    return model
+
+
+def load_trainer(path: str | os.PathLike[str]) -> State | None:
+    """Read the state of an unfinished training from a checkpoint; None if it holds none.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `load_checkpoint`.
+    """
+    path = check_path("path", path)
+    arrays, header = _read(path)
+    if "trainer" not in header:
+        return None
+    tensors = {name.removeprefix(TRAINER): array for name, array in arrays.items() if name.startswith(TRAINER)}
+    return tensors, _entry(path, header, "trainer", dict)
+
+
+def _entry(path: Path, header: Mapping[str, str], key: str, kind: type) -> Any:
+    """An entry of a header, checked to be of the kind that `save_checkpoint` writes."""
+    try:
+        value = json.loads(header[key])
+    except ValueError:
+        value = header[key]
+    if type(value) is not kind:
+        what = {int: "a whole number", list: "a list", dict: "an object"}[kind]
+        text = header[key] if len(header[key]) <= 60 else header[key][:57] + "..."
+        msg = f"{path} must have {what} in JSON as the {key} of its header, got {text}. It is damaged."
+        raise ValueError(msg)
+    return value
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All arrays of a safetensors file, and its header."""
+    if path.is_dir():
+        msg = f"{path} must be a file, got a folder. Name the checkpoint in it."
+        raise IsADirectoryError(msg)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        msg = f"{path} is not a safetensors file, or is damaged: {error}. Copy or save it again."
+        with path.open("rb") as stream:
+            start = stream.read(2)
+        if start == b"PK" or start[:1] == b"\x80":
+            msg = f"{path} is a pickle or a zip archive; a pickle can run code when it is loaded, so it is refused. "
+            msg += "Save its arrays as .npz (weight_00, bias_00, ...) and load that."
+        raise ValueError(msg) from error
+
+
+def load_arrays(path: str | os.PathLike[str]) -> VDSR:
+    """Read a network from an ``.npz`` file of plain arrays, such as a published one.
+
+    Parameters
+    ----------
+    path : path
+        ``weight_00`` (filters, 1, 3, 3), ``bias_00`` (filters,), and so on, in order of the layers.
+
+    Returns
+    -------
+    VDSR
+
+    Raises
+    ------
+    ValueError
+        If the file is no ``.npz`` file, or its arrays make no network.
+    """
+    path = check_path("path", path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: _to_tensor(file[name]) for name in file.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise many kinds for what is no .npz file
+        msg = f"{path} is not an .npz file of plain arrays: {error}. Save it with `numpy.savez`."
+        raise ValueError(msg) from error
+    return from_arrays(arrays, str(path))
+
+
+def _to_tensor(array: NDArray[Any]) -> Tensor:
+    """An array, of any byte order, as a Tensor."""
+    return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+
+
+def from_arrays(arrays: Mapping[str, Tensor], name: str = "arrays") -> VDSR:
+    """A network from its arrays; `name` is for the messages."""
+    depth = sum(key.startswith("weight_") for key in arrays)
+    expected = {f"{kind}_{number:02d}" for kind in ("weight", "bias") for number in range(depth)}
+    if depth < 2 or set(arrays) != expected:
+        odd = sorted(set(arrays) ^ expected)[:3] or "no layers"
+        msg = f"{name} must hold weight_00, bias_00, weight_01 ... and nothing else, got {odd} missing or too many."
+        raise ValueError(msg)
+    if arrays["weight_00"].ndim != 4:
+        msg = (
+            f"{name} must hold weights of shape (out, in, 3, 3), got {tuple(arrays['weight_00'].shape)} for weight_00."
+        )
+        raise ValueError(msg)
+    model = VDSR(VDSRConfig(depth, arrays["weight_00"].shape[0]), scales=())
+    for number, layer in enumerate(model.convolutions):
+        for kind, parameter in layer.named_parameters():
+            array = arrays[f"{kind}_{number:02d}"]
+            if array.shape != parameter.shape or not array.is_floating_point():
+                msg = f"{name}: {kind}_{number:02d} must be of shape {tuple(parameter.shape)} and a float dtype, "
+                msg += f"got {tuple(array.shape)} of {array.dtype}. It holds another network than VDSR."
+                raise ValueError(msg)
+            array = array.float()
+            if not bool(torch.isfinite(array).all()):
+                msg = f"{name}: {kind}_{number:02d} must be finite, got NaN or infinity. Its training went wrong."
+                raise ValueError(msg)
+            parameter.data.copy_(array)
+    return model.eval()
+
+
+def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
+    """The default network, an embedded one by its name, or one from a file.
+
+    Parameters
+    ----------
+    name_or_path : str or path, optional
+        None for the default, ``photo``; ``photo`` or ``microscopy``, which come along; or the path of a
+        ``.safetensors`` file of ours or of an ``.npz`` file of arrays.
+
+    Returns
+    -------
+    VDSR
+        On the CPU, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network, or the file holds none.
+
+    Examples
+    --------
+    >>> load_model().config
+    VDSRConfig(depth=20, width=64)
+    """
+    try:
+        if isinstance(name_or_path, bytes):
+            raise TypeError
+        name = DEFAULT if name_or_path is None else os.fspath(name_or_path)
+    except TypeError as error:
+        kind = type(name_or_path).__name__
+        msg = f"`model` must be a VDSR, a name, a path or None, got {kind}. Use None for the default."
+        raise TypeError(msg) from error
+    if name in model_names():
+        with resources.as_file(_pretrained() / f"{name}.safetensors") as path:
+            return load_checkpoint(path)
+    path = Path(name)
+    if not path.is_file():
+        msg = f"`model` must be one of {', '.join(model_names())} or a file, got {name!r}. Check the spelling."
+        raise ValueError(msg)
+    return load_arrays(path) if path.suffix == ".npz" else load_checkpoint(path)
+
+
+def model_names() -> list[str]:
+    """The names of the embedded networks, the default first."""
+    names = (entry.name.removesuffix(".safetensors") for entry in _pretrained().iterdir())
+    return sorted((name for name in names if "." not in name), key=lambda name: (name != DEFAULT, name))
+
+
+def _pretrained() -> Any:
+    """The folder of the embedded networks."""
+    return resources.files("vdsr_core") / "pretrained"

@@ -1,0 +1,212 @@
+"""The network in ncnn, whose Winograd convolutions are the fastest on a CPU; made from the weights at hand."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from typing import Any
+
+import ncnn
+import numpy as np
+from numpy.typing import NDArray
+
+from vdsr_core.network.strips import bands, choose_rows, cut
+from vdsr_core.stopping import stop_if
+
+Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
+Floats = NDArray[np.float32]
+
+MAGIC = 7767517  # the first line of ncnn's text format
+RAW = bytes(4)  # before a layer's weights: they follow as float32
+
+
+class NcnnNetwork:
+    """A stack of 3 x 3 convolutions with ReLU between them, in float32.
+
+    Any number of threads may run it at once. ncnn holds Python's lock while it computes, so it is called for one layer
+    of one strip after the other: other threads, such as a window's, come to their turn in between.
+
+    Parameters
+    ----------
+    layers : sequence of (weight, bias)
+        (out, in, 3, 3) and (out,), from input to output.
+    threads : int
+        How many threads a layer is computed with.
+
+    Raises
+    ------
+    RuntimeError
+        If ncnn does not take the network.
+    """
+
+    def __init__(self, layers: Sequence[Layer], threads: int) -> None:
+        self._widths = [weight.shape[1] for weight, _ in layers]
+        self._inner, self._final = (_build(layers, threads, final) for final in (False, True))
+
+    def residual(self, ilr: Floats, stop: threading.Event | None = None) -> Floats:
+        """The output of the last layer, computed band by band, strip by strip, so that a layer's buffers stay in cache.
+
+        Parameters
+        ----------
+        ilr : (H, W) ndarray
+            An interpolated image.
+        stop : Event, optional
+            Looked at before each layer of each strip.
+
+        Returns
+        -------
+        (H, W) ndarray
+
+        Raises
+        ------
+        MemoryError
+            If memory runs out.
+        Stopped
+            If `stop` is set.
+        """
+        result = np.empty_like(ilr)
+        for columns, seen in bands(ilr.shape[1], len(self._widths)):
+            inner = slice(columns.start - seen.start, columns.stop - seen.start)
+            row = 0
+            for strip in self.residual_strips(ilr[:, seen], stop=stop):
+                result[row : row + len(strip), columns] = strip[:, inner]
+                row += len(strip)
+        return result
+
+    def residuals(self, planes: Sequence[Floats], stop: threading.Event | None = None) -> list[Floats]:
+        """`residual` of each plane."""
+        return [self.residual(plane, stop) for plane in planes]
+
+    def residual_strips(
+        self, ilr: Floats, rows: int | None = None, stop: threading.Event | None = None
+    ) -> Iterator[Floats]:
+        """The output of the last layer, strip by strip.
+
+        Parameters
+        ----------
+        ilr : (H, W) ndarray
+            An interpolated image.
+        rows : int, optional
+            Of a strip; by default chosen for the width.
+        stop : Event, optional
+            Looked at before each layer of each strip.
+
+        Yields
+        ------
+        (h, W) ndarray
+            From top to bottom; together H rows.
+
+        Raises
+        ------
+        MemoryError
+            If memory runs out.
+        Stopped
+            If `stop` is set.
+        """
+        # What lies above a strip: first a row of zeros, then the last two rows that each layer has seen.
+        edges = [np.zeros((width, 1, ilr.shape[1]), np.float32) for width in self._widths]
+        above = [ncnn.Mat(edge) for edge in edges]
+        pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()
+        try:
+            for part in cut(len(ilr), len(self._widths), rows or choose_rows(ilr.shape[1], "ncnn")):
+                above, strip = self._run(ilr[part], above, part.stop == len(ilr), pools, stop)
+                yield strip
+        finally:
+            above.clear()  # what came from the pools goes before them
+
+    def _run(
+        self, rows: Floats, above: list[Any], final: bool, pools: tuple[Any, Any], stop: threading.Event | None
+    ) -> tuple[list[Any], Floats]:
+        """One strip: what lies above the next one, and the result."""
+        depth = len(self._widths)
+        rows = np.ascontiguousarray(rows[None])
+        run = (self._final if final else self._inner).create_extractor()
+        try:
+            run.set_blob_allocator(pools[0])
+            run.set_workspace_allocator(pools[1])
+            run.input("x0", ncnn.Mat(rows))
+            for number, mat in enumerate(above):
+                run.input(f"above{number}", mat)
+            below = []
+            for number in range(depth):  # each call computes one more layer
+                stop_if(stop)
+                mat = _extract(run, f"x{number + 1}" if final else f"last{number}")
+                if not final:
+                    below.append(mat)
+                for pool in pools:  # they would keep a block for each height that the layers of a strip have
+                    pool.clear()
+            return below, np.array(_extract(run, f"x{depth}", unpack=True))[0]
+        finally:
+            run.clear()
+
+
+class _Weights(ncnn.DataReader):  # type: ignore[misc]
+    """Weights for ncnn to copy from memory: no file, whose name Windows could take for another, is needed."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        super().__init__()
+        self._stream = BytesIO(b"".join(RAW + weight.tobytes() + bias.tobytes() for weight, bias in layers))
+
+    def read(self, buffer: Any, size: int) -> int:
+        """Copy the next bytes to where a capsule points to; how many they are."""
+        part = self._stream.read(size)
+        ctypes.memmove(_POINTER(buffer, None), part, len(part))
+        return len(part)
+
+
+_POINTER = ctypes.pythonapi.PyCapsule_GetPointer
+_POINTER.restype, _POINTER.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+
+def _build(layers: Sequence[Layer], threads: int, final: bool) -> Any:
+    """The network for strips with rows below them, or for the last strip of an image."""
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_vulkan_compute = False
+    net.opt.use_winograd63_convolution = False  # rounds seven times as much as F(4 x 4, 3 x 3)
+    for name in dir(net.opt):  # all arithmetic in float32
+        if name.startswith(("use_fp16", "use_bf16", "use_int8")):
+            setattr(net.opt, name, False)
+    if net.load_param_mem(_describe(layers, final)) != 0:
+        msg = "ncnn does not read the network's description"
+        raise RuntimeError(msg)
+    if net.load_model(_Weights(layers)) != 0:
+        msg = "ncnn does not read the network's weights"
+        raise RuntimeError(msg)
+    return net
+
+
+def _describe(layers: Sequence[Layer], final: bool) -> str:
+    """The network in ncnn's text format: one line for each layer, "type name inputs outputs blobs... key=value...".
+
+    Each convolution sees ``above{i}`` (its last rows of the strip before, or a row of zeros) on top of ``x{i}``. The
+    rows below it are missing, unless the image ends there; ``last{i}`` are the two rows that the next strip needs.
+    """
+    lines = ["Input x0 0 1 x0"] + [f"Input above{i} 0 1 above{i}" for i in range(len(layers))]
+    for i, (weight, _) in enumerate(layers):
+        lines.append(f"Concat join{i} 2 1 above{i} x{i} join{i} 0=1")
+        source = f"join{i}"
+        if not final:
+            lines.append(f"Split split{i} 1 2 join{i} whole{i} copy{i}")
+            lines.append(f"Crop last{i} 1 1 copy{i} last{i} -23309=1,-2 -23310=1,-233 -23311=1,1")  # rows -2 to the end
+            source = f"whole{i}"
+        pads = f"4=1 15=1 14=0 16={int(final)}"  # left, right, top, bottom
+        relu = " 9=1" if i < len(layers) - 1 else ""
+        lines.append(f"Convolution conv{i} 1 1 {source} x{i + 1} 0={len(weight)} 1=3 {pads} 5=1 6={weight.size}{relu}")
+    blobs = sum(int(line.split()[3]) for line in lines)
+    return "\n".join([str(MAGIC), f"{len(lines)} {blobs}", *lines, ""])
+
+
+def _extract(run: Any, name: str, *, unpack: bool = False) -> Any:
+    """A blob of a run, in ncnn's own layout unless `unpack`."""
+    mat = ncnn.Mat()
+    code = run.extract(name, mat, 0 if unpack else 1)
+    if code == -100:
+        msg = "ncnn could not allocate memory"
+        raise MemoryError(msg)
+    if code != 0:
+        msg = f"ncnn failed with code {code} at {name}"
+        raise RuntimeError(msg)
+    return mat

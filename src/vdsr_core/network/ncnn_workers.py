@@ -1,0 +1,267 @@
+"""ncnn in several processes of one thread each: threads that share a layer wait for each other at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from multiprocessing import current_process
+from multiprocessing.spawn import get_executable
+from queue import Empty, LifoQueue
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from vdsr_core.network.ncnn_network import Floats, Layer, NcnnNetwork
+from vdsr_core.network.strips import LARGE, Block, blocks, choose_count, within
+from vdsr_core.stopping import Stopped, stop_if
+
+IDLE = 120  # seconds after which a process without work ends
+PAUSE = 0.05  # seconds between two looks at whether to stop
+LOST = OSError, EOFError, pickle.UnpicklingError  # what is met where a process has ended
+
+
+class NcnnWorkers:
+    """A network whose large images are shared out, block by block, to processes, which start with the first of them.
+
+    Any number of threads may run it at once.
+
+    Parameters
+    ----------
+    layers : sequence of (weight, bias)
+        (out, in, 3, 3) and (out,), from input to output.
+    network : NcnnNetwork
+        Of these layers, for small images, and for all if the processes do not work.
+    count : int
+        How many processes.
+    """
+
+    def __init__(self, layers: Sequence[Layer], network: NcnnNetwork, count: int) -> None:
+        self._layers, self._network, self._count = layers, network, count
+        self._begin()
+
+    def _begin(self) -> None:
+        """A place for each process; none is started yet."""
+        self._free: LifoQueue[Worker | None] = LifoQueue()  # the last one used is ready, others may have to start
+        for _ in range(self._count):
+            self._free.put(None)
+        self._works, self._owner = works_here(), os.getpid()
+
+    def residual(self, ilr: Floats, stop: threading.Event | None = None) -> Floats:
+        """The output of the last layer.
+
+        Parameters
+        ----------
+        ilr : (H, W) ndarray
+            An interpolated image.
+        stop : Event, optional
+            Ends the work at once.
+
+        Returns
+        -------
+        (H, W) ndarray
+
+        Raises
+        ------
+        MemoryError
+            If memory runs out.
+        Stopped
+            If `stop` is set.
+        """
+        return self.residuals([ilr], stop)[0]
+
+    def residuals(self, planes: Sequence[Floats], stop: threading.Event | None = None) -> list[Floats]:
+        """`residual` of each plane; the blocks of all go to the processes together, if they are worth it."""
+        if sum(plane.size for plane in planes) < LARGE:
+            return self._network.residuals(planes, stop)
+        shared = [(plane, self._cut(plane)) for plane in planes]
+        pieces = iter(self._each([plane[seen] for plane, places in shared for _, seen in places], stop))
+        results = []
+        for plane, places in shared:
+            result = np.empty_like(plane)
+            for inner, seen in places:
+                result[inner] = next(pieces)[within(inner, seen)]
+            results.append(result)
+        return results
+
+    def _cut(self, plane: Floats) -> list[Block]:
+        """The blocks of a plane, which do not depend on what else there is; small ones stay whole."""
+        if plane.size < LARGE:
+            whole = slice(0, plane.shape[0]), slice(0, plane.shape[1])
+            return [(whole, whole)]
+        return blocks(plane.shape[0], plane.shape[1], len(self._layers), choose_count(plane.size, self._count))
+
+    def _each(self, pieces: Sequence[Floats], stop: threading.Event | None) -> list[Floats]:
+        """The output of the last layer for each piece, by the processes if they work: the same bits."""
+        if self._owner != os.getpid():  # a fork: the processes, and perhaps their places, are the parent's
+            self._begin()
+        if self._works:
+            try:
+                return self._share(pieces, stop)
+            except LOST as error:
+                self._works = False
+                reason = str(error) or "one has ended"
+                warnings.warn(f"ncnn's processes do not work here ({reason}); going on in one.", stacklevel=2)
+        return self._network.residuals(pieces, stop)
+
+    def _share(self, pieces: Sequence[Floats], stop: threading.Event | None) -> list[Floats]:
+        """`_each` by the processes; those at work end if it is not waited for."""
+        busy: set[Worker] = set()
+        ended = threading.Event()
+        with ThreadPoolExecutor(self._count) as threads:
+            try:
+                try:
+                    futures = [threads.submit(self._compute, piece, busy, ended) for piece in pieces]
+                except RuntimeError:  # the interpreter ends and starts no more threads; this one goes on
+                    return self._network.residuals(pieces, stop)
+                waiting: set[Future[Floats]] = set(futures)
+                while waiting:
+                    done, waiting = wait(waiting, PAUSE, FIRST_COMPLETED)
+                    stop_if(stop)
+                    for future in done:
+                        future.result()
+                return [future.result() for future in futures]
+            except BaseException:
+                ended.set()
+                for worker in list(busy):
+                    worker.end()
+                raise
+
+    def _compute(self, ilr: Floats, busy: set[Worker], ended: threading.Event) -> Floats:
+        """The output of the last layer for a piece by the next process that is free."""
+        worker = self._wait_for_place(ended)
+        try:
+            if worker and worker.alive:
+                busy.add(worker)
+                if not ended.is_set():
+                    with contextlib.suppress(*LOST):
+                        return worker.compute(ilr)
+                    busy.discard(worker)  # it has ended, as one without work does: a new one takes over
+                stop_if(ended)
+            worker = Worker(self._layers)
+            busy.add(worker)
+            if ended.is_set():  # perhaps too late for whoever ends those at work
+                worker.end()
+            return worker.compute(ilr)
+        except Stopped:
+            raise
+        except BaseException:
+            if worker:
+                worker.end()
+            raise
+        finally:
+            busy -= {worker}
+            self._free.put(worker)
+
+    def _wait_for_place(self, ended: threading.Event) -> Worker | None:
+        """A process that is free, or None for a place where none has been started."""
+        while True:
+            stop_if(ended)
+            with contextlib.suppress(Empty):
+                return self._free.get(timeout=PAUSE)
+
+
+class Worker:
+    """A process with a network of its own, which ends with the last reference to this object.
+
+    Parameters
+    ----------
+    layers : sequence of (weight, bias)
+        As in `NcnnWorkers`.
+
+    Raises
+    ------
+    OSError
+        If it does not start.
+    """
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        # Nothing of the caller's own program is imported there, unlike in the processes of `multiprocessing`.
+        path = [entry for entry in sys.path if isinstance(entry, str)]
+        code = f"import sys; sys.path[:] = {path!r}; from vdsr_core.network.ncnn_workers import serve; serve()"
+        ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "  # Ctrl-C is for who waits
+        process = subprocess.Popen(
+            [os.fsdecode(get_executable()), "-c", ignore + code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # of Windows
+        )
+        self._process = process
+        self.end = weakref.finalize(self, end, process, os.getpid())
+        self._send(layers)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self.end.alive and self._process.poll() is None
+
+    def compute(self, ilr: Floats) -> Floats:
+        """The output of the last layer.
+
+        Raises
+        ------
+        MemoryError
+            If memory runs out there.
+        OSError, EOFError
+            If the process ends.
+        """
+        self._send(ilr)
+        answer: Any = pickle.load(self._process.stdout)  # type: ignore[arg-type]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    def _send(self, thing: Any) -> None:
+        send(self._process.stdin, thing)  # type: ignore[arg-type]
+
+
+def works_here() -> bool:
+    """Whether a process of this program may start others, and by Python's own executable."""
+    return not current_process().daemon and not getattr(sys, "frozen", False) and bool(get_executable())
+
+
+def send(pipe: BinaryIO, thing: Any) -> None:
+    """Write an object to a pipe."""
+    pickle.dump(thing, pipe, protocol=pickle.HIGHEST_PROTOCOL)
+    pipe.flush()
+
+
+def end(process: subprocess.Popen[bytes], owner: int) -> None:
+    """Kill a process, unless this is a fork of its owner; whoever reads from it finds the end of its output."""
+    if os.getpid() != owner:
+        return
+    process.kill()
+    process.wait()
+    for pipe in filter(None, (process.stdin, process.stdout)):
+        with contextlib.suppress(OSError):
+            pipe.close()
+
+
+def serve() -> None:
+    """Be such a process: read the layers, then answer images by residuals, until there are no more."""
+    source, target = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    with contextlib.suppress(OSError):  # there may be no terminal
+        os.dup2(2, 1)  # what libraries print must not come between the answers
+    network = NcnnNetwork(pickle.load(source), 1)
+    while True:
+        idle = threading.Timer(IDLE, os._exit, [0])
+        idle.daemon = True
+        idle.start()
+        try:
+            ilr = pickle.load(source)
+        except EOFError:
+            return
+        idle.cancel()
+        answer: Any
+        try:
+            answer = network.residual(ilr)
+        except Exception as error:  # for the caller to raise
+            answer = error
+        send(target, answer)

@@ -1,0 +1,1 @@
+"""Upscale from file to file, in pieces that survive an interruption."""

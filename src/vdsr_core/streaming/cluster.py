@@ -1,0 +1,87 @@
+"""Make shards on the workers of a dask cluster."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from vdsr_core.stopping import stop_if
+from vdsr_core.streaming.plan import VERSION, Index, Plan
+from vdsr_core.streaming.shards import Shard, make_shard
+from vdsr_core.streaming.source import BadSource, complain
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+PATIENCE, QUEUE = 5, 60  # seconds to wait for a scheduler, and for its first worker
+
+
+def run_on_cluster(
+    client: Client, plan: Plan, tasks: Sequence[tuple[int, Index]], device: str | None, stop: threading.Event
+) -> Iterator[Shard]:
+    """Make shards on the workers of a dask cluster; those of a lost worker are made by another, none after `stop`."""
+    from distributed import as_completed
+
+    check_workers(client)
+    options: dict[str, Any] = {
+        "folder": str(plan.folder),
+        "signature": plan.signature,
+        "device": device,
+    }
+    futures = client.map(make_shard, tasks, pure=False, key=f"shard-{plan.signature[:8]}", **options)
+    bad = []
+    try:
+        for future in as_completed(futures):
+            stop_if(stop)
+            try:
+                yield future.result()
+            except BadSource as error:
+                bad.append(error)
+            future.release()
+    finally:
+        client.cancel(futures)
+    complain(bad)
+
+
+@contextmanager
+def connect(cluster: str | None) -> Iterator[Client | None]:
+    """A client of a dask cluster: at an address, or of ``local:N`` processes on this machine; None without."""
+    if cluster is None:
+        yield None
+        return
+    from distributed import Client, LocalCluster
+
+    if not cluster.startswith("local:"):
+        try:
+            client = Client(cluster, timeout=PATIENCE)
+        except (OSError, ValueError) as error:
+            msg = f"the scheduler {cluster} cannot be reached: {error}. Is it running, and its port open from here?"
+            raise OSError(msg) from error
+        with client:
+            yield client
+        return
+    count = cluster.removeprefix("local:")
+    if not count.isdecimal() or not int(count):
+        msg = f"`cluster` must be the address of a scheduler, or local: and a number, got {cluster!r}. Try local:2."
+        raise ValueError(msg)
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": "ERROR"}
+    with LocalCluster(int(count), **options) as processes, Client(processes) as client:
+        yield client
+
+
+def check_workers(client: Client) -> None:
+    """Raise unless the workers of a cluster have this version of the package."""
+    try:
+        client.wait_for_workers(1, timeout=QUEUE)
+    except TimeoutError as error:
+        msg = f"the scheduler must have a worker, got none within {QUEUE} seconds. Start workers."
+        raise TimeoutError(msg) from error
+    versions: dict[str, Any] = client.run(metadata.version, "napari-vdsr", on_error="return")
+    for worker, found in versions.items():
+        if found != VERSION:
+            got = found if isinstance(found, str) else "none"
+            msg = f"the workers must have version {VERSION} of napari-vdsr, got {got} at {worker}. Install it there."
+            raise RuntimeError(msg)

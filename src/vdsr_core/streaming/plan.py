@@ -1,0 +1,319 @@
+"""A job of upscaling one file into another: all that its pixels depend on, and how long it takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vdsr_core.arguments import check_whole
+from vdsr_core.formats import ome_zarr
+from vdsr_core.formats.image_file import ImageFile
+from vdsr_core.formats.ome_tiff import read_attributes
+from vdsr_core.formats.pyramid import TIFF, check_place, choose_format
+from vdsr_core.formats.tiff_read import fits_ome
+from vdsr_core.images.ranges import check_ranges
+from vdsr_core.images.resampling import scale_pair, scaled_shape
+from vdsr_core.network.checkpoint import fingerprint, load_model
+from vdsr_core.network.engine import make_engine
+from vdsr_core.network.model import VDSR
+from vdsr_core.streaming.source import identify, naming_chunks, open_source
+from vdsr_core.upscaling.inference import find_range, super_resolve
+
+Index = tuple[int, ...]
+Range = tuple[float, float]
+VERSION = metadata.version("napari-vdsr")
+PLACES = ("source", "target", "overwrite", "name")  # fields of a plan that its pixels do not depend on
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job of upscaling one file into another: all that its pixels depend on, as JSON can hold it.
+
+    Made by `plan`, carried out by `stream`. A shard is what one task writes: a window of one plane, or of all colours
+    of one, in one level of the pyramid.
+
+    Attributes
+    ----------
+    source, target : str
+        Paths; `source` is empty for an image in memory.
+    identity : str
+        A checksum of the source's shape, dtype and samples of its pixels.
+    axes : str
+        Of the source, a letter each. The target has them in the order T, C, Z, Y, X; colour samples are channels.
+    shape : tuple of int
+        Of the target, in its own order of axes.
+    dtype : str
+        Of source and target.
+    scale : (float, float)
+        Output pixels per input pixel of rows and columns.
+    network : str
+        A checksum of the network.
+    in_range : tuple of (low, high)
+        For each channel; one for all three colours, or without channels.
+    tile, shard : int
+        Sides in output pixels of what the network is given and of what one task writes.
+    format : str
+        ``0.5`` or ``0.4``, of OME-Zarr, or ``OME-TIFF``.
+    version : str
+        Of this package.
+    overwrite : bool
+        Whether an existing target may be replaced.
+    name : str or None
+        Of the image in a source that holds several.
+
+    Examples
+    --------
+    >>> job = Plan("cells.zarr", "cells_x2.ome.zarr", "", "YX", (9000, 5000), "uint16", (2.0, 2.0), "", ((0, 4095),))
+    >>> job.levels, len(job.shards(0)), job.nbytes
+    (5, 15, 90000000)
+    >>> Plan.from_json(job.to_json()) == job
+    True
+    """
+
+    source: str
+    target: str
+    identity: str
+    axes: str
+    shape: Index
+    dtype: str
+    scale: tuple[float, float]
+    network: str
+    in_range: tuple[Range, ...]
+    tile: int = 1024
+    shard: int = 2048
+    format: str = "0.5"
+    version: str = VERSION
+    overwrite: bool = False
+    name: str | None = None
+
+    def to_json(self) -> str:
+        """All fields, as text."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The inverse of `to_json`."""
+        given = json.loads(text)
+        pairs = tuple((low, high) for low, high in given.pop("in_range"))
+        return cls(**given | {"shape": tuple(given["shape"]), "scale": tuple(given["scale"]), "in_range": pairs})
+
+    @property
+    def signature(self) -> str:
+        """A checksum of all that the pixels depend on: not of the paths."""
+        fields = {name: value for name, value in asdict(self).items() if name not in PLACES}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """Where the work goes on, beside the target."""
+        target = Path(self.target)
+        return target.with_name(f".{target.name}.partial")
+
+    @property
+    def tiff(self) -> bool:
+        """Whether the target is an OME-TIFF, packed from shards when all are there."""
+        return self.format == TIFF
+
+    @property
+    def count(self) -> int:
+        """How many shards there are in all levels."""
+        return sum(len(self.shards(level)) for level in range(self.levels))
+
+    @property
+    def total(self) -> int:
+        """How many records `stream` yields when nothing is there yet."""
+        return self.count * (1 + self.tiff)
+
+    @property
+    def done(self) -> set[tuple[int, Index]]:
+        """The shards, (level, index), that were written and wait in `folder` for the others."""
+        try:
+            names = os.listdir(self.folder / "done")
+        except FileNotFoundError:
+            return set()
+        numbers = (tuple(map(int, name.split("."))) for name in names)
+        return {(level, tuple(index)) for level, *index in numbers}
+
+    @property
+    def rgb(self) -> bool:
+        """Whether the source has colour samples."""
+        return "S" in self.axes
+
+    @property
+    def letters(self) -> str:
+        """The axes of the source in the order of the target."""
+        return ome_zarr.order_axes(self.axes)
+
+    @property
+    def shapes(self) -> list[Index]:
+        """Of the levels of the pyramid."""
+        return ome_zarr.level_shapes(self.shape, self.tile)
+
+    @property
+    def levels(self) -> int:
+        """How many the pyramid has."""
+        return len(self.shapes)
+
+    @property
+    def block(self) -> Index:
+        """The shape of a shard, unless the edge of the image cuts it."""
+        return self._sized(max(1, self.shard // self.tile) * self.tile)
+
+    @property
+    def chunk(self) -> Index:
+        """The shape of a chunk: shards are made of whole ones."""
+        return self._sized(self.tile)
+
+    def _sized(self, side: int) -> Index:
+        lengths = {"Y": side, "X": side, "S": self.shape[self.letters.index("S")] if self.rgb else 1}
+        return tuple(lengths.get(letter, 1) for letter in self.letters)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the pixels of the finest level, before compression."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def shards(self, level: int) -> list[Index]:
+        """The indices of a level's shards, in C order."""
+        counts = (range(-(-n // size)) for n, size in zip(self.shapes[level], self.block, strict=True))
+        return list(product(*counts))
+
+    def window(self, level: int, index: Index) -> tuple[slice, ...]:
+        """What a shard holds of its level."""
+        sizes = zip(index, self.block, self.shapes[level], strict=True)
+        return tuple(slice(i * size, min((i + 1) * size, n)) for i, size, n in sizes)
+
+
+def plan(
+    source: str | os.PathLike[str] | ImageFile,
+    scale: float | tuple[float, float],
+    target: str | os.PathLike[str],
+    *,
+    model: VDSR | str | os.PathLike[str] | None = None,
+    axes: str | None = None,
+    in_range: Range | Sequence[Range] | None = None,
+    tile: int = 1024,
+    shard: int = 2048,
+    format: str | None = None,
+    overwrite: bool = False,
+    name: str | None = None,
+) -> Plan:
+    """Plan to upscale an image into a pyramid, OME-Zarr or OME-TIFF.
+
+    Reads the whole source once to find `in_range`, unless that is given or the image is 8-bit RGB. Nothing is written.
+
+    Parameters
+    ----------
+    source : path or ImageFile
+        A zarr array, an OME-Zarr group (its finest level), a TIFF file or another image. An image in memory can be
+        streamed in this process only.
+    scale : float or (float, float)
+        As in `super_resolve`.
+    target : path
+        The folder of an OME-Zarr image, or the file of an OME-TIFF if it ends in ``.tif`` or ``.tiff``; it appears when
+        it is whole.
+    model, in_range, tile
+        As in `super_resolve`; the tile is also the chunk of the target.
+    axes : str, optional
+        What the axes of the source are, a letter each, if it says nothing or something wrong.
+    shard : int, optional
+        Side in output pixels of what one task computes, and of a file of an OME-Zarr in version 0.5. Rounded down to
+        whole tiles, at least one.
+    format : {"0.5", "0.4", "OME-TIFF"}, optional
+        By default OME-TIFF where the name of the target says so, else OME-Zarr 0.5; 0.4 has a file for each chunk.
+    overwrite : bool, optional
+        Whether an existing target may be replaced, in the end.
+    name : str, optional
+        Which image of a TIFF that holds several, as `image_names` calls it.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, FileExistsError
+        If the source is missing, or the target exists or cannot be written.
+    ValueError, TypeError
+        If the source or an option cannot be used.
+    """
+    format = choose_format(Path(target), format)
+    check_place(Path(target), format, overwrite)
+    if not isinstance(source, ImageFile) and Path(source).resolve().is_relative_to(Path(target).resolve()):
+        msg = f"`target` must not hold the source, {source}, got {target}. Choose another name."
+        raise ValueError(msg)
+    tile = check_whole("tile", tile, 1)
+    image = open_source(source, axes, name)
+    letters = ome_zarr.order_axes(image.axes)
+    if format == TIFF and not fits_ome(image.data.dtype, letters):
+        msg = f"`target` must be an .ome.zarr for pixels of {image.data.dtype}, got {target}. Rename it."
+        raise ValueError(msg)
+    network = model if isinstance(model, VDSR) else load_model(model)
+    options: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb}
+    corner = image.data[
+        tuple(slice(0, 1 if letter in "YX" else n) for letter, n in zip(image.axes, image.data.shape, strict=True))
+    ]
+    super_resolve(np.zeros_like(corner), scale, model=network, tile=tile, **options)  # raises for wrong options
+    data: Any = image.data
+    with naming_chunks(data):
+        found = in_range if in_range is not None else find_range(data, **options)
+    channels = 1 if image.rgb or image.channel_axis is None else image.data.shape[image.channel_axis]
+    ranges = check_ranges(found, channels)
+    pair, sizes = scale_pair(scale), dict(zip(image.axes, image.data.shape, strict=True))
+    sizes["Y"], sizes["X"] = scaled_shape((sizes["Y"], sizes["X"]), pair)
+    return Plan(
+        source="" if isinstance(source, ImageFile) else str(Path(source).resolve()),
+        target=str(Path(target).resolve()),
+        identity=identify(image),
+        axes=image.axes,
+        shape=tuple(sizes[letter] for letter in letters),
+        dtype=image.data.dtype.newbyteorder("=").name,
+        scale=pair,
+        network=fingerprint(network),
+        in_range=tuple(ranges),
+        tile=tile,
+        shard=shard,
+        format=format,
+        overwrite=overwrite,
+        name=name,
+    )
+
+
+def estimate(plan: Plan, model: VDSR, device: str | None = None) -> tuple[float, float, str]:
+    """Seconds for all tiles of a plan in one process, as one tile takes here; bytes of memory; and the device."""
+    engine: Any = make_engine(model, device)
+    side = plan.tile + 2 * model.halo
+    image = np.random.default_rng(0).random([max(1, round(side / factor)) for factor in plan.scale])
+    times = []
+    for _ in range(2):  # the first is slow
+        start = time.perf_counter()
+        super_resolve(image, plan.scale, model=engine, in_range=(0, 1), tile=None)
+        times.append(time.perf_counter() - start)
+    tiles = math.prod(-(-n // size) for n, size in zip(plan.shape, plan.chunk, strict=True))
+    shard = math.prod(plan.block) * (8 + 4 * np.dtype(plan.dtype).itemsize)
+    network = engine.memory(side, side) if engine.device.type == "cpu" else 0
+    return tiles * min(times), network + 2 * shard, f"{engine.device} ({engine.name})"
+
+
+def provenance(target: Path) -> dict[str, Any]:
+    """What a target says of the plan after which it was made; {} if there is none."""
+    if target.is_file():
+        return read_attributes(target)
+    import zarr
+
+    try:
+        attributes: Any = zarr.open_group(target, mode="r").attrs.asdict()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return dict(attributes.get("vdsr_core", {}))

@@ -1,0 +1,144 @@
+"""Compute windows of a streamed target again, and compare."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vdsr_core.formats import ome_zarr
+from vdsr_core.formats.image_file import ImageFile
+from vdsr_core.formats.ome_tiff import open_levels
+from vdsr_core.formats.ome_zarr import coarsen
+from vdsr_core.network.checkpoint import fingerprint, load_model
+from vdsr_core.network.engine import SharedEngine
+from vdsr_core.network.model import VDSR
+from vdsr_core.streaming.plan import Index, Plan, provenance
+from vdsr_core.streaming.shards import Bench
+from vdsr_core.streaming.source import open_source
+
+
+@dataclass(frozen=True)
+class Check:
+    """A window of a target that has been computed again.
+
+    Attributes
+    ----------
+    level : int
+        Of the pyramid.
+    window : tuple of slice
+        Where, in the order of the target's axes.
+    largest : float
+        The largest difference, in the image's units.
+    allowed : float
+        What rounding may make of it: 1e-5 of the channel's range, 1e-3 on CUDA; of integers one step at least.
+    """
+
+    level: int
+    window: tuple[slice, ...]
+    largest: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the difference is rounding."""
+        return self.largest <= self.allowed
+
+
+def verify(
+    target: str | os.PathLike[str],
+    *,
+    source: str | os.PathLike[str] | ImageFile | None = None,
+    model: VDSR | str | os.PathLike[str] | None = None,
+    samples: int = 8,
+    seed: int = 0,
+    device: str | None = None,
+) -> Iterator[Check]:
+    """Compute windows of a target again: tiles, places where shards meet, and places of the coarser levels, by lot.
+
+    Parameters
+    ----------
+    target : path
+        Made by `stream`.
+    source : path or ImageFile, optional
+        Where the source is, if not where it was.
+    model : VDSR, str or path, optional
+        The network of the plan.
+    samples : int, optional
+        How many of each.
+    seed : int, optional
+        Of the lot.
+    device : str, optional
+        As in `super_resolve`. What a GPU made in half precision is to be computed again on one.
+
+    Yields
+    ------
+    Check
+
+    Raises
+    ------
+    ValueError
+        If the target was not made by `stream`, or source or network are not those that it was made of.
+    """
+    known = provenance(Path(target))
+    if not known:
+        msg = f"{target} must say which plan it was made after, got no such entry. Use what `stream` made."
+        raise ValueError(msg)
+    known.pop("signature")
+    job = Plan.from_json(json.dumps(known))
+    network = model if isinstance(model, VDSR) else load_model(model)
+    if fingerprint(network) != job.network:
+        msg = "`model` must be the network of the target, got another one. Name that one."
+        raise ValueError(msg)
+    bench = Bench(
+        job, open_source(job.source if source is None else source, job.axes, job.name), SharedEngine(network, device)
+    )
+    return run_checks(bench, Path(target), samples, np.random.default_rng(seed))
+
+
+def run_checks(bench: Bench, target: Path, samples: int, lot: np.random.Generator) -> Iterator[Check]:
+    """Compare windows with what is computed anew."""
+    job = bench.plan
+    levels: list[Any]
+    if job.tiff:
+        levels = open_levels(target, job.letters)
+    else:
+        levels = [ome_zarr.open_level(target, level) for level in range(job.levels)]
+    exact = np.dtype(job.dtype).kind in "ui"
+    with bench.engine as engine:
+        precision = 1e-3 if engine.device.type == "cuda" else 1e-5
+    for number in range(2 * samples):
+        window = draw_window(job, lot, job.block if number % 2 else job.chunk, shifted=bool(number % 2))
+        low, high = job.in_range[window[job.letters.index("C")].start if "C" in job.letters else 0]
+        rounding = precision * (high - low)
+        found, wanted = np.asarray(levels[0][window]), bench.compute(window)
+        largest = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
+        yield Check(0, window, largest, max(1.0, rounding) if exact else rounding)
+    for level in range(1, job.levels):
+        for _ in range(samples):
+            whole = job.shapes[level]
+            window = cut_window([int(lot.integers(n)) for n in whole], job.chunk, whole)
+            found, wanted = np.asarray(levels[level][window]), coarsen(levels[level - 1], window)
+            largest = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
+            yield Check(level, window, largest, 0.0)
+
+
+def draw_window(job: Plan, lot: np.random.Generator, sizes: Index, *, shifted: bool) -> tuple[slice, ...]:
+    """A tile of the finest level by lot, or the surroundings of a corner of a shard."""
+    corner = [int(lot.integers(-(-n // size))) * size for n, size in zip(job.shape, sizes, strict=True)]
+    if shifted:
+        corner = [
+            max(0, start - job.tile // 2) if letter in "YX" else start
+            for start, letter in zip(corner, job.letters, strict=True)
+        ]
+    return cut_window(corner, job.chunk, job.shape)
+
+
+def cut_window(corner: Sequence[int], sizes: Index, shape: Index) -> tuple[slice, ...]:
+    """A window of some size, or less at the edge of the image."""
+    return tuple(slice(start, min(start + size, n)) for start, size, n in zip(corner, sizes, shape, strict=True))

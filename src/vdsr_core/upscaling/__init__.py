@@ -1,0 +1,1 @@
+"""Upscale an array: in one call, tile by tile, or lazily."""

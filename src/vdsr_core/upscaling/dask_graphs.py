@@ -1,0 +1,262 @@
+"""The same on dask arrays: a chunk of the result is one tile, made of the chunks that it needs."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, product
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import DataNode, GraphNode, List, Task, TaskRef
+from numpy.typing import NDArray
+
+from vdsr_core.images.intensity import Extent
+from vdsr_core.images.tiling import Region
+
+Index = tuple[int, ...]
+FAN_IN = 32  # extents that one task merges
+
+
+def tidy(image: da.Array, whole: int | None) -> da.Array:
+    """An array with known chunks, none of them empty, in one piece along the axis `whole`."""
+    if any(np.isnan(image.shape)):
+        msg = f"`image` must have chunks of known size, got shape {image.shape}. Use `image.compute_chunk_sizes()`."
+        raise ValueError(msg)
+    chunks = [tuple(n for n in axis if n) for axis in image.chunks]
+    if whole is not None:
+        chunks[whole] = (image.shape[whole],)
+    tidied: da.Array = image.rechunk(tuple(chunks))
+    return tidied
+
+
+def map_tiles(
+    image: da.Array,
+    chunks: Sequence[Sequence[int]],
+    sources: Sequence[Sequence[slice]],
+    compute: Callable[[Any, Index, Region], NDArray[Any]],
+    shared: Any,
+    options: tuple[Any, ...],
+) -> da.Array:
+    """An array each chunk of which is made of a window of another one.
+
+    Parameters
+    ----------
+    image : dask.array.Array
+        From `tidy`.
+    chunks : for each axis a sequence of int
+        Of the result.
+    sources : for each axis a sequence of slice
+        What of `image` each chunk of the result needs. Only the chunks that hold it are read.
+    compute : callable
+        From `shared`, the index of the chunk, and the window of `image`, the pixels of the chunk. It is one key of the
+        graph, so a worker receives it once.
+    shared : Delayed or object
+        A value that all chunks need, computed once.
+    options : tuple
+        All that the pixels depend on but `image`, of which dask can make a name.
+
+    Returns
+    -------
+    dask.array.Array
+    """
+    token = tokenize(image.name, options)
+    name, task = f"super-resolve-{token}", f"super-resolve-tiles-{token}"
+    dependencies: list[Any] = [image]
+    if isinstance(shared, Delayed):
+        dependencies.append(shared)
+        shared = TaskRef(shared.key)
+    cuts = [list(accumulate(lengths, initial=0)) for lengths in image.chunks]
+    touched = [[_touched(cut, part) for part in parts] for cut, parts in zip(cuts, sources, strict=True)]
+    tiles = Tiles(compute, image.shape, image.dtype, cuts, [list(parts) for parts in sources])
+    graph: dict[Any, GraphNode] = {task: DataNode(task, tiles)}
+    for index in np.ndindex(*map(len, sources)):
+        pieces = product(*(axis[i] for axis, i in zip(touched, index, strict=True)))
+        key = (name, *index)
+        found = (TaskRef((image.name, *piece)) for piece in pieces)
+        graph[key] = Task(key, compute_tile, TaskRef(task), shared, index, *found)
+    layers = HighLevelGraph.from_collections(name, graph, dependencies)
+    lengths = tuple(tuple(axis) for axis in chunks)
+    return da.Array(layers, name, lengths, meta=np.empty((0,) * image.ndim, image.dtype))
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """What all chunks of a result have in common."""
+
+    compute: Callable[[Any, Index, Region], NDArray[Any]]
+    shape: Index
+    dtype: np.dtype[Any]
+    cuts: list[list[int]]  # where the chunks of the image begin, for each axis
+    sources: list[list[slice]]
+
+    def join(self, index: Index, pieces: Sequence[NDArray[Any]]) -> Region:
+        """The window that a chunk needs, of the pieces that hold it."""
+        wanted = [parts[i] for parts, i in zip(self.sources, index, strict=True)]
+        touched = [_touched(cut, part) for cut, part in zip(self.cuts, wanted, strict=True)]
+        pixels = np.empty([part.stop - part.start for part in wanted], self.dtype)
+        for chunk, piece in zip(product(*touched), pieces, strict=True):
+            there, here = [], []
+            for cut, i, part in zip(self.cuts, chunk, wanted, strict=True):
+                start, stop = max(cut[i], part.start), min(cut[i + 1], part.stop)
+                there.append(slice(start - part.start, stop - part.start))
+                here.append(slice(start - cut[i], stop - cut[i]))
+            values = np.asarray(piece)[tuple(here)]
+            _check_finite(values, chunk)
+            pixels[tuple(there)] = values
+        return Region(pixels, tuple(part.start for part in wanted), self.shape)
+
+
+def compute_tile(tiles: Tiles, shared: Any, index: Index, *pieces: NDArray[Any]) -> NDArray[Any]:
+    """The pixels of one chunk of the result."""
+    return tiles.compute(shared, index, tiles.join(index, pieces))
+
+
+def _touched(cuts: list[int], part: slice) -> range:
+    """The numbers of the chunks that hold a part of an axis."""
+    return range(bisect_right(cuts, part.start) - 1, bisect_left(cuts, part.stop))
+
+
+def _check_finite(values: NDArray[Any], chunk: Index) -> None:
+    """Raise, naming the chunk, where pixels are not finite."""
+    if values.dtype.kind == "f" and (invalid := values.size - np.count_nonzero(np.isfinite(values))):
+        msg = f"`image` must be finite, got {invalid} NaN or infinite pixels in its chunk {chunk}. "
+        msg += "Replace them, as by `da.nan_to_num`."
+        raise ValueError(msg)
+
+
+# One reduction over the whole array: extents inside chunks, then across the seams between them, then all merged.
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What is known of a chunk: extents by channel, and its outermost rows and columns, which seams need."""
+
+    extents: dict[int, Extent]
+    top: NDArray[Any]
+    bottom: NDArray[Any]
+    left: NDArray[Any]
+    right: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How to find the extents of the channels in a part of an array.
+
+    Attributes
+    ----------
+    extents : callable
+        From pixels in the array's axis order, the extent of each channel that they hold.
+    rows, columns : int
+        Axes of the array.
+    least : (int, int)
+        Fewest rows and columns that a 2 x 2 block needs: 1 where the whole array has but one.
+    """
+
+    extents: Callable[[NDArray[Any]], list[Extent]]
+    rows: int
+    columns: int
+    least: tuple[int, int]
+
+    def __call__(self, values: NDArray[Any], first: int) -> dict[int, Extent]:
+        """Extents by channel, the first of which has that number."""
+        found = self.extents(values)
+        if values.shape[self.rows] < self.least[0] or values.shape[self.columns] < self.least[1]:
+            found = [replace(extent, low=np.inf, high=-np.inf) for extent in found]  # no block inside
+        return dict(enumerate(found, first))
+
+    def scan(self, values: NDArray[Any], index: Index, first: int) -> Scan:
+        """What is known of a chunk."""
+        values = np.asarray(values)
+        _check_finite(values, index)
+        ends = [(self.rows, 0), (self.rows, -1), (self.columns, 0), (self.columns, -1)]
+        return Scan(self(values, first), *(values.take([end], axis) for axis, end in ends))
+
+    def seam(self, first: int, here: Scan, right: Scan | None, below: Scan | None, across: Scan | None) -> Any:
+        """Extents of a chunk, and of the blocks that it shares with those right of it, below it, and both."""
+        found = [here.extents]
+        if right:
+            found.append(self(np.concatenate([here.right, right.left], self.columns), first))
+        if below:
+            found.append(self(np.concatenate([here.bottom, below.top], self.rows), first))
+        if right and below and across:
+            upper = [here.bottom.take([-1], self.columns), right.bottom.take([0], self.columns)]
+            lower = [below.top.take([-1], self.columns), across.top.take([0], self.columns)]
+            block = [np.concatenate(pair, self.columns) for pair in (upper, lower)]
+            found.append(self(np.concatenate(block, self.rows), first))
+        return merge(found)
+
+
+def merge(parts: Sequence[dict[int, Extent]]) -> dict[int, Extent]:
+    """Extents of parts together, by channel."""
+    total: dict[int, Extent] = {}
+    for part in parts:
+        for channel, extent in part.items():
+            total[channel] = total.get(channel, Extent()).merge(extent)
+    return total
+
+
+def measure_chunks(
+    image: da.Array,
+    rows: int,
+    columns: int,
+    channel: int | None,
+    extents: Callable[[NDArray[Any]], list[Extent]],
+    finish: Callable[[list[Extent]], Any],
+) -> Delayed:
+    """One delayed value found from the extents of all channels; each chunk is read once.
+
+    Parameters
+    ----------
+    image : dask.array.Array
+        From `tidy`.
+    rows, columns : int
+        Axes.
+    channel : int or None
+        Axis of independent channels.
+    extents : callable
+        From pixels in the axis order of `image`, the extent of each channel that they hold.
+    finish : callable
+        From the extents of all channels, the value.
+    """
+    measure = Measure(extents, rows, columns, (min(2, image.shape[rows]), min(2, image.shape[columns])))
+    firsts = [0] if channel is None else list(accumulate(image.chunks[channel], initial=0))
+    name = f"find-range-{tokenize(image.name, rows, columns, channel, extents, finish)}"
+    graph: dict[Any, GraphNode] = {}
+    parts = []
+    for index in np.ndindex(*image.numblocks):
+        first = 0 if channel is None else firsts[index[channel]]
+        scan, seam = ((f"{name}-{step}", *index) for step in ("scan", "seam"))
+        graph[scan] = Task(scan, measure.scan, TaskRef((image.name, *index)), index, first)
+        near = list(_neighbours(index, image.numblocks, rows, columns))
+        beside = [TaskRef((f"{name}-scan", *other)) if other else None for other in near]
+        graph[seam] = Task(seam, measure.seam, first, TaskRef(scan), *beside)
+        parts.append(seam)
+    while len(parts) > 1:
+        groups = [parts[i : i + FAN_IN] for i in range(0, len(parts), FAN_IN)]
+        level = f"{name}-merge-{len(parts)}"
+        for number, group in enumerate(groups):
+            graph[level, number] = Task((level, number), merge, List(*map(TaskRef, group)))
+        parts = [(level, number) for number in range(len(groups))]
+    graph[name] = Task(name, _finish, finish, TaskRef(parts[0]))
+    dependencies: list[Any] = [image]
+    return Delayed(name, HighLevelGraph.from_collections(name, graph, dependencies))
+
+
+def _finish(finish: Callable[[list[Extent]], Any], extents: dict[int, Extent]) -> Any:
+    """The value found from the extents, in the order of the channels."""
+    return finish([extents[channel] for channel in sorted(extents)])
+
+
+def _neighbours(index: Index, blocks: Index, rows: int, columns: int) -> Iterator[Index | None]:
+    """The chunks right of a chunk, below it, and right below it, where there are any."""
+    for down, right in ((0, 1), (1, 0), (1, 1)):
+        other = list(index)
+        other[rows] += down
+        other[columns] += right
+        yield tuple(other) if other[rows] < blocks[rows] and other[columns] < blocks[columns] else None

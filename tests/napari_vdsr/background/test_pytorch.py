@@ -1,0 +1,170 @@
+import gc
+import sys
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+import torch
+from napari.components import ViewerModel
+from napari.layers import Image
+from qtpy.QtCore import Qt
+
+from napari_vdsr.background import job as _job
+from napari_vdsr.background import pytorch as _work
+from napari_vdsr.layers import source as _layers
+from napari_vdsr.upscale import script as _script
+from napari_vdsr.upscale import work as _upscaling
+from vdsr_core import find_range, save_checkpoint, super_resolve
+
+
+@pytest.fixture
+def network(tmp_path, tiny_model):
+    path = tmp_path / "tiny.safetensors"
+    save_checkpoint(path, tiny_model)
+    return str(path)
+
+
+def make_task(network, *shape, **options):
+    layer = Image(np.random.default_rng(0).random(shape, dtype=np.float32))
+    return _upscaling.Task(_layers.whole(layer), 2, model=network, **options)
+
+
+def test_upscale_is_super_resolve_and_counts_its_tiles(network):
+    task = make_task(network, 2, 20, 24, tile=16)
+    started, *written = _upscaling.upscale(task, threading.Event())
+    expected = super_resolve(task.source.data, 2, model=network)
+    np.testing.assert_allclose(started.out, expected, rtol=0, atol=1e-5)
+    assert len(written) == started.count == 2 * 3 * 3
+
+
+def test_a_stack_whose_coarsest_level_is_as_narrow_as_colour(network):
+    stack = np.random.default_rng(0).random((5, 32, 32), dtype=np.float32)
+    layer = Image([stack, stack[:, ::8, ::8]], name="pyramid")
+    task = _upscaling.Task(_layers.whole(layer), 2, model=network, looked_at=_layers.coarsest(layer))
+    started, *_ = _upscaling.upscale(task, threading.Event())
+    lows, highs = zip(*find_range(stack[:, ::8, ::8], channel_axis=0), strict=True)
+    assert started.in_range == (min(lows), max(highs))
+    expected = super_resolve(stack, 2, model=network, in_range=started.in_range)
+    np.testing.assert_allclose(started.out, expected, rtol=0, atol=1e-5)
+    viewer = ViewerModel()
+    viewer.add_layer(layer)
+    script = _script.python_line(layer, task.source, scale=2, model=network, in_range=None)
+    exec(script, {"viewer": viewer})
+    np.testing.assert_allclose(viewer.layers[-1].data, expected, rtol=0, atol=1e-5)
+
+
+def test_cancel_takes_effect_after_a_tile_and_before_the_next_is_read(network):
+    cancelled = threading.Event()
+    run = _upscaling.upscale(make_task(network, 20, 24, tile=16), cancelled)
+    started, first = next(run), next(run)
+    cancelled.set()
+    with pytest.raises(_work.Cancelled):
+        next(run)
+    assert np.count_nonzero(started.out) == started.out[first.tile.write].size
+
+
+def test_one_run_at_a_time_and_threads_are_given_back(network):
+    threads = torch.get_num_threads()
+    first = _upscaling.upscale(make_task(network, 20, 24), threading.Event())
+    next(first)
+    assert torch.get_num_threads() == max(1, threads - 1)
+    impatient = threading.Event()
+    impatient.set()
+    with pytest.raises(_work.Cancelled):
+        next(_upscaling.upscale(make_task(network, 20, 24), impatient))
+    first.close()
+    assert torch.get_num_threads() == threads
+    assert len(list(_upscaling.upscale(make_task(network, 20, 24), threading.Event()))) > 1
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_work_goes_on_when_its_first_step_has_been_handled_or_at_once_if_cancelled(qtbot, cancel):
+    handled, seen = [], []
+
+    def work(cancelled):
+        yield "first"
+        seen.extend(handled)
+        yield "second"
+
+    def handle(job, step):
+        if cancel:
+            job.cancel()
+        time.sleep(0.3)
+        handled.append(step)
+
+    job = _job.Job(work)
+    job.stepped.connect(handle, Qt.ConnectionType.QueuedConnection)
+    with qtbot.waitSignal(job.ended) as ended:
+        job.start()
+    assert ended.args == [job, None]
+    assert seen == ([] if cancel else ["first"])
+
+
+def test_garbage_is_collected_once_after_many_objects_were_made_also_when_that_fails():
+    generations, during = [], []
+
+    def note(phase, info):
+        if phase == "stop":
+            generations.append(info["generation"])
+
+    def fail():
+        kept = [[number] for number in range(100_000)]
+        during.extend(generations)
+        raise ImportError(len(kept))
+
+    gc.callbacks.append(note)
+    try:
+        with pytest.raises(ImportError, match="100000"), _work.collecting_after():
+            fail()
+    finally:
+        gc.callbacks.remove(note)
+    assert during == []
+    assert generations == [2]
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(("platform", "words"), [("win32", "before Qt"), ("linux", "--force-reinstall")])
+def test_missing_torch_says_what_to_do(monkeypatch, platform, words):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(sys, "platform", platform)
+    with pytest.raises(ImportError, match=words):
+        _work.load_torch()
+
+
+def test_trial_of_colour_and_of_a_constant_layer(network):
+    colour = np.random.default_rng(0).integers(0, 255, (30, 34, 3)).astype(np.uint8)
+    task = _upscaling.Task(_layers.whole(Image(colour, rgb=True)), 2, model=network)
+    (trial,) = _upscaling.try_out(task, threading.Event())
+    assert trial.shape == (30, 34)
+    assert trial.psnr.keys() == trial.ssim.keys() == {"bicubic", "vdsr"}
+    flat = _upscaling.Task(_layers.whole(Image(np.full((20, 20), 7, np.uint8))), 2, model=network)
+    with pytest.raises(ValueError, match="constant"):
+        list(_upscaling.try_out(flat, threading.Event()))
+
+
+def test_a_speed_is_kept_with_its_network(network):
+    """So that no other network is taken for one that is gone."""
+    facts = _work.examine_now(network, "cpu")
+    assert _work.examine_now(network, "cpu") == facts
+    examined = weakref.ref(_work.load_network(network))
+    _work._load_network.cache_clear()
+    gc.collect()
+    assert examined() is not None
+
+
+def test_seconds_count_the_halo():
+    facts = _work.Facts(halo=20, speed=1000.0, summary="", devices={}, chosen="")
+    source = _layers.whole(Image(np.zeros((5, 100, 50))))
+    assert facts.seconds(source, 2, 1000) == 5 * 200 * 100 / 1000
+    assert facts.seconds(source, 2, 100) == 5 * 240 * 100 / 1000
+
+
+def test_explain_device():
+    gpu = {"cuda:0": "A GPU", "cpu": "processor"}
+    assert "no GPU" in _work.explain_device(None, {"cpu": "processor"})
+    assert "A GPU" in _work.explain_device(None, gpu)
+    assert "you chose" in _work.explain_device("cpu", gpu)

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+from hypothesis import given
+from hypothesis import strategies as st
+from napari.layers import Image
+
+from napari_vdsr.layers import source as _layers
+from napari_vdsr.upscale.disk import Growing
+
+SHAPE = (20, 24, 3)
+INDICES = st.tuples(
+    *(st.one_of(st.integers(0, n - 1), st.slices(n).filter(lambda s: (s.step or 1) > 0)) for n in SHAPE)
+)
+
+
+@given(key=INDICES, count=st.integers(0, 4))
+def test_growing_result_is_the_source_where_nothing_is_written(key, count):
+    """Colours, which a file has first and a layer last; sliced as NumPy slices."""
+    image = np.random.default_rng(0).integers(0, 255, (10, 12, 3)).astype(np.uint8)
+    written = np.random.default_rng(1).integers(0, 255, (3, 20, 24)).astype(np.uint8)
+    growing = Growing(_layers.whole(Image(image, rgb=True)), 2, written, (1, 2, 0))
+    expected = np.kron(image, np.ones((2, 2, 1), np.uint8))
+    for number in range(count):
+        rows, columns = (slice(start, start + 8) for start in (3 * number, 4 * number))
+        growing.add((slice(0, 3), rows, columns))
+        expected[rows, columns] = np.moveaxis(written[:, rows, columns], 0, -1)
+    assert (growing.shape, growing.ndim, growing.size, growing.dtype) == (SHAPE, 3, 1440, np.uint8)
+    np.testing.assert_array_equal(growing[key], expected[key])
+
+
+def test_growing_result_of_one_plane_lies_in_that_plane(rng):
+    stack = rng.random((4, 5, 6)).astype(np.float32)
+    source = _layers.current_plane(Image(stack), (2, 0, 0))
+    growing = Growing(source, 3, np.zeros((1, 15, 18), np.float32), (0, 1, 2))
+    np.testing.assert_array_equal(growing[0], np.kron(stack[2], np.ones((3, 3), np.float32)))

@@ -1,0 +1,121 @@
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.main import get_command
+
+from vdsr_core import (
+    __version__,
+    save_checkpoint,
+)
+from vdsr_core.cli.main import app
+from vdsr_core.cli.terminal import SUFFIXES
+from vdsr_core.formats import io as vdsr_io
+from vdsr_core.network.engine import has_ncnn
+
+
+def test_info_names_network_machine_and_versions(tmp_path, tiny_model, vdsr):
+    tiny_model.card = {"name": "tiny", "terms": "", "scores": {"Set5": {"x2": 36.5}}, "note": "[bold]"}
+    save_checkpoint(tmp_path / "card.safetensors", tiny_model)
+    result = vdsr("info", tmp_path / "card.safetensors", model=None)
+    assert (result.exit_code, result.stderr) == (0, "")
+    parameters = sum(parameter.numel() for parameter in tiny_model.parameters())
+    for line in (
+        f"vdsr      {__version__}",
+        f"numpy     {np.__version__}",
+        "embedded  photo, microscopy",
+        f"network   depth 4, width 8, {parameters} parameters",
+        "halo      4 pixels",
+        "name      tiny",
+        "scores\n  Set5\n    x2    36.5",
+        "note      [bold]",
+    ):
+        assert f"{line}\n" in result.stdout
+    assert "terms" not in result.stdout
+
+
+def test_info_describes_the_default_network(vdsr):
+    result = vdsr("info", model=None)
+    assert "\nnetwork   depth 20, width 64, 665921 parameters\nscales    1.25, 1.5, 2, 2.5, 3, 4\n" in result.stdout
+
+
+def test_doctor_names_engines_and_what_is_chosen(vdsr):
+    result = vdsr("doctor")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert re.search(r"^cpu       torch +\d+\.\d{3}   0\.0e\+00", result.stdout, re.MULTILINE)
+    assert result.stdout.count(" chosen\n") == 1
+    assert re.search(r"^torch     \S+, made for ", result.stdout, re.MULTILINE)
+    assert ("\nncnn      " in result.stdout) == has_ncnn()
+
+
+def test_info_of_a_damaged_file_is_one_line(tmp_path, vdsr):
+    (tmp_path / "a.pt").write_bytes(b"PK")
+    result = vdsr("info", tmp_path / "a.pt", model=None)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert result.stderr.startswith("vdsr: ")
+
+
+def test_help_names_every_option(vdsr, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for name, command in get_command(app).commands.items():
+        shown = re.sub(r"\x1b\[[\d;]*m", "", vdsr(name, "--help", model=None).stdout)
+        for param in command.params:
+            assert param.param_type_name == "argument" or all(word in shown for word in param.opts)
+            assert param.help.endswith("."), f"{name} {param.name}"
+
+
+def test_help_and_version_load_no_torch():
+    code = "import sys; from vdsr_core.cli.main import app\n"
+    code += "try: app(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
+    for option in ("--help", "--version"):
+        done = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "False"
+        assert "vdsr" in done.stdout.lower()
+
+
+def test_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "vdsr_core", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"vdsr {__version__}\n"
+    done = subprocess.run([sys.executable, "-m", "vdsr_core", "upscale"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("vdsr upscale: Missing ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--foo"], "vdsr: No such option: --foo"),
+        (["enlarge"], "vdsr: No such command 'enlarge'"),
+        (["upscale", "--foo"], "vdsr upscale: No such option: --foo"),
+        (["upscale", "a.png", "-o"], "vdsr upscale: Option '-o' requires an argument"),
+        (["upscale", "a.png", "-o", "b.png", "--scale", "nan"], "vdsr upscale: --scale must be a positive finite"),
+        (
+            ["upscale", "a.png", "-o", "b.png", "--scale", "2", "--tile", "0"],
+            "vdsr upscale: Invalid value for '--tile'",
+        ),
+        (
+            ["upscale", "a.png", "-o", "b.png", "--scale", "2", "--tile", "x"],
+            "vdsr upscale: Invalid value for '--tile'",
+        ),
+        (["train", "a", "-o", "b.csv"], "vdsr train: --output must end with .safetensors, got b.csv."),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(folder, vdsr, words, message, draw):
+    draw(folder / "a.png", (6, 7))
+    result = vdsr(*words, model=None)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+
+
+def test_no_words_show_the_help(vdsr):
+    result = vdsr(model=None)
+    assert (result.exit_code, result.stderr) == (2, "")
+    assert "Usage: " in result.stdout
+
+
+def test_suffixes_are_those_of_io():
+    assert set(SUFFIXES) == set(vdsr_io._KINDS)

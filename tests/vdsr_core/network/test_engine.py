@@ -1,0 +1,251 @@
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+
+from vdsr_core import VDSR, VDSRConfig, load_model, super_resolve
+from vdsr_core.images.resampling import apply_taps, make_taps
+from vdsr_core.network import engine
+from vdsr_core.network.engine import Engine, agrees_with_cpu, choose_device, describe_devices, full_float32, interpolate
+
+CPU = torch.device("cpu")
+
+
+def identity(*shape):
+    return tuple(make_taps(n, 1, 0, n) for n in shape)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [2, 3, 2.37])
+def test_taps_in_torch_equal_numpy_bit_for_bit(rng, dtype, scale):
+    window = rng.random((3, 13, 17)).astype(dtype)
+    rows, columns = (make_taps(n, scale, 3, 20) for n in window.shape[-2:])
+    window = window[:, rows.source, columns.source]
+    expected = apply_taps(apply_taps(window, rows, -2), columns, -1)
+    np.testing.assert_array_equal(interpolate(torch.from_numpy(window), rows, columns).numpy(), expected)
+
+
+def test_run_adds_the_residual_to_the_first_channel_only(rng, tiny_model):
+    window = rng.random((2, 9, 11), dtype=np.float32)
+    out = Engine(tiny_model, CPU).run([window], [identity(9, 11)])[0]
+    expected = tiny_model(torch.from_numpy(window[None, :1])).detach().numpy()[0, 0]
+    np.testing.assert_allclose(out[0], expected, atol=1e-6)
+    np.testing.assert_array_equal(out[1], window[1])
+
+
+def test_what_shares_a_batch_does_not_matter(rng, tiny_model):
+    engine = Engine(tiny_model, CPU)
+    windows = list(rng.random((3, 1, 20, 20), dtype=np.float32))
+    together = engine.run(windows, [identity(20, 20)] * 3)
+    one_by_one = [engine.run([window], [identity(20, 20)])[0] for window in windows]
+    if engine.name == "ncnn":
+        np.testing.assert_array_equal(together, one_by_one)
+    else:
+        np.testing.assert_allclose(together, one_by_one, atol=1e-6)
+        assert engine.pixels == 0  # one at a time, so that it is bit for bit in `super_resolve`
+
+
+def test_the_callers_model_stays_as_it_is(rng, tiny_model):
+    tiny_model.train()
+    Engine(tiny_model, CPU, half=True).run([rng.random((1, 8, 8))], [identity(8, 8)])
+    assert tiny_model.training
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in tiny_model.parameters())
+
+
+def test_half_precision_stays_within_its_bound_on_a_ramp():
+    """The interpolated image, the first and the last layer and the sum stay in float32."""
+    ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
+    exact, half = (Engine(load_model(), CPU, half=h).run([ramp], [identity(64, 64)]) for h in (False, True))
+    assert 0 < np.abs(exact - half).max() < 1e-3
+
+
+@pytest.mark.parametrize("fast", [None, False])
+def test_the_callers_autocast_is_not_for_the_network(rng, fast):
+    image = rng.random((20, 20), dtype=np.float32)
+    expected = super_resolve(image, 2, model=Engine(load_model(), CPU, fast=fast))
+    engine.__dict__["_make_ncnn"].cache_clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(super_resolve(image, 2, model=Engine(load_model(), CPU, fast=fast)), expected)
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_a_device_without_memory_left_is_tried_again(monkeypatch):
+    compute, calls = Engine.run, []
+
+    def run(self, *args):
+        calls.append(self.device)
+        if len(calls) == 2:  # the first is the reference
+            raise MemoryError
+        return compute(self, *args)
+
+    monkeypatch.setattr(Engine, "run", run)
+    engine._compare_with_cpu.cache_clear()
+    with pytest.warns(UserWarning, match="cpu has no memory left now; going on with the CPU"):
+        assert not agrees_with_cpu("cpu")
+    assert agrees_with_cpu("cpu")
+    assert agrees_with_cpu("cpu")
+    assert len(calls) == 4
+
+
+def test_a_device_that_is_full_beforehand_is_tried_again(monkeypatch, tiny_model):
+    def full(*_, **__):
+        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later")
+
+    engine._compare_with_cpu.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(VDSR, "to", full)
+        with pytest.raises(MemoryError, match=r"^CUDA error: out of memory$"):
+            Engine(tiny_model, CPU, fast=False)
+        patch.setattr(engine, "has_ncnn", lambda: False)
+        with pytest.warns(UserWarning, match="cpu has no memory left now"):
+            assert not agrees_with_cpu("cpu")
+        patch.setattr(torch, "zeros", full)
+        with pytest.raises(MemoryError, match=r"^CUDA error: out of memory$"):
+            choose_device("cpu")
+    assert agrees_with_cpu("cpu")
+
+
+def test_a_gpu_whose_driver_is_too_old_is_no_device(monkeypatch):
+    """It is counted all the same, and nothing else can be asked of it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: (_ for _ in ()).throw(RuntimeError("driver too old")))
+    assert "cuda:0" not in describe_devices()
+    with pytest.raises(ValueError, match="`device` must be one of cpu"):
+        choose_device("gpu")
+
+
+def test_what_a_device_cannot_address_is_computed_in_parts(rng, tiny_model):
+    image = rng.random((50, 60), dtype=np.float32)
+    engine = Engine(tiny_model, CPU)
+    expected = super_resolve(image, 2, model=engine, tile=None)
+    engine.most = 3000
+    run, sizes = engine.run, []
+    engine.run = lambda windows, taps, stop: (
+        sizes.append(len(windows) * taps[0][0].index.shape[1] * taps[0][1].index.shape[1]) or run(windows, taps, stop)
+    )
+    np.testing.assert_allclose(super_resolve(image, 2, model=engine, tile=None), expected, atol=1e-6)
+    assert len(sizes) > 3
+    assert max(sizes) <= 3000
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_tensorfloat_is_off_while_a_gpu_computes_and_as_before_afterwards(monkeypatch, legacy):
+    place, name = torch.backends.cudnn, "allow_tf32"
+    if legacy:
+        for kind in ("conv", "rnn"):
+            monkeypatch.setattr(place, kind, None, raising=False)
+    elif hasattr(place, "conv"):  # since PyTorch 2.9
+        place, name = place.conv, "fp32_precision"
+    before = getattr(place, name)
+    assert before not in (False, "ieee")
+    with full_float32(CPU):
+        assert getattr(place, name) == before
+    with contextlib.suppress(MemoryError), full_float32(torch.device("cuda")):
+        assert getattr(place, name) in (False, "ieee")
+        raise MemoryError
+    assert getattr(place, name) == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_full_precision_on_a_gpu_is_that_of_float32():
+    ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
+    cpu = Engine(load_model(), CPU, fast=False).run([ramp], [identity(64, 64)])
+    found = Engine(load_model(), torch.device("cuda"), half=False).run([ramp], [identity(64, 64)])
+    np.testing.assert_allclose(found, cpu, atol=1e-5)
+
+
+def test_tiles_that_overflow_in_half_precision_are_run_again(rng):
+    """Activations beyond 65504: float16 gives infinity in one of two tiles."""
+    torch.manual_seed(0)
+    model = VDSR(VDSRConfig(4, 8))
+    for layer, factor in zip(model.layers, (4e4, 1, 1 / 4e2, 1 / 1e2), strict=True):
+        layer.weight.data *= factor
+    windows = [rng.random((1, 12, 12), dtype=np.float32) * level for level in (1, 1e-3)]
+    taps = [identity(12, 12)] * 2
+    exact, half = (Engine(model, CPU, half=h).run(windows, taps) for h in (False, True))
+    assert np.isfinite(half).all()
+    np.testing.assert_allclose(half[0], exact[0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(half[1], exact[1], rtol=1e-2, atol=1e-3)
+    assert not np.array_equal(half[1], exact[1])
+
+
+def test_the_network_is_shown_no_more_than_it_knows(rng, tiny_model):
+    """A hot pixel stays in the image; the network sees it at the end of its range."""
+    window = rng.random((1, 9, 11), dtype=np.float32)
+    window[0, 4, 5], window[0, 2, 2] = 50, -3
+    out = Engine(tiny_model, CPU).run([window], [identity(9, 11)])[0, 0]
+    seen = torch.from_numpy(np.clip(window, -0.25, 1.25)[None])
+    np.testing.assert_allclose(out, window[0] + tiny_model.residual(seen).detach().numpy()[0, 0], atol=1e-5)
+
+
+def test_a_network_that_gives_nan_is_an_error(rng, tiny_model):
+    tiny_model.layers[0].weight.data.fill_(1e38)
+    with pytest.raises(FloatingPointError, match="the network gave NaN or infinity"):
+        Engine(tiny_model, CPU).run([rng.random((1, 8, 8))], [identity(8, 8)])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "DefaultCPUAllocator: can't allocate memory: you tried",
+        "CUDA out of memory. Tried",
+        "MPS backend out of memory",
+    ],
+)
+def test_lack_of_memory_is_a_memory_error(rng, tiny_model, monkeypatch, message):
+    def fail(*_, stop):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("vdsr_core.network.torch_strips.residual_strips", fail)
+    engine = Engine(tiny_model, CPU, fast=False)
+    with pytest.raises(MemoryError, match=message[:10]):
+        engine.run([rng.random((1, 8, 8))], [identity(8, 8)])
+
+
+def test_other_errors_of_the_device_are_not_swallowed(rng, tiny_model, monkeypatch):
+    def fail(*_, stop):
+        raise RuntimeError("illegal instruction")
+
+    monkeypatch.setattr("vdsr_core.network.torch_strips.residual_strips", fail)
+    engine = Engine(tiny_model, CPU, fast=False)
+    with pytest.raises(RuntimeError, match="illegal instruction"):
+        engine.run([rng.random((1, 8, 8))], [identity(8, 8)])
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_memory_of_layers_does_not_grow_with_the_rows_of_a_tile(tiny_model, fast):
+    engine = Engine(tiny_model, CPU, fast=fast)
+    small, tall, taller = (engine.memory(rows, 100) for rows in (10, 1000, 2000))
+    assert small < tall
+    assert taller - tall == 1000 * 100 * 32  # the interpolated image and what is made of it
+
+
+def test_cpu_agrees_with_itself_and_a_device_that_fails_is_a_warning():
+    assert agrees_with_cpu("cpu")
+    with pytest.warns(UserWarning, match="meta is here but does not work .*; going on with the CPU"):
+        assert not agrees_with_cpu("meta")
+
+
+def test_the_best_device_leaves_the_random_numbers_alone(monkeypatch):
+    engine._compare_with_cpu.cache_clear()
+    before = torch.get_rng_state()
+    agrees_with_cpu("cpu")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta7", 3.5])
+def test_unknown_device_is_named(device):
+    with pytest.raises(ValueError, match=r"`device` must be one of cpu.* here, got"):
+        choose_device(device)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_agrees_with_cpu():
+    ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
+    cpu = Engine(load_model(), CPU).run([ramp], [identity(64, 64)])
+    cuda = Engine(load_model(), choose_device()).run([ramp] * 3, [identity(64, 64)] * 3)
+    assert np.abs(cuda - cpu).max() < 1e-3

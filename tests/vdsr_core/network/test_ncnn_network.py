@@ -1,0 +1,191 @@
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from vdsr_core import VDSR, VDSRConfig, load_model, super_resolve
+from vdsr_core.images.resampling import make_taps
+from vdsr_core.network.engine import Engine, find_ncnn
+from vdsr_core.network.strips import ROWS
+
+pytest.importorskip("ncnn")
+from vdsr_core.network import ncnn_network  # only where ncnn is
+from vdsr_core.network.ncnn_network import NcnnNetwork
+
+CPU = torch.device("cpu")
+
+
+def convert(model, threads=1):
+    return NcnnNetwork([(c.weight.detach().numpy(), c.bias.detach().numpy()) for c in model.convolutions], threads)
+
+
+def make_model(depth, width, residual=True):
+    torch.manual_seed(depth)
+    return VDSR(VDSRConfig(depth, width, residual=residual)).requires_grad_(False)
+
+
+def run(network, ilr):
+    return np.concatenate(list(network.residual_strips(ilr, ROWS)))
+
+
+def identity(*shape):
+    return tuple(make_taps(n, 1, 0, n) for n in shape)
+
+
+@settings(max_examples=30)
+@given(rows=st.integers(1, 4 * ROWS), columns=st.integers(1, 40), depth=st.integers(2, 6), width=st.integers(1, 20))
+@example(rows=ROWS + 4 + ROWS // 2 + 1, columns=5, depth=4, width=8)
+@example(rows=3 * ROWS, columns=33, depth=4, width=16)
+@example(rows=1, columns=1, depth=2, width=64)
+def test_ncnn_equals_torch(rows, columns, depth, width):
+    model = make_model(depth, width)
+    ilr = np.random.default_rng(rows).random((rows, columns), dtype=np.float32)
+    expected = model.double().residual(torch.from_numpy(ilr).double()[None, None]).numpy()[0, 0]
+    np.testing.assert_allclose(
+        run(convert(model.float()), ilr), expected, rtol=0, atol=1e-5 * max(1, abs(expected).max())
+    )
+
+
+def test_the_default_network_equals_float64(rng):
+    model = load_model().requires_grad_(False)
+    ilr = rng.random((2 * ROWS + 20, 70), dtype=np.float32)
+    found = run(convert(model, threads=2), ilr)
+    expected = model.double().residual(torch.from_numpy(ilr).double()[None, None]).numpy()[0, 0]
+    assert 0 < np.abs(found - expected).max() < 1e-5
+
+
+def test_weights_are_copied_without_a_file(rng, monkeypatch):
+    """Neither a full disk nor the letters of a Windows user's name matter, nor what becomes of the arrays."""
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    model, ilr = make_model(4, 16), rng.random((40, 30), dtype=np.float32)
+    expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0]
+    network = convert(model)
+    for parameter in model.parameters():
+        parameter.fill_(np.nan)
+    np.testing.assert_allclose(run(network, ilr), expected, rtol=0, atol=1e-5 * max(1, abs(expected).max()))
+
+
+def test_bands_of_a_wide_image_equal_the_whole(rng):
+    model = make_model(4, 8)
+    ilr = rng.random((40, 900), dtype=np.float32)
+    expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0]
+    np.testing.assert_allclose(convert(model).residual(ilr), expected, rtol=0, atol=1e-5)
+
+
+def test_two_threads_through_one_network_do_not_mix(rng):
+    network = convert(make_model(4, 16))
+    images = rng.random((2, 4 * ROWS, 40), dtype=np.float32)
+    expected = [run(network, image) for image in images]
+    found = [[], []]
+
+    def work(number):
+        for _ in range(5):
+            found[number].append(run(network, images[number]))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(2):
+        assert len(found[number]) == 5
+        for result in found[number]:
+            np.testing.assert_array_equal(result, expected[number])
+
+
+def test_a_closed_run_leaves_the_network_as_it_was(rng):
+    network = convert(make_model(4, 16))
+    ilr = rng.random((4 * ROWS, 40), dtype=np.float32)
+    expected = run(network, ilr)
+    strips = network.residual_strips(ilr, ROWS)
+    np.testing.assert_array_equal(next(strips), expected[:ROWS])
+    strips.close()
+    np.testing.assert_array_equal(run(network, ilr), expected)
+
+
+def test_the_engine_takes_ncnn_by_itself_on_the_cpu_in_float32():
+    model = make_model(4, 8)
+    assert Engine(model, CPU).name == "ncnn"
+    assert Engine(model, CPU, fast=False).name == "torch"
+    assert Engine(model, CPU, half=True).name == "torch"
+    assert Engine(model.double(), CPU).name == "torch"
+
+
+def test_the_engine_leaves_the_random_numbers_alone():
+    model, state = make_model(7, 8), torch.get_rng_state()
+    assert Engine(model, CPU).name == "ncnn"
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_the_engines_agree(rng, residual):
+    model = make_model(5, 12, residual)
+    window, taps = rng.random((2, 70, 31), dtype=np.float32), identity(70, 31)
+    fast, slow = (Engine(model, CPU, fast=fast).run([window], [taps]) for fast in (True, False))
+    np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-5)
+
+
+def test_a_network_changed_in_place_is_converted_again(rng):
+    model = make_model(4, 8)
+    window, taps = rng.random((1, 20, 20), dtype=np.float32), identity(20, 20)
+    before = Engine(model, CPU).run([window], [taps])
+    model.layers[1].weight.data *= 1.1
+    after = Engine(model, CPU).run([window], [taps])
+    np.testing.assert_allclose(after, Engine(model, CPU, fast=False).run([window], [taps]), rtol=0, atol=1e-5)
+    assert np.abs(after - before).max() > 1e-3
+
+
+def test_what_overflows_in_winograd_is_run_again_by_torch():
+    """Activations of 1e37: sums of 36 of them are infinite in float32, sums of 9 weighted ones are not."""
+    model = make_model(4, 16)
+    model.layers[0].weight.data *= 3e37
+    model.layers[-1].weight.data /= 3e37
+    window, taps = np.full((1, 24, 24), 0.7, np.float32), identity(24, 24)
+    window[0, ::3] = 0.2
+    engine = Engine(model, CPU, fast=False)
+    expected = engine.run([window], [taps])
+    engine._network = convert(model)
+    assert not np.isfinite(run(engine._network, window[0])).all()
+    np.testing.assert_array_equal(engine.run([window], [taps]), expected)
+
+
+def test_a_broken_ncnn_is_a_warning_and_torch(monkeypatch):
+    model = make_model(6, 8)
+    monkeypatch.setattr(ncnn_network, "MAGIC", 1)
+    with pytest.warns(UserWarning, match="ncnn is installed but does not work here .*; going on with PyTorch"):
+        engine = Engine(model, CPU)
+    assert engine.name == "torch"
+
+
+def test_an_ncnn_that_fails_at_work_is_a_warning_and_torch(monkeypatch, rng):
+    model, window = make_model(5, 8), rng.random((1, 9, 11), dtype=np.float32)
+    taps = [tuple(make_taps(n, 1, 0, n) for n in window.shape[1:])]
+    engine = Engine(model, CPU)
+    monkeypatch.setattr(ncnn_network, "_extract", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("code -1")))
+    with pytest.warns(
+        UserWarning, match=r"ncnn is installed but does not work here \(code -1\); going on with PyTorch"
+    ):
+        found = engine.run([window], taps)
+    np.testing.assert_array_equal(found, Engine(model, CPU, fast=False).run([window], taps))
+    assert engine.name == "torch"
+
+
+def test_an_ncnn_that_disagrees_is_a_warning_and_torch(monkeypatch):
+    model = make_model(3, 8)
+    monkeypatch.setattr(ncnn_network, "RAW", b"\x01\x00\x00\x00")
+    with pytest.warns(UserWarning, match="ncnn is installed but does not work here"):
+        assert find_ncnn(model, 1) is None
+
+
+def test_the_result_is_the_same_within_a_step(rng):
+    image = rng.integers(0, 4000, (60, 45), np.uint16)
+    model = make_model(4, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiled = super_resolve(image, 2, model=model, tile=32, device="cpu")
+    whole = super_resolve(image, 2, model=model, tile=None, device="cpu")
+    assert np.abs(tiled.astype(int) - whole).max() <= 1

@@ -1,0 +1,544 @@
+import copy
+import re
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from vdsr_core import VDSR, ImageFile, VDSRConfig, degrade, find_range, load_checkpoint, psnr, resize, save_checkpoint
+from vdsr_core.dataset.hold_out import HoldOut, cut, split, split_with_pairs, windows
+from vdsr_core.dataset.planes import find_pairs, find_planes
+from vdsr_core.evaluation import restore
+from vdsr_core.images.intensity import Rescale
+from vdsr_core.network.checkpoint import load_trainer
+from vdsr_core.network.engine import Engine
+from vdsr_core.training.fine_tune import fine_tune, fine_tune_steps, verdict
+from vdsr_core.training.trainer import Trainer
+from vdsr_core.upscaling.inference import network_planes
+
+QUICK = {"scales": [2], "steps": 3, "batch_size": 2, "patch": 16}
+
+
+@pytest.fixture(autouse=True)
+def _same_every_time(one_thread):
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def start():
+    torch.manual_seed(0)
+    return VDSR(VDSRConfig(depth=4, width=8), scales=[2])
+
+
+def rectangles(side, seed=0, dtype=np.uint16):
+    """An image of sharp-edged rectangles: there is something to learn."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((side, side))
+    for _ in range(side):
+        row, column = rng.integers(0, side - 4, 2)
+        image[row : row + rng.integers(2, side // 4), column : column + rng.integers(2, side // 4)] = rng.random()
+    return (image * 4000 + 100).astype(dtype)
+
+
+def weights(model):
+    return torch.cat([parameter.detach().ravel() for parameter in model.parameters()])
+
+
+def shrink(model, factor):
+    """Scale the residual: by 0, the network is bicubic interpolation."""
+    with torch.no_grad():
+        for parameter in model.convolutions[-1].parameters():
+            parameter *= factor
+
+
+def silently(function, *args, **kwargs):
+    with warnings.catch_warnings(action="ignore"):
+        return function(*args, **kwargs)
+
+
+def test_fine_tuning_helps_and_its_card_is_true(start, tmp_path):
+    """The card's figures are those of the returned network on the hold-out, and can be saved."""
+    image = rectangles(128)
+    shrink(start, 0.1)
+    before = weights(start)
+    options = {"steps": 450, "learning_rate": 5e-3, "batch_size": 8, "patch": 24, "patience": 9, "scales": [2]}
+    tuned = silently(fine_tune, image, model=start, **options)
+    assert torch.equal(weights(start), before)
+    scores = tuned.card["hold_out"]["2"]
+    assert tuned.card["helped"]
+    assert tuned.card["summary"].startswith("Fine-tuning helped: ")
+    assert scores["after"] > scores["bicubic"] + 0.3 > scores["before"]
+    low, high = find_range(image)
+    held = Rescale(low, high).forward(image)[128 - 26 :].astype(np.float32)
+    back = resize(degrade(held.astype(np.float64), 2), 2)
+    sr = restore(back * 255, Engine(tuned, torch.device("cpu"))) / 255
+    assert scores["bicubic"] == pytest.approx(psnr(held, back, data_range=1, crop_border=2), abs=1e-3)
+    assert scores["after"] == pytest.approx(psnr(held, sr, data_range=1, crop_border=2), abs=1e-3)
+    save_checkpoint(tmp_path / "tuned.safetensors", tuned)
+    assert load_checkpoint(tmp_path / "tuned.safetensors").card == tuned.card
+
+
+def test_where_it_does_not_help_the_start_is_kept_and_it_is_said(start, rng):
+    shrink(start, 0)  # from noise nothing better can be learnt
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tuned = fine_tune(rng.random((64, 64)), model=start, **QUICK | {"steps": 100, "learning_rate": 1.0})
+    assert re.match(r"stuck at or below bicubic: .*Start anew with a lower", str(caught[0].message))
+    assert re.search(r"did not help: .* The weights are those of the start\.$", str(caught[1].message))
+    assert torch.equal(weights(tuned), weights(start))
+    assert not tuned.card["helped"]
+    scores = tuned.card["hold_out"]["2"]
+    assert scores["after"] == scores["before"] == scores["bicubic"]
+
+
+def test_a_lone_number_is_a_scale(start):
+    tuned = silently(fine_tune, rectangles(64), model=start, **QUICK | {"scales": 2})
+    assert set(tuned.card["hold_out"]) == {"2"}
+
+
+def test_a_result_below_bicubic_did_not_help():
+    said = verdict({"2": 38.0}, {"2": 20.0}, {"2": 29.0}, 100)
+    assert not said["helped"]
+    assert said["summary"].startswith("Fine-tuning did not help: 29.00 dB")
+    assert "Plain bicubic interpolation is better here, by 9.00 dB" in said["summary"]
+    assert verdict({"2": 38.0}, {"2": 37.0}, {"2": 38.1}, 100)["helped"]
+
+
+def test_steps_keep_the_best_in_the_given_network(start):
+    """Closing early leaves the best so far; it stops after `patience` validations without a better one."""
+    run = fine_tune_steps(
+        start, rectangles(64), validate_every=1, patience=99, learning_rate=1e-2, **QUICK | {"steps": 99}
+    )
+    gains = []
+    for progress in run:
+        gains.append(progress.gain)
+        if len(gains) == 6:
+            run.close()
+    assert gains[-1] < max(gains) - 0.1
+    scores = start.card["hold_out"]["2"]
+    assert scores["after"] - scores["bicubic"] == pytest.approx(max(gains), abs=2e-3)
+    assert "after 5 steps" in start.card["summary"]
+    worse = fine_tune_steps(
+        start, rectangles(64), validate_every=1, patience=3, learning_rate=1e-30, **QUICK | {"steps": 99}
+    )
+    assert len(silently(list, worse)) <= 5
+
+
+def test_a_record_shows_a_held_out_part(start):
+    network = copy.deepcopy(start)
+    first, *_, last = silently(list, fine_tune_steps(network, rectangles(64), **QUICK | {"learning_rate": 1e-2}))
+    assert first.step == 0
+    assert first.scores == {"2": first.scores["2"] | {"after": first.scores["2"]["before"]}}
+    np.testing.assert_array_equal(first.preview.before, first.preview.sr)
+    np.testing.assert_array_equal(first.preview.before, last.preview.before)
+    preview = last.preview
+    for name, shown in (("bicubic", preview.ilr), ("before", preview.before), ("after", preview.sr)):
+        found = psnr(preview.hr, shown, data_range=1, crop_border=2)
+        assert last.scores["2"][name] == pytest.approx(found, abs=1e-3)
+    assert last.gain == pytest.approx(last.scores["2"]["after"] - last.scores["2"]["bicubic"], abs=2e-3)
+
+
+def test_resumed_is_uninterrupted(start, tmp_path):
+    """A run that was closed or killed gives the weights and the card of one that was not."""
+    options = QUICK | {"steps": 8, "learning_rate": 1e-2, "validate_every": 2, "noise": 0.01}
+    image, path = rectangles(64), tmp_path / "run.safetensors"
+    whole = copy.deepcopy(start)
+    records = silently(list, fine_tune_steps(whole, image, **options))
+    closed = fine_tune_steps(copy.deepcopy(start), image, checkpoint=path, **options)
+    while next(closed).step < 5:
+        pass
+    closed.close()
+    killed = fine_tune_steps(copy.deepcopy(start), image, checkpoint=path, resume=True, **options)
+    while next(killed).step < 7:
+        pass
+    path.with_name("copy.safetensors").write_bytes(path.read_bytes())
+    killed.close()
+    path = path.with_name("copy.safetensors")
+    resumed = copy.deepcopy(start)
+    rest = silently(list, fine_tune_steps(resumed, image, checkpoint=path, resume=True, **options))
+    assert [record.step for record in rest] == [7, 8]
+    assert [(record.loss, record.gain) for record in rest] == [(record.loss, record.gain) for record in records[-2:]]
+    assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.card == whole.card
+    assert load_trainer(path) is None
+    saved = load_checkpoint(path)
+    assert torch.equal(weights(saved), weights(whole))
+    assert saved.card == whole.card
+
+
+def test_what_cannot_be_resumed(start, tmp_path):
+    path = tmp_path / "run.safetensors"
+    run = fine_tune_steps(start, rectangles(64), checkpoint=path, **QUICK)
+    next(run)
+    run.close()
+    other = copy.deepcopy(start)
+    shrink(other, 0.5)
+    for change, message in (
+        ({"images": rectangles(64, seed=1)}, "`images` must be those"),
+        ({"seed": 1}, "`config` must be that of the training to resume"),
+        ({"patch": 12}, r"`patch` must be that of the run in .*, 16, got 12\. Begin anew"),
+        ({"validate_every": 2}, "`validate_every` must be that of the run"),
+        ({"patience": 2}, "`patience` must be that of the run"),
+        ({"model": other}, r"`model` must be that of the run in .*, [0-9a-f]{8}, got [0-9a-f]{8}"),
+    ):
+        options = {"model": start, "images": rectangles(64)} | QUICK | change
+        with pytest.raises(ValueError, match=message):
+            fine_tune_steps(checkpoint=path, resume=True, **options)
+    save_checkpoint(path, start)
+    with pytest.raises(ValueError, match="must hold an unfinished run"):
+        fine_tune_steps(start, rectangles(64), checkpoint=path, resume=True, **QUICK)
+    with pytest.raises(ValueError, match="`checkpoint` must name the file to resume"):
+        fine_tune_steps(start, rectangles(64), resume=True, **QUICK)
+
+
+def test_a_stopped_run_ends_within_a_step_and_can_be_gone_on_with(start, tmp_path, monkeypatch):
+    options = QUICK | {"steps": 6, "learning_rate": 1e-2, "validate_every": 2, "batch_size": 6}
+    image, path, stop = rectangles(64), tmp_path / "run.safetensors", threading.Event()
+    whole = copy.deepcopy(start)
+    silently(list, fine_tune_steps(whole, image, **options))
+    differentiate, calls = Trainer.differentiate, []
+
+    def stopping(self, *patches):
+        calls.append(self.step)
+        if calls.count(3) == 2:  # in the midst of the fourth step
+            stop.set()
+        return differentiate(self, *patches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "differentiate", stopping)
+        stopped = silently(list, fine_tune_steps(copy.deepcopy(start), image, checkpoint=path, stop=stop, **options))
+    assert [record.step for record in stopped] == [0, 1, 2, 3]
+    assert calls.count(3) == 2
+    resumed = copy.deepcopy(start)
+    rest = silently(list, fine_tune_steps(resumed, image, checkpoint=path, resume=True, **options))
+    assert [record.step for record in rest] == [4, 5, 6]
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_two_runs_do_not_write_one_checkpoint(start, tmp_path):
+    path = tmp_path / "run.safetensors"
+    first = fine_tune_steps(copy.deepcopy(start), rectangles(64), checkpoint=path, **QUICK)
+    next(first)
+    written = path.read_bytes()
+    second = fine_tune_steps(copy.deepcopy(start), rectangles(64, seed=1), checkpoint=path, **QUICK)
+    with pytest.raises(BlockingIOError, match=r"another one is writing\. Wait"):
+        next(second)
+    assert path.read_bytes() == written
+    first.close()
+    next(fine_tune_steps(copy.deepcopy(start), rectangles(64), checkpoint=path, **QUICK))
+
+
+def test_images_of_one_field_of_view_are_held_out_by_strips():
+    plane = np.add.outer(np.zeros(50), np.arange(200))
+    train, held = split({"one": [(None, plane)], "two": [(None, plane)]}, 0.25, 20, strips=True)
+    assert [high.shape for _, high in train + held] == [(50, 130)] * 2 + [(50, 50)] * 2
+
+
+def test_an_image_file_says_what_its_axes_are(start):
+    """A channel in the middle, and colour: the same as by the options."""
+    image = np.stack([rectangles(32), rectangles(32, 1)], 1)
+    colour = np.stack([rectangles(40, s) // 20 for s in range(3)], -1).astype(np.uint8)
+    for data, axes, options in ((image, "YCX", {"channel_axis": 1}), (colour, "YXS", {"rgb": True})):
+        by_options = silently(fine_tune, [data], model=start, **QUICK | options)
+        by_file = silently(fine_tune, ImageFile(data, axes), model=start, **QUICK)
+        assert torch.equal(weights(by_options), weights(by_file))
+
+
+def test_blur_and_noise_are_those_of_degrade(start):
+    """The hold-out is degraded as asked for, in the range that the network sees."""
+    image = rectangles(64)
+    _, plane = find_planes([image], [2])[0]["image 0"][0]
+    held = plane[64 - 16 :]
+    low = degrade(held, 2, blur=1.5, read_noise=0.05, seed=np.random.default_rng((0, 3)))
+    run = fine_tune_steps(start, image, blur=1.5, noise=0.05, **QUICK)
+    np.testing.assert_allclose(next(run).preview.ilr, resize(low, 2), atol=1e-6)
+    assert start.card["recipe"].endswith("; blur 1.5 pixels, noise 0.05 of the range")
+
+
+def test_theta_clips(start):
+    run = fine_tune_steps(start, rectangles(64), theta=1e-9, **QUICK | {"learning_rate": 1e-3})
+    assert [record.clipped > 0.5 for record in silently(list, run)] == [False, True, True, True]
+
+
+def test_pairs_must_be_registered(start):
+    """A shift of several pixels is found and told; noise, blur and another brightness are not taken for one."""
+    sharp = rectangles(96).astype(np.float64)
+    low = degrade(sharp, 2, blur=1, read_noise=100, seed=0) * 0.7 + 50
+    silently(fine_tune, pairs=[(low, sharp)], model=start, **QUICK)
+    for shift in (-6, 8):
+        with pytest.raises(ValueError, match=rf"shifted by {shift} rows and {-shift} columns in pair 0"):
+            fine_tune(pairs=[(low, np.roll(sharp, (shift, -shift), (0, 1)))], model=start, **QUICK)
+
+
+def test_pairs_must_show_one_field_of_view(start, rng):
+    """The plane with most contrast is looked at; the pair is named as it is given."""
+    sharp = np.stack([rng.normal(100, 5, (96, 96)), rectangles(96)])
+    low = degrade(np.stack([rng.normal(100, 5, (96, 96)), sharp[1]]), 2, read_noise=20, seed=0)
+    silently(fine_tune, pairs={"cells": (low, sharp)}, model=start, **QUICK)
+    other = np.stack([sharp[0], rectangles(96, seed=4)])
+    with pytest.raises(ValueError, match=r"hardly resemble each other in cells \(correlation -?0\.\d+\)\. Check which"):
+        fine_tune(pairs={"good": (low, sharp), "cells": (low, other)}, model=start, **QUICK)
+
+
+def test_pairs_of_image_files_are_those_of_arrays(start):
+    sharp = np.stack([rectangles(64), rectangles(64, 1)], 1)
+    low = degrade(np.moveaxis(sharp, 1, 0), 2)
+    plain, files = (
+        silently(fine_tune, pairs=[pair], model=start, **QUICK | options)
+        for pair, options in (
+            ((low, np.moveaxis(sharp, 1, 0)), {"channel_axis": 0}),
+            ((ImageFile(low, "CYX"), ImageFile(sharp, "YCX")), {}),
+        )
+    )
+    assert torch.equal(weights(plain), weights(files))
+
+
+def test_warnings_are_in_the_records(start):
+    """Too little data at once, overfitting once, and fine_tune warns of the latter."""
+    options = QUICK | {"steps": 8, "learning_rate": 1.0, "validate_every": 1, "patience": 9}
+    words = [record.warning for record in fine_tune_steps(copy.deepcopy(start), rectangles(64), **options)]
+    assert words[0].startswith("There is little to train with, 11 patches")
+    assert [word[:11] for word in words[1:] if word] == ["overfitting"]
+    with pytest.warns(UserWarning, match=r"overfitting: .*Add images"), pytest.warns(UserWarning, match="did not help"):
+        fine_tune(rectangles(64), model=start, **options)
+
+
+@pytest.mark.parametrize("in_range", [None, (0, 65535)])
+def test_an_empty_channel_of_a_pair_leaves_the_others(in_range):
+    empty = np.full((32, 32), 7, np.uint16)
+    sharp = np.stack([rectangles(32), empty, rectangles(32, 1)])
+    sources, _, skipped = find_pairs([(sharp // 2, sharp)], channel_axis=0, in_range=in_range)
+    assert [len(source) for source in sources.values()] == [2]
+    assert not skipped
+    assert find_pairs([(empty, sharp[0])], in_range=in_range)[2] == {"pair 0": "constant"}
+
+
+def test_several_images_are_held_out_whole_and_one_by_a_strip_with_a_gap(rng):
+    planes = [rng.random((20, 20)) for _ in range(10)]
+    sources = {f"{n}": [(None, plane), (None, plane)] for n, plane in enumerate(planes)}
+    train, held = split(sources, 0.2, 4, seed=1)
+    of_train, of_held = ({plane[0, 0] for _, plane in part} for part in (train, held))
+    assert (len(of_train), len(of_held), len(held)) == (8, 2, 4)
+    assert not of_train & of_held
+    assert split(sources, 0.2, 4, seed=1)[1][0][1] is held[0][1]
+    plane = np.add.outer(np.zeros(50), np.arange(200))
+    train, held = split({"one": [(plane, plane)]}, 0.25, 20)
+    assert train[0][1].shape == train[0][0].shape == (50, 130)
+    np.testing.assert_array_equal(held[0][1], plane[:, 150:])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_images_of_one_content_are_held_out_together(seed, rng):
+    planes = [rng.random((20, 20)) for _ in range(4)]
+    sources = {f"{n}": [(None, planes[n % 4].copy())] for n in range(8)}  # each twice
+    train, held = split(sources, 0.25, 4, seed)
+    contents = [{plane.tobytes() for _, plane in part} for part in (train, held)]
+    assert not contents[0] & contents[1]
+    assert (len(train), len(held)) == (6, 1)
+    once = {f"{n}": [(None, plane)] for n, plane in enumerate(planes)}
+    (_, expected), *none = split(once, 0.25, 4, seed)[1]
+    assert not none
+    assert {plane.tobytes() for _, plane in held} == {expected.tobytes()}
+    train, held = split({f"{n}": [(None, planes[0])] for n in range(3)}, 0.25, 4, seed)
+    assert len(train) == len(held) == 3
+    assert all(plane.shape == (12, 20) for _, plane in train)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_that_is_held_out_is_trained_with(seed, rng):
+    """Neither under another range, nor by way of an image that shares a plane with both, nor beside the pairs."""
+    one, two, three, *others = (np.rint(100 * rng.random((20, 20))) for _ in range(7))
+
+    def overlap(train, held):
+        contents = [{plane.tobytes() for _, plane in part} for part in (train, held)]
+        return contents[0] & contents[1]
+
+    pairs = find_pairs([(plane * factor, plane) for factor in (0.5, 1) for plane in (one, two, three)])[0]
+    assert not np.array_equal(pairs["pair 0"][0][1], pairs["pair 3"][0][1])  # the sharp one, in the range of each low
+    train, held = split(pairs, 0.3, 4, seed)
+    assert held
+    of_train, of_held = ({np.argsort(hr, None, stable=True).tobytes() for _, hr in part} for part in (train, held))
+    assert not of_train & of_held
+
+    stacks = {"a": [one, two], "b": [two, three], "c": [three], "d": others[:1], "e": others[1:2]}
+    sources = {name: [(None, plane) for plane in planes] for name, planes in stacks.items()}
+    for share in (0.2, 0.5):
+        assert not overlap(*split(sources, share, 4, seed))
+
+    images = {name: [(None, plane)] for name, plane in zip("abc", (one, two, three), strict=True)}
+    both = {name: [(plane + 1, plane)] for name, plane in zip("ab", (one, two), strict=True)}
+    train, held = split_with_pairs(images, both, 0.3, 4, seed)
+    assert not overlap(train, held)
+    assert len(train) + len(held) == 5
+    apart = {"x": [(others[0], others[0])]}
+    train, held = split_with_pairs(images, apart, 0.3, 4, seed)
+    assert [low is None for low, _ in held] == [True, False]  # of each
+
+
+def test_what_is_held_out_does_not_depend_on_order_and_little_on_other_images(rng):
+    planes = [rng.random((8, 8)) for _ in range(40)]
+
+    def held(numbers):
+        found = split({f"{n}": [(None, planes[number])] for n, number in enumerate(numbers)}, 0.25, 4)[1]
+        return {plane.tobytes() for _, plane in found}
+
+    assert len(held(range(40))) == 10
+    assert held(reversed(range(40))) == held(range(40))
+    assert len(held(range(36)) - held(range(40))) == 0  # nine of the ten, or those that are still there
+
+
+@pytest.mark.parametrize("side", [8, 12, 16, 32, 100])
+def test_cut_leaves_something_on_both_sides(side):
+    (_, train), (_, held) = cut((None, np.zeros((side, 8))), 0.2, 20)
+    assert len(held) >= min(16, side // 3)
+    assert len(train) >= side // 2 - 1
+    assert len(train) + len(held) <= side
+
+
+@pytest.mark.parametrize(
+    ("image", "options"),
+    [
+        (rectangles(32), {}),
+        (rectangles(32, dtype=np.float32), {"scales": [2, 3, 4]}),
+        (np.stack([rectangles(32), rectangles(32, 1) // 2, np.full((32, 32), 7, np.uint16)]), {"channel_axis": 0}),
+        (np.stack([rectangles(40, s) // 20 for s in range(3)], -1).astype(np.uint8), {"rgb": True}),
+        (np.stack([rectangles(24, s) for s in range(5)]), {}),
+        (rectangles(16), {}),
+        (rectangles(32), {"in_range": (0, 65535)}),
+        ([rectangles(32), rectangles(40, dtype=np.int8), rectangles(50, dtype=np.float64)], {"scales": [1.5, 2.37]}),
+        ({"a": rectangles(32), "flat": np.zeros((32, 32)), "small": rectangles(15)}, {"scales": [4]}),
+    ],
+)
+def test_all_kinds_of_images_train(start, image, options):
+    tuned = silently(fine_tune, image, model=start, **QUICK | options)
+    expected = {f"{scale:.3g}" for scale in options.get("scales", [2])}
+    assert set(tuned.card["hold_out"]) == expected
+    assert all(np.isfinite(list(scores.values())).all() for scores in tuned.card["hold_out"].values())
+    if isinstance(image, dict):
+        assert "flat left out: constant, small left out: smaller than 16 x 16 pixels" in tuned.card["data"]
+        assert "1 image (1 plane)" in tuned.card["data"]
+
+
+def test_planes_are_what_super_resolve_maps(rng):
+    image = (rng.random((3, 20, 24)) * [[[10]], [[1000]], [[0]]]).astype(np.uint16)
+    planes = list(network_planes(image, channel_axis=0))
+    assert planes[2] is None
+    for plane, channel in zip(planes[:2], image[:2], strict=True):
+        np.testing.assert_allclose(plane, Rescale(*find_range(channel)).forward(channel), rtol=1e-6)
+    sources, skipped = find_planes({"x": image}, [2], channel_axis=0)
+    assert len(sources["x"]) == 2
+    assert skipped == {}
+
+
+def test_pairs_train_by_the_range_of_the_low_image(start):
+    sharp = rectangles(64)
+    pairs = [(degrade(sharp, 2), sharp), (degrade(sharp.T, 2), sharp.T)]
+    sources, scales, _ = find_pairs(pairs)
+    assert scales == {"pair 0": 2, "pair 1": 2}
+    ilr, hr = sources["pair 0"][0]
+    rescale = Rescale(*find_range(pairs[0][0]))
+    np.testing.assert_allclose(hr, rescale.forward(sharp), rtol=1e-6)
+    np.testing.assert_allclose(ilr, resize(rescale.forward(pairs[0][0]), 2), atol=1e-5)
+    tuned = silently(fine_tune, pairs=pairs, model=start, **QUICK | {"scales": None})
+    assert list(tuned.card["hold_out"]) == ["pairs"]
+    assert "2 pairs (2 planes)" in tuned.card["data"]
+    one = silently(fine_tune, [sharp], pairs=[*pairs[:1], (np.zeros((9, 9)), np.ones((18, 18)))], model=start, **QUICK)
+    assert set(one.card["hold_out"]) == {"2", "pairs"}
+    assert "pair 1 left out: constant" in one.card["data"]
+
+
+@pytest.mark.parametrize(("scale", "known"), [(2, (2.0,)), (1, (3.0,))])
+def test_pairs_say_which_scales_were_learnt(tmp_path, start, scale, known):
+    """Those of pairs of one size are the ones that the network knows."""
+    sharp = rectangles(96).astype(np.float64)
+    low = degrade(sharp, 2)
+    low = low if scale == 2 else resize(low, 2)
+    start.scales = (3.0,)
+    shrink(start, 0.1)
+    options = QUICK | {"scales": None, "steps": 60, "learning_rate": 2e-3, "batch_size": 8, "validate_every": 5}
+    path = tmp_path / "run.safetensors"
+    silently(list, fine_tune_steps(start, pairs=[(low, sharp)], checkpoint=path, **options))
+    found = start.card["hold_out"]["pairs"]
+    assert found["after"] > found["before"]
+    assert load_checkpoint(path).scales == known
+
+
+def test_the_same_seed_gives_the_same_network(start):
+    first, second, other = (
+        silently(fine_tune, rectangles(64), model=start, **QUICK | {"learning_rate": 1e-3, "seed": seed})
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(weights(first), weights(second))
+    assert not torch.equal(weights(first), weights(other))
+
+
+@given(rows=st.integers(1, 900), columns=st.integers(1, 900), count=st.integers(0, 9))
+@example(rows=900, columns=180, count=9)
+def test_pieces_are_spread_over_a_plane_and_do_not_overlap(rows, columns, count):
+    plane = np.add.outer(np.arange(rows), np.arange(columns)).astype(np.float32)
+    times = np.zeros(plane.shape)
+    found = windows(plane, count)
+    for window in found:
+        times[window] += 1
+    assert times.max() == 1
+    assert len(found) <= max(1, min(count, 4))
+    if max(rows, columns) > 2 * 192 and count > 1:
+        assert len(found) > 1
+    if min(rows, columns) > 1:
+        assert abs(np.argwhere(times).mean(0) - (np.array(plane.shape) - 1) / 2).max() <= 1
+
+
+def test_a_piece_has_detail_where_the_plane_has(rng):
+    plane = np.zeros((500, 700), np.float32)
+    plane[:40, :40] = rng.random((40, 40))
+    for count in (1, 4):
+        (window,) = windows(plane, count)
+        assert np.ptp(plane[window])
+    assert HoldOut([plane], [2]).pieces
+
+
+def test_score_of_bicubic_is_that_of_a_network_without_residual(start, rng):
+    shrink(start, 0)
+    hold_out = HoldOut([rng.random((300, 40)).astype(np.float32)] * 20, [2, 3])
+    assert len(hold_out.pieces) <= 16
+    assert len(HoldOut([rng.random((9, 40)).astype(np.float32)] * 40, [2], pieces=32).pieces) == 20
+    assert len(HoldOut([rng.random((900, 200)).astype(np.float32)], [2, 3]).pieces) == 8  # four of one plane
+    assert max(max(piece.hr.shape) for piece in hold_out.pieces) <= 192
+    assert hold_out.score(start) == pytest.approx(hold_out.bicubic, abs=1e-4)
+    assert hold_out.validate(start) == pytest.approx((np.mean(list(hold_out.bicubic.values())), 0), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        ([], {}, "`images` must hold one to train with, got none at all"),
+        ({"a": np.ones((32, 32))}, {}, "got a: constant"),
+        (np.random.default_rng(0).random((6, 40)), {}, "got image 0: smaller than 8 x 8 pixels"),
+        (np.full((32, 32), np.nan), {}, "image 0: `image` must be finite"),
+        (np.zeros((32, 32, 3)), {}, "image 0: `image` must declare its channels"),
+        (rectangles(32).tolist(), {}, "got list as image 0. Use `numpy.asarray"),
+        ("a.png", {}, "`images` must be an array, a list of arrays or a mapping, got str. Read files"),
+        (["a.png"], {}, "got str as image 0. Use .* `read_image` for files"),
+        (rectangles(32), {"patience": 0}, "`patience` must be a whole number of at least 1, got 0"),
+        (rectangles(32), {"validate_every": 1.5}, "`validate_every` must be a whole number of at least 1, got 1.5"),
+        (rectangles(32), {"hold_out": 1}, "`hold_out` must be a number between 0 and 1, got 1"),
+        (rectangles(32), {"hold_out": "a"}, "`hold_out` must be a number between 0 and 1, got 'a'"),
+        (rectangles(32), {"scales": 1.0001}, "`scales` must be finite numbers, at least 1.1, got 1.0001"),
+        (rectangles(32), {"scales": ["a"]}, "`scales` must be numbers, one for both axes, got 'a'"),
+        (rectangles(32), {"scales": []}, "`scales` must hold at least one scale"),
+        (rectangles(32), {"learning_rate": -1}, "`learning_rate` .* got -1. Leave it out for the default"),
+        (np.pad(rectangles(64), ((0, 64), (0, 0))), {}, "held-out part must have detail, got a flat one"),
+        ([], {"pairs": (rectangles(32), rectangles(32))}, "`pairs` must hold two images each"),
+        ([], {"pairs": 5}, "`pairs` must be a list of"),
+        ([], {"pairs": [(rectangles(32), 5)]}, "pair 0: `image` must have at least 2 axes"),
+        (rectangles(32), {"steps": 0}, "`steps` must be a whole number of at least 1"),
+        (rectangles(32), {"pairs": [(rectangles(32), rectangles(24))]}, "`pairs` must show one field of view.*pair 0"),
+    ],
+)
+def test_bad_input_is_named_before_the_first_step(start, images, options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        fine_tune_steps(copy.deepcopy(start), images, **QUICK | options)
