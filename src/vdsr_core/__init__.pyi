@@ -1,0 +1,62 @@
+from .dataset.hold_out import Preview
+from .dataset.patches import Patches
+from .evaluation import Score, evaluate, psnr, ssim
+from .formats.io import ImageFile, image_names, read_image, write_image
+from .formats.pyramid import write_pyramid
+from .images.degradation import degrade, estimate_degradation
+from .images.intensity import Rescale
+from .images.resampling import resize
+from .images.tiling import Tile, cover
+from .network.checkpoint import load_checkpoint, load_model, save_checkpoint
+from .network.model import VDSR, VDSRConfig
+from .streaming.plan import Plan, plan
+from .streaming.shards import Shard
+from .streaming.stream import stream
+from .streaming.verify import Check, verify
+from .training.fine_tune import FineTuneProgress, fine_tune, fine_tune_steps
+from .training.recipe import TrainConfig
+from .training.trainer import Progress, Trainer, clip_gradients
+from .upscaling.inference import find_range, super_resolve, super_resolve_tiles
+
+__version__: str
+
+__all__ = [
+    "VDSR",
+    "Check",
+    "FineTuneProgress",
+    "ImageFile",
+    "Patches",
+    "Plan",
+    "Preview",
+    "Progress",
+    "Rescale",
+    "Score",
+    "Shard",
+    "Tile",
+    "TrainConfig",
+    "Trainer",
+    "VDSRConfig",
+    "clip_gradients",
+    "cover",
+    "degrade",
+    "estimate_degradation",
+    "evaluate",
+    "find_range",
+    "fine_tune",
+    "fine_tune_steps",
+    "image_names",
+    "load_checkpoint",
+    "load_model",
+    "plan",
+    "psnr",
+    "read_image",
+    "resize",
+    "save_checkpoint",
+    "ssim",
+    "stream",
+    "super_resolve",
+    "super_resolve_tiles",
+    "verify",
+    "write_image",
+    "write_pyramid",
+]
