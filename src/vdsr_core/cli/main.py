@@ -189,7 +189,9 @@ def network_lines(model: VDSR) -> Iterator[str]:
     """What a network is, and its card."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     yield ""
-    yield f"network   depth {model.config.depth}, width {model.config.width}, {parameters} parameters"
+    config = model.config
+    more = f", fold {config.fold}" * (config.fold > 1) + ", blocks" * config.blocks
+    yield f"network   depth {config.depth}, width {config.width}{more}, {parameters} parameters"
     yield f"scales    {', '.join(f'{scale:g}' for scale in model.scales) or 'not known'}"
     yield f"halo      {model.halo} pixels"
     yield from card_lines(model.card)

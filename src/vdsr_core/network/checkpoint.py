@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -143,10 +144,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
         msg = f"{path} has format {version}; this version reads format {FORMAT}. Please update napari-vdsr."
         raise ValueError(msg)
     model = from_arrays({k: array for k, array in arrays.items() if not k.startswith(TRAINER)}, str(path))
-    config = {"residual": True} | _entry(path, header, "config", dict)
+    config = {"residual": True, "fold": 1, "blocks": False} | _entry(path, header, "config", dict)
     scales = _entry(path, header, "scales", list)
     try:
-        model.config = replace(model.config, residual=config["residual"])
+        model.config = replace(model.config, residual=config["residual"], blocks=config["blocks"])
         model.scales = check_scales(scales)
     except (TypeError, ValueError) as error:
         msg = f"{path} must have a good header: {error} It is damaged."
@@ -212,7 +213,8 @@ def load_arrays(path: str | os.PathLike[str]) -> VDSR:
     Parameters
     ----------
     path : path
-        ``weight_00`` (filters, 1, 3, 3), ``bias_00`` (filters,), and so on, in order of the layers.
+        ``weight_00`` (filters, fold ** 2, 3, 3), ``bias_00`` (filters,), and so on, in order of the layers. Hidden
+        layers follow each other; a network with blocks needs a file of ours.
 
     Returns
     -------
@@ -253,7 +255,8 @@ def from_arrays(arrays: Mapping[str, Tensor], name: str = "arrays") -> VDSR:
             f"{name} must hold weights of shape (out, in, 3, 3), got {tuple(arrays['weight_00'].shape)} for weight_00."
         )
         raise ValueError(msg)
-    model = VDSR(VDSRConfig(depth, arrays["weight_00"].shape[0]), scales=())
+    width, channels = arrays["weight_00"].shape[:2]
+    model = VDSR(VDSRConfig(depth, width, fold=max(1, math.isqrt(channels))), scales=())
     for number, layer in enumerate(model.convolutions):
         for kind, parameter in layer.named_parameters():
             array = arrays[f"{kind}_{number:02d}"]
@@ -291,7 +294,7 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
     Examples
     --------
     >>> load_model().config
-    VDSRConfig(depth=20, width=64)
+    VDSRConfig(depth=20, width=64, fold=1, blocks=False)
     """
     try:
         if isinstance(name_or_path, bytes):

@@ -159,7 +159,8 @@ class Engine:
         self.dtype = np.dtype(np.float64 if double else np.float32)
         self.halo = model.halo
         found = None
-        if device.type == "cpu" and not double and not half and fast is not False and has_ncnn():
+        plain = model.config.fold == 1 and not model.config.blocks
+        if device.type == "cpu" and not double and not half and fast is not False and has_ncnn() and plain:
             found = find_ncnn(model, torch.get_num_threads())
         self._network: NcnnNetwork | NcnnWorkers | None = None
         if found:
@@ -262,7 +263,10 @@ class Engine:
 
     def _run(self, ilr: Tensor, stop: threading.Event | None, half: torch.dtype | None = None) -> Tensor:
         """The residual by PyTorch."""
-        if self.device.type == "cpu" and not half:  # strip by strip, which costs no more there and takes little memory
+        config = self._exact.config
+        if (
+            self.device.type == "cpu" and not half and config.fold == 1 and not config.blocks
+        ):  # strip by strip, which costs no more there and takes little memory
             return torch_network.residual(self._exact, ilr, stop)
         with full_float32(self.device):
             return self._exact.residual(ilr, half=half)

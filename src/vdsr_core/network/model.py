@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 
 @dataclass(frozen=True)
 class VDSRConfig:
-    """The shape of a VDSR network.
+    """The shape of a VDSR network; the paper's by default.
 
     Attributes
     ----------
@@ -25,23 +26,44 @@ class VDSRConfig:
     residual : bool
         Whether the layers predict what is missing from the interpolated image, as in VDSR. False is for comparison:
         they predict the image itself.
+    fold : int
+        Side of the square of pixels that one position of the layers stands for, at least 1. The pixels of a square
+        become channels [1]_: with 2 each layer has a quarter of the positions, and sees twice as far.
+    blocks : bool
+        Whether the hidden layers form pairs, convolution, ReLU, convolution, that are added to what they are given,
+        without a ReLU after the sum [2]_. Needs an even depth.
+
+    References
+    ----------
+    .. [1] K. Zhang, W. Zuo, L. Zhang, "FFDNet: Toward a Fast and Flexible Solution for CNN based Image Denoising",
+           IEEE Transactions on Image Processing 27(9), 2018. https://arxiv.org/abs/1710.04026
+    .. [2] B. Lim, S. Son, H. Kim, S. Nah, K. M. Lee, "Enhanced Deep Residual Networks for Single Image
+           Super-Resolution", CVPR Workshops 2017. https://arxiv.org/abs/1707.02921
     """
 
     depth: int = 20
     width: int = 64
     residual: bool = field(default=True, repr=False)
+    fold: int = 1
+    blocks: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no network."""
-        for name, least in (("depth", 2), ("width", 1)):
+        """Raise unless the fields describe a network."""
+        for name, least, usual in (("depth", 2, 20), ("width", 1, 64), ("fold", 1, 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                msg = f"`{name}` must be a whole number of at least {least}, got {value!r}. VDSR has 20 and 64."
+                msg = (
+                    f"`{name}` must be an integer of at least {least}, got {value!r}. The paper's network has {usual}."
+                )
                 raise ValueError(msg)
-        residual: Any = self.residual
-        if not isinstance(residual, bool):
-            msg = f"`residual` must be True or False, got {residual!r}. VDSR has True."
-            raise ValueError(msg)
+        for name in ("residual", "blocks"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                msg = f"`{name}` must be True or False, got {value!r}. "
+                raise ValueError(msg + f"The paper's network has {name == 'residual'}.")
+        if self.blocks and self.depth % 2:
+            msg = f"`depth` must be even with `blocks`, which pair the hidden layers, got {self.depth}. "
+            raise ValueError(msg + f"Use {self.depth + 1}.")
 
 
 def check_network(model: Any) -> None:
@@ -57,11 +79,11 @@ class VDSR(nn.Module):
     Parameters
     ----------
     config : VDSRConfig, optional
-        Depth and width; the paper's 20 and 64 by default.
+        The shape of the network; the paper's by default.
     scales : sequence of float, optional
         The scales that the network is made for.
     card : dict, optional
-        What is known of the network: data, recipe, scores; JSON types only.
+        What is known about the network: data, recipe, scores; JSON types only.
 
     References
     ----------
@@ -87,7 +109,7 @@ class VDSR(nn.Module):
         self.config = config
         self.scales = tuple(float(scale) for scale in scales)
         self.card = dict(card or {})
-        widths = [1] + [config.width] * (config.depth - 1) + [1]
+        widths = [config.fold**2] + [config.width] * (config.depth - 1) + [config.fold**2]
         self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         for layer in self.convolutions:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -100,35 +122,61 @@ class VDSR(nn.Module):
 
     @property
     def halo(self) -> int:
-        """Pixels of context per side that an output pixel depends on: one for each 3 x 3 layer."""
-        return self.config.depth
+        """Pixels of context per side that an output pixel depends on: one position for each 3 x 3 layer.
+
+        They count from the edge of the square of `VDSRConfig.fold` x `fold` pixels that the output pixel lies in.
+        """
+        return self.config.depth * self.config.fold
 
     def residual(self, ilr: Tensor, *, half: torch.dtype | None = None) -> Tensor:
         """What is missing from the interpolated image: f(x) in Section 3.1 of the paper.
+
+        Where `VDSRConfig.fold` does not divide a side, the last row or column is repeated up to a multiple of it.
 
         Parameters
         ----------
         ilr : (B, 1, H, W) Tensor
             Interpolated images, in [0, 1] for the full range.
         half : torch.dtype, optional
-            Compute all layers but the first and the last in it: bfloat16 or float16. These two are a five-hundredth of
-            the work, and would round the image itself and the sum that is its residual.
+            Compute all layers but the first and the last in it: bfloat16 or float16. These two are a small part of
+            the work, and would round the image itself and the sum that is its residual. What blocks add to stays in
+            the dtype of `ilr`.
 
         Returns
         -------
         (B, 1, H, W) Tensor
         """
         first, *hidden, last = self.convolutions
-        x = torch.relu_(first(ilr))  # (B, width, H, W)
+        x = torch.relu_(first(fold(ilr, self.config.fold)))  # (B, width, H / fold, W / fold)
         with torch.autocast(ilr.device.type, half) if half else nullcontext():
-            for layer in hidden:
-                x = torch.relu_(layer(x))
-        out: Tensor = last(x.to(ilr.dtype))
+            if self.config.blocks:
+                for one, two in zip(hidden[::2], hidden[1::2], strict=True):
+                    x = x + two(torch.relu_(one(x)))
+            else:
+                for layer in hidden:
+                    x = torch.relu_(layer(x))
+        out = unfold(last(x.to(ilr.dtype)), self.config.fold, ilr.shape)
         return out if self.config.residual else out - ilr
 
     def forward(self, ilr: Tensor) -> Tensor:
         """The super-resolved images: ILR plus residual, (B, 1, H, W) each."""
         return ilr + self.residual(ilr)
+
+
+def fold(image: Tensor, side: int) -> Tensor:
+    """The squares of `side` x `side` pixels as channels: (B, 1, H, W) to (B, side ** 2, H / side, W / side).
+
+    H and W are rounded up to multiples of `side` by repeating the last row and column.
+    """
+    if side == 1:
+        return image
+    rows, columns = image.shape[-2:]
+    return pixel_unshuffle(pad(image, (0, -columns % side, 0, -rows % side), mode="replicate"), side)
+
+
+def unfold(squares: Tensor, side: int, shape: Sequence[int]) -> Tensor:
+    """The inverse of `fold`, cropped to the rows and columns of `shape`, (..., H, W)."""
+    return squares if side == 1 else pixel_shuffle(squares, side)[..., : shape[-2], : shape[-1]]
 
 
 def make_model(seed: int = 0, config: VDSRConfig | None = None, *, start: str = "he") -> VDSR:
@@ -137,13 +185,13 @@ def make_model(seed: int = 0, config: VDSRConfig | None = None, *, start: str = 
     Parameters
     ----------
     seed : int, optional
-        Of the weights.
+        Seed of the random weights.
     config : VDSRConfig, optional
-        Depth and width.
+        The shape of the network; the paper's by default.
     start : {"he", "identity"}, optional
-        Random weights as in the paper [1]_; or layers that pass on what they are given, plus a quarter of these, and a
-        last one that adds next to nothing: the network begins as bicubic interpolation, whatever its depth, and its
-        gradients neither fade nor grow.
+        Random weights as in the paper [1]_; or hidden layers that pass on what they are given (blocks do so by
+        themselves) plus a quarter of the random weights, and a last layer that adds next to nothing: the network
+        begins as bicubic interpolation, whatever its depth, and its gradients neither fade nor grow.
 
     Returns
     -------
@@ -169,6 +217,7 @@ def make_model(seed: int = 0, config: VDSRConfig | None = None, *, start: str = 
         if start == "identity":
             for layer in model.convolutions[1:-1]:
                 layer.weight *= 0.25
-                layer.weight[:, :, 1, 1] += torch.eye(model.config.width)
+                if not model.config.blocks:
+                    layer.weight[:, :, 1, 1] += torch.eye(model.config.width)
             model.convolutions[-1].weight *= 0.02
     return model

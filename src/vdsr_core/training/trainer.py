@@ -381,6 +381,7 @@ class Trainer:
         """What gives the residual of such patches fastest here."""
         config, side = self.model.config, ilr.shape[-1]
         direct = self.half or ilr.device.type != "cpu" or self.residual != self.model.residual
+        direct = direct or config.fold > 1 or config.blocks
         if direct or config.depth < WINOGRAD_DEPTH or config.width < WIDE or side not in WINOGRAD_SIDES:
             return partial(self.residual, half=torch.bfloat16 if self.half else None)
         spaces: dict[Any, Workspace] = self.spaces.__dict__

@@ -7,6 +7,8 @@ import pytest
 from typer.main import get_command
 
 from vdsr_core import (
+    VDSR,
+    VDSRConfig,
     __version__,
     save_checkpoint,
 )
@@ -34,6 +36,13 @@ def test_info_names_network_machine_and_versions(tmp_path, tiny_model, vdsr):
     ):
         assert f"{line}\n" in result.stdout
     assert "terms" not in result.stdout
+
+
+def test_info_says_how_a_network_folds(tmp_path, vdsr):
+    save_checkpoint(tmp_path / "m.safetensors", VDSR(VDSRConfig(4, 8, fold=3, blocks=True)))
+    result = vdsr("info", tmp_path / "m.safetensors", model=None)
+    assert "\nnetwork   depth 4, width 8, fold 3, blocks, 2481 parameters\n" in result.stdout
+    assert "\nhalo      12 pixels\n" in result.stdout
 
 
 def test_info_describes_the_default_network(vdsr):

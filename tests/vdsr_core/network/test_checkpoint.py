@@ -38,6 +38,22 @@ def test_saved_equals_loaded(saved, tiny_model):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("shape", [{"fold": 2, "blocks": True}, {"fold": 3}, {"blocks": True}, {"residual": False}])
+def test_shape_is_saved(tmp_path, shape):
+    model = VDSR(VDSRConfig(4, 8, **shape))
+    save_checkpoint(tmp_path / "m.safetensors", model)
+    loaded, ilr = load_checkpoint(tmp_path / "m.safetensors"), torch.rand(1, 1, 7, 9)
+    assert loaded.config == model.config
+    assert torch.equal(loaded(ilr), model(ilr))
+
+
+def test_files_from_before_fold_and_blocks_load_as_they_did(saved, tiny_model):
+    rewrite(saved, tiny_model, config=json.dumps({"depth": 4, "width": 8}))
+    ilr = torch.rand(1, 1, 7, 9)
+    assert load_checkpoint(saved).config == VDSRConfig(4, 8)
+    assert torch.equal(load_checkpoint(saved)(ilr), tiny_model(ilr))
+
+
 def test_npz_arrays_equal_the_checkpoint(tmp_path, saved, tiny_model):
     np.savez(tmp_path / "m.npz", **{k: v.numpy() for k, v in to_arrays(tiny_model).items()})
     a, b = load_model(tmp_path / "m.npz"), load_model(saved)

@@ -1,8 +1,10 @@
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import correlate
 
 from vdsr_core import VDSR, VDSRConfig, load_model, resize
 from vdsr_core.network.model import make_model
@@ -19,18 +21,50 @@ def test_zero_weights_return_ilr(tiny_model):
     assert torch.equal(tiny_model(ilr), ilr)
 
 
-@pytest.mark.parametrize("depth", [2, 4, 7, 20])
-def test_halo_is_the_receptive_field(depth):
-    """The gradient of one output pixel reaches exactly `halo` pixels far."""
+@pytest.mark.parametrize("fold", [1, 2, 3])
+@pytest.mark.parametrize(("depth", "blocks"), [(2, True), (4, True), (7, False), (20, False)])
+def test_halo_is_the_receptive_field(depth, blocks, fold):
+    """The gradient of a square of output pixels reaches exactly `halo` pixels far, that of each pixel as far."""
     torch.manual_seed(0)
-    model = VDSR(VDSRConfig(depth, 4)).double()
+    model = VDSR(VDSRConfig(depth, 4, fold=fold, blocks=blocks)).double()
     for layer in model.layers:  # no dead units, no cancelling
         layer.weight.data.abs_()
-    size = 2 * depth + 11
-    ilr = torch.rand(1, 1, size, size, dtype=torch.float64, requires_grad=True)
-    model.residual(ilr)[0, 0, size // 2, size // 2].backward()
-    reached = np.flatnonzero(ilr.grad[0, 0].abs().sum(0).numpy())
-    assert (reached.min(), reached.max()) == (size // 2 - model.halo, size // 2 + model.halo)
+    start = (depth + 1) * fold  # of the square
+    size = 2 * start + fold
+    for pixel in range(start, start + fold):
+        ilr = torch.rand(1, 1, size, size, dtype=torch.float64, requires_grad=True)
+        model.residual(ilr)[0, 0, pixel, pixel].backward()
+        reached = np.flatnonzero(ilr.grad[0, 0].abs().sum(0).numpy())
+        assert (reached.min(), reached.max()) == (start - model.halo, start + fold - 1 + model.halo)
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize("fold", [1, 2, 3])
+def test_residual_equals_its_definition(rng, fold, blocks):
+    """Squares become channels, pairs of layers add to what they are given; written out with SciPy, odd sides too."""
+    model = make_model(0, VDSRConfig(6, 3, fold=fold, blocks=blocks)).double().requires_grad_(False)
+    ilr = rng.random((7, 8))
+    padded = np.pad(ilr, ((0, -7 % fold), (0, -8 % fold)), mode="edge")
+    x = np.stack([padded[i::fold, j::fold] for i in range(fold) for j in range(fold)])
+
+    def convolve(layer, x):
+        """Each filter is the sum over its channels."""
+        weight, bias = layer.weight.numpy(), layer.bias.numpy()
+        filters = zip(weight, bias, strict=True)
+        return np.stack([sum(map(partial(correlate, mode="constant"), x, kernels)) + b for kernels, b in filters])
+
+    def relu(x):
+        return np.maximum(x, 0)
+
+    first, *hidden, last = model.convolutions
+    x = relu(convolve(first, x))
+    for one, two in zip(hidden[::2], hidden[1::2], strict=True):
+        y = convolve(two, relu(convolve(one, x)))
+        x = x + y if blocks else relu(y)
+    expected = np.empty_like(padded)
+    for number, channel in enumerate(convolve(last, x)):
+        expected[number // fold :: fold, number % fold :: fold] = channel
+    np.testing.assert_allclose(model.residual(torch.from_numpy(ilr)[None, None])[0, 0], expected[:7, :8], atol=1e-12)
 
 
 def test_he_initialisation_keeps_the_scale():
@@ -40,15 +74,21 @@ def test_he_initialisation_keeps_the_scale():
     assert not layer.bias.any()
 
 
-@pytest.mark.parametrize("kwargs", [{"depth": 1}, {"width": 0}, {"depth": 2.5}, {"width": True}])
+@pytest.mark.parametrize("kwargs", [{"depth": 1}, {"width": 0}, {"depth": 2.5}, {"width": True}, {"fold": 0}])
 def test_bad_config_is_named(kwargs):
-    with pytest.raises(ValueError, match=f"`{next(iter(kwargs))}` must be a whole number"):
+    with pytest.raises(ValueError, match=f"`{next(iter(kwargs))}` must be an integer of at least"):
         VDSRConfig(**kwargs)
 
 
-def test_residual_is_true_or_false():
-    with pytest.raises(ValueError, match="`residual` must be True or False, got 'no'"):
-        VDSRConfig(residual="no")
+@pytest.mark.parametrize("name", ["residual", "blocks"])
+def test_switches_are_true_or_false(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be True or False, got 'no'"):
+        VDSRConfig(**{name: "no"})
+
+
+def test_blocks_need_an_even_depth():
+    with pytest.raises(ValueError, match=r"^`depth` must be even with `blocks`, .* got 7. Use 8.$"):
+        VDSRConfig(7, blocks=True)
 
 
 def test_identity_start_is_bicubic_at_first_whatever_the_depth():
@@ -66,6 +106,24 @@ def test_identity_start_is_bicubic_at_first_whatever_the_depth():
         assert torch.equal(first.weight, he[0].weight)
         assert model.residual(ilr).abs().max() < 0.1
     assert model.config == VDSRConfig(12, 16)
+
+
+def test_blocks_start_as_bicubic_without_an_identity():
+    config = VDSRConfig(6, 16, fold=2, blocks=True)
+    model, he = (make_model(0, config, start=start).convolutions for start in ("identity", "he"))
+    for number, (layer, random) in enumerate(zip(model, he, strict=True)):
+        factor = {0: 1, 5: 0.02}.get(number, 0.25)
+        torch.testing.assert_close(layer.weight, factor * random.weight)
+
+
+def test_blocks_add_in_full_precision(monkeypatch):
+    """The running sum, which grows block by block, is rounded to bfloat16 nowhere."""
+    model = make_model(0, VDSRConfig(8, 4, blocks=True)).requires_grad_(False)
+    given = []
+    for layer in model.convolutions[1::2]:  # the first layer of each block, and the last layer
+        layer.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0].dtype))
+    model.residual(torch.rand(1, 1, 9, 9), half=torch.bfloat16)
+    assert given == [torch.float32] * 4
 
 
 def test_half_precision_rounds_neither_the_image_nor_the_sum(rng):
