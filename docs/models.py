@@ -17,7 +17,7 @@ from PIL import Image
 
 from vdsr_core import degrade, load_model, psnr, read_image, resize, super_resolve
 from vdsr_core.evaluation import BICUBIC
-from vdsr_core.network.checkpoint import model_names
+from vdsr_core.network.pretrained import model_names
 
 DOCS = Path(__file__).parent
 PAPER = {

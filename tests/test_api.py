@@ -29,7 +29,7 @@ def test_all_names_are_documented(name):
     assert name in dir(vdsr_core)
     public = getattr(vdsr_core, name)
     assert public.__module__.startswith("vdsr_core.")
-    assert re.search(r"^(Parameters|Attributes)\n---", inspect.getdoc(public), re.MULTILINE)
+    assert re.search(r"^(Parameters|Attributes|Returns)\n---", inspect.getdoc(public), re.MULTILINE)
 
 
 def test_api_page_lists_all_names():
@@ -56,3 +56,7 @@ def test_import_is_light():
 )
 def test_numpy_modules_load_no_torch(module):
     assert loaded_by(f"import vdsr_core.{module}", ["torch"]) == []
+
+
+def test_networks_are_listed_without_torch():
+    assert loaded_by("import vdsr_core; vdsr_core.read_card(vdsr_core.model_names()[0])", ["torch"]) == []

@@ -1,3 +1,4 @@
+from .dataset.comparison import compare_models
 from .dataset.hold_out import Preview
 from .dataset.patches import Patches
 from .evaluation import Score, evaluate, psnr, ssim
@@ -8,7 +9,9 @@ from .images.intensity import Rescale
 from .images.resampling import resize
 from .images.tiling import Tile, cover
 from .network.checkpoint import load_checkpoint, load_model, save_checkpoint
+from .network.engine import list_devices
 from .network.model import VDSR, VDSRConfig
+from .network.pretrained import model_names, read_card
 from .streaming.plan import Plan, plan
 from .streaming.shards import Shard
 from .streaming.stream import stream
@@ -37,6 +40,7 @@ __all__ = [
     "Trainer",
     "VDSRConfig",
     "clip_gradients",
+    "compare_models",
     "cover",
     "degrade",
     "estimate_degradation",
@@ -45,10 +49,13 @@ __all__ = [
     "fine_tune",
     "fine_tune_steps",
     "image_names",
+    "list_devices",
     "load_checkpoint",
     "load_model",
+    "model_names",
     "plan",
     "psnr",
+    "read_card",
     "read_image",
     "resize",
     "save_checkpoint",

@@ -7,8 +7,7 @@ import pytest
 def data_folder(tmp_path, monkeypatch):
     """No test reads or writes the networks of whoever runs it."""
     pytest.importorskip("platformdirs")
-    for module in ("_models", "_unfinished"):
-        monkeypatch.setattr(f"napari_vdsr.{module}.data_folder", lambda: tmp_path / "user data")
+    monkeypatch.setattr("napari_vdsr.models.library.data_folder", lambda: tmp_path / "user data")
     return tmp_path / "user data"
 
 

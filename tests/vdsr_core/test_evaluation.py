@@ -6,7 +6,7 @@ from PIL import Image
 
 from vdsr_core import VDSR, VDSRConfig, degrade, evaluate, load_model, psnr, resize, ssim
 from vdsr_core.evaluation import BICUBIC, Score, check_bicubic, luma, mean_scores
-from vdsr_core.network.checkpoint import model_names
+from vdsr_core.network.pretrained import model_names
 
 # PSNR and SSIM of the network that the authors published, on Set5.
 PUBLISHED = {2: (37.527, 0.9587), 3: (33.661, 0.9213), 4: (31.346, 0.8838)}

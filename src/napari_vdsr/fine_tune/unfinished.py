@@ -16,14 +16,14 @@ from filelock import FileLock, Timeout
 
 from napari_vdsr.fine_tune.data import Material
 from napari_vdsr.fine_tune.recipe import Recipe
-from napari_vdsr.models.library import data_folder
+from napari_vdsr.models import library
 
 LOG = logging.getLogger("napari_vdsr")
 
 
 def run_folder(name: str) -> Path:
     """Where an unfinished training is kept."""
-    return data_folder() / "unfinished" / name
+    return library.data_folder() / "unfinished" / name
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def at_work(name: str) -> Iterator[None]:
     BlockingIOError
         If another one trains under it.
     """
-    folder = data_folder() / "unfinished"
+    folder = library.data_folder() / "unfinished"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f".{name}.lock", thread_local=False)
     try:
@@ -51,7 +51,7 @@ def at_work(name: str) -> Iterator[None]:
 
 def is_at_work(name: str) -> bool:
     """Whether somebody trains under this name."""
-    path = data_folder() / "unfinished" / f".{name}.lock"
+    path = library.data_folder() / "unfinished" / f".{name}.lock"
     if not path.exists():
         return False
     lock = FileLock(path)
@@ -65,7 +65,7 @@ def is_at_work(name: str) -> bool:
 
 def list_unfinished() -> dict[str, Recipe]:
     """The trainings that can be gone on with, by name; damaged ones are logged."""
-    folder = data_folder() / "unfinished"
+    folder = library.data_folder() / "unfinished"
     found = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if (path / "network.safetensors").is_file() and (path / "recipe.json").is_file():

@@ -19,8 +19,8 @@ from vdsr_core.network.engine import (
     AGREEMENTS,
     Engine,
     choose_device,
-    describe_devices,
     has_ncnn,
+    list_devices,
     make_engine,
 )
 from vdsr_core.network.model import VDSR
@@ -73,7 +73,7 @@ def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
     expected = Engine(model, torch.device("cpu"), fast=False).run([window], [taps])
     chosen_engine = make_engine(model, None)
     best = str(chosen_engine.device), chosen_engine.name
-    for name in describe_devices():
+    for name in list_devices():
         for fast in (False, True) if name == "cpu" and has_ncnn() else (False,):
             wanted = "ncnn" if fast else "torch"
             chosen = (name.removesuffix(":0"), wanted) == best  # "cuda" is the first of them

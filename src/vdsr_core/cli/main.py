@@ -171,8 +171,8 @@ def machine_lines() -> Iterator[str]:
 
     from vdsr_core import __version__
     from vdsr_core.cli.doctor import describe_build
-    from vdsr_core.network.checkpoint import model_names
-    from vdsr_core.network.engine import choose_device, describe_devices, has_ncnn
+    from vdsr_core.network.engine import choose_device, has_ncnn, list_devices
+    from vdsr_core.network.pretrained import model_names
 
     yield f"vdsr      {__version__}"
     yield f"python    {platform.python_version()} on {platform.platform()}"
@@ -180,7 +180,7 @@ def machine_lines() -> Iterator[str]:
     if has_ncnn():
         yield f"ncnn      {version('ncnn')}"
     yield f"numpy     {version('numpy')}"
-    yield f"devices   {', '.join(f'{name} ({text})' for name, text in describe_devices().items())}"
+    yield f"devices   {', '.join(f'{name} ({text})' for name, text in list_devices().items())}"
     yield f"chosen    {choose_device()}"
     yield f"embedded  {', '.join(model_names())}"
 

@@ -22,9 +22,9 @@ from torch import Tensor
 from vdsr_core.arguments import check_path, check_scales
 from vdsr_core.files import check_target, replacing
 from vdsr_core.network.model import VDSR, VDSRConfig, check_network
+from vdsr_core.network.pretrained import DEFAULT, folder, model_names
 
 FORMAT = 1
-DEFAULT = "photo"
 TRAINER = "trainer."  # before the names of a trainer's tensors
 
 
@@ -305,21 +305,10 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
         msg = f"`model` must be a VDSR, a name, a path or None, got {kind}. Use None for the default."
         raise TypeError(msg) from error
     if name in model_names():
-        with resources.as_file(_pretrained() / f"{name}.safetensors") as path:
+        with resources.as_file(folder() / f"{name}.safetensors") as path:
             return load_checkpoint(path)
     path = Path(name)
     if not path.is_file():
         msg = f"`model` must be one of {', '.join(model_names())} or a file, got {name!r}. Check the spelling."
         raise ValueError(msg)
     return load_arrays(path) if path.suffix == ".npz" else load_checkpoint(path)
-
-
-def model_names() -> list[str]:
-    """The names of the embedded networks, the default first."""
-    names = (entry.name.removesuffix(".safetensors") for entry in _pretrained().iterdir())
-    return sorted((name for name in names if "." not in name), key=lambda name: (name != DEFAULT, name))
-
-
-def _pretrained() -> Any:
-    """The folder of the embedded networks."""
-    return resources.files("vdsr_core") / "pretrained"

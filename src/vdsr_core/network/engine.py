@@ -80,14 +80,20 @@ def choose_device(device: str | torch.device | None = None, *, double: bool = Fa
         torch.zeros(1, device=found).cpu()  # "meta" holds no values
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         _raise_if_out_of_memory(error)
-        names = ", ".join(describe_devices())
+        names = ", ".join(list_devices())
         msg = f"`device` must be one of {names} here, got {str(device)!r}. Leave it out to let it be chosen."
         raise ValueError(msg) from error
     return found
 
 
-def describe_devices() -> dict[str, str]:
-    """The devices that are here, by PyTorch's names, each with a few words."""
+def list_devices() -> dict[str, str]:
+    """The devices that PyTorch finds here.
+
+    Returns
+    -------
+    dict of str to str
+        By PyTorch's names, which `device` takes, each with a few words; the CPU first.
+    """
     devices = {"cpu": f"{torch.get_num_threads()} threads"}
     if torch.cuda.is_available():  # devices are counted even where the driver is too old for them
         devices |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}

@@ -179,7 +179,7 @@ from napari_vdsr.fine_tune import unfinished as _unfinished
 from napari_vdsr.layers.source import Source
 from pathlib import Path
 
-_models.data_folder = _unfinished.data_folder = lambda: Path(sys.argv[1])
+_models.data_folder = lambda: Path(sys.argv[1])
 image = np.load(sys.argv[2])
 source = Source(image, "cells", False, None, (slice(0, 64), slice(0, 64)))
 recipe = _recipe.Recipe("cells", sys.argv[3], scales=(2.0,), steps=40, batch_size=2, patch=16, learning_rate=5e-3,

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from vdsr_core import VDSR, VDSRConfig, load_checkpoint, load_model, save_checkpoint
-from vdsr_core.network.checkpoint import load_trainer, model_names, to_arrays
+from vdsr_core.network.checkpoint import load_trainer, to_arrays
+from vdsr_core.network.pretrained import model_names, read_card
 
 
 @pytest.fixture
@@ -250,3 +251,19 @@ def test_a_path_that_is_none_is_named(path, tiny_model):
         load_checkpoint(path)
     with pytest.raises(TypeError, match="`path` must be a str or a path, got"):
         save_checkpoint(path, tiny_model)
+
+
+def test_read_card_gives_what_the_network_has(tmp_path, tiny_model):
+    tiny_model.card = {"name": "tiny", "summary": "small"}
+    save_checkpoint(tmp_path / "tiny.safetensors", tiny_model)
+    for name in (tmp_path / "tiny.safetensors", None, *model_names()):
+        model = load_model(name)
+        assert read_card(name) == {**model.card, "scales": list(model.scales)}
+
+
+def test_read_card_refuses_what_is_not_a_network(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="must be a network that this package saved"):
+        read_card(tmp_path / "a.safetensors")
+    with pytest.raises(FileNotFoundError):
+        read_card(tmp_path / "b.safetensors")

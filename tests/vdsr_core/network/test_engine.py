@@ -7,7 +7,7 @@ import torch
 from vdsr_core import VDSR, VDSRConfig, load_model, super_resolve
 from vdsr_core.images.resampling import apply_taps, make_taps
 from vdsr_core.network import engine
-from vdsr_core.network.engine import Engine, agrees_with_cpu, choose_device, describe_devices, full_float32, interpolate
+from vdsr_core.network.engine import Engine, agrees_with_cpu, choose_device, full_float32, interpolate, list_devices
 
 CPU = torch.device("cpu")
 
@@ -111,7 +111,7 @@ def test_a_gpu_whose_driver_is_too_old_is_no_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: (_ for _ in ()).throw(RuntimeError("driver too old")))
-    assert "cuda:0" not in describe_devices()
+    assert "cuda:0" not in list_devices()
     with pytest.raises(ValueError, match="`device` must be one of cpu"):
         choose_device("gpu")
 
