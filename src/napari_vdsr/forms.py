@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import errno
+from importlib.resources import files
 from typing import Any
 
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QSizePolicy, QWidget
+from magicgui.backends._qtpy.widgets import QBaseRangedWidget
+from magicgui.widgets.bases import RangedWidget
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtGui import QIcon, QValidator
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QComboBox,
+    QDialog,
+    QDockWidget,
+    QDoubleSpinBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QMainWindow,
+    QSizePolicy,
+    QSlider,
+    QTextBrowser,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
 ARROWS = {False: "\u25b8", True: "\u25be"}  # of what is folded away, and what is not
@@ -76,6 +94,92 @@ def make_collapsible(title: str, box: QWidget, *, open_: bool) -> QCollapsible:
     if open_:
         folded.expand(animate=False)
     return folded
+
+
+class ShortSpinBox(QDoubleSpinBox):
+    """A number without trailing zeros, typed with the decimal comma or point."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setDecimals(9)
+
+    def textFromValue(self, value: float) -> str:
+        """The number in up to six digits."""
+        return f"{value:.6g}".replace(".", self.locale().decimalPoint())
+
+    def valueFromText(self, text: str | None) -> float:
+        """The number that was typed; the value itself where the text is still the one shown for it."""
+        number = self._parse(text)
+        return self.value() if number is None or self._parse(self.textFromValue(self.value())) == number else number
+
+    def validate(self, text: str | None, position: int) -> Any:
+        """Whether the text is a number in the range."""
+        number = self._parse(text)
+        fits = number is not None and self.minimum() <= number <= self.maximum()
+        return (QValidator.State.Acceptable if fits else QValidator.State.Intermediate), text, position
+
+    def _parse(self, text: str | None) -> float | None:
+        try:
+            return float((text or "").removesuffix(self.suffix()).strip().replace(",", "."))
+        except ValueError:
+            return None
+
+
+class _NumberBackend(QBaseRangedWidget):
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(ShortSpinBox, **keywords)
+
+
+class NumberBox(RangedWidget[float]):
+    """`ShortSpinBox` as a magicgui widget."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(widget_type=_NumberBackend, **keywords)
+
+
+class _Still(QObject):
+    """Hands the wheel on to what scrolls."""
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        if event is None or event.type() != QEvent.Type.Wheel:
+            return False
+        event.ignore()
+        return True
+
+
+def ignore_wheel(box: QWidget) -> None:
+    """Let the wheel scroll a form, and never change the control that it happens to pass over."""
+    still = _Still(box)
+    for kind in (QComboBox, QAbstractSpinBox, QSlider):
+        for control in box.findChildren(kind):
+            control.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+            control.installEventFilter(still)
+
+
+def tabify(widget: QWidget) -> None:
+    """Put a docked widget as a tab onto another one of ours, if there is one: each gets the whole height."""
+    window, dock = widget.window(), widget.parent()
+    while dock is not None and not isinstance(dock, QDockWidget):
+        dock = dock.parent()
+    if dock is None or not isinstance(window, QMainWindow):
+        return
+    for other in window.findChildren(QDockWidget):
+        ours = any(type(child).__module__.startswith("napari_vdsr.") for child in other.findChildren(QWidget))
+        if other is not dock and ours and other.isVisible() and other not in window.tabifiedDockWidgets(dock):
+            window.tabifyDockWidget(other, dock)
+            dock.raise_()
+
+
+def show_guide(parent: QWidget, title: str, name: str) -> None:
+    """Show a guide that comes with the package, without a browser or a network."""
+    text = QTextBrowser()
+    text.setMarkdown((files("napari_vdsr") / "guides" / f"{name}.md").read_text(encoding="utf-8"))
+    dialog = QDialog(parent)
+    dialog.setWindowTitle(title)
+    dialog.resize(560, 620)
+    column = QVBoxLayout(dialog)
+    column.addWidget(text)
+    dialog.show()
 
 
 def make_row(*widgets: QWidget) -> QHBoxLayout:

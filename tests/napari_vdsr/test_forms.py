@@ -1,0 +1,67 @@
+import pytest
+
+pytest.importorskip("napari")
+from qtpy.QtCore import QLocale, QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QScrollArea, QVBoxLayout, QWidget
+
+from napari_vdsr.forms import NumberBox, ignore_wheel
+
+
+@pytest.fixture(params=["en_US", "de_DE", "fr_FR"])
+def box(request, qtbot):
+    before = QLocale()
+    QLocale.setDefault(QLocale(request.param))
+    box = NumberBox(value=2, min=1.01, max=1000, step=0.5)
+    qtbot.addWidget(box.native)
+    yield box
+    QLocale.setDefault(before)
+
+
+def test_number_is_the_same_after_enter_and_after_an_edit(box):
+    box.native.stepUp()
+    QTest.keyClick(box.native, Qt.Key.Key_Return)
+    assert box.value == 2.5
+    box.native.lineEdit().end(False)
+    QTest.keyClick(box.native, Qt.Key.Key_Backspace)
+    QTest.keyClicks(box.native, "7")
+    box.native.interpretText()
+    assert box.value == 2.7
+    box.value = 13 / 6  # more digits than are shown
+    QTest.keyClick(box.native, Qt.Key.Key_Return)
+    assert box.value == pytest.approx(13 / 6, abs=1e-9)
+
+
+@pytest.mark.parametrize("typed", ["3,25", "3.25"])
+def test_comma_and_point_are_both_understood(box, typed):
+    box.native.selectAll()
+    QTest.keyClicks(box.native, typed)
+    box.native.interpretText()
+    assert box.value == 3.25
+
+
+def test_wheel_scrolls_and_changes_nothing(qtbot):
+    inner, area = QWidget(), QScrollArea()
+    qtbot.addWidget(area)
+    box = NumberBox(value=2, min=0, max=10)
+    QVBoxLayout(inner).addWidget(box.native)
+    inner.setFixedHeight(2000)
+    area.setWidget(inner)
+    area.resize(200, 200)
+    area.show()
+    ignore_wheel(area)
+    place = QPointF(5, 5)
+    down = QWheelEvent(
+        place,
+        box.native.mapToGlobal(place),
+        QPoint(),
+        QPoint(0, -120),
+        Qt.MouseButton.NoButton,
+        Qt.KeyboardModifier.NoModifier,
+        Qt.ScrollPhase.NoScrollPhase,
+        False,
+    )
+    QApplication.sendEvent(box.native, down)
+    assert box.value == 2
+    assert not down.isAccepted()  # it goes on to what scrolls
