@@ -3,7 +3,7 @@ from .dataset.hold_out import Preview
 from .dataset.patches import Patches
 from .evaluation import Score, evaluate, psnr, ssim
 from .formats.io import ImageFile, image_names, read_image, write_image
-from .formats.pyramid import write_pyramid
+from .formats.pyramid import read_pyramid, write_pyramid
 from .images.degradation import degrade, estimate_degradation
 from .images.intensity import Rescale
 from .images.resampling import resize
@@ -57,6 +57,7 @@ __all__ = [
     "psnr",
     "read_card",
     "read_image",
+    "read_pyramid",
     "resize",
     "save_checkpoint",
     "ssim",

@@ -52,7 +52,8 @@ class ImageFile:
         ``channel_windows`` (one dict of start, end, min and max per channel, as OME-Zarr has them), ``origin``
         (where the centre of the first pixel lies, (rows, columns) in `unit`), ``exif``
         (bytes, without what depends on orientation or size), ``imagej`` (dict of display settings and
-        calibration, by ImageJ's own names).
+        calibration, by ImageJ's own names), ``provenance`` (dict of what JSON holds: how this package made the image;
+        `write_pyramid` writes it).
 
     Raises
     ------

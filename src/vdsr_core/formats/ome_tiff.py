@@ -14,14 +14,13 @@ from xml.etree import ElementTree
 import numpy as np
 
 from vdsr_core.formats.image_file import ImageFile
-from vdsr_core.formats.tiff_read import CLASSIC_BYTES, resolution_tags, to_ome
+from vdsr_core.formats.tiff_read import CLASSIC_BYTES, NAMESPACE, find_provenance, resolution_tags, to_ome
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDE = 1024  # of a tile, at most
 BUFFER = 2**26  # bytes of tiles that wait to be written
-NAMESPACE = "vdsr_core"
 
 
 def tile_side(side: int) -> int:
@@ -111,11 +110,7 @@ def read_attributes(path: Path) -> dict[str, Any]:
             xml = tiff.ome_metadata
     except tifffile.TiffFileError:
         return {}
-    for note in ElementTree.fromstring(xml).iterfind("{*}StructuredAnnotations/{*}MapAnnotation") if xml else ():
-        if note.get("Namespace") == NAMESPACE:
-            text = note.findtext("{*}Value/{*}M[@K='plan']") or "{}"
-            return dict(json.loads(text))
-    return {}
+    return find_provenance(ElementTree.fromstring(xml)) if xml else {}
 
 
 @dataclass(frozen=True)

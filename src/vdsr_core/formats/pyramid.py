@@ -1,4 +1,4 @@
-"""Write an image of any size with smaller and smaller levels, as OME-Zarr or OME-TIFF."""
+"""Write an image of any size with smaller and smaller levels, as OME-Zarr or OME-TIFF, and read all levels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from vdsr_core.arguments import check_path
 from vdsr_core.files import check_target, replacing
 from vdsr_core.formats import ome_tiff, ome_zarr
 from vdsr_core.formats.image_file import ImageFile
+from vdsr_core.formats.io import read_image
 from vdsr_core.formats.ome_zarr import coarsen
-from vdsr_core.formats.tiff_read import fits_ome
-from vdsr_core.formats.zarr_array import is_zarr
+from vdsr_core.formats.tiff_read import coarser_levels, fits_ome
+from vdsr_core.formats.zarr_array import is_zarr, level_paths
 
 TIFF = "OME-TIFF"
 TILE, SHARD = 512, 2048  # pixels a side: of a chunk, and of a file of an OME-Zarr
@@ -44,6 +45,7 @@ def write_pyramid(path: str | os.PathLike[str], image: ImageFile, *, overwrite: 
     See Also
     --------
     write_image : One level, in many formats.
+    read_pyramid : Read all levels.
 
     Examples
     --------
@@ -67,7 +69,52 @@ def write_pyramid(path: str | os.PathLike[str], image: ImageFile, *, overwrite: 
         count = _write_levels(folder, image, letters, path.name)
         if format == TIFF:
             levels = [ome_zarr.open_level(folder, level) for level in range(count)]
-            ome_tiff.write_pyramid(partial, levels, letters, image, {}, ome_tiff.tile_side(TILE))
+            known = image.extra.get("provenance", {})
+            ome_tiff.write_pyramid(partial, levels, letters, image, known, ome_tiff.tile_side(TILE))
+
+
+def read_pyramid(path: str | os.PathLike[str]) -> list[ImageFile]:
+    """Read an image with its smaller levels; the pixels stay in the file until they are sliced.
+
+    Parameters
+    ----------
+    path : path
+        As in `read_image`.
+
+    Returns
+    -------
+    list of ImageFile
+        The finest level first; only that one if the file has no others.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As in `read_image`.
+
+    See Also
+    --------
+    write_pyramid : Write such files.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/cells.ome.zarr"
+    ...     write_pyramid(path, ImageFile(np.eye(700, dtype=np.uint8), "YX", (0.5, 0.5), "µm"))
+    ...     [(level.data.shape, level.pixel_size) for level in read_pyramid(path)]
+    [((700, 700), (0.5, 0.5)), ((350, 350), (1.0, 1.0))]
+    """
+    path = check_path("path", path)
+    if path.is_dir():
+        return [read_image(level) for level in level_paths(path)]
+    first = read_image(path, lazy=True)
+    longer = max("YX", key=lambda letter: first.data.shape[first.axes.index(letter)])
+    axis = first.axes.index(longer)
+    found = [first]
+    for level in coarser_levels(path):
+        factor = round(first.data.shape[axis] / level.shape[axis])
+        found.append(first.with_data(level, (1 / factor, 1 / factor)))
+    return found
 
 
 def _write_levels(folder: Path, image: ImageFile, letters: str, name: str) -> int:
@@ -77,6 +124,7 @@ def _write_levels(folder: Path, image: ImageFile, letters: str, name: str) -> in
     dtype = image.data.dtype.newbyteorder("=")
     limits = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.kind in "ui" else (0.0, 1.0)
     attributes = ome_zarr.describe(image, (1, 1), len(shapes), [limits], "0.5", name)
+    attributes |= {"vdsr_core": image.extra["provenance"]} if "provenance" in image.extra else {}
     chunk, shard = (tuple({"Y": n, "X": n, "S": sizes.get("S")}.get(a, 1) or 1 for a in letters) for n in (TILE, SHARD))
     ome_zarr.create(folder, attributes, shapes, dtype, chunk, shard, "0.5")
     order = [image.axes.index(letter) for letter in letters]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 import weakref
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
+NAMESPACE = "vdsr_core"  # of the note in OME-XML that says how an image was made
 _OME_DTYPES = ("int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64")
 CLASSIC_BYTES = 2**32 - 2**25  # offsets of a classic TIFF have 32 bits; the rest is for its tags
 _USED_TAGS = {270, 274, 282, 283, 320, 34675, 50838, 50839}  # description, orientation, sizes, colours, ImageJ's
@@ -73,16 +75,26 @@ def _is_jpeg(page: TiffPage) -> bool:
     return page.photometric == 6 and page.compression in (6, 7)
 
 
-def _open_pixels(path: Path, series: TiffPageSeries, number: int) -> Any:
+def coarser_levels(path: Path) -> list[Any]:
+    """All levels of the only image of a TIFF but the finest, lazily; none where the pixels have to be changed."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as tif:
+        series = _find_series(tif, None)
+        levels = range(1, len(series.levels) if _is_plain(series) else 1)
+        return [_open_pixels(path, series, tif.series.index(series), level) for level in levels]
+
+
+def _open_pixels(path: Path, series: TiffPageSeries, number: int, level: int = 0) -> Any:
     """Return the pixels as a memory map, or as a zarr array whose chunks are the tiles or strips of the file."""
     import tifffile
 
-    if series.dataoffset is not None:
+    if series.dataoffset is not None and not level:
         return np.memmap(path, series.dtype, "r", series.dataoffset, series.shape)
     import zarr
 
     opened = tifffile.TiffFile(path)
-    array = zarr.open_array(opened.series[number].aszarr(level=0), mode="r")
+    array = zarr.open_array(opened.series[number].aszarr(level=level), mode="r")
     weakref.finalize(array, opened.close)  # stays open as long as the array is used
     return array
 
@@ -246,7 +258,8 @@ def _imagej_metadata(metadata: Mapping[str, Any], page: TiffPage) -> dict[str, A
 
 def _ome_metadata(xml: str, number: int, count: int) -> dict[str, Any]:
     """Return what OME-XML says of one of so many images, as fields of `ImageFile`."""
-    found = ElementTree.fromstring(xml).findall("{*}Image/{*}Pixels")
+    root = ElementTree.fromstring(xml)
+    found = root.findall("{*}Image/{*}Pixels")
     if len(found) != count and number:
         return {}  # it speaks of other files, too
     pixels = next(iter(found[number:]), None)
@@ -278,7 +291,20 @@ def _ome_metadata(xml: str, number: int, count: int) -> dict[str, Any]:
     if channels and all("Color" in channel for channel in channels):
         colors = [(int(channel["Color"]) & 0xFFFFFFFF).to_bytes(4, "big") for channel in channels]
         known["extra"]["channel_colors"] = tuple(tuple(color[:3]) for color in colors)  # without alpha
+    plane = next(iter(pixels.findall("{*}Plane")), None)
+    if plane is not None and {"PositionX", "PositionY"} <= set(plane.keys()) and "pixel_size" in known:
+        known["extra"]["origin"] = (float(plane.get("PositionY", 0)), float(plane.get("PositionX", 0)))
+    if ours := find_provenance(root):
+        known["extra"]["provenance"] = ours
     return known
+
+
+def find_provenance(root: ElementTree.Element) -> dict[str, Any]:
+    """What this package said in OME-XML of how it made the image; {} if that is not there."""
+    for note in root.iterfind("{*}StructuredAnnotations/{*}MapAnnotation"):
+        if note.get("Namespace") == NAMESPACE:
+            return dict(json.loads(note.findtext("{*}Value/{*}M[@K='plan']") or "{}"))
+    return {}
 
 
 def write_tiff(path: Path, image: ImageFile, *, ome: bool) -> None:

@@ -54,6 +54,15 @@ def read_zarr(path: Path) -> ImageFile:
     return ImageFile(node, axes, **known)
 
 
+def level_paths(path: Path) -> list[Path]:
+    """Where the levels of an OME-Zarr image are, the finest first; `path` itself if it is an array."""
+    import zarr
+
+    node = zarr.open(path, mode="r")
+    levels = multiscale_of(node.attrs.asdict()).get("datasets", ()) if isinstance(node, zarr.Group) else ()
+    return [path / level["path"] for level in levels] or [path]
+
+
 def _describe_group(path: Path, node: zarr.Group) -> str:
     """Return why a group is no image, and what in it may be one."""
     names = zarr_names(path)
@@ -98,11 +107,13 @@ def _ome_zarr_metadata(path: Path) -> dict[str, Any]:
         says: Any = dict(zarr.open_group(path.parent, mode="r").attrs)
     except FileNotFoundError:
         return {}
-    says = says.get("ome", says)
+    ours, says = says.get("vdsr_core"), says.get("ome", says)
     for multiscale in says.get("multiscales", ()):
         for dataset in multiscale.get("datasets", ()):
             if dataset.get("path") == path.name and "axes" in multiscale:
-                return _multiscale_metadata(says, multiscale, dataset)
+                known = _multiscale_metadata(says, multiscale, dataset)
+                known["extra"] |= {"provenance": ours} if ours else {}
+                return known
     return {}
 
 

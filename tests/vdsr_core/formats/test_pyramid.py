@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import zarr
 
-from vdsr_core import ImageFile, read_image, write_pyramid
+from vdsr_core import ImageFile, read_image, read_pyramid, write_pyramid
 from vdsr_core.formats.ome_zarr import halve
 
 
@@ -22,7 +24,8 @@ def test_levels_are_halved_and_metadata_is_kept(tmp_path, rng, monkeypatch, axes
     monkeypatch.setattr("vdsr_core.formats.pyramid.SHARD", 32)
     pixels = rng.integers(0, 4096, shape, np.uint16)
     path = tmp_path / f"cells{suffix}"
-    image = ImageFile(pixels, axes, (0.5, 0.25), "µm", extra={"origin": (3.0, 4.0)})
+    known = {"by": "a test", "scale": [2, 2.5]}
+    image = ImageFile(pixels, axes, (0.5, 0.25), "µm", extra={"origin": (3.0, 4.0), "provenance": known})
     write_pyramid(path, image)
     level = np.transpose(pixels, [axes.index(letter) for letter in order])
     if suffix == ".ome.zarr":
@@ -31,11 +34,18 @@ def test_levels_are_halved_and_metadata_is_kept(tmp_path, rng, monkeypatch, axes
         for number in range(len(levels)):
             np.testing.assert_array_equal(levels[f"{number}"][:], level)
             level = halve(level)
-        assert read_image(path).extra["origin"] == (3, 4)
     read = read_image(path)
+    assert (read.extra["origin"], read.extra["provenance"]) == ((3, 4), known)
     assert (read.pixel_size, read.unit) == ((0.5, 0.25), "µm")
     again = np.transpose(np.asarray(read.data[...]).squeeze(), _order(read, axes))
     np.testing.assert_array_equal(again, pixels)
+    levels = read_pyramid(path)
+    assert len(levels) > 1
+    for finer, coarser in pairwise(levels):
+        by_plane = [read.axes.index(letter) for letter in (*(set(read.axes) - set("YX")), "Y", "X")]
+        both = [np.transpose(np.asarray(level.data[...]), by_plane) for level in (finer, coarser)]
+        np.testing.assert_array_equal(both[1], halve(both[0]))
+        assert coarser.pixel_size == pytest.approx([2 * size for size in finer.pixel_size])
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
