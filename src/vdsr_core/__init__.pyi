@@ -8,6 +8,7 @@ from .images.degradation import degrade, estimate_degradation
 from .images.intensity import Rescale
 from .images.resampling import resize
 from .images.tiling import Tile, cover
+from .memory import free_memory
 from .network.checkpoint import load_checkpoint, load_model, save_checkpoint
 from .network.engine import list_devices
 from .network.model import VDSR, VDSRConfig
@@ -48,6 +49,7 @@ __all__ = [
     "find_range",
     "fine_tune",
     "fine_tune_steps",
+    "free_memory",
     "image_names",
     "list_devices",
     "load_checkpoint",

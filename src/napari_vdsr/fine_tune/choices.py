@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 from napari.layers import Image, Shapes
 from napari.utils.notifications import show_error
 from napari.viewer import Viewer
@@ -37,6 +36,7 @@ from napari_vdsr.forms import fill, sentence
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.models import library as _models
 from napari_vdsr.models.box import FROM_FILE
+from vdsr_core import free_memory
 
 LOG = logging.getLogger("napari_vdsr")
 
@@ -361,7 +361,7 @@ class TrainChoices(TrainForm):
             if min(rows, columns) < least:
                 return f"“{name}” has {rows} {_layers.TIMES} {columns} pixels: at least {least} a side are needed."
         needed = sum(math.prod(shape_of(source)) for _, source in sharp) * BYTES * (2 + len(scales))
-        free = psutil.virtual_memory().available
+        free = free_memory()
         if needed > free:
             return (
                 f"The training needs about {_layers.size(needed)}, and {_layers.size(free)} of memory are free. Draw "

@@ -9,11 +9,11 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from napari_vdsr.background.pytorch import stop_if
 from napari_vdsr.layers.source import Source
+from vdsr_core import free_memory
 
 ADDED, CONSISTENCY = "added", "consistency"
 MARGIN = 3  # pixels of the source that bicubic interpolation, or its opposite, reaches to each side
@@ -81,7 +81,7 @@ def compare(
     source = source.within(*(wanted for _, wanted in reads))
     lengths = source.result_shape(scale) if kind == ADDED else [p.stop - p.start for p in source.part]
     shape = tuple(lengths[: len(source.part)])
-    needed, free = 4 * int(np.prod(shape, dtype=np.int64)), psutil.virtual_memory().available
+    needed, free = 4 * int(np.prod(shape, dtype=np.int64)), free_memory()
     if needed > free:
         msg = f"{needed / 1e9:.1f} GB are needed for the difference, {free / 1e9:.1f} GB are free"
         raise MemoryError(msg)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from napari.layers import Image, Labels
 from napari.settings import get_settings
 from napari.utils.notifications import show_error, show_info
@@ -35,6 +34,7 @@ from napari_vdsr.upscale.compare import Compare
 from napari_vdsr.upscale.form import DISK, LAZY, MEMORY
 from napari_vdsr.upscale.preview import Preview
 from napari_vdsr.upscale.runs import Check, Lazy, Run, Save, Try
+from vdsr_core import free_memory
 
 LOG = logging.getLogger("napari_vdsr")
 
@@ -171,7 +171,7 @@ class UpscaleWidget(UpscaleChoices):
         if reason := self.why_nothing():
             return reason
         try:
-            needed, free = self.bytes_needed(self.source()), psutil.virtual_memory().available
+            needed, free = self.bytes_needed(self.source()), free_memory()
         except _regions.NoRegion as error:
             return str(error)
         kind = self.result.currentData()
@@ -250,7 +250,7 @@ class UpscaleWidget(UpscaleChoices):
     def _lacks_memory(self) -> bool:
         """Whether the result on disk is the way out."""
         source = self.source_or_none()
-        fits = source is None or self.bytes_needed(source) <= psutil.virtual_memory().available
+        fits = source is None or self.bytes_needed(source) <= free_memory()
         return (
             not fits
             and self.result.currentData() == MEMORY

@@ -377,13 +377,10 @@ def upscaled_shape(image: ImageFile, scale: float | tuple[float, float]) -> tupl
 
 def check_memory(shape: tuple[int, ...], itemsize: int) -> None:
     """Raise if the result does not fit in the memory that is free."""
-    import psutil
+    from vdsr_core.memory import check_free
 
-    needed, free = math.prod(shape) * itemsize, psutil.virtual_memory().available
-    if needed > free:
-        msg = f"the result must fit in memory, got {needed / 1e9:.1f} GB for shape {shape} with "
-        msg += f"{free / 1e9:.1f} GB free. Give OUT the suffix .ome.zarr or .ome.tif, written piece by piece."
-        raise MemoryError(msg)
+    way_out = "Give OUT the suffix .ome.zarr or .ome.tif, written piece by piece."
+    check_free(math.prod(shape) * itemsize, f"the result, of shape {shape},", way_out)
 
 
 def upscale_image(

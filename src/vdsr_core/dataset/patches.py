@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,6 +20,7 @@ from vdsr_core.arguments import check_scales, check_span, check_whole
 from vdsr_core.images.degradation import crop_to_scale, degrade
 from vdsr_core.images.intensity import check_pixels
 from vdsr_core.images.resampling import resize, scale_pair
+from vdsr_core.memory import free_memory
 from vdsr_core.network.engine import choose_device
 
 Augment = Literal["none", "flips", "dihedral"]
@@ -370,7 +370,7 @@ def find_room(size: int, device: torch.device, store: str | os.PathLike[str] | N
 
 def find_free(device: torch.device) -> int:
     """Bytes that are free on a device."""
-    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
+    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory())
 
 
 def interpolate_all(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from vdsr_core.memory import check_free
+
 if TYPE_CHECKING:
     import zarr
     from numpy.typing import NDArray
@@ -166,15 +168,7 @@ def refuse(cause: str) -> NoReturn:
 
 def check_memory(nbytes: int) -> None:
     """Raise if that many bytes of pixels do not fit in the free memory, before they are allocated."""
-    import psutil
-
-    free = psutil.virtual_memory().available
-    if nbytes > free:
-        msg = (
-            f"its pixels need {nbytes / 2**30:.2f} GiB, more than the {free / 2**30:.2f} GiB of free memory. "
-            "If that size is right, use zarr, which is read and written in windows."
-        )
-        raise MemoryError(msg)
+    check_free(nbytes, "the pixels", "If that size is right, use zarr, which is read and written in windows.")
 
 
 def in_memory(image: ImageFile, order: Sequence[int]) -> NDArray[Any]:

@@ -9,11 +9,11 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import ArrayLike, NDArray
 
 from vdsr_core.arguments import check_whole, is_whole
 from vdsr_core.images.intensity import cast, check_pixels, check_unmasked
+from vdsr_core.memory import check_free
 
 
 @dataclass(frozen=True)
@@ -168,11 +168,7 @@ def _check_memory(shape: tuple[int, ...], scale: tuple[float, float], output: tu
     rows, columns = (float(min(n, sys.maxsize)) for n in output)
     taps = sum(4 * max(1.0, 1 / s) * n for s, n in zip(scale, (rows, columns), strict=True))
     needed = 8 * (2 * taps + math.prod(shape[:-2]) * rows * (shape[-1] + 2 * columns))
-    free = psutil.virtual_memory().available
-    if needed > free:
-        msg = f"`image` must fit in memory when resized, got {needed / 1e9:.3g} GB with {free / 1e9:.1f} GB free. "
-        msg += "Use a scale nearer to 1, or a `window`."
-        raise MemoryError(msg)
+    check_free(needed, "`image`, resized,", "Use a scale nearer to 1, or a `window`.")
 
 
 def _apply_both(values: NDArray[Any], rows: Taps, columns: Taps) -> NDArray[Any]:

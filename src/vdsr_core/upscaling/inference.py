@@ -8,11 +8,10 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import ArrayLike, NDArray
 
@@ -23,6 +22,7 @@ from vdsr_core.images.intensity import Extent, Rescale, cast, opaque
 from vdsr_core.images.ranges import Range, check_ranges, default_range, find_rescales, is_fixed, measure_channels
 from vdsr_core.images.resampling import Taps, check_window, make_taps, scale_pair, scaled_shape
 from vdsr_core.images.tiling import Region, Slices, Tile, check_tile, cover, halve
+from vdsr_core.memory import check_free, free_memory
 from vdsr_core.network.checkpoint import fingerprint, load_model
 from vdsr_core.network.engine import IN_CACHE, Engine, SharedEngine, make_engine
 from vdsr_core.network.model import VDSR
@@ -195,6 +195,7 @@ def super_resolve_tiles(
     job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, window, device, near, stop)
     _check_out(out, job.shape, job.image)
     job.check_memory(0)
+    _ = job.rescales  # pixels and range are checked at the call
     return job.run(out)
 
 
@@ -297,25 +298,28 @@ class _Job:
         if not isinstance(model, Engine):
             model = make_engine(_find_network(model, self.scale), device)
         self.engine, self.device = model, model.device
-        self.rescales = find_rescales(self.image, self.axes, in_range, None if window is None else self.source())
+        self.in_range = in_range
+        self.part = None if window is None else self.source()
         extent = (*self.axes.leading, *(part.stop - part.start for part in self.window))
         self.shape = tuple(part.stop for part in self.axes.native(tuple(slice(0, n) for n in extent)))  # of `out`
         self.near = _check_near(near, self.shape)
         self.stop = stop
         self.most = self.engine.most  # pixels that fit on the device at once, as far as is known
 
+    @cached_property
+    def rescales(self) -> list[Rescale | float]:
+        """The map of each channel to [0, 1], or its only value; reads the image, or the part that is needed."""
+        return find_rescales(self.image, self.axes, self.in_range, self.part)
+
     def check_memory(self, result: int) -> None:
-        """Raise if the result and one tile on the CPU need more than the machine has left."""
+        """Raise if the result and one tile on the CPU need more memory than is free; reads no pixels."""
         tile = max(self.plane) if self.tile is None else self.tile
         spans = zip(self.plane, self.window, strict=True)
         side = [min(n, min(tile, part.stop - part.start) + 2 * self.engine.halo) for n, part in spans]
         piece = self.engine.memory(side[0], side[1]) if self.device.type == "cpu" else 0
-        free = psutil.virtual_memory().available
-        if result + piece > free:
-            msg = f"`image` must fit in memory when upscaled, got {result / 1e9:.1f} GB for the result and "
-            msg += f"{piece / 1e9:.1f} GB for a tile, with {free / 1e9:.1f} GB free. "
-            msg += "Use a smaller `tile`." if result < free / 2 else "Use `super_resolve_tiles` with `out` on disk."
-            raise MemoryError(msg)
+        smaller = result < free_memory() / 2
+        way_out = "Use a smaller `tile`." if smaller else "Use `super_resolve_tiles` with `out` on disk."
+        check_free(result + piece, "`image`, upscaled, and a tile at work", way_out)
 
     def run(self, out: Any) -> Iterator[Tile]:
         """Write all tiles into `out`, yielding each when it is written; ends early when it is to stop."""

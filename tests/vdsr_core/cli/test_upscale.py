@@ -214,7 +214,9 @@ def test_upscale_refuses_what_memory_cannot_hold(folder, vdsr, monkeypatch, draw
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 10**8}))
     result = vdsr("upscale", "a.tif", "-o", "b.tif", "--scale", 20)
     assert result.exit_code == 1
-    assert "a.tif: the result must fit in memory, got 0.3 GB for shape (6000, 6000) with 0.1 GB free" in result.stderr
+    assert (
+        "a.tif: the result, of shape (6000, 6000), must fit in memory, got 0.288 GB with 0.1 GB free" in result.stderr
+    )
 
 
 def test_unknown_network_lists_the_known_ones(folder, vdsr, draw):

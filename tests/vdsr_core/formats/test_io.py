@@ -594,7 +594,7 @@ def test_tiff_that_claims_more_than_it_can_hold_is_refused_at_once(tmp_path, com
     with tifffile.TiffFile(tmp_path / "image.tif", mode="r+b") as tif:
         for tag in ("ImageWidth", "ImageLength", "RowsPerStrip"):
             tif.pages[0].tags[tag].overwrite(2**31 if tag == "ImageWidth" else 2**30)
-    with pytest.raises(ValueError, match=r"page 0 of 1 is missing or incomplete|GiB of free memory|it ends before"):
+    with pytest.raises(ValueError, match=r"page 0 of 1 is missing or incomplete|GB free|it ends before"):
         read_image(tmp_path / "image.tif")
 
 
@@ -602,7 +602,7 @@ def test_tiff_that_claims_more_than_it_can_hold_is_refused_at_once(tmp_path, com
 def test_image_larger_than_the_memory_is_refused(tmp_path, suffix, monkeypatch):
     (tmp_path / ("image" + suffix)).write_bytes(CUT[suffix][0])
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 100}))
-    with pytest.raises(ValueError, match=r"more than the 0.00 GiB of free memory"):
+    with pytest.raises(ValueError, match=r"must fit in memory, got .* with 1e-07 GB free"):
         read_image(tmp_path / ("image" + suffix))
 
 
@@ -731,7 +731,7 @@ def test_lazy_image_larger_than_memory_goes_to_zarr_only(tmp_path, monkeypatch):
     write_image(tmp_path / "image.zarr", ImageFile(pixels((20, 30), "uint16"), "YX"))
     image = read_image(tmp_path / "image.zarr")
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 100}))
-    with pytest.raises(MemoryError, match=r"free memory\. If that size is right, use zarr"):
+    with pytest.raises(MemoryError, match=r"GB free\. If that size is right, use zarr"):
         write_image(tmp_path / "image.tif", image)
     write_image(tmp_path / "again.zarr", image)
     assert_same_pixels(read_image(tmp_path / "again.zarr"), image.data[...], "YX")

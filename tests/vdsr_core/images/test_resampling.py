@@ -162,7 +162,7 @@ def test_resize_spreads_nan_and_infinity_to_their_neighbours_only():
 
 @pytest.mark.parametrize("scale", [1e-9, 5e-324, 1e300, 1.7e308, (1, 1e9)])
 def test_resize_refuses_what_memory_cannot_hold(scale):
-    with pytest.raises(MemoryError, match="`image` must fit in memory when resized, got"):
+    with pytest.raises(MemoryError, match="`image`, resized, must fit in memory, got"):
         resize(np.zeros((20, 24), np.uint8), scale)
-    with pytest.raises(MemoryError, match="`image` must fit in memory when resized, got"):
+    with pytest.raises(MemoryError, match="`image`, resized, must fit in memory, got"):
         resize(np.zeros((20, 24), np.uint8), 2, output_shape=(10**400, 1))

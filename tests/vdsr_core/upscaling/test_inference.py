@@ -491,6 +491,18 @@ def test_no_memory_at_all_is_an_error(rng, monkeypatch, tiny_model):
         super_resolve(rng.random((5, 5)), 2, model=tiny_model)
 
 
+@pytest.mark.parametrize("in_range", [None, (0, 9)])
+def test_what_cannot_fit_is_refused_before_it_is_read(tiny_model, in_range):
+    class Unread:
+        shape, dtype = (10**6, 10**6), np.dtype(np.uint16)
+
+        def __getitem__(self, window):
+            raise AssertionError("pixels were read")
+
+    with pytest.raises(MemoryError, match="must fit in memory"):
+        super_resolve(Unread(), 2, model=tiny_model, in_range=in_range)
+
+
 def test_what_cannot_fit_is_refused_beforehand(monkeypatch):
     image = np.broadcast_to(np.arange(3.0)[:, None, None], (3, 10, 10))
     free = psutil.virtual_memory()._replace(available=10**6)
