@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from vdsr_core.cli.evaluate import evaluate
+from vdsr_core.cli.export import export
 from vdsr_core.cli.fine_tune import fine_tune
 from vdsr_core.cli.terminal import Device, Model, SeveralScales, plain_errors
 from vdsr_core.cli.train import train
@@ -83,6 +84,7 @@ app.command()(upscale)
 app.command(cls=SeveralScales)(evaluate)
 app.command(cls=SeveralScales)(train)
 app.command("fine-tune", cls=SeveralScales)(fine_tune)
+app.command()(export)
 
 
 @app.command()
