@@ -12,6 +12,7 @@ from .memory import free_memory
 from .network.checkpoint import load_checkpoint, load_model, save_checkpoint
 from .network.engine import list_devices
 from .network.model import VDSR, VDSRConfig
+from .network.onnx_file import save_onnx
 from .network.pretrained import model_names, read_card
 from .streaming.plan import Plan, plan
 from .streaming.shards import Shard
@@ -62,6 +63,7 @@ __all__ = [
     "read_pyramid",
     "resize",
     "save_checkpoint",
+    "save_onnx",
     "ssim",
     "stream",
     "super_resolve",

@@ -11,7 +11,9 @@ from vdsr_core.cli.terminal import plain_errors
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Network: a name or a file, as `vdsr info` takes it.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(help="Network: a name or a file, as `vdsr info` takes it.", show_default=False)
+    ],
     output: Annotated[
         Path,
         typer.Option(
@@ -39,7 +41,9 @@ def export(
             show_default="the input is mapped already",
         ),
     ] = None,
-    rgb: Annotated[bool, typer.Option("--rgb", help="Take colour images: red, green and blue, for photographs.")] = False,
+    rgb: Annotated[
+        bool, typer.Option("--rgb", help="Take colour images: red, green and blue, for photographs.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Write a network for other programs.
