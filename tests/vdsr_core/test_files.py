@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vdsr_core.files import Busy, locked, replacing
+from vdsr_core.files import Busy, locked, replacing, tidy
 
 
 def test_what_is_written_takes_the_place(tmp_path):
@@ -168,3 +168,67 @@ def test_locked_is_refused_within_one_process_and_ends_with_an_error(tmp_path):
         fail()
     with locked(path, "busy"):
         pass
+
+
+def test_lock_leaves_no_file(tmp_path):
+    with locked(tmp_path / "a.lock", "busy"):
+        assert os.listdir(tmp_path) == ["a.lock"]
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+@pytest.mark.parametrize("mode", [0o700, 0o770, 0o777, 0o755])
+def test_whoever_may_write_to_a_folder_may_lock_in_it(tmp_path, mode):
+    tmp_path.chmod(mode)
+    with locked(tmp_path / "a.lock", "busy"):
+        assert (tmp_path / "a.lock").stat().st_mode & 0o022 == mode & 0o022
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o700])
+@pytest.mark.parametrize("make", [os.mkdir, lambda path: path.touch()])
+def test_permissions_stay(tmp_path, mode, make):
+    path = tmp_path / "a"
+    make(path)
+    path.chmod(mode)
+    with replacing(path) as temporary:
+        make(temporary)
+        assert temporary.parent.stat().st_mode & 0o077 == 0
+    assert path.stat().st_mode & 0o777 == mode
+
+
+WRITE = """
+import os, signal, sys
+from vdsr_core.files import replacing
+path, point = sys.argv[1:]
+def kill(source, target, replace=os.replace):
+    if point != "between" or "old" not in str(target):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = kill
+with replacing(path) as temporary:
+    temporary.mkdir()
+    (temporary / "new").touch()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+@pytest.mark.parametrize("point", ["before", "between"])  # the two renamings
+def test_what_killed_processes_left_is_tidied(tmp_path, point):
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    (path / "precious").touch()
+    (tmp_path / ".a.zarr.12345678.partial").mkdir()  # killed when it began
+    (tmp_path / ".others.partial").mkdir()
+    (tmp_path / ".b.abcdefgh.partial").mkdir()
+    (tmp_path / ".b.abcdefgh.partial" / "not ours").touch()
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", WRITE, path, point], check=False).returncode == -9
+    assert path.exists() == (point == "before")
+    with replacing(tmp_path / "b") as alive:
+        tidy.cache_clear()
+        with replacing(tmp_path / "c") as temporary:
+            temporary.touch()
+        alive.touch()
+    assert os.listdir(path) == ["precious"]
+    assert sorted(os.listdir(tmp_path)) == [".b.abcdefgh.partial", ".others.partial", "a.zarr", "b", "c"]
