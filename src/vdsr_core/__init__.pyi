@@ -14,6 +14,7 @@ from .network.engine import list_devices
 from .network.model import VDSR, VDSRConfig
 from .network.onnx_file import save_onnx
 from .network.pretrained import model_names, read_card
+from .streaming.files import FileProgress, upscale_files
 from .streaming.plan import Plan, plan
 from .streaming.shards import Shard
 from .streaming.stream import stream
@@ -28,6 +29,7 @@ __version__: str
 __all__ = [
     "VDSR",
     "Check",
+    "FileProgress",
     "FineTuneProgress",
     "ImageFile",
     "Patches",
@@ -68,6 +70,7 @@ __all__ = [
     "stream",
     "super_resolve",
     "super_resolve_tiles",
+    "upscale_files",
     "verify",
     "write_image",
     "write_pyramid",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import math
 import os
 import re
@@ -25,7 +24,6 @@ if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     from vdsr_core.training.trainer import Progress
 
 
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr")
 EXPECTED = (ValueError, TypeError, OSError, MemoryError, FloatingPointError, ImportError)
 FIGURES = "step", "loss", "PSNR, dB", "over bicubic", "rate", "clipped", "patches/s", "left"  # of a training
 INTERRUPTED = 130  # what shells expect after Ctrl-C
@@ -44,7 +42,9 @@ def complain(error: BaseException, source: object = "") -> None:
     """Print an error as one line on stderr, with the name of the file it is about."""
     if os.environ.get("VDSR_DEBUG"):
         traceback.print_exception(error)
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = " ".join(str(error).split())
+    if not (message and isinstance(error, EXPECTED)):  # of a decoder, or a fault of ours
+        message = f"{type(error).__name__}: {message}".rstrip(": ")
     where = f"{source}: " if source and str(source) not in message else ""
     typer.echo(f"vdsr: {where}{message}", err=True)
 
@@ -73,6 +73,19 @@ def plain_errors() -> Iterator[None]:
             raise typer.Exit(1) from None
 
 
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn errors that name an `argument` into usage errors that name an --option."""
+
+    def option(match: re.Match[str]) -> str:
+        return "--" + match[1].replace("_", "-")
+
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(re.sub("`([a-z_]+)`", option, str(error))) from None
+
+
 def check_options(
     scales: Iterable[float | tuple[float, float]], in_range: tuple[float, float] | None = None, **options: Any
 ) -> None:
@@ -82,16 +95,21 @@ def check_options(
     from vdsr_core.images.intensity import Rescale
     from vdsr_core.upscaling.inference import super_resolve
 
-    def option(match: re.Match[str]) -> str:
-        return "--" + match[1].replace("_", "-")
-
-    try:
+    with usage_errors():
         for scale in scales:
             super_resolve(np.zeros((1, 1), np.uint8), scale, **options)  # constant: the network does not run
         if in_range is not None:
             Rescale(*in_range)
-    except (TypeError, ValueError) as error:
-        raise typer.BadParameter(re.sub("`(scale|tile|device|in_range)`", option, str(error))) from None
+
+
+def read_number(text: str, option: str, hint: str = "Try 2.5.") -> float:
+    """A number that was typed; a decimal comma is refused, and never taken for two numbers."""
+    try:
+        return float(text)
+    except ValueError:
+        rule = "must have a decimal point, not a comma" if "," in text else "must be a number"
+        msg = f"{rule}, got {text!r}. {hint}"
+        raise typer.BadParameter(msg, param_hint=option) from None
 
 
 @contextmanager
@@ -174,17 +192,9 @@ def describe_step(progress: Progress, loss: float) -> tuple[str, ...]:
 
 def expand(text: str) -> list[Path]:
     """The images that a path, a folder or a pattern names; a path need not exist."""
-    path = Path(text)
-    folder = path.is_dir() and path.suffix.lower() != ".zarr"
-    if not folder and (path.exists() or not glob.has_magic(text)):
-        return [path]
-    pattern = os.path.join(glob.escape(text), "*") if folder else text
-    found = (Path(name) for name in glob.glob(pattern, recursive=True))
-    images = sorted(name for name in found if name.suffix.lower() in SUFFIXES)
-    if not images:
-        msg = f"{text} holds no image ({', '.join(SUFFIXES)}). Check the name."
-        raise FileNotFoundError(msg)
-    return images
+    from vdsr_core.streaming.outputs import find_images
+
+    return [path for path, _ in find_images(text)]
 
 
 class SeveralScales(TyperCommand):

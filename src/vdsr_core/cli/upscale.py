@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vdsr_core.cli.terminal import EXPECTED, Device, Model, check_options, complain, expand, plain_errors, progress_bar
+from vdsr_core.cli.terminal import (
+    Device,
+    Model,
+    check_options,
+    complain,
+    plain_errors,
+    progress_bar,
+    read_number,
+    usage_errors,
+)
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
-    from vdsr_core.formats.io import ImageFile
     from vdsr_core.network.model import VDSR
+    from vdsr_core.streaming.files import FileProgress
+    from vdsr_core.streaming.goal import Goal
+    from vdsr_core.streaming.outputs import Job
     from vdsr_core.streaming.plan import Plan
 
-PYRAMIDS = (".ome.zarr", ".tif", ".tiff")  # what can be written piece by piece
-LARGE = 2**30  # bytes of a result from which on a .tif is
+SIZE, FILES, PIECES = "How large", "Files", "Results larger than memory"  # panels of the help
 
 
 def upscale(
@@ -47,20 +55,39 @@ def upscale(
         ),
     ],
     scale: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="S",
             show_default=False,
-            help="Output pixels per input pixel, above 1, such as 2 or 2.5; or ROWS,COLUMNS such as 2,1.5.",
+            rich_help_panel=SIZE,
+            help="Output pixels per input pixel, above 1, such as 2 or 2.5; or ROWS:COLUMNS such as 2:1.5.",
         ),
-    ],
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMNSxROWS",
+            show_default=False,
+            rich_help_panel=SIZE,
+            help="Pixels of the result instead: 4096x (columns), x2048 (rows), or 4096x2048 for both.",
+        ),
+    ] = None,
+    pixel_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LENGTH",
+            show_default=False,
+            rich_help_panel=SIZE,
+            help="Size of a pixel of the result instead, such as 0.1um, for files that say how large their pixels are.",
+        ),
+    ] = None,
     model: Model = None,
     tile: Annotated[
         int, typer.Option(min=1, help="Side of a tile, in output pixels: smaller needs less memory.")
     ] = 1024,
     device: Device = None,
     in_range: Annotated[
-        tuple[float, float] | None,
+        tuple[str, str] | None,
         typer.Option(
             metavar="LOW HIGH",
             help="Darkest and brightest intensity that matter, in the image's own units.",
@@ -71,241 +98,155 @@ def upscale(
         str | None,
         typer.Option(
             metavar="LETTERS",
+            rich_help_panel=FILES,
             show_default="as each file says",
             help="What the axes are, such as CYX: T time, C channels, Z planes, Y rows, X columns, S colour samples.",
         ),
     ] = None,
     format: Annotated[
         Literal["tif", "ome.tif", "png", "jpg", "zarr", "ome.zarr"] | None,
-        typer.Option(help="Format of the files in the folder OUT.", show_default="as each image"),
+        typer.Option(
+            help="Format of the files in the folder OUT.", rich_help_panel=FILES, show_default="as each image"
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    pattern: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            rich_help_panel=FILES,
+            help="Names of the files in the folder OUT: {name} is that of the image, {scale} such as x2 or 4096x.",
+        ),
+    ] = "{name}_{scale}",
+    recursive: Annotated[
+        bool,
+        typer.Option(
+            "--recursive", rich_help_panel=FILES, help="Search subfolders, too; OUT has the same ones afterwards."
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", rich_help_panel=FILES, help="Replace outputs that exist.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how large, how long and in how many shards; write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            rich_help_panel=PIECES,
+            help="Say how large, how long and in how many shards; write nothing.",
+        ),
     ] = False,
     part: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Make one of N parts, each by a process of its own.", show_default="all"),
+        typer.Option(
+            metavar="I/N",
+            rich_help_panel=PIECES,
+            help="Make one of N parts, each by a process of its own.",
+            show_default="all",
+        ),
     ] = None,
     cluster: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
+            rich_help_panel=PIECES,
             help="Compute on a dask cluster: the address of its scheduler, or local:4 for four processes here.",
             show_default="in this process",
         ),
     ] = None,
     shard: Annotated[
-        int, typer.Option(help="Side of a shard, in output pixels: what a process makes in one go.")
+        int,
+        typer.Option(rich_help_panel=PIECES, help="Side of a shard, in output pixels: what a process makes in one go."),
     ] = 2048,
 ) -> None:
     """Upscale images: dtype, intensities, channels and metadata are kept, pixels get smaller.
 
-    Prints a line per image. An output that exists is kept; a bad image is named, and the others go on.
-    An OUT that ends in .ome.zarr, and one that ends in .tif if it is large (1 GiB), is a pyramid, written piece
-    by piece, and the same command goes on where it was stopped; --dry-run, --part, --cluster and --shard go with these.
+    Prints a line per image. An output that exists is kept; a bad image is named, and the others are upscaled.
+    An OUT that ends in .ome.zarr, and one that ends in .tif if it is large (1 GiB), is a pyramid that is written piece
+    by piece, and the same command resumes it after an interruption; --dry-run, --part, --cluster and --shard are for
+    these.
 
     Example: vdsr upscale cells.tif -o cells_x2.tif --scale 2
     """
-    factor = parse_scale(scale)
-    how: dict[str, Any] = {"dry_run": dry_run, "part": parse_part(part), "shard": shard}
+    wanted: dict[str, Any] = {
+        "scale": None if scale is None else parse_scale(scale),
+        "size": None if size is None else parse_size(size),
+        "pixel_size": None if pixel_size is None else parse_length(pixel_size),
+    }
+    pieces = None if part is None else parse_part(part)
+    low_high = None if in_range is None else tuple(read_number(text, "--in-range") for text in in_range)
     with plain_errors():
-        jobs = plan(images, output, scale_name(factor), format)
         from vdsr_core.network.checkpoint import load_model
         from vdsr_core.streaming.cluster import connect
+        from vdsr_core.streaming.files import upscale_files
+        from vdsr_core.streaming.goal import Goal
+        from vdsr_core.streaming.outputs import list_jobs
 
+        with usage_errors():
+            goal = Goal.of(**wanted)
         network = load_model(model)
-        options: dict[str, Any] = {"model": network, "tile": tile, "device": device, "in_range": in_range}
-        check_options([factor], **options)
-        asked = bool(dry_run or part or cluster)
-        if asked and not all(is_pyramid(job) for job in jobs):
-            msg = f"goes with an OUT that ends in .ome.zarr or .tif, got {output}."
-            name = "--dry-run" if dry_run else "--part" if part else "--cluster"
-            raise typer.BadParameter(msg, param_hint=name)
-        failed = False
+        options: dict[str, Any] = {"model": network, "tile": tile, "device": device, "in_range": low_high}
+        check_options([wanted["scale"] or 2], **options)
+        names: dict[str, Any] = {"pattern": pattern, "format": format, "recursive": recursive}
+        if dry_run:
+            with usage_errors():
+                jobs = list_jobs(images, output, goal.label, **names)
+            raise typer.Exit(estimate_files(jobs, goal, options | {"axes": axes, "shard": shard}))
         with connect(cluster) as client:
-            for job in jobs:
-                try:
-                    if job.target.exists() and not overwrite:
-                        outcome = "kept: it exists (--overwrite replaces it)"
-                    elif is_streamed(job, factor, asked):
-                        outcome = stream_file(job, factor, axes, overwrite, options, client=client, **how)
-                    else:
-                        outcome = upscale_file(job, factor, axes, overwrite, options)
-                    typer.echo(f"{job.source}{f', {job.name}' if job.name else ''} -> {job.target}  {outcome}")
-                except BrokenPipeError:
-                    raise
-                except EXPECTED as error:
-                    complain(error, job.source)
-                    failed = True
-        bind_images(jobs)
-        raise typer.Exit(int(failed))
+            with usage_errors():
+                run = upscale_files(
+                    images, output, **wanted, **names, **options, axes=axes, shard=shard, part=pieces, client=client,
+                    overwrite=overwrite,
+                )  # fmt: skip
+            raise typer.Exit(show_files(run))
+
+
+def show_files(run: Iterator[FileProgress]) -> int:
+    """Show the images that are upscaled, a line each when it is done; returns the exit code."""
+    failed = False
+    with progress_bar("{task.percentage:.0f} %") as bar:
+        task = bar.add_task("", total=1)
+        for step in run:
+            what = step.name or step.source.name
+            bar.update(task, completed=step.fraction, description=f"{what} ({step.number} of {step.count})")
+            if step.error is not None:
+                complain(step.error, step.source)
+                failed = True
+            elif step.outcome:
+                kept = step.outcome == "kept"
+                message = "kept: it exists (--overwrite replaces it)" if kept else step.message
+                typer.echo(f"{step.source}{f', {step.name}' if step.name else ''} -> {step.target}  {message}")
+                bar.reset(task)
+    return int(failed)
 
 
 def parse_scale(text: str) -> float | tuple[float, float]:
-    """``2`` or ``2,1.5`` (rows, columns) as numbers."""
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) not in (1, 2):
-        msg = f"--scale must be a number, or two with a comma (rows,columns), got {text!r}. Try 2."
-        raise typer.BadParameter(msg)
+    """``2`` or ``2:1.5`` (rows, columns) as numbers."""
+    hint = "Try 2, or 2:1.5 for rows and columns."
+    numbers = tuple(read_number(part, "--scale", hint) for part in text.split(":"))
+    if len(numbers) > 2:
+        msg = f"must be one or two numbers, got {text!r}. {hint}"
+        raise typer.BadParameter(msg, param_hint="--scale")
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
-def scale_name(scale: float | tuple[float, float]) -> str:
-    """What is added to the name of an upscaled image, such as ``_x2``."""
-    return "_x" + "x".join(f"{s:g}" for s in (scale if isinstance(scale, tuple) else (scale,)))
+def parse_size(text: str) -> tuple[int | None, int | None]:
+    """``4096x``, ``x2048`` or ``4096x2048`` (columns, rows) as (rows, columns)."""
+    match = re.fullmatch(r"(\d*)x(\d*)", text.strip())
+    if not match or not (match[1] or match[2]):
+        msg = f"must be COLUMNSxROWS, one of which may be left out, got {text!r}. Try 4096x."
+        raise typer.BadParameter(msg, param_hint="--size")
+    columns, rows = (int(digits) if digits else None for digits in match.groups())
+    return rows, columns
 
 
-@dataclass(frozen=True)
-class Job:
-    """One image on its way.
-
-    Attributes
-    ----------
-    source, target : Path
-        From where to where.
-    name : str or None
-        Of the image in a source that holds several.
-    whole : Path or None
-        The OME-Zarr that `target` is a part of.
-    """
-
-    source: Path
-    target: Path
-    name: str | None = None
-    whole: Path | None = None
+def parse_length(text: str) -> tuple[float, str]:
+    """``0.1um`` as a number and a unit."""
+    number, unit = re.fullmatch(r"(.*?)\s*([^\W\d_]*)", text.strip(), re.DOTALL).groups()  # type: ignore[union-attr]
+    return read_number(number, "--pixel-size", "Try 0.1um."), unit
 
 
-def plan(inputs: Iterable[str], output: str, added: str, format: str | None) -> list[Job]:
-    """The images and where each goes; makes the folder that they go to.
-
-    Outputs of an earlier run, found among the inputs, are left out.
-    """
-    sources = list(dict.fromkeys(path for text in inputs for path in expand(text)))
-    folder = Path(output)
-    if is_folder(output):
-        targets = [folder / f"{stem}{added}.{format or kind}" for stem, kind in map(split_name, sources)]
-        made = {target.resolve() for target in targets}
-        jobs = [job for job in zip(sources, targets, strict=True) if job[0].resolve() not in made]
-    elif len(sources) == 1 and format is None:
-        jobs = [(sources[0], folder)]
-    else:
-        rule = "--format goes with a folder OUT" if format else f"--output must be a folder for {len(sources)} images"
-        msg = f"{rule}, got the file {output}. End the name of a folder with a slash."
-        raise typer.BadParameter(msg)
-    found = [job for source, target in jobs for job in split_job(source, target, is_folder(output))]
-    check_targets(found)
-    if is_folder(output):
-        folder.mkdir(parents=True, exist_ok=True)
-    return found
-
-
-def split_job(source: Path, target: Path, folder: bool) -> list[Job]:
-    """A job for each image that a source holds: parts of one OME-Zarr, or files of their own in a folder."""
-    from vdsr_core.formats.io import image_names
-
-    try:
-        names = image_names(source)
-    except EXPECTED:  # reading it will say why
-        names = [""]
-    if names == [""]:
-        return [Job(source, target)]
-    inside = source.is_dir()  # zarr: the names are paths
-    stem, kind = split_name(target)
-    if kind == "ome.zarr" or (inside and folder and kind == "zarr"):
-        whole = target.with_name(f"{stem}.ome.zarr")
-        if inside:
-            return [Job(source / name, whole / name, None, whole) for name in names]
-        return [Job(source, whole / str(number), name, whole) for number, name in enumerate(names)]
-    if not folder:
-        msg = f"--output must be a folder or end in .ome.zarr for the {len(names)} images of {source}, got {target}."
-        raise typer.BadParameter(msg)
-    parts = [re.sub(r"[^\w.-]+", "-", name) for name in names]
-    targets = [target.with_name(f"{stem}_{part}.{kind}") for part in parts]
-    sources = [(source / name, None) if inside else (source, name) for name in names]
-    return [Job(path, target, name) for (path, name), target in zip(sources, targets, strict=True)]
-
-
-def bind_images(jobs: Iterable[Job]) -> None:
-    """Make one plate or collection of the images of each OME-Zarr, where all are there."""
-    from vdsr_core.formats.ome_zarr import bind
-
-    for whole in {job.whole for job in jobs if job.whole is not None}:
-        parts = [job for job in jobs if job.whole == whole]
-        names = [job.target.relative_to(whole).as_posix() for job in parts]
-        source = parts[0].source
-        if all(job.target.exists() for job in parts):
-            bind(whole, names, source if parts[0].name else source.parents[names[0].count("/")])
-
-
-def is_folder(output: str) -> bool:
-    """Whether OUT is a folder of images: it exists as one, has no suffix, or ends with a slash."""
-    path = Path(output)
-    exists = path.is_dir() and path.suffix.lower() != ".zarr"
-    return exists or not path.suffix or output.endswith(("/", os.sep))
-
-
-def split_name(path: Path) -> tuple[str, str]:
-    """The name without its suffix, and the suffix without its first dot: ``ome.tif`` is one."""
-    match = re.fullmatch(r"(.+?)\.((?:ome\.)?[^.]+)", path.name)
-    return (match[1], match[2]) if match else (path.name, "tif")
-
-
-def check_targets(jobs: Iterable[Job]) -> None:
-    """Raise if an image would take the place of another one, of its own source, or of a folder that holds it."""
-    sources: dict[Path, Job] = {}
-    for job in jobs:
-        source, target = job.source, job.target
-        other = sources.setdefault(target.resolve(), job)
-        first = other.source
-        if other != job or source.resolve().is_relative_to(target.resolve()):
-            msg = f"{target} must be the output of one image and hold no input, got {first} and {source}. "
-            msg += "Choose another OUT, or upscale them one by one."
-            raise ValueError(msg)
-
-
-def upscale_file(
-    job: Job,
-    scale: float | tuple[float, float],
-    axes: str | None,
-    overwrite: bool,
-    options: dict[str, Any],
-) -> str:
-    """Upscale one file; returns what is to be said of it."""
-    from vdsr_core.formats.io import check_writable, read_image, write_image
-    from vdsr_core.streaming.source import open_source
-
-    target, start = job.target, time.perf_counter()
-    image = open_source(read_image(job.source, name=job.name), axes)
-    shape = upscaled_shape(image, scale)
-    check_memory(shape, image.data.dtype.itemsize)
-    check_writable(target, shape, image.data.dtype, image.axes, overwrite=overwrite)
-    result = upscale_image(image, shape, scale, job.source.name, options)
-    write_image(target, result, overwrite=overwrite)
-    return f"{shape} {image.data.dtype}  {time.perf_counter() - start:.1f} s"
-
-
-def is_pyramid(job: Job) -> bool:
-    """Whether an output can be written shard by shard."""
-    return job.whole is not None or job.target.name.lower().endswith(PYRAMIDS)
-
-
-def is_streamed(job: Job, scale: float | tuple[float, float], asked: bool) -> bool:
-    """Whether an output is written shard by shard: where its kind, its size or an option asks for it."""
-    from vdsr_core.formats.io import read_image
-
-    if asked or job.target.suffix.lower() not in (".tif", ".tiff"):
-        return is_pyramid(job)
-    image = read_image(job.source, lazy=True, name=job.name)
-    return math.prod(upscaled_shape(image, scale)) * image.data.dtype.itemsize >= LARGE
-
-
-def parse_part(text: str | None) -> tuple[int, int]:
+def parse_part(text: str) -> tuple[int, int]:
     """``2/8`` as numbers."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
         msg = f"must be a number from 1 to N, a slash and N, got {text!r}. Try 1/8."
@@ -313,48 +254,35 @@ def parse_part(text: str | None) -> tuple[int, int]:
     return number, count
 
 
-def stream_file(
-    job: Job,
-    scale: float | tuple[float, float],
-    axes: str | None,
-    overwrite: bool,
-    options: dict[str, Any],
-    *,
-    dry_run: bool,
-    part: tuple[int, int],
-    client: Any,
-    shard: int,
-) -> str:
-    """Upscale one file into a pyramid, shard by shard; returns what is to be said of it."""
-    from vdsr_core.streaming import plan as planning
-    from vdsr_core.streaming import stream as streaming
+def estimate_files(jobs: list[Job], goal: Goal, options: dict[str, Any]) -> int:
+    """Say of each image how large, how long and in how many shards it would be made; returns the exit code."""
+    from vdsr_core.formats.io import read_image
+    from vdsr_core.streaming.files import is_pyramid
+    from vdsr_core.streaming.plan import plan
+    from vdsr_core.streaming.source import open_source
 
-    target, start = job.target, time.perf_counter()
-    options = dict(options) | {"axes": axes, "shard": shard, "overwrite": overwrite, "name": job.name}
-    network, device = options["model"], options.pop("device")
-    if dry_run:
-        work = planning.plan(job.source, scale, (job.whole or target).with_suffix(f".dry{target.suffix}"), **options)
-        return "\n".join(("planned", *describe_plan(work, network, device)))
-    if job.whole is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    work = planning.plan(job.source, scale, target, **options)
-    shards = streaming.stream(work, model=network, part=part, client=client, device=device)
-    done = len(work.done)
-    with progress_bar("{task.completed:.0f} of {task.total:.0f} shards") as progress:
-        task = progress.add_task(job.name or job.source.name, total=work.total, completed=done)
-        made = 0
-        for _ in shards:
-            made += 1
-            progress.advance(task)
-    kept = f", {done} from before" if done else ""
-    what = f"{work.shape} {work.dtype}" if target.exists() else f"part {part[0]} of {part[1]}"
-    return f"{what}  {made} shards{kept}  {time.perf_counter() - start:.1f} s"
+    if others := [job.target for job in jobs if not is_pyramid(job)]:
+        msg = f"needs an OUT that ends in .ome.zarr or .tif, got {others[0]}."
+        raise typer.BadParameter(msg, param_hint="--dry-run")
+    device, failed = options.pop("device"), False
+    for job in jobs:
+        place = (job.whole or job.target).with_suffix(f".dry{job.target.suffix}")
+        try:
+            scale = goal.scale(open_source(read_image(job.source, lazy=True, name=job.name), options["axes"]))
+            work = plan(job.source, scale, place, name=job.name, **options)
+            lines = list(describe_plan(work, options["model"], device))
+        except Exception as error:  # decoders raise anything on damaged files
+            complain(error, job.source)
+            failed = True
+            continue
+        typer.echo(f"{job.source}{f', {job.name}' if job.name else ''} -> {job.target}  planned")
+        for line in lines:
+            typer.echo(line)
+    return int(failed)
 
 
 def describe_plan(job: Plan, network: VDSR, device: str | None) -> Iterator[str]:
     """How large the result of a plan is, in how many shards, with how much memory, and how long it takes here."""
-    from vdsr_core.streaming.plan import estimate
-
     seconds, memory, name = estimate(job, network, device)
     sizes = ", ".join(f"{len(job.shards(level))}" for level in range(job.levels))
     free = shutil.disk_usage(Path(job.target).parent).free
@@ -366,42 +294,22 @@ def describe_plan(job: Plan, network: VDSR, device: str | None) -> Iterator[str]
     yield f"  time     about {f'{seconds / 60:.2g} min' if seconds < 6000 else f'{seconds / 3600:.2g} h'} on {name}"
 
 
-def upscaled_shape(image: ImageFile, scale: float | tuple[float, float]) -> tuple[int, ...]:
-    """The shape of the result."""
-    from vdsr_core.images.resampling import scale_pair, scaled_shape
-
-    shape, y, x = list(image.data.shape), image.axes.index("Y"), image.axes.index("X")
-    shape[y], shape[x] = scaled_shape((shape[y], shape[x]), scale_pair(scale))
-    return tuple(shape)
-
-
-def check_memory(shape: tuple[int, ...], itemsize: int) -> None:
-    """Raise if the result does not fit in the memory that is free."""
-    from vdsr_core.memory import check_free
-
-    way_out = "Give OUT the suffix .ome.zarr or .ome.tif, written piece by piece."
-    check_free(math.prod(shape) * itemsize, f"the result, of shape {shape},", way_out)
-
-
-def upscale_image(
-    image: ImageFile,
-    shape: tuple[int, ...],
-    scale: float | tuple[float, float],
-    name: str,
-    options: dict[str, Any],
-) -> ImageFile:
-    """The image upscaled to `shape`, with a progress bar."""
+def estimate(job: Plan, model: VDSR, device: str | None = None) -> tuple[float, float, str]:
+    """Seconds for all tiles of a plan in one process, from the time of one; bytes of memory; and the device."""
     import numpy as np
 
-    from vdsr_core.images.resampling import scale_pair
-    from vdsr_core.upscaling.inference import super_resolve_tiles
+    from vdsr_core.network.engine import make_engine
+    from vdsr_core.upscaling.inference import super_resolve
 
-    pixels: Any = image.data
-    out = np.empty(shape, pixels.dtype)
-    tiles = super_resolve_tiles(pixels, scale, out, channel_axis=image.channel_axis, rgb=image.rgb, **options)
-    samples = 1e6 * (shape[image.axes.index("S")] if image.rgb else 1)  # in a megapixel
-    with progress_bar("{task.completed:.1f} of {task.total:.1f} megapixels") as progress:
-        task = progress.add_task(name, total=out.size / samples)
-        for tile in tiles:
-            progress.advance(task, out[tile.write].size / samples)
-    return image.with_data(out, scale_pair(scale))
+    engine: Any = make_engine(model, device)
+    side = job.tile + 2 * model.halo
+    image = np.random.default_rng(0).random([max(1, round(side / factor)) for factor in job.scale])
+    times = []
+    for _ in range(2):  # the first is slow
+        start = time.perf_counter()
+        super_resolve(image, job.scale, model=engine, in_range=(0, 1), tile=None)
+        times.append(time.perf_counter() - start)
+    tiles = math.prod(-(-n // size) for n, size in zip(job.shape, job.chunk, strict=True))
+    shard = math.prod(job.block) * (8 + 4 * np.dtype(job.dtype).itemsize)
+    network = engine.memory(side, side) if engine.device.type == "cpu" else 0
+    return tiles * min(times), network + 2 * shard, f"{engine.device} ({engine.name})"

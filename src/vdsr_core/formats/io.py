@@ -25,6 +25,7 @@ __all__ = ["ImageFile", "check_writable", "image_names", "read_image", "write_im
 _KINDS = {
     ".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".zarr": "zarr"
 }  # fmt: skip
+SUFFIXES = tuple(_KINDS)
 
 
 def image_names(path: str | os.PathLike[str]) -> list[str]:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -25,7 +24,6 @@ from vdsr_core.formats.tiff_read import fits_ome
 from vdsr_core.images.ranges import check_ranges
 from vdsr_core.images.resampling import scale_pair, scaled_shape
 from vdsr_core.network.checkpoint import fingerprint, load_model
-from vdsr_core.network.engine import make_engine
 from vdsr_core.network.model import VDSR
 from vdsr_core.streaming.source import identify, naming_chunks, open_source
 from vdsr_core.upscaling.inference import find_range, super_resolve
@@ -288,22 +286,6 @@ def plan(
         overwrite=overwrite,
         name=name,
     )
-
-
-def estimate(plan: Plan, model: VDSR, device: str | None = None) -> tuple[float, float, str]:
-    """Seconds for all tiles of a plan in one process, as one tile takes here; bytes of memory; and the device."""
-    engine: Any = make_engine(model, device)
-    side = plan.tile + 2 * model.halo
-    image = np.random.default_rng(0).random([max(1, round(side / factor)) for factor in plan.scale])
-    times = []
-    for _ in range(2):  # the first is slow
-        start = time.perf_counter()
-        super_resolve(image, plan.scale, model=engine, in_range=(0, 1), tile=None)
-        times.append(time.perf_counter() - start)
-    tiles = math.prod(-(-n // size) for n, size in zip(plan.shape, plan.chunk, strict=True))
-    shard = math.prod(plan.block) * (8 + 4 * np.dtype(plan.dtype).itemsize)
-    network = engine.memory(side, side) if engine.device.type == "cpu" else 0
-    return tiles * min(times), network + 2 * shard, f"{engine.device} ({engine.name})"
 
 
 def provenance(target: Path) -> dict[str, Any]:

@@ -13,8 +13,6 @@ from vdsr_core import (
     save_checkpoint,
 )
 from vdsr_core.cli.main import app
-from vdsr_core.cli.terminal import SUFFIXES
-from vdsr_core.formats import io as vdsr_io
 from vdsr_core.network.engine import has_ncnn
 
 
@@ -124,7 +122,3 @@ def test_no_words_show_the_help(vdsr):
     result = vdsr(model=None)
     assert (result.exit_code, result.stderr) == (2, "")
     assert "Usage: " in result.stdout
-
-
-def test_suffixes_are_those_of_io():
-    assert set(SUFFIXES) == set(vdsr_io._KINDS)

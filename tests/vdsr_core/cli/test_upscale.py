@@ -21,7 +21,7 @@ from vdsr_core import (
 
 
 @pytest.mark.parametrize(
-    ("scale", "shape"), [("2", (40, 50)), ("2.5", (50, 62)), ("2,1.5", (40, 38)), ("1,3", (20, 75))]
+    ("scale", "shape"), [("2", (40, 50)), ("2.5", (50, 62)), ("2:1.5", (40, 38)), ("1:3", (20, 75))]
 )
 def test_upscale_writes_what_super_resolve_gives(folder, vdsr, network, scale, shape, draw):
     image = draw(folder / "a.tif", (20, 25), np.uint16, pixel_size=(0.5, 0.5), unit="µm")
@@ -30,7 +30,7 @@ def test_upscale_writes_what_super_resolve_gives(folder, vdsr, network, scale, s
     assert re.fullmatch(rf"a\.tif -> b\.tif  \({shape[0]}, {shape[1]}\) uint16  \d+\.\d s\n", result.stdout)
     assert result.stderr == ""
     out = read_image("b.tif")
-    pair = tuple(float(s) for s in scale.split(",")) * (2 if "," not in scale else 1)
+    pair = tuple(float(s) for s in scale.split(":")) * (2 if ":" not in scale else 1)
     np.testing.assert_array_equal(out.data, super_resolve(image.data, pair, model=network, tile=16))
     assert out.pixel_size == pytest.approx((0.5 / pair[0], 0.5 / pair[1]))
     assert out.data.shape == shape
@@ -78,7 +78,7 @@ def test_upscale_takes_folders_and_patterns(folder, vdsr, source, draw):
 
 def test_upscale_takes_names_with_brackets_and_dots(folder, vdsr, draw):
     draw(folder / "a[1].v2.png", (6, 7))
-    assert vdsr("upscale", "a[1].v2.png", "-o", "out.v2/", "--scale", "2,1.5").exit_code == 0
+    assert vdsr("upscale", "a[1].v2.png", "-o", "out.v2/", "--scale", "2:1.5").exit_code == 0
     assert os.listdir("out.v2") == ["a[1].v2_x2x1.5.png"]
 
 
@@ -115,7 +115,7 @@ def test_upscale_into_its_own_folder_does_not_upscale_outputs_again(folder, vdsr
 def test_upscale_never_replaces_an_input(folder, vdsr, draw):
     draw(folder / "a.png", (6, 7))
     result = vdsr("upscale", "a.png", "-o", "a.png", "--scale", 2, "--overwrite")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "must be the output of one image and hold no input" in result.stderr
     assert read_image("a.png").data.shape == (6, 7)
 
@@ -125,7 +125,7 @@ def test_upscale_never_replaces_a_folder_that_holds_an_input(folder, vdsr, rng):
     os.mkdir("all.zarr")
     os.rename("raw.zarr", "all.zarr/raw.zarr")
     result = vdsr("upscale", "all.zarr/raw.zarr", "-o", "all.zarr", "--scale", 2, "--overwrite")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "hold no input" in result.stderr
     assert read_image("all.zarr/raw.zarr").data.shape == (40, 50)
 
@@ -135,7 +135,7 @@ def test_upscale_refuses_two_images_with_one_output(folder, vdsr, draw):
         (folder / name).mkdir()
         draw(folder / name / "a.png", (6, 7))
     result = vdsr("upscale", "x", "y", "-o", "out", "--scale", 2)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert re.search(
         r"out.a_x2\.png must be the output of one image and hold no input, got x.a\.png and y", result.stderr
     )
@@ -168,7 +168,7 @@ def test_upscale_goes_on_after_a_bad_file(folder, vdsr, draw):
 )
 def test_upscale_checks_the_target_before_computing(folder, vdsr, monkeypatch, target, message, draw):
     draw(folder / "a.png", (6, 7), np.uint16)
-    monkeypatch.setattr("vdsr_core.cli.upscale.upscale_image", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr("vdsr_core.streaming.files.super_resolve_tiles", lambda *_, **__: pytest.fail("computed"))
     result = vdsr("upscale", "a.png", "-o", target, "--scale", 2)
     assert result.exit_code == 1
     assert message in result.stderr
@@ -179,17 +179,26 @@ def test_upscale_checks_the_target_before_computing(folder, vdsr, monkeypatch, t
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a.png", "-o", "b.png"], "Missing option"),
+        (["a.png", "-o", "b.png"], "one of --scale, --size and --pixel-size must be given"),
         (["a.png", "-o", "b.png", "--scale", "two"], "must be a number"),
-        (["a.png", "-o", "b.png", "--scale", "1,2,3"], "must be a number"),
+        (["a.png", "-o", "b.png", "--scale", "1:2:3"], "must be one or two numbers"),
+        (["a.png", "-o", "b.png", "--scale", "2,5"], "must have a decimal point, not a comma, got '2,5'"),
+        (["a.png", "-o", "b.png", "--scale", "2", "--size", "99x"], "exactly one"),
+        (["a.png", "-o", "b.png", "--size", "4,096x"], "must be COLUMNSxROWS"),
+        (["a.png", "-o", "b.png", "--size", "x"], "must be COLUMNSxROWS"),
+        (["a.png", "-o", "b.png", "--pixel-size", "0,1um"], "must have a decimal point, not a comma, got '0,1'"),
+        (["a.png", "-o", "b.png", "--pixel-size", "0.1"], "must be a positive number and a unit"),
+        (["a.png", "-o", "b.png", "--scale", "2", "--in-range", "0,5", "1"], "must have a decimal point"),
+        (["a.png", "-o", "out", "--scale", "2", "--pattern", "x"], "--pattern must be a file name that holds {name}"),
         (["a.png", "-o", "b.png", "--scale", "0.5"], "must be greater than 1"),
         (["a.png", "-o", "b.png", "--scale", "nan"], "finite"),
         (["a.png", "-o", "b.png", "--scale", "1e9"], "at most 1000"),
         (["a.png", "-o", "b.png", "--scale", "2", "--tile", "0"], "--tile"),
         (["a.png", "-o", "b.png", "--scale", "2", "--device", "abacus"], "--device must be one of cpu"),
         (["a.png", "-o", "b.png", "--scale", "2", "--in-range", "5", "5"], "low < high"),
-        (["a.png", "a.png", ".", "-o", "b.png", "--scale", "2", "--format", "png"], "folder OUT"),
+        (["a.png", "a.png", ".", "-o", "b.png", "--scale", "2", "--format", "png"], "a folder to go with --format"),
         (["*.png", "-o", "b.png", "--scale", "2"], "must be a folder for 2 images"),
+        (["a.png", "-o", "a.png/", "--scale", "2"], "must be a folder, or a file whose suffix names the format"),
     ],
 )
 def test_upscale_names_wrong_options(folder, vdsr, words, message, draw):
@@ -232,7 +241,7 @@ def test_interruption_leaves_no_file(folder, vdsr, monkeypatch, draw):
         raise KeyboardInterrupt
 
     draw(folder / "a.png", (6, 7))
-    for where in ("vdsr_core.upscaling.inference.super_resolve_tiles", "vdsr_core.formats.io.write_png"):
+    for where in ("vdsr_core.streaming.files.super_resolve_tiles", "vdsr_core.formats.io.write_png"):
         with monkeypatch.context() as patch:
             patch.setattr(where, interrupted)
             result = vdsr("upscale", "a.png", "-o", "b.png", "--scale", 2)
@@ -311,7 +320,7 @@ def test_upscale_streams_to_ome_zarr(vdsr, big, network):
 @pytest.mark.parametrize("words", [[], ["--part", "1/1"]])
 def test_upscale_streams_large_tiff(vdsr, big, folder, network, words, monkeypatch):
     if not words:
-        monkeypatch.setattr("vdsr_core.cli.upscale.LARGE", 1000)
+        monkeypatch.setattr("vdsr_core.streaming.files.LARGE", 1000)
     (folder / "big_x2.ome.tif").write_text("of old")
     assert "kept: it exists" in vdsr(*big, "big_x2.ome.tif", *words).stdout
     result = vdsr(*big, "big_x2.ome.tif", *words, "--overwrite")
@@ -342,8 +351,11 @@ def test_upscale_makes_parts(vdsr, big, folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["out.png", "--part", "1/2"], "--part: goes with an OUT that ends in .ome.zarr or .tif"),
-        (["out.zarr", "--dry-run"], "--dry-run: goes with an OUT that ends in .ome.zarr or .tif"),
+        (
+            ["out.png", "--part", "1/2"],
+            "--part needs results that are written piece by piece",
+        ),
+        (["out.zarr", "--dry-run"], "--dry-run: needs an OUT that ends in .ome.zarr or .tif, got out.zarr"),
         (["out.ome.zarr", "--part", "3/2"], "--part: must be a number from 1 to N"),
         (["out.ome.zarr", "--part", "x"], "--part: must be a number from 1 to N"),
     ],
