@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from vdsr_core.formats.geotiff import scale_geotiff
 from vdsr_core.memory import check_free
 
 if TYPE_CHECKING:
@@ -52,10 +53,15 @@ class ImageFile:
         What else is worth carrying, each if the file has it: ``z_step`` (float, in `unit`), ``time_step``
         (float, seconds), ``channel_colors`` (one (red, green, blue) of 0 to 255 per channel),
         ``channel_windows`` (one dict of start, end, min and max per channel, as OME-Zarr has them), ``origin``
-        (where the centre of the first pixel lies, (rows, columns) in `unit`), ``exif``
-        (bytes, without what depends on orientation or size), ``imagej`` (dict of display settings and
-        calibration, by ImageJ's own names), ``provenance`` (dict of what JSON holds: how this package made the image;
-        `write_pyramid` writes it).
+        (where the centre of the first pixel lies, (rows, columns) in `unit`), ``exif`` and ``xmp``
+        (bytes, without what depends on orientation or size), ``iptc`` (bytes), ``text`` (dict of keyword and text,
+        such as ``Description``, ``Author``, ``Copyright``), ``png`` (dict of the PNG chunks that say how values are to
+        be seen, such as ``gAMA``), ``geotiff`` (dict of tag to (type, count, value), as tifffile has them),
+        ``imagej`` (dict of display settings and calibration, by ImageJ's own names), ``channels`` and ``planes``
+        (one dict of OME attributes per channel, and per plane in the order of the axes), ``samples`` (what the samples
+        after red, green and blue are, where these are the first three of more channels), ``not_kept`` (names of
+        what the file holds beside, which is not carried), ``provenance`` (dict of what JSON holds: how this package
+        made the image; `write_pyramid` writes it).
 
     Raises
     ------
@@ -126,6 +132,8 @@ class ImageFile:
         if self.pixel_size and size and "origin" in extra:  # pixel areas begin where they did; it is that of a centre
             shifts = ((new - old) / 2 for new, old in zip(size, self.pixel_size, strict=True))
             extra["origin"] = tuple(place + shift for place, shift in zip(extra["origin"], shifts, strict=True))
+        if "geotiff" in extra:
+            extra["geotiff"] = scale_geotiff(extra["geotiff"], scale)
         return replace(self, data=data, pixel_size=size, extra=extra)
 
 

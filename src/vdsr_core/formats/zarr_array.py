@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vdsr_core.formats.image_file import SECONDS, ImageFile, refuse, unify_unit
+from vdsr_core.formats.losses import warn_of_loss
 from vdsr_core.formats.ome_zarr import multiscale_of
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ def write_zarr(path: Path, image: ImageFile) -> None:
     """Write a zarr array, chunk by chunk."""
     import zarr
 
+    warn_of_loss(image, {"pixel_size", "channel_names", "z_step", "time_step", "channel_colors"})
     source, shape = image.data, image.data.shape
     side = {"Y": 512, "X": 512, "S": 4}
     chunks = tuple(min(n, side.get(letter, 1)) for letter, n in zip(image.axes, shape, strict=True))

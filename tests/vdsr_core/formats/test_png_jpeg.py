@@ -1,0 +1,166 @@
+import struct
+import warnings
+import zlib
+from io import BytesIO
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image
+
+from vdsr_core import ImageFile, read_image, write_image
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description dc:rights="me"/></x:xmpmeta>'
+SEEN = {
+    "gAMA": struct.pack(">I", 100000),
+    "cHRM": struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000),
+    "cICP": bytes([9, 16, 0, 1]),
+}
+
+
+def chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def with_chunks(pixels, *chunks, behind=()):
+    """A PNG with more chunks, before and behind its pixels."""
+    content = imagecodecs.png_encode(pixels)
+    before, after = (b"".join(chunk(name, text) for name, text in some) for some in (chunks, behind))
+    return content[:33] + before + content[33:-12] + after + content[-12:]
+
+
+def upscaled(image):
+    return image.with_data(image.data.repeat(2, 0).repeat(2, 1), (2, 2))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png_keeps_how_it_is_seen_and_what_it_says(tmp_path, dtype):
+    text = [(b"tEXt", b"Description\0sample 7"), (b"iTXt", "Author\0\0\0\0\0Ω".encode())]
+    text += [(b"zTXt", b"Comment\0\0" + zlib.compress(b"long")), (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)]
+    seen = [(name.encode(), content) for name, content in SEEN.items()]
+    (tmp_path / "a.png").write_bytes(with_chunks(np.ones((5, 4, 3), dtype), *seen, *text))
+    image = read_image(tmp_path / "a.png")
+    assert image.extra["text"] == {"Description": "sample 7", "Author": "Ω", "Comment": "long"}
+    assert (image.extra["xmp"], image.extra["png"]) == (XMP, SEEN)
+    write_image(tmp_path / "b.png", upscaled(image))
+    assert read_image(tmp_path / "b.png").extra == image.extra
+    with Image.open(tmp_path / "b.png") as again:  # another reader
+        again.load()
+        assert (again.info["gamma"], again.text["Author"], again.info["xmp"]) == (1.0, "Ω", XMP)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png_metadata_behind_the_pixels_are_read(tmp_path, dtype):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    behind = [(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")), (b"tEXt", b"Comment\0late")]
+    data = np.arange(12, dtype=dtype).reshape(3, 4)
+    (tmp_path / "a.png").write_bytes(with_chunks(data, behind=behind))
+    image = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(image.data, np.rot90(data, -1))
+    assert image.extra["text"] == {"Comment": "late"}
+    assert Image.Exif.get(_exif(image.extra["exif"]), 0x010F) == "a camera"
+
+
+def _exif(content):
+    exif = Image.Exif()
+    exif.load(content)
+    return exif
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_transparent_colour_of_a_png_becomes_alpha(tmp_path, dtype, samples):
+    data = np.arange(4 * 5 * samples, dtype=dtype).reshape(4, 5, samples)
+    color = data[2, 1]
+    content = with_chunks(data.squeeze(), (b"tRNS", b"".join(struct.pack(">H", v) for v in color)))
+    (tmp_path / "a.png").write_bytes(content)
+    image = read_image(tmp_path / "a.png")
+    assert (image.axes, image.data.dtype) == ("YXS", dtype)
+    np.testing.assert_array_equal(image.data[..., :3], np.broadcast_to(data, (4, 5, 3)))
+    np.testing.assert_array_equal(image.data[..., 3] == 0, (data == color).all(-1))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_pixels_of_a_png_of_few_bits_are_those_of_pillow(tmp_path, bits):
+    indices = np.random.default_rng(0).integers(0, 2**bits, (6, 9), np.uint8)
+    colors = np.random.default_rng(1).integers(0, 256, (2**bits, 3), np.uint8)
+    picture = Image.fromarray(indices)
+    picture.putpalette(colors.tobytes())
+    picture.save(tmp_path / "a.png", bits=bits)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").data, colors[indices])
+
+
+def test_jpeg_keeps_comment_xmp_and_iptc(tmp_path):
+    image = ImageFile(np.full((16, 16, 3), 99, np.uint8), "YXS")
+    extra = {"xmp": XMP, "iptc": b"\x1c\x02\x78\0\x05a cat", "text": {"Comment": "sample µ"}}
+    write_image(tmp_path / "a.jpg", ImageFile(image.data, "YXS", extra=extra))
+    write_image(tmp_path / "b.jpg", upscaled(read_image(tmp_path / "a.jpg")))
+    assert read_image(tmp_path / "b.jpg").extra == extra
+    with Image.open(tmp_path / "b.jpg") as picture:
+        assert picture.info["comment"].decode() == "sample µ"
+        assert picture.info["photoshop"][0x0404] == extra["iptc"]
+
+
+@pytest.mark.parametrize(
+    "xmp",
+    [
+        b'<a tiff:Orientation="6" dc:rights="me" exif:PixelXDimension = \'40\'/>',
+        b'<a dc:rights="me"><tiff:Orientation>6</tiff:Orientation><exif:PixelXDimension>40</exif:PixelXDimension></a>',
+    ],
+)
+def test_xmp_loses_the_old_orientation_and_size(tmp_path, xmp):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.jpg", xmp=xmp)
+    kept = read_image(tmp_path / "a.jpg").extra["xmp"]
+    assert b"me" in kept
+    assert b"Orientation" not in kept
+    assert b"40" not in kept
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "lost"),
+    [
+        ("a.jpg", {"png": SEEN, "text": {"Author": "A", "Comment": "B"}}, "the text Author, gAMA, cHRM, cICP"),
+        ("a.jpg", {"xmp": b"x" * 70000, "origin": (1.0, 2.0)}, "XMP, the position"),
+        ("a.png", {"iptc": b"x", "not_kept": ("tag 65000",)}, "IPTC, tag 65000"),
+        ("a.zarr", {"exif": b"Exif\0\0", "channel_windows": ({},), "xmp": b"x"}, "EXIF, display ranges, XMP"),
+    ],
+)
+def test_what_is_not_kept_is_named_in_one_warning(tmp_path, name, extra, lost):
+    with pytest.warns(UserWarning, match="not kept") as caught:
+        write_image(tmp_path / name, ImageFile(np.zeros((8, 8), np.uint8), "YX", extra=extra))
+    assert [str(warning.message) for warning in caught] == [f"not kept: {lost}"]
+
+
+def test_nothing_is_said_where_all_is_kept(tmp_path):
+    extra = {"png": SEEN | {"sRGB": b"\0"}, "text": {"any word": "B"}, "xmp": XMP}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_image(
+            tmp_path / "a.png", ImageFile(np.zeros((8, 8), np.uint8), "YX", (1 / 300, 1 / 300), "inch", extra=extra)
+        )
+
+
+def test_12_bit_jpeg_is_refused_as_such(tmp_path):
+    data = np.full((16, 16), 4095, np.uint16)
+    (tmp_path / "a.jpg").write_bytes(imagecodecs.jpeg8_encode(data, bitspersample=12))
+    with pytest.raises(ValueError, match=r"it has 12-bit samples\. Convert it to a PNG or TIFF of 16 bits first"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_jpeg_that_claims_more_than_it_can_hold_is_refused_at_once(tmp_path):
+    stream = BytesIO()
+    Image.new("L", (16, 16)).save(stream, "JPEG")
+    content = bytearray(stream.getvalue())
+    frame = content.index(b"\xff\xc0")
+    content[frame + 5 : frame + 9] = struct.pack(">HH", 60000, 60000)
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match="60000 x 60000 pixels, more than it can hold"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_long_texts_of_a_png_do_not_fill_the_memory(tmp_path):
+    bomb = b"Comment\0\0" + zlib.compress(bytes(10**8))
+    (tmp_path / "a.png").write_bytes(with_chunks(np.zeros((4, 4), np.uint8), (b"zTXt", bomb)))
+    with pytest.raises(ValueError, match=r"a.png is not a readable PNG: .*"):
+        read_image(tmp_path / "a.png")
