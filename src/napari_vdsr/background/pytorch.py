@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ _turn = threading.Lock()
 
 
 class Cancelled(Exception):
-    """The user has had enough."""
+    """Raised when the user cancels."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,8 @@ class Facts:
         The devices that are here, each with a few words.
     chosen : str
         The device that is taken, and why.
+    scales : tuple of float
+        The scales that the network was trained for.
     """
 
     halo: int
@@ -58,6 +59,7 @@ class Facts:
     summary: str
     devices: dict[str, str]
     chosen: str
+    scales: tuple[float, ...] = ()
 
     def seconds(self, source: Source, scale: float, tile: int) -> float:
         """How long a source takes: the pixels of all tiles with their halos, by the speed."""
@@ -148,15 +150,6 @@ def _preload() -> None:
         dlopen(os.fsencode(path), os.RTLD_LAZY)
 
 
-def embedded_models() -> list[str]:
-    """The names of the networks that come with the package."""
-    return sorted(entry.name[:-12] for entry in (files("vdsr_core") / "pretrained").iterdir() if _is_model(entry.name))
-
-
-def _is_model(name: str) -> bool:
-    return name.endswith(".safetensors")
-
-
 def load_network(model: str | None) -> VDSR:
     """A network, from memory if its file has not changed."""
     path = Path(model) if model else None
@@ -178,10 +171,13 @@ def examine(model: str | None, device: str | None, cancelled: threading.Event) -
 
 def examine_now(model: str | None, device: str | None) -> Facts:
     """The facts of a network on a device; to be called inside `computing`."""
+    from vdsr_core import list_devices
+
     network = load_network(model)
-    devices = find_devices()
+    devices = list_devices()
     speed = measure_speed(network, device)
-    return Facts(network.halo, speed, describe_network(network), devices, explain_device(device, devices))
+    summary = str(network.card.get("summary", ""))
+    return Facts(network.halo, speed, summary, devices, explain_device(device, devices), tuple(network.scales))
 
 
 @lru_cache(maxsize=8)
@@ -204,32 +200,13 @@ def measure_speed(network: VDSR, device: str | None) -> float:
     return side**2 / seconds
 
 
-def find_devices() -> dict[str, str]:
-    """The devices that are here, by PyTorch's names, each with a few words."""
-    torch = load_torch()
-    found: dict[str, str] = {}
-    if torch.cuda.is_available():  # devices are counted even where the driver is too old for them
-        found |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
-    if torch.backends.mps.is_available():
-        found["mps"] = "Apple GPU"
-    return found | {"cpu": "processor"}
-
-
 def explain_device(device: str | None, devices: dict[str, str]) -> str:
     """One sentence on which device is taken and why."""
     if device is not None:
         return f"{device} ({devices.get(device, 'as chosen')}) is used because you chose it."
-    first = next(iter(devices))
+    first = next((name for name in devices if name != "cpu"), "cpu")
     if first == "cpu":
         return "The CPU is used because PyTorch finds no GPU here. One core is left to the viewer."
     if first == "mps":
         return "The Apple GPU is used if it agrees with the CPU on a test tile, else the CPU."
     return f"{devices[first]} is used because it is the first GPU that PyTorch finds."
-
-
-def describe_network(network: VDSR) -> str:
-    """A network in words, from its card."""
-    summary = network.card.get("summary")
-    shape = f"{network.config.depth} layers of {network.config.width} filters"
-    scales = ", ".join(f"{scale:g}" for scale in network.scales) or "scales unknown"
-    return f"{summary or shape} Made for: {scales}."

@@ -25,6 +25,7 @@ from napari_vdsr.fine_tune.work import Begun, Control, Finished, train
 from napari_vdsr.forms import fill, sentence
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.models import library as _models
+from napari_vdsr.models.box import NEWS
 
 LOG = logging.getLogger("napari_vdsr")
 
@@ -76,8 +77,7 @@ class TrainWidget(TrainChoices):
         self.use_button.clicked.connect(self._use_result)
         self.save_button.clicked.connect(self.save_anyway)
         self.own.wanted.connect(self.use)
-        self.own.changed.connect(self.model.list_again)
-        self.own.changed.connect(self.update_state)
+        NEWS.changed.connect(self.update_state)
         self.viewer.events.theme.connect(self._paint)
         self.destroyed.connect(partial(_disconnect, self.viewer, self._list_layers, self._paint))
 
@@ -295,17 +295,16 @@ class TrainWidget(TrainChoices):
 
     def _list_models(self) -> None:
         """Show the networks there are."""
-        self.own.list_again()
-        self.model.list_again()
+        NEWS.changed.emit("", "")
 
     def _use_result(self) -> None:
         if self.finished is not None and self.finished.path is not None:
             self.use(self.finished.path)
 
-    def use(self, path: Path) -> None:
+    def use(self, model: str | Path | None) -> None:
         """Open the Upscale widget with a network chosen."""
         _, widget = self.viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale", tabify=True)
-        widget.choose_model_file(str(path))
+        widget.choose_model_file(str(model or ""))
 
     def copy_python(self) -> str:
         """Copy the script that gives the same network, and return it."""
@@ -322,8 +321,7 @@ class TrainWidget(TrainChoices):
         """A name for the next network."""
         chosen = self.ticked()
         name = f"{chosen[0].name} fine-tuned" if chosen else "fine-tuned"
-        clean = "".join("-" if letter in _models.FORBIDDEN else letter for letter in name).strip(" .") or "fine-tuned"
-        clean = clean[: _models.LONGEST - 8].strip()
+        clean = _models.clean_name(name)
         taken, found, number = list_unfinished(), clean, 1
         while found in taken or is_at_work(found) or _models.free_name(found) != found:
             number += 1

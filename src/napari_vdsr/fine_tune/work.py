@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_vdsr.background.pytorch import computing, find_devices, load_network, load_torch, stop_if
+from napari_vdsr.background.pytorch import computing, load_network, load_torch, stop_if
 from napari_vdsr.fine_tune.data import Data, gather
 from napari_vdsr.fine_tune.recipe import NEW, Recipe
 from napari_vdsr.fine_tune.unfinished import at_work, bring_back, keep, remove, run_folder
@@ -204,7 +204,7 @@ def examine(
     model: str | None, device: str | None, cancelled: threading.Event
 ) -> Iterator[tuple[float, dict[str, str]]]:
     """Give the seconds that training takes for each pixel of a patch, from a timed step, and the devices here."""
-    from vdsr_core import fine_tune_steps
+    from vdsr_core import fine_tune_steps, list_devices
 
     with computing(cancelled):
         network = start_network(Recipe("", model))
@@ -216,4 +216,4 @@ def examine(
         for progress in steps:
             if progress.step in (1, 2):
                 times.append(time.perf_counter())
-        yield (times[1] - times[0]) / (4 * 48**2), find_devices()
+        yield (times[1] - times[0]) / (4 * 48**2), list_devices()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from vdsr_core import ImageFile
 
 NAMES = {"t": "T", "time": "T", "z": "Z", "plane": "Z", "c": "C", "ch": "C", "channel": "C", "channels": "C"}
-LARGE = 4096  # pixels along an axis, of which more are slow to look at without smaller levels
+KEPT = (  # of a layer, beside colours and units
+    "name", "rgb", "scale", "translate", "rotate", "shear", "affine", "axis_labels", "contrast_limits", "gamma",
+    "blending", "opacity", "interpolation2d", "interpolation3d", "rendering", "visible",
+)  # fmt: skip
 UNKNOWN = "ZTC"  # what leading axes without a name are taken for, the last one first
 
 
@@ -40,12 +44,11 @@ def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """
     from vdsr_core import write_image, write_pyramid
 
-    pixels = data[0] if meta.get("multiscale") else data
-    image = to_image_file(pixels, meta)
-    if meta.get("multiscale") or max(pixels.shape) > LARGE:
+    image = with_layer(to_image_file(data[0] if meta.get("multiscale") else data, meta), meta)
+    if set(image.axes) <= set("TCZYXS"):
         write_pyramid(path, image, overwrite=True)
     else:
-        write_image(path, replace(image, data=np.asarray(pixels)), overwrite=True)
+        write_image(path, replace(image, data=np.asarray(image.data)), overwrite=True)
     return [path]
 
 
@@ -53,8 +56,21 @@ def write_ome_zarr(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Write the finest level of an image layer and smaller ones, as `write_ome_tiff` does, into an OME-Zarr folder."""
     from vdsr_core import write_pyramid
 
-    write_pyramid(path, to_image_file(data[0] if meta.get("multiscale") else data, meta), overwrite=True)
+    image = to_image_file(data[0] if meta.get("multiscale") else data, meta)
+    write_pyramid(path, with_layer(image, meta), overwrite=True)
     return [path]
+
+
+def with_layer(image: ImageFile, meta: Mapping[str, Any]) -> ImageFile:
+    """An image that also says, for `reader`, what layer it was and how that was made."""
+    says = {name: meta[name] for name in KEPT if name in meta} | {"axes": image.axes}
+    if "units" in meta:
+        says["units"] = [f"{unit:~}" for unit in meta["units"]]
+    if not meta.get("rgb") and "colormap" in meta:
+        says["colormap"] = {"colors": meta["colormap"]["colors"], "name": meta["colormap"]["name"]}
+    known = {"vdsr": meta.get("metadata", {}).get("vdsr", {}), "napari": says}
+    plain = json.loads(json.dumps(known, default=lambda value: np.asarray(value).tolist()))
+    return replace(image, extra={**image.extra, "provenance": plain})
 
 
 def to_image_file(pixels: Any, meta: Mapping[str, Any]) -> ImageFile:

@@ -1,19 +1,35 @@
-"""The choice of a network: the default, embedded ones, the user's own, and files."""
+"""The choice of a network: those of the package, the user's own, and files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
-from napari_vdsr.background.pytorch import embedded_models
-from napari_vdsr.models.library import list_models
+from napari_vdsr.models import library
 
 FROM_FILE = "From a file…"
+KINDS = "Networks (*.safetensors *.npz)"
+
+
+class News(QObject):
+    """Tells all lists of networks, in whatever widget, to look again.
+
+    Attributes
+    ----------
+    changed : Signal(str, str)
+        The user's own networks are others now; with the old and the new path of one that was renamed.
+    """
+
+    changed = Signal(str, str)
+
+
+NEWS = News()
 
 
 class ModelBox(QComboBox):
-    """A list of networks that is made anew whenever it is opened; the data of an entry is what `load_model` takes.
+    """A list of networks that follows the user's library; the data of an entry is what `load_model` takes.
 
     Parameters
     ----------
@@ -27,41 +43,53 @@ class ModelBox(QComboBox):
         self.setMinimumContentsLength(12)
         self._others = others
         self._files: list[str] = []
+        self._before: str | None = None  # what was chosen before "From a file…"
         self.list_again()
+        NEWS.changed.connect(self.list_again)
+        self.activated.connect(self._remember)
 
     def showPopup(self) -> None:
         """Open the list, as it is now."""
-        before = self.currentData()
         self.list_again()
-        if self.currentData() != before:  # it is gone
-            self.activated.emit(self.currentIndex())
+        view = self.view()
+        if view is not None:
+            view.setMinimumWidth(view.sizeHintForColumn(0) + 24)
         super().showPopup()
 
-    def list_again(self) -> None:
-        """Offer the networks there are, keeping the choice."""
+    def list_again(self, old: str = "", new: str = "") -> None:
+        """Offer the networks there are, keeping the choice, also of one whose file was renamed from `old` to `new`."""
         chosen = self.currentData()
-        entries: list[tuple[str, str | None]] = [("Default", None)]
-        names = embedded_models()
-        entries += [(name, name) for name in names] if len(names) > 1 else []
-        entries += [(name, str(path)) for name, path in list_models().items()]
-        own = {data for _, data in entries}
-        entries += [(Path(path).name, path) for path in self._files if path not in own]
-        entries += [(other, other) for other in (*self._others, FROM_FILE)]
+        wanted = new if old and chosen == old else chosen
+        networks = library.list_networks()
+        entries = [(network.title, network.model, f"<qt>{network.sentence}</qt>") for network in networks]
+        listed = {network.model for network in networks}
+        self._files = [path for path in self._files if path not in listed and Path(path).is_file()]
+        entries += [(Path(path).name, path, path) for path in self._files]
+        entries += [(other, other, "") for other in (*self._others, FROM_FILE)]
         self.blockSignals(True)
         self.clear()
-        for words, data in entries:
+        for number, (words, data, tip) in enumerate(entries):
             self.addItem(words, data)
-        self.setCurrentIndex(max(0, self.findData(chosen)))
+            self.setItemData(number, tip, Qt.ItemDataRole.ToolTipRole)
+        self.setCurrentIndex(max(0, self.findData(wanted) if wanted is not None else 0))
+        self._before = self.currentData()
         self.blockSignals(False)
+        if self.currentData() != wanted:  # it is gone
+            self.activated.emit(self.currentIndex())
 
-    def choose(self, path: str) -> None:
+    def choose(self, path: str | None) -> None:
         """Choose the network of a file, also one that is not listed yet; an empty path goes back to the default."""
-        if path and path not in self._files:
+        if path and self.findData(path) < 0:
             self._files.append(path)
         self.list_again()
         self.setCurrentIndex(max(0, self.findData(path)) if path else 0)
+        self._before = self.currentData()
 
     def ask_for_file(self) -> None:
-        """Let the user choose a file."""
-        path, _ = QFileDialog.getOpenFileName(self, "A network", "", "Networks (*.safetensors *.npz)")
-        self.choose(path)
+        """Let the user choose a file; the choice stays as it was if the dialog is cancelled."""
+        path, _ = QFileDialog.getOpenFileName(self, "A network", "", KINDS)
+        self.choose(path or self._before)
+
+    def _remember(self) -> None:
+        if self.currentData() != FROM_FILE:
+            self._before = self.currentData()

@@ -1,11 +1,14 @@
-"""The user's own networks on disk: list, save, rename, export, delete. No Qt, no napari."""
+"""The networks of the package and the user's own: list, import, rename, export, delete. No Qt, no napari."""
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
@@ -15,6 +18,79 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 FORBIDDEN = '/\\:*?"<>|'
 LONGEST = 80  # characters of a name
+USES = {"photo": "photographs", "microscopy": "fluorescence and other microscopy", "fast": "fast"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """One entry of the list of networks.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    model : str or None
+        What `load_model` takes; None for the default network.
+    card : dict
+        What the network says of itself.
+    own : bool
+        Whether it is a file of the user's.
+    """
+
+    name: str
+    model: str | None
+    card: dict[str, Any]
+    own: bool
+
+    @property
+    def title(self) -> str:
+        """Its name, and what it is for: as its card says, or by how much it beat the network before."""
+        use = self.card.get("use") or ("" if self.own else USES.get(self.name, ""))
+        scores = [found for found in self.card.get("hold_out", {}).values() if {"before", "after"} <= found.keys()]
+        if scores and not use:
+            gain = sum(found["after"] - found["before"] for found in scores) / len(scores)
+            use = f"yours, {gain:+.2f} dB on its test part"
+        return f"{self.name}: {use}" if use else self.name
+
+    @property
+    def sentence(self) -> str:
+        """What its card says, in a sentence or two."""
+        return str(self.card.get("summary") or self.card.get("error") or "")
+
+    @property
+    def details(self) -> str:
+        """What else the card says, in lines."""
+        scales = ", ".join(f"{scale:g}" for scale in self.card.get("scales", ()))
+        lines = [f"Scales: {scales}."] if scales else []
+        lines += [f"{word.capitalize()}: {str(self.card[word]).rstrip('.')}." for word in WORDS if self.card.get(word)]
+        return "\n".join(lines)
+
+
+WORDS = ("data", "recipe", "terms")  # of a card, that are shown as details
+
+
+def list_networks() -> list[Network]:
+    """All networks: those of the package, the default first, then the user's own in alphabetical order."""
+    from vdsr_core import model_names
+
+    first, *others = model_names()
+    found = [Network(name, None if name == first else name, card_of(name), own=False) for name in (first, *others)]
+    return found + [Network(name, str(path), card_of(path), own=True) for name, path in list_models().items()]
+
+
+def card_of(model: str | Path) -> dict[str, Any]:
+    """The card of a network; a file that cannot be read says so in it."""
+    try:
+        return _read_card(model, os.stat(model).st_mtime_ns if isinstance(model, Path) else 0)
+    except (OSError, ValueError):
+        return {"error": "This file is damaged, or was not saved by this plugin."}
+
+
+@lru_cache(maxsize=256)
+def _read_card(model: str | Path, modified: int) -> dict[str, Any]:
+    from vdsr_core import read_card
+
+    return read_card(model)
 
 
 def data_folder() -> Path:
@@ -30,7 +106,7 @@ def models_folder() -> Path:
 
 
 def list_models() -> dict[str, Path]:
-    """The files of the networks by their names, in the order of the alphabet."""
+    """The files of the user's networks by name, in alphabetical order."""
     folder = data_folder() / "models"
     paths = folder.glob(f"*{SUFFIX}") if folder.is_dir() else ()
     named = {path.stem: path for path in paths if not path.name.startswith(".")}
@@ -63,6 +139,12 @@ def check_name(name: str) -> None:
         raise FileExistsError(msg)
 
 
+def clean_name(name: str) -> str:
+    """`name` without what the name of a network must not have."""
+    kept = "".join("-" if letter in FORBIDDEN or not letter.isprintable() else letter for letter in name)
+    return kept.strip(" .")[: LONGEST - 8].strip(" .") or "network"
+
+
 def free_name(name: str) -> str:
     """`name`, with a number if it is taken."""
     taken = {other.casefold() for other in list_models()}
@@ -84,6 +166,30 @@ def save_model(model: VDSR, name: str) -> Path:
     return path
 
 
+def import_model(source: str | os.PathLike[str]) -> Path:
+    """Add the network of a file to the user's own; returns its file, also if it is there already.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the file holds no network, or cannot be copied.
+    """
+    from vdsr_core import load_model, read_card
+
+    source = Path(source)
+    if source.suffix == ".npz":
+        return save_model(load_model(source), free_name(clean_name(source.stem)))
+    try:
+        read_card(source)
+    except ValueError as error:
+        msg = f"“{source.name}” is not a network that Upscale can use: choose a file that Fine-tune or vdsr has saved."
+        raise ValueError(msg) from error
+    for path in list_models().values():
+        if filecmp.cmp(path, source, shallow=False):
+            return path
+    return _copy(source, models_folder() / f"{free_name(clean_name(source.stem))}{SUFFIX}")
+
+
 def rename_model(name: str, new: str) -> Path:
     """Give a network another name; returns its file."""
     from vdsr_core import load_checkpoint, save_checkpoint
@@ -99,28 +205,19 @@ def rename_model(name: str, new: str) -> Path:
     return path
 
 
-def describe_model(name: str) -> str:
-    """What the card of a network says, in a few lines."""
-    from vdsr_core import load_checkpoint
-
-    model = load_checkpoint(find_model(name))
-    scales = ", ".join(f"{scale:g}" for scale in model.scales)
-    lines = [model.card.get("summary", ""), f"Scales: {scales}."]
-    for word in ("data", "recipe", "terms"):
-        if model.card.get(word):
-            lines.append(f"{word.capitalize()}: {str(model.card[word]).rstrip('.')}.")
-    return "\n".join(line for line in lines if line)
-
-
-def export_model(name: str, target: str | os.PathLike[str]) -> None:
+def export_model(name: str, target: str | os.PathLike[str]) -> Path:
     """Copy the file of a network; what was at `target` is replaced when the copy is whole."""
-    target = Path(target)
+    return _copy(find_model(name), Path(target))
+
+
+def _copy(source: Path, target: Path) -> Path:
     partial = target.with_name(f".{target.name}.partial")
     try:
-        shutil.copyfile(find_model(name), partial)
+        shutil.copyfile(source, partial)
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+    return target
 
 
 def delete_model(name: str) -> None:

@@ -8,12 +8,15 @@ from napari_vdsr.models.library import (
     export_model,
     find_model,
     free_name,
+    import_model,
     list_models,
+    list_networks,
     models_folder,
     rename_model,
     save_model,
 )
-from vdsr_core import load_checkpoint, super_resolve
+from vdsr_core import load_checkpoint, model_names, save_checkpoint, super_resolve
+from vdsr_core.network.checkpoint import to_arrays
 
 
 def test_saved_listed_renamed_exported_deleted(tiny_model, tmp_path):
@@ -76,3 +79,33 @@ def test_an_export_that_fails_leaves_what_was_there(tiny_model, tmp_path):
     with pytest.raises(OSError, match="folder"):
         export_model("cells", target)
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_networks_of_the_package_come_first(tiny_model):
+    tiny_model.card = {"summary": "small", "hold_out": {"2": {"bicubic": 30.0, "before": 31.0, "after": 31.5}}}
+    path = save_model(tiny_model, "cells")
+    *built_in, own = list_networks()
+    assert [network.name for network in built_in] == model_names()
+    assert built_in[0].model is None
+    assert all(network.sentence and not network.own for network in built_in)
+    assert (own.title, own.sentence, own.model) == ("cells: yours, +0.50 dB on its test part", "small", str(path))
+    path.write_bytes(b"damaged")
+    assert "damaged" in list_networks()[-1].sentence
+
+
+def test_a_file_is_imported_once_and_others_are_refused(tiny_model, tmp_path):
+    image = np.random.default_rng(0).random((12, 10))
+    expected = super_resolve(image, 2, model=tiny_model)
+    save_checkpoint(tmp_path / "my: cells.safetensors", tiny_model)
+    path = import_model(tmp_path / "my: cells.safetensors")
+    assert list(list_models()) == ["my- cells"]
+    np.testing.assert_array_equal(super_resolve(image, 2, model=path), expected)
+    assert import_model(tmp_path / "my: cells.safetensors") == path
+    assert import_model(path) == path
+    arrays = {name: array.numpy() for name, array in to_arrays(tiny_model).items()}
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    np.testing.assert_array_equal(super_resolve(image, 2, model=import_model(tmp_path / "arrays.npz")), expected)
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"“bad\.safetensors” is not a network"):
+        import_model(tmp_path / "bad.safetensors")
+    assert list(list_models()) == ["arrays", "my- cells"]

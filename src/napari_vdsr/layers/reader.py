@@ -1,0 +1,117 @@
+"""Open an image that this package saved, as the layers that it was. No Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari.types import LayerDataTuple
+
+    from vdsr_core import ImageFile
+
+
+def get_reader(path: str | list[str]) -> Any:
+    """Give `read_layers` for a file that says it was saved by this package, where no other plugin reads such files."""
+    from npe2 import PluginManager
+
+    from vdsr_core import read_image
+
+    if not isinstance(path, str):
+        return None
+    readers = PluginManager.instance().iter_compatible_readers([path])
+    if any(reader.plugin_name not in ("napari", "napari-vdsr") for reader in readers):
+        return None
+    try:
+        return read_layers if "provenance" in read_image(path, lazy=True).extra else None
+    except (OSError, ValueError):  # other readers may know what it is
+        return None
+
+
+def read_layers(path: str) -> list[LayerDataTuple]:
+    """Read the levels of an image, which stay in the file until they are shown.
+
+    Parameters
+    ----------
+    path : str
+        An OME-Zarr or OME-TIFF that `vdsr_core.stream`, the command or this plugin made.
+
+    Returns
+    -------
+    list of LayerData
+        One layer as it was saved from napari; else one for each channel, with the colours and sizes of the file. Its
+        ``metadata["vdsr"]`` says how it was made.
+    """
+    from vdsr_core import read_pyramid
+
+    levels = read_pyramid(path)
+    says = dict(levels[0].extra["provenance"])
+    name = Path(path).name.split(".ome.")[0]
+    if "napari" in says:
+        axes, keywords = restore_layer(says.pop("napari"))
+        keywords = {"name": name, **keywords}
+    else:
+        axes, keywords = describe_file(levels[0], says, name)
+    pixels = [_ordered(level, axes) for level in levels]
+    keywords |= {"metadata": {"vdsr": says.get("vdsr", says)}, "multiscale": len(pixels) > 1}
+    return [(pixels if len(pixels) > 1 else pixels[0], keywords, "image")]
+
+
+def restore_layer(says: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The axes of a layer in its order, and its keywords, from what the writer noted."""
+    from napari.utils import Colormap
+
+    keywords = {key: value for key, value in says.items() if key not in ("axes", "colormap")}
+    if "colormap" in says:
+        keywords["colormap"] = Colormap(**says["colormap"])
+    if "affine" in keywords:
+        keywords["affine"] = np.asarray(keywords["affine"])
+    return says["axes"], keywords
+
+
+def describe_file(image: ImageFile, says: Mapping[str, Any], name: str) -> tuple[str, dict[str, Any]]:
+    """The axes in napari's order, and the keywords, of a file that was not saved from napari."""
+    from napari.utils import Colormap
+
+    rgb = image.rgb or "S" in says.get("axes", "")  # OME-Zarr knows channels only
+    axes = image.axes.replace("C", "S") if rgb else image.axes
+    axes = axes.replace("S", "") + "S" * rgb
+    size = image.pixel_size or (1.0, 1.0)
+    steps = {"Y": size[0], "X": size[1]}
+    steps |= {letter: image.extra[key] for letter, key in (("Z", "z_step"), ("T", "time_step")) if key in image.extra}
+    # Pixel areas begin where those of the source do; a file without an origin has its source's at 0.
+    shifts = [n * (1 - factor) / 2 for n, factor in zip(size, says.get("scale", (1, 1)), strict=True)]
+    place = dict(zip("YX", image.extra.get("origin", shifts), strict=True))
+    units = {letter: image.unit for letter in "ZYX" if image.unit} | ({"T": "s"} if "time_step" in image.extra else {})
+    shown = [letter for letter in axes if letter not in ("S", "C")]
+    keywords: dict[str, Any] = {
+        "name": name,
+        "rgb": rgb,
+        "scale": [steps.get(letter, 1.0) for letter in shown],
+        "translate": [place.get(letter, 0.0) for letter in shown],
+        "units": [units.get(letter) or "pixel" for letter in shown],
+        "axis_labels": [letter.lower() for letter in shown],
+    }
+    if "C" in axes:
+        keywords["channel_axis"] = axes.index("C")
+        keywords["name"] = [f"{name} {channel}" for channel in image.channel_names or ()] or name
+        colors = [np.array([(0, 0, 0), color]) / 255 for color in image.extra.get("channel_colors", ())]
+        if colors:
+            keywords["colormap"] = [Colormap(color, name=str(color[1])) for color in colors]
+        if windows := image.extra.get("channel_windows"):
+            keywords["contrast_limits"] = [(window["start"], window["end"]) for window in windows]
+    return axes, keywords
+
+
+def _ordered(image: ImageFile, axes: Sequence[str]) -> Any:
+    """The pixels of a level with their axes in this order, lazily; axes that the file added are left out."""
+    import dask.array as da
+
+    letters = image.axes if "S" not in axes else image.axes.replace("C", "S")
+    pixels = da.from_array(image.data)
+    pixels = pixels[tuple(slice(None) if letter in axes else 0 for letter in letters)]
+    kept = [letter for letter in letters if letter in axes]
+    return pixels.transpose([kept.index(letter) for letter in axes])
