@@ -121,7 +121,7 @@ def test_train_watch_pause_stop_use_and_find_again(viewer, opened, qtbot, make_n
 
     click(qtbot, widget.use_button)
     _, upscale = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
-    assert upscale.model.currentText() == "cells fine-tuned"
+    assert upscale.model.currentData() == str(path)
     qtbot.waitUntil(lambda: upscale.facts is not None, timeout=WAIT)
     upscale.choose_layer(viewer.layers["cells"])
     click(qtbot, upscale.run_button)
@@ -130,13 +130,13 @@ def test_train_watch_pause_stop_use_and_find_again(viewer, opened, qtbot, make_n
 
     again = make_napari_viewer_proxy()
     _, upscale = again.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
-    assert upscale.model.findText("cells fine-tuned") > 0
+    assert upscale.model.findData(str(path)) > 0
     _, widget = again.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
     widget.own.choose("cells fine-tuned")
     assert card["summary"] in widget.own.card.text()
     widget.own.rename("cells")
-    assert widget.own.chosen() == "cells"
-    assert widget.model.findText("cells") > 0
+    assert widget.own.chosen().name == "cells"
+    assert widget.model.findData(str(_models.find_model("cells"))) > 0
     widget.own.delete()
     assert _models.list_models() == {}
     qtbot.waitUntil(lambda: upscale.facts is not None and widget.speed is not None, timeout=WAIT)
