@@ -128,7 +128,7 @@ def info(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="Network: photo, microscopy, or a .safetensors or .npz file.",
+            help="Network: photo, microscopy, or a file.",
             show_default="photo",
         ),
     ] = None,

@@ -9,18 +9,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from vdsr_core.arguments import check_path, check_scales
 from vdsr_core.files import check_target, replacing
+from vdsr_core.network.foreign import OURS, PACKAGE, find_kind, read_foreign, unpack
 from vdsr_core.network.model import VDSR, VDSRConfig, check_network
 from vdsr_core.network.pretrained import DEFAULT, folder, model_names
 
@@ -199,47 +199,36 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
         msg = f"{path} is not a safetensors file, or is damaged: {error}. Copy or save it again."
-        with path.open("rb") as stream:
-            start = stream.read(2)
-        if start == b"PK" or start[:1] == b"\x80":
-            msg = f"{path} is a pickle or a zip archive; a pickle can run code when it is loaded, so it is refused. "
-            msg += "Save its arrays as .npz (weight_00, bias_00, ...) and load that."
         raise ValueError(msg) from error
 
 
 def load_arrays(path: str | os.PathLike[str]) -> VDSR:
-    """Read a network from an ``.npz`` file of plain arrays, such as a published one.
+    """Read a network that another program saved: a plain stack of 3 x 3 convolutions.
 
     Parameters
     ----------
     path : path
-        ``weight_00`` (filters, fold ** 2, 3, 3), ``bias_00`` (filters,), and so on, in order of the layers. Hidden
-        layers follow each other; a network with blocks needs a file of ours.
+        A state dict of PyTorch (``.pth``, ``.pt``, ``.safetensors``), itself or in a checkpoint, whose layers are found
+        by their shapes and their order; an ``.npz`` file, in which ``weight_00`` may also be of shape
+        (filters, fold ** 2, 3, 3); or a ``.mat`` file with the published network's cells of filters and biases.
+        Biases may be missing. Nothing in the file is executed.
 
     Returns
     -------
     VDSR
+        With the scales that the file claims, if it claims any.
 
     Raises
     ------
     ValueError
-        If the file is no ``.npz`` file, or its arrays make no network.
+        If the file is of another kind, holds anything but arrays, or its arrays make no network.
     """
     path = check_path("path", path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: _to_tensor(file[name]) for name in file.files}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # NumPy and zipfile raise many kinds for what is no .npz file
-        msg = f"{path} is not an .npz file of plain arrays: {error}. Save it with `numpy.savez`."
-        raise ValueError(msg) from error
-    return from_arrays(arrays, str(path))
-
-
-def _to_tensor(array: NDArray[Any]) -> Tensor:
-    """An array, of any byte order, as a Tensor."""
-    return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+    arrays, scales = read_foreign(path, find_kind(path))
+    model = from_arrays(arrays, str(path))
+    model.scales = scales
+    model.card = {"name": path.stem, "data": "not known", "terms": "not known: ask whoever trained the network"}
+    return model
 
 
 def from_arrays(arrays: Mapping[str, Tensor], name: str = "arrays") -> VDSR:
@@ -256,19 +245,24 @@ def from_arrays(arrays: Mapping[str, Tensor], name: str = "arrays") -> VDSR:
         )
         raise ValueError(msg)
     width, channels = arrays["weight_00"].shape[:2]
-    model = VDSR(VDSRConfig(depth, width, fold=max(1, math.isqrt(channels))), scales=())
-    for number, layer in enumerate(model.convolutions):
-        for kind, parameter in layer.named_parameters():
+    config = VDSRConfig(depth, width, fold=max(1, math.isqrt(channels)))
+    widths = [config.fold**2] + [width] * (depth - 1) + [config.fold**2]
+    for number, (inputs, outputs) in enumerate(
+        pairwise(widths)
+    ):  # before the network is made: a file may claim any width
+        for kind, shape in (("weight", (outputs, inputs, 3, 3)), ("bias", (outputs,))):
             array = arrays[f"{kind}_{number:02d}"]
-            if array.shape != parameter.shape or not array.is_floating_point():
-                msg = f"{name}: {kind}_{number:02d} must be of shape {tuple(parameter.shape)} and a float dtype, "
+            if array.shape != shape or not array.is_floating_point():
+                msg = f"{name}: {kind}_{number:02d} must be of shape {shape} and a float dtype, "
                 msg += f"got {tuple(array.shape)} of {array.dtype}. It holds another network than VDSR."
                 raise ValueError(msg)
-            array = array.float()
-            if not bool(torch.isfinite(array).all()):
+            if not bool(torch.isfinite(array.float()).all()):
                 msg = f"{name}: {kind}_{number:02d} must be finite, got NaN or infinity. Its training went wrong."
                 raise ValueError(msg)
-            parameter.data.copy_(array)
+    model = VDSR(config, scales=())
+    for number, layer in enumerate(model.convolutions):
+        for kind, parameter in layer.named_parameters():
+            parameter.data.copy_(arrays[f"{kind}_{number:02d}"])
     return model.eval()
 
 
@@ -278,8 +272,9 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
     Parameters
     ----------
     name_or_path : str or path, optional
-        None for the default, ``photo``; ``photo`` or ``microscopy``, which come along; or the path of a
-        ``.safetensors`` file of ours or of an ``.npz`` file of arrays.
+        None for the default, ``photo``; ``photo`` or ``microscopy``, which come along; or the path of a file: a
+        ``.safetensors`` or ``.bioimageio.zip`` of ours, or a state dict of PyTorch, an ``.npz`` or ``.mat`` file of
+        another program that holds a plain stack of 3 x 3 convolutions. No code in a file is executed.
 
     Returns
     -------
@@ -311,4 +306,8 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
     if not path.is_file():
         msg = f"`model` must be one of {', '.join(model_names())} or a file, got {name!r}. Check the spelling."
         raise ValueError(msg)
-    return load_arrays(path) if path.suffix == ".npz" else load_checkpoint(path)
+    kind = find_kind(path)
+    if kind == PACKAGE:
+        with unpack(path) as checkpoint:
+            return load_checkpoint(checkpoint)
+    return load_checkpoint(path) if kind == OURS else load_arrays(path)
