@@ -38,7 +38,8 @@ def vdsr(network):
 
     def run(*words, model=network):
         words = [str(word) for word in words]
-        return CliRunner().invoke(app, words if model is None else [*words, "--model", str(model)])
+        words = words if model is None else [*words, "--model", str(model)]
+        return CliRunner().invoke(app, words, env={"COLUMNS": "400"})  # no message is broken into lines
 
     return run
 

@@ -1,31 +1,108 @@
-"""Measure every engine that is here, check it against PyTorch on the CPU, and say what would be faster."""
+"""The commands `vdsr info` and `vdsr doctor`: what a network is, and what can compute here."""
 
 from __future__ import annotations
 
+import math
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import torch
+import typer
 
-from vdsr_core.images.resampling import make_taps
-from vdsr_core.network.engine import (
-    AGREEMENT,
-    AGREEMENTS,
-    Engine,
-    choose_device,
-    has_ncnn,
-    list_devices,
-    make_engine,
-)
-from vdsr_core.network.model import VDSR
+from vdsr_core.cli.terminal import Model, plain_errors
+
+if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
+    from vdsr_core.network.model import VDSR
 
 SIDE = 384  # of the measured tile, in output pixels: large enough for ncnn's processes
+
+
+def info(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="Network: photo, microscopy, or a file.",
+            show_default="photo",
+        ),
+    ] = None,
+) -> None:
+    """Print what is known of a network, and of this machine."""
+    with plain_errors():
+        from vdsr_core.network.checkpoint import load_model
+
+        network = load_model(model)
+        for line in (*machine_lines(), *network_lines(network)):
+            typer.echo(line)
+
+
+def doctor(model: Model = None) -> None:
+    """Print what can compute here, how fast, whether it is right, and what would be faster.
+
+    Exits with 1 if what is chosen is wrong.
+    """
+    with plain_errors():
+        from vdsr_core.network.checkpoint import load_model
+
+        for line in machine_lines():
+            typer.echo(line)
+        typer.echo("\ndevice    engine    Mpx/s   difference")
+        checks = []
+        for check in check_engines(load_model(model)):
+            checks.append(check)
+            remark = check.problem or ("chosen" if check.chosen else "")
+            typer.echo(
+                f"{check.device:<9} {check.engine:<6} {check.speed:>8.3f}   {check.difference:<10.1e} {remark}".rstrip()
+            )
+        for sentence in advise(checks):
+            typer.echo(f"\n{sentence}")
+        raise typer.Exit(int(any(check.chosen and check.problem for check in checks)))
+
+
+def machine_lines() -> Iterator[str]:
+    """Versions and devices."""
+    from importlib.metadata import version
+
+    from vdsr_core import __version__
+    from vdsr_core.network.engine import choose_device, has_ncnn, list_devices
+    from vdsr_core.network.pretrained import model_names
+
+    yield f"vdsr      {__version__}"
+    yield f"python    {platform.python_version()} on {platform.platform()}"
+    yield f"torch     {version('torch')}, {describe_build()}"
+    if has_ncnn():
+        yield f"ncnn      {version('ncnn')}"
+    yield f"numpy     {version('numpy')}"
+    yield f"devices   {', '.join(f'{name} ({text})' for name, text in list_devices().items())}"
+    yield f"chosen    {choose_device()}"
+    yield f"embedded  {', '.join(model_names())}"
+
+
+def network_lines(model: VDSR) -> Iterator[str]:
+    """What a network is, and its card."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    yield ""
+    config = model.config
+    more = f", fold {config.fold}" * (config.fold > 1) + ", blocks" * config.blocks
+    yield f"network   depth {config.depth}, width {config.width}{more}, {parameters} parameters"
+    yield f"scales    {', '.join(f'{scale:g}' for scale in model.scales) or 'not known'}"
+    yield f"halo      {model.halo} pixels"
+    yield from card_lines(model.card)
+
+
+def card_lines(card: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """A card, an entry per line, those inside another one indented."""
+    for key, value in card.items():
+        if isinstance(value, dict) and value:
+            yield f"{indent}{key}"
+            yield from card_lines(value, f"{indent}  ")
+        elif value not in ({}, [], "", None):
+            yield f"{indent}{key:<{max(9 - len(indent), 0)}} {value}"
 
 
 @dataclass(frozen=True)
@@ -68,6 +145,20 @@ def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
     ------
     Check
     """
+    import numpy as np
+    import torch
+
+    from vdsr_core.images.resampling import make_taps
+    from vdsr_core.network.engine import (
+        AGREEMENT,
+        AGREEMENTS,
+        Engine,
+        choose_device,
+        has_ncnn,
+        list_devices,
+        make_engine,
+    )
+
     window = np.random.default_rng(0).random((1, SIDE // 2, SIDE // 2), dtype=np.float32)
     taps = (make_taps(SIDE // 2, 2, 0, SIDE), make_taps(SIDE // 2, 2, 0, SIDE))
     expected = Engine(model, torch.device("cpu"), fast=False).run([window], [taps])
@@ -81,7 +172,7 @@ def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
                 engine = Engine(model, choose_device(name), fast=fast)
                 difference = float(np.abs(engine.run([window], [taps]) - expected).max())
             except Exception as error:  # whatever it is, the others are still of interest
-                yield Check(name, wanted, 0.0, np.inf, f"failed: {error}", chosen)
+                yield Check(name, wanted, 0.0, math.inf, f"failed: {error}", chosen)
                 continue
             bound = AGREEMENTS.get(engine.device.type, AGREEMENT) * float(np.abs(expected).max())
             problem = "" if difference < bound else "is wrong"
@@ -103,6 +194,8 @@ def describe_build() -> str:
     >>> describe_build()  # doctest: +SKIP
     'made for CUDA 13.0; NVIDIA driver 580.65.06'
     """
+    import torch
+
     kinds = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip, "MPS": torch.backends.mps.is_built() or None}
     made = [name if version is True else f"{name} {version}" for name, version in kinds.items() if version]
     text = f"made for {made[0] if made else 'the CPU alone'}"
@@ -118,6 +211,8 @@ def describe_build() -> str:
 
 def advise(checks: Iterable[Check]) -> Iterator[str]:
     """What to install or change to be faster, a sentence each."""
+    import torch
+
     found = {(check.device, check.engine): check for check in checks}
     if ("cpu", "ncnn") not in found and sys.platform != "darwin":
         yield "`pip install ncnn` brings the fastest engine on a CPU."

@@ -23,8 +23,8 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(help="Sharp 8-bit images, gray or RGB, such as Set5.", show_default=False)],
     scales: Annotated[
         str,
-        typer.Option(metavar="S...", help="Upscaling factors: 2 3 4 or 2,3,4."),
-    ] = "2,3,4",
+        typer.Option(metavar="S...", help="Upscaling factors, such as 2 2.5 3."),
+    ] = "2 3 4",
     model: Model = None,
     format: Annotated[
         Literal["table", "csv", "json"] | None,

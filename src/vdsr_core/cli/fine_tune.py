@@ -35,7 +35,7 @@ def fine_tune(
     new: Annotated[bool, typer.Option("--new", help="Start with a new network.")] = False,
     scales: Annotated[
         str | None,
-        typer.Option(metavar="S...", help="Upscaling factors: 2 3 4 or 2,3,4.", show_default="those of MODEL"),
+        typer.Option(metavar="S...", help="Upscaling factors, such as 2 2.5 3.", show_default="those of MODEL"),
     ] = None,
     blur: Annotated[float, typer.Option(help="Blur of low images: standard deviation in pixels of IN.")] = 0.0,
     noise: Annotated[float, typer.Option(help="Noise of low images, as a share of the range of intensities.")] = 0.0,

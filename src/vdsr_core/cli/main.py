@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import logging
 import os
-import platform
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from vdsr_core.cli.doctor import doctor, info
 from vdsr_core.cli.evaluate import evaluate
 from vdsr_core.cli.export import export
 from vdsr_core.cli.fine_tune import fine_tune
@@ -21,32 +19,7 @@ from vdsr_core.cli.terminal import Device, Model, SeveralScales, plain_errors
 from vdsr_core.cli.train import train
 from vdsr_core.cli.upscale import upscale
 
-if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
-    from vdsr_core.network.model import VDSR
-
-
-UsageError: type[Any] = typer.BadParameter.__bases__[0]  # typer has no public name for it
-
-
-class Commands(TyperGroup):
-    """The commands; a wrong command line is one line on stderr and exit code 2."""
-
-    def main(self, args: Any = None, *more: Any, **options: Any) -> Any:
-        """Run the command line and leave with its exit code."""
-        words = sys.argv[1:] if args is None else list(args)
-        try:
-            status = super().main(words, *more, **options | {"standalone_mode": False})
-        except UsageError as error:
-            command = " ".join(["vdsr", *(word for word in words[:1] if word in self.commands)])
-            message = " ".join(error.format_message().removeprefix("Invalid value: ").split())
-            if message:  # there is none when the help has been shown instead
-                typer.echo(f"{command}: {message}", err=True)
-            sys.exit(error.exit_code)
-        sys.exit(status)
-
-
 app = typer.Typer(
-    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -80,14 +53,6 @@ def vdsr(
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-app.command()(upscale)
-app.command(cls=SeveralScales)(evaluate)
-app.command(cls=SeveralScales)(train)
-app.command("fine-tune", cls=SeveralScales)(fine_tune)
-app.command()(export)
-
-
-@app.command()
 def verify(
     target: Annotated[
         Path, typer.Argument(help="A .ome.zarr or .ome.tif that `vdsr upscale` made.", show_default=False)
@@ -123,87 +88,8 @@ def verify(
         raise typer.Exit(int(bad > 0))
 
 
-@app.command()
-def info(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="Network: photo, microscopy, or a file.",
-            show_default="photo",
-        ),
-    ] = None,
-) -> None:
-    """Print what is known of a network, and of this machine."""
-    with plain_errors():
-        from vdsr_core.network.checkpoint import load_model
-
-        network = load_model(model)
-        for line in (*machine_lines(), *network_lines(network)):
-            typer.echo(line)
-
-
-@app.command()
-def doctor(model: Model = None) -> None:
-    """Print what can compute here, how fast, whether it is right, and what would be faster.
-
-    Exits with 1 if what is chosen is wrong.
-    """
-    with plain_errors():
-        from vdsr_core.cli.doctor import advise, check_engines
-        from vdsr_core.network.checkpoint import load_model
-
-        for line in machine_lines():
-            typer.echo(line)
-        typer.echo("\ndevice    engine    Mpx/s   difference")
-        checks = []
-        for check in check_engines(load_model(model)):
-            checks.append(check)
-            remark = check.problem or ("chosen" if check.chosen else "")
-            typer.echo(
-                f"{check.device:<9} {check.engine:<6} {check.speed:>8.3f}   {check.difference:<10.1e} {remark}".rstrip()
-            )
-        for sentence in advise(checks):
-            typer.echo(f"\n{sentence}")
-        raise typer.Exit(int(any(check.chosen and check.problem for check in checks)))
-
-
-def machine_lines() -> Iterator[str]:
-    """Versions and devices."""
-    from importlib.metadata import version
-
-    from vdsr_core import __version__
-    from vdsr_core.cli.doctor import describe_build
-    from vdsr_core.network.engine import choose_device, has_ncnn, list_devices
-    from vdsr_core.network.pretrained import model_names
-
-    yield f"vdsr      {__version__}"
-    yield f"python    {platform.python_version()} on {platform.platform()}"
-    yield f"torch     {version('torch')}, {describe_build()}"
-    if has_ncnn():
-        yield f"ncnn      {version('ncnn')}"
-    yield f"numpy     {version('numpy')}"
-    yield f"devices   {', '.join(f'{name} ({text})' for name, text in list_devices().items())}"
-    yield f"chosen    {choose_device()}"
-    yield f"embedded  {', '.join(model_names())}"
-
-
-def network_lines(model: VDSR) -> Iterator[str]:
-    """What a network is, and its card."""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    yield ""
-    config = model.config
-    more = f", fold {config.fold}" * (config.fold > 1) + ", blocks" * config.blocks
-    yield f"network   depth {config.depth}, width {config.width}{more}, {parameters} parameters"
-    yield f"scales    {', '.join(f'{scale:g}' for scale in model.scales) or 'not known'}"
-    yield f"halo      {model.halo} pixels"
-    yield from card_lines(model.card)
-
-
-def card_lines(card: dict[str, Any], indent: str = "") -> Iterator[str]:
-    """A card, an entry per line, those inside another one indented."""
-    for key, value in card.items():
-        if isinstance(value, dict) and value:
-            yield f"{indent}{key}"
-            yield from card_lines(value, f"{indent}  ")
-        elif value not in ({}, [], "", None):
-            yield f"{indent}{key:<{max(9 - len(indent), 0)}} {value}"
+for command in (upscale, verify, export, info, doctor):
+    app.command()(command)
+for several in (evaluate, train):
+    app.command(cls=SeveralScales)(several)
+app.command("fine-tune", cls=SeveralScales)(fine_tune)

@@ -198,25 +198,23 @@ def expand(text: str) -> list[Path]:
 
 
 class SeveralScales(TyperCommand):
-    """A command that reads ``--scales 2 3 4`` as ``--scales 2,3,4``: an option takes one word only."""
+    """A command that takes the words after ``--scales`` as one: an option of click has a fixed number of words."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Join the numbers that follow ``--scales``."""
+        """Join the numbers that follow ``--scales`` by spaces."""
         start = args.index("--scales") + 1 if "--scales" in args else len(args)
         stop = start
         while stop < len(args) and re.fullmatch(r"[\d.,]*\d[\d.,]*", args[stop]):
             stop += 1
-        joined = [",".join(args[start:stop])] if start < stop else []
+        joined = [" ".join(args[start:stop])] if start < stop else []
         return super().parse_args(ctx, [*args[:start], *joined, *args[stop:]])
 
 
 def parse_scales(text: str) -> list[float]:
-    """``2,3,4`` as numbers."""
-    try:
-        scales = [float(part) for part in text.split(",") if part]
-    except ValueError:
-        scales = []
-    if not scales:
-        msg = f"--scales must be numbers, got {text!r}. Try 2 3 4."
-        raise typer.BadParameter(msg)
-    return scales
+    """``2 2.5 3`` as numbers."""
+    hint = "Try --scales 2 2.5 3."
+    words = text.split()
+    if not words:
+        msg = f"must be numbers, got {text!r}. {hint}"
+        raise typer.BadParameter(msg, param_hint="--scales")
+    return [read_number(word, "--scales", hint) for word in words]

@@ -59,7 +59,7 @@ def train(
         ),
     ] = None,
     scales: Annotated[
-        str | None, typer.Option(metavar="S...", help="Upscaling factors: 2 3 4 or 2,3,4.", show_default="2 3 4")
+        str | None, typer.Option(metavar="S...", help="Upscaling factors, such as 2 2.5 3.", show_default="2 3 4")
     ] = None,
     scale_range: Annotated[
         tuple[float, float] | None,

@@ -21,7 +21,7 @@ def test_every_engine_here_is_measured_and_right(tiny_model):
 
 
 def test_an_engine_that_fails_or_is_wrong_is_named(tiny_model, monkeypatch):
-    monkeypatch.setattr("vdsr_core.cli.doctor.list_devices", lambda: {"cpu": "", "meta": ""})
+    monkeypatch.setattr("vdsr_core.network.engine.list_devices", lambda: {"cpu": "", "meta": ""})
     run, calls = Engine.run, iter(range(100))
 
     def wrong(self, windows, taps):

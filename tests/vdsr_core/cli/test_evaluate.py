@@ -39,7 +39,7 @@ def expected_rows(model, images, scales):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("words", [["--scales", "2", "3"], ["--scales", "2,3"], ["--scales=2,3"]])
+@pytest.mark.parametrize("words", [["--scales", "2", "3"], ["--scales", "2 3"], ["--scales=2 3"]])
 def test_evaluate_json_equals_evaluate(sharp, vdsr, tiny_model, words):
     result = vdsr("evaluate", ".", *words, "--format", "json")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -98,8 +98,11 @@ def test_evaluate_gate_fails_for_other_images_of_a_known_name(folder, vdsr, draw
         (["empty"], 1, "vdsr: empty holds no image"),
         (["deep"], 1, "must be 8-bit gray"),
         (["deep", "-o", "gone/scores.csv"], 1, "gone does not exist"),
-        (["deep", "--scales", "x"], 2, "must be numbers"),
-        (["deep", "--scales", ","], 2, "must be numbers"),
+        (["deep", "--scales", "x"], 2, "must be a number, got 'x'"),
+        (["deep", "--scales", " "], 2, "must be numbers"),
+        (["deep", "--scales", "2,5"], 2, "must have a decimal point, not a comma, got '2,5'. Try --scales 2 2.5 3."),
+        (["deep", "--scales", "2", "2,5"], 2, "must have a decimal point"),
+        (["deep", "--scales", "2,3,4"], 2, "must have a decimal point"),
         (["deep", "--scales", "1"], 2, "must be greater than 1"),
         (["deep", "--scales"], 2, "requires an argument"),
     ],

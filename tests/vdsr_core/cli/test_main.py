@@ -87,35 +87,33 @@ def test_module_is_the_command():
     assert done.stdout == f"vdsr {__version__}\n"
     done = subprocess.run([sys.executable, "-m", "vdsr_core", "upscale"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("vdsr upscale: Missing ")
-    assert done.stderr.count("\n") == 1
+    assert "Missing argument 'IN...'" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--foo"], "vdsr: No such option: --foo"),
-        (["enlarge"], "vdsr: No such command 'enlarge'"),
-        (["upscale", "--foo"], "vdsr upscale: No such option: --foo"),
-        (["upscale", "a.png", "-o"], "vdsr upscale: Option '-o' requires an argument"),
-        (["upscale", "a.png", "-o", "b.png", "--scale", "nan"], "vdsr upscale: --scale must be a positive finite"),
+        (["--foo"], "No such option: --foo"),
+        (["enlarge"], "No such command 'enlarge'"),
+        (["upscale", "--foo"], "No such option: --foo"),
+        (["upscale", "a.png", "-o"], "Option '-o' requires an argument"),
+        (["upscale", "a.png", "-o", "b.png", "--scale", "nan"], "--scale must be a positive finite"),
         (
             ["upscale", "a.png", "-o", "b.png", "--scale", "2", "--tile", "0"],
-            "vdsr upscale: Invalid value for '--tile'",
+            "Invalid value for '--tile'",
         ),
         (
             ["upscale", "a.png", "-o", "b.png", "--scale", "2", "--tile", "x"],
-            "vdsr upscale: Invalid value for '--tile'",
+            "Invalid value for '--tile'",
         ),
-        (["train", "a", "-o", "b.csv"], "vdsr train: --output must end with .safetensors, got b.csv."),
+        (["train", "a", "-o", "b.csv"], "--output must end with .safetensors, got b.csv."),
     ],
 )
-def test_a_wrong_command_line_is_one_line(folder, vdsr, words, message, draw):
+def test_a_wrong_command_line_is_named(folder, vdsr, words, message, draw):
     draw(folder / "a.png", (6, 7))
     result = vdsr(*words, model=None)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith(message)
-    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
 
 
 def test_no_words_show_the_help(vdsr):

@@ -68,7 +68,7 @@ def test_train_takes_the_options_of_its_recipe(photographs, train):
     assert "weight average 0.5" in recipe
     result = train("--initial", "identity", "--overwrite")
     assert result.exit_code == 2
-    assert result.stderr == "vdsr train: --initial goes without --from: it is for a new network.\n"
+    assert "--initial goes without --from: it is for a new network." in result.stderr
 
 
 def test_train_writes_a_better_known_network_and_a_log(photographs, train, network):
@@ -319,11 +319,11 @@ def test_output_must_be_a_checkpoint(photographs, vdsr):
     assert "must end with .safetensors, got out.csv" in result.stderr
 
 
-@pytest.mark.parametrize("text", ["", "2x", "h", "1m2h", "-3s", "1..5h"])
+@pytest.mark.parametrize("text", ["", "2x", "h", "1m2h", "-3s", "1..5h", "1,5h"])
 def test_bad_times_are_usage_errors(photographs, train, text):
     result = train("--save-every", text)
     assert result.exit_code == 2
-    assert result.stderr == f"vdsr train: --save-every must be a time, got {text!r}. Try 2h, 90m or 1h30m.\n"
+    assert f"--save-every must be a time, got {text!r}. Try 2h, 90m or 1h30m." in result.stderr
 
 
 def test_time_budget_bounds_the_training(photographs, vdsr, network):
