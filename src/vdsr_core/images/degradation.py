@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.arguments import check_number
+from vdsr_core.arguments import check_number, check_whole
 from vdsr_core.images.intensity import cast, check_pixels, check_unmasked
-from vdsr_core.images.resampling import resize, scale_pair, scaled_shape
+from vdsr_core.images.resampling import KERNELS, apply_taps, make_taps, resize, scale_pair, scaled_shape
 
 MEDIAN_OF_NORMAL = 0.6745  # of the absolute value of a standard normal number
 
@@ -30,29 +31,37 @@ def degrade(
     image: ArrayLike,
     scale: float | tuple[float, float],
     *,
+    kernel: Literal["bicubic", "box", "lanczos"] = "bicubic",
     blur: float = 0.0,
     shot_noise: float = 0.0,
     read_noise: float = 0.0,
+    jpeg: int | None = None,
     seed: int | np.random.Generator | None = None,
 ) -> NDArray[Any]:
     """Reduce an image by antialiased bicubic interpolation, as super-resolution is trained and tested with.
 
-    On request it is blurred before, as by an objective, and noisy after, as from a camera.
+    On request it is blurred before, as by an objective, and then noisy, as from a camera, and compressed.
 
     Parameters
     ----------
     image : (..., M, N) array_like
-        Sharp image of any real dtype; the last two axes are rows and columns. It is cropped at the bottom and right to
-        ``round(scale * m)`` pixels, m = floor(n / scale).
+        High-resolution image of any real dtype; the last two axes are rows and columns. It is cropped at the bottom
+        and right to ``round(scale * m)`` pixels, m = floor(n / scale).
     scale : float or (float, float)
         How many times fewer pixels, at least 1, for both axes or for (rows, columns).
+    kernel : {"bicubic", "box", "lanczos"}, optional
+        How pixels are weighed: the field's bicubic kernel, means over areas as a camera bins its pixels, or Lanczos'
+        kernel as image editors use it.
     blur : float, optional
         Standard deviation of a Gaussian in pixels of `image`, applied to rows and columns before the reduction.
     shot_noise, read_noise : float, optional
         Poisson and Gaussian noise of the reduced image: its variance is ``shot_noise * value + read_noise**2`` in
         units of `image`. So `shot_noise` is the value of one photon (values below 0 hold none).
+    jpeg : int, optional
+        Quality from 1 to 100, by which each reduced plane is compressed as a gray JPEG and read again. Floats are
+        compressed as 0 to 1, integers must be 8-bit.
     seed : int or numpy.random.Generator, optional
-        Of the noise: the same number gives the same noise, a generator gives other noise each time.
+        Seed of the noise: the same integer gives the same noise, a generator gives other noise each time.
 
     Returns
     -------
@@ -62,9 +71,10 @@ def degrade(
     Raises
     ------
     TypeError
-        If `image` is not of a real dtype, or an option is not made of numbers.
+        If `image` is not of a real dtype, or an option has the wrong type.
     ValueError
-        If `scale` is less than 1, `image` has fewer pixels than `scale`, or blur or noise is negative.
+        If `scale` is less than 1, `image` has fewer pixels than `scale`, blur or noise is negative, or `kernel` or
+        `jpeg` is not one of the values above.
 
     Examples
     --------
@@ -73,6 +83,9 @@ def degrade(
     (4, 3)
     >>> degrade(np.full((9, 7), 1000, np.uint16), 2, blur=1.2, shot_noise=4, read_noise=10).dtype
     dtype('uint16')
+    >>> degrade(np.eye(4), 2, kernel="box")
+    array([[0.5, 0. ],
+           [0. , 0.5]])
     """
     check_unmasked(image)
     image = np.asarray(image)
@@ -84,15 +97,46 @@ def degrade(
     for name, value in (("blur", blur), ("shot_noise", shot_noise), ("read_noise", read_noise)):
         rule = "a finite number of at least 0"
         check_number(name, value, rule, "Leave it out for none.", lambda number: 0 <= number < math.inf)
+    if kernel not in KERNELS:
+        msg = f"`kernel` must be one of {', '.join(KERNELS)}, got {kernel!r}. Leave it out for bicubic."
+        raise ValueError(msg)
+    if jpeg is not None:
+        _check_jpeg(jpeg, image.dtype)
     rng = make_rng(seed)
     hr, shape = crop_to_scale(image, pair)
-    if not (blur or shot_noise or read_noise):
-        return resize(hr, (1 / pair[0], 1 / pair[1]), output_shape=shape)
+    if kernel == "bicubic" and not (blur or shot_noise or read_noise):
+        low = resize(hr, (1 / pair[0], 1 / pair[1]), output_shape=shape)
+        return low if jpeg is None else compress(low, jpeg)
     values = _blurred(hr.astype(np.float64), blur) if blur else hr.astype(np.float64)
-    low = resize(values, (1 / pair[0], 1 / pair[1]), output_shape=shape)
+    rows, columns = (make_taps(n, 1 / s, 0, m, kernel) for n, s, m in zip(hr.shape[-2:], pair, shape, strict=True))
+    low = apply_taps(apply_taps(values[..., rows.source, columns.source], rows, -2), columns, -1)
     if shot_noise:
         low = rng.poisson(np.maximum(low, 0) / shot_noise) * shot_noise + np.minimum(low, 0)
-    return cast(low + read_noise * rng.standard_normal(low.shape), image.dtype)
+    low = cast(low + read_noise * rng.standard_normal(low.shape), image.dtype)
+    return low if jpeg is None else compress(low, jpeg)
+
+
+def _check_jpeg(jpeg: int, dtype: np.dtype[Any]) -> None:
+    """Raise unless pixels of a dtype can be compressed with a quality."""
+    if not 1 <= check_whole("jpeg", jpeg, 1, "Try 75.") <= 100:
+        msg = f"`jpeg` must be a quality from 1 to 100, got {jpeg}. Try 75."
+        raise ValueError(msg)
+    if dtype.kind != "f" and dtype != np.uint8:
+        msg = f"`image` must be 8-bit or of floats from 0 to 1 for `jpeg`, got {dtype}. Convert it first."
+        raise TypeError(msg)
+
+
+def compress(image: NDArray[Any], quality: int) -> NDArray[Any]:
+    """Planes (..., M, N) of uint8, or of floats from 0 to 1, as they come out of gray JPEG files."""
+    from PIL import Image
+
+    levels = image if image.dtype == np.uint8 else np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    out = np.empty_like(levels)
+    for place in np.ndindex(levels.shape[:-2]):
+        file = io.BytesIO()
+        Image.fromarray(levels[place]).save(file, "JPEG", quality=quality)
+        out[place] = np.asarray(Image.open(file))
+    return out if image.dtype == np.uint8 else out.astype(image.dtype) / 255
 
 
 def estimate_degradation(image: ArrayLike, scale: float) -> tuple[float, float]:

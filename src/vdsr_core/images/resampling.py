@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -49,8 +50,26 @@ def cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(x <= 1, inner, np.where(x < 2, outer, 0.0))
 
 
-def make_taps(length: int, scale: float, start: int, stop: int) -> Taps:
-    """Bicubic taps of the output pixels `start` to `stop` of an axis that is resized by `scale`.
+def box(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The kernel of a mean over the area of a pixel, as a camera bins its pixels."""
+    return (np.abs(distance) <= 0.5).astype(np.float64)
+
+
+def lanczos(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lanczos' kernel with three lobes a side: a sinc times a wider sinc, zero from a distance of 3 on."""
+    return np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0.0)
+
+
+# How far each kernel reaches, in pixels of the coarser grid.
+KERNELS: dict[str, tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]], float]] = {
+    "bicubic": (cubic, 2.0),
+    "box": (box, 0.5),
+    "lanczos": (lanczos, 3.0),
+}
+
+
+def make_taps(length: int, scale: float, start: int, stop: int, kernel: str = "bicubic") -> Taps:
+    """Taps of the output pixels `start` to `stop` of an axis that is resized by `scale`.
 
     Each output pixel depends on its own index only, so the taps of a window are those of the whole axis, bit for
     bit. The kernel is stretched when `scale` is below 1 (antialiasing); edges are mirrored, the edge pixel included.
@@ -63,17 +82,20 @@ def make_taps(length: int, scale: float, start: int, stop: int) -> Taps:
         Output pixels per input pixel. The centre of output pixel i lies at (i + 0.5) / scale - 0.5 in the input.
     start, stop : int
         The output pixels wanted.
+    kernel : str, optional
+        A name in `KERNELS`.
 
     Returns
     -------
     Taps
     """
+    weigh, reach = KERNELS[kernel]
     stretch = max(1.0, 1 / scale)
-    count = math.ceil(4 * stretch)
+    count = math.ceil(2 * reach * stretch)
     centre = (np.arange(start, stop) + 0.5) / scale - 0.5  # (N,)
-    first = np.floor(centre - 2 * stretch).astype(np.int64) + 1
+    first = np.floor(centre - reach * stretch).astype(np.int64) + 1
     position = first + np.arange(count)[:, None]  # (P, N)
-    weight = cubic((centre - position) / stretch)
+    weight = weigh((centre - position) / stretch)
     # Summed tap by tap: np.sum may group its terms by the shape of the array.
     total = np.zeros_like(centre)
     for row in weight:

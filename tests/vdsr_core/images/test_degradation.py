@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
 from vdsr_core import degrade, estimate_degradation, resize
@@ -122,3 +123,50 @@ def test_negative_blur_or_noise_is_named(name):
 def test_degrade_names_wrong_options(options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         degrade(np.zeros((8, 8)), 2, **options)
+
+
+@pytest.mark.parametrize("scale", [2, 3, (1, 4)])
+def test_box_kernel_gives_the_means_of_areas(rng, scale):
+    image = rng.random((2, 12, 24))
+    rows, columns = np.broadcast_to(scale, 2)
+    means = image.reshape(2, 12 // rows, rows, 24 // columns, columns).mean((2, 4))
+    np.testing.assert_allclose(degrade(image, scale, kernel="box"), means, atol=1e-12)
+
+
+def test_lanczos_kernel_is_that_of_pillow_away_from_the_edges(rng):
+    image = rng.random((96, 96)).astype(np.float32)
+    pillow = np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.LANCZOS))
+    ours = degrade(image.astype(np.float64), 3, kernel="lanczos")
+    np.testing.assert_allclose(ours[4:-4, 4:-4], pillow[4:-4, 4:-4], atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", ["box", "lanczos"])
+def test_kernels_keep_constants(kernel):
+    np.testing.assert_allclose(degrade(np.full((23, 31), 0.7), 2.37, kernel=kernel), 0.7, atol=1e-12)
+
+
+def test_jpeg_is_what_pillow_writes_and_reads(rng, tmp_path):
+    image = rng.integers(0, 256, (40, 60), np.uint8)
+    Image.fromarray(degrade(image, 2)).save(tmp_path / "low.jpg", quality=60)
+    expected = np.asarray(Image.open(tmp_path / "low.jpg"))
+    np.testing.assert_array_equal(degrade(image, 2, jpeg=60), expected)
+    floats = degrade(degrade(image, 2) / 255, 1, jpeg=60)
+    np.testing.assert_allclose(floats, expected / 255, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("option", "match"),
+    [
+        ({"kernel": "nearest"}, "`kernel` must be one of bicubic, box, lanczos, got 'nearest'"),
+        ({"jpeg": 0}, "`jpeg` must be .* got 0"),
+        ({"jpeg": 101}, "`jpeg` must be a quality from 1 to 100, got 101"),
+    ],
+)
+def test_bad_kernel_or_quality_is_named(option, match):
+    with pytest.raises(ValueError, match=match):
+        degrade(np.zeros((8, 8)), 2, **option)
+
+
+def test_jpeg_of_wide_integers_is_refused():
+    with pytest.raises(TypeError, match="`image` must be 8-bit or of floats from 0 to 1 for `jpeg`, got uint16"):
+        degrade(np.zeros((8, 8), np.uint16), 2, jpeg=75)
