@@ -20,8 +20,10 @@ from .streaming.shards import Shard
 from .streaming.stream import stream
 from .streaming.verify import Check, verify
 from .training.fine_tune import FineTuneProgress, fine_tune, fine_tune_steps
+from .training.objective import clip_gradients
+from .training.progress import Progress
 from .training.recipe import TrainConfig
-from .training.trainer import Progress, Trainer, clip_gradients
+from .training.trainer import Trainer
 from .upscaling.inference import find_range, super_resolve, super_resolve_tiles
 
 __version__: str

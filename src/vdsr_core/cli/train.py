@@ -112,9 +112,9 @@ def train(
         ),
     ] = None,
     loss: Annotated[
-        Literal["l2", "l2_mean", "l1", "charbonnier"] | None,
+        Literal["l2", "l1"] | None,
         typer.Option(
-            help="Error to reduce: squared (l2 as in the paper, or l2_mean over pixels), absolute, or between.",
+            help="Error to reduce: squared as in the paper, or absolute.",
             show_default="as the preset says",
         ),
     ] = None,
@@ -145,9 +145,6 @@ def train(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is random.", show_default="0")] = None,
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the network first: for long training on a GPU.")
-    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished training in OUT.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     save_every: Annotated[str, typer.Option(metavar="TIME", help="Time between checkpoints.")] = "3m",
@@ -214,7 +211,7 @@ def train(
                 raise ValueError(msg)
             if state:
                 given = continue_as(state[1]["command"], given)
-            trainer, measure, record = prepare_training(folders, output, given, state, place, compile)
+            trainer, measure, record = prepare_training(folders, output, given, state, place)
             status = follow(trainer) if trainer.rank else run_training(trainer, measure, output, record, pause)
         raise typer.Exit(status)
 
@@ -234,9 +231,11 @@ def silence() -> Iterator[None]:
 
 def follow(trainer: Trainer) -> int:
     """Train as one of several processes whose first logs and saves; returns the exit code."""
+    from vdsr_core.training.processes import anyone
+
     with noted_signals() as signals:
         for progress in trainer.run():
-            if trainer.anyone(bool(signals)) and progress.share < 1:
+            if anyone(bool(signals), trainer.data.device) and progress.share < 1:
                 return INTERRUPTED
     return 0
 
@@ -261,7 +260,7 @@ def continue_as(begun: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare_training(
-    folders: list[Path], output: Path, given: dict[str, Any], state: Any, device: str | None, compile: bool
+    folders: list[Path], output: Path, given: dict[str, Any], state: Any, device: str | None
 ) -> tuple[Trainer, HoldOut, dict[str, Any]]:
     """The trainer, what measures its network, and what a checkpoint has to say of the command."""
     from vdsr_core.dataset.hold_out import HoldOut, split
@@ -329,7 +328,7 @@ def prepare_training(
         msg += "their names."
         raise ValueError(msg)
     every = None if config.seconds else min(1000, max(1, config.steps // 20))
-    trainer = Trainer(model, data, config, validate=measure.validate, validate_every=every, compile=compile)
+    trainer = Trainer(model, data, config, validate=measure.validate, validate_every=every)
     if state:
         trainer.restore(state)
     else:
@@ -417,6 +416,7 @@ def noted_signals() -> Iterator[list[int]]:
 def run_training(trainer: Trainer, measure: HoldOut, output: Path, record: dict[str, Any], pause: float) -> int:
     """Train to the end or the first signal, with checkpoints and a log; returns the exit code."""
     from vdsr_core.network.checkpoint import save_checkpoint
+    from vdsr_core.training.processes import anyone
 
     def save(*, finished: bool = False) -> None:
         tensors, state = trainer.state()
@@ -441,7 +441,9 @@ def run_training(trainer: Trainer, measure: HoldOut, output: Path, record: dict[
         for progress in trainer.run():
             attempt(partial(log.add, progress))
             show(progress, log.loss)
-            if trainer.anyone(bool(signals)) and progress.share < 1:
+            if progress.warning:
+                typer.echo(f"vdsr: warning: {progress.warning}", err=True)
+            if anyone(bool(signals), trainer.data.device) and progress.share < 1:
                 break
             if time.monotonic() - saved >= pause:
                 attempt(save)

@@ -26,7 +26,8 @@ from vdsr_core.network.model import VDSR, check_network
 from vdsr_core.stopping import Stopped
 from vdsr_core.training.recipe import PRESETS, TrainConfig
 from vdsr_core.training.resume import Found, Unfinished, fingerprint
-from vdsr_core.training.trainer import STUCK_GAIN, Progress, Trainer
+from vdsr_core.training.progress import STUCK_GAIN, Progress
+from vdsr_core.training.trainer import Trainer
 
 LEAST_SCALE = 1.1  # below, the interpolated image is all but the sharp one
 FEW_PATCHES = 50  # fewer do not overlap: too little to rely on
@@ -44,13 +45,11 @@ class FineTuneProgress(Progress):
     preview : Preview or None
         A held-out part, where it was measured.
     warning : str
-        What is wrong, where something new is: too little data, stuck at bicubic, or worse and worse on the held-out
-        part.
+        What is wrong, where that is new: too little data, stuck at bicubic, or worse and worse on the held-out part.
     """
 
     scores: dict[str, dict[str, float]] | None = None
     preview: Preview | None = None
-    warning: str = ""
 
 
 def fine_tune(
@@ -296,8 +295,7 @@ def fine_tune_steps(
         "terms": model.card.get("terms", ""),
     }
     learner = copy.deepcopy(model).float().requires_grad_(True)
-    trainer = Trainer(learner, data, config, validate=measure.validate, validate_every=validate_every)
-    trainer.stop = stop
+    trainer = Trainer(learner, data, config, validate=measure.validate, validate_every=validate_every, stop=stop)
     begun: dict[str, Any] = {"patch": patch, "validate_every": validate_every, "patience": patience}
     begun["model"] = network_fingerprint(model)[:8]
     file = Unfinished(checkpoint, trainer, fingerprint(data, measure), begun) if checkpoint is not None else None
@@ -337,7 +335,6 @@ def _run(
     elif found.best is not None:
         model.load_state_dict(found.best.state_dict())
         model.scales, model.card = found.best.scales, found.best.card
-    trainer.warned = True  # the records say it instead
     try:
         for progress in trainer.run():
             if progress.gain is None:
@@ -350,11 +347,11 @@ def _run(
                     model.load_state_dict(trainer.result.state_dict())
                     model.scales = scales
                 model.card = card | verdict(hold_out.bicubic, found.before, found.after, trainer.step)
+                warning = progress.warning or warn_of_overfitting(progress, hold_out, found)
                 yield FineTuneProgress(
-                    **vars(progress),
+                    **vars(progress) | {"warning": warning},
                     scores=compare(hold_out.bicubic, found.before, now),
                     preview=hold_out.preview(before, hold_out.last),
-                    warning=find_warning(trainer, progress, hold_out, found),
                 )
             if found.waited >= patience:
                 break
@@ -393,19 +390,16 @@ def describe_start(trainer: Trainer, hold_out: HoldOut, before: list[NDArray[np.
     )
 
 
-def find_warning(trainer: Trainer, progress: Progress, hold_out: HoldOut, found: Found) -> str:
-    """What is wrong after a validation, once each."""
-    if "stuck" not in found.warned and (words := trainer.find_trouble(progress)):
-        found.warned.append("stuck")
-        return words
+def warn_of_overfitting(progress: Progress, hold_out: HoldOut, found: Found) -> str:
+    """That the held-out part gets worse and worse, once; else nothing."""
     gain, best = progress.gain or 0, hold_out.gain(found.after)
-    if "worse" not in found.warned and found.waited >= 3 and gain < best - STUCK_GAIN:
-        found.warned.append("worse")
-        return (
-            f"overfitting: {gain:+.2f} dB over bicubic on the held-out part, {best:+.2f} dB earlier. The best network "
-            "is kept. Add images, or lower `learning_rate`."
-        )
-    return ""
+    if "worse" in found.warned or found.waited < 3 or gain >= best - STUCK_GAIN:
+        return ""
+    found.warned.append("worse")
+    return (
+        f"overfitting: {gain:+.2f} dB over bicubic on the held-out part, {best:+.2f} dB earlier. The best network "
+        "is kept. Add images, or lower `learning_rate`."
+    )
 
 
 def compare(

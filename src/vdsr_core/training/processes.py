@@ -41,10 +41,17 @@ def joined_processes(device: str | None = None) -> Iterator[str | None]:
         dist.destroy_process_group()
 
 
-def add_up(tensors: Sequence[Tensor]) -> None:
+def sum_over_processes(tensors: Sequence[Tensor]) -> None:
     """Replace tensors of one dtype, in place, by their sums over all processes."""
     if find_rank()[1] > 1:
         flat = torch.cat([tensor.ravel() for tensor in tensors])
         dist.all_reduce(flat)
         for tensor, total in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.view_as(tensor))
+
+
+def anyone(flag: bool, device: torch.device) -> bool:
+    """Whether `flag` is true in any of the processes; each must call this after the same step."""
+    count = torch.tensor(float(flag), device=device)
+    sum_over_processes([count])
+    return bool(count)
