@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vdsr_core.files import replacing
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
-    from vdsr_core.training.trainer import Progress
+    from vdsr_core.training.progress import Progress
 
 
 LOG_STEPS = 100  # steps between rows of the log

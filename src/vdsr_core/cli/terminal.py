@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    from vdsr_core.training.trainer import Progress
+    from vdsr_core.training.progress import Progress
 
 
 EXPECTED = (ValueError, TypeError, OSError, MemoryError, FloatingPointError, ImportError)

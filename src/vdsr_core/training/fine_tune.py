@@ -24,9 +24,9 @@ from vdsr_core.network.checkpoint import load_model
 from vdsr_core.network.engine import choose_device
 from vdsr_core.network.model import VDSR, check_network
 from vdsr_core.stopping import Stopped
+from vdsr_core.training.progress import STUCK_GAIN, Progress
 from vdsr_core.training.recipe import PRESETS, TrainConfig
 from vdsr_core.training.resume import Found, Unfinished, fingerprint
-from vdsr_core.training.progress import STUCK_GAIN, Progress
 from vdsr_core.training.trainer import Trainer
 
 LEAST_SCALE = 1.1  # below, the interpolated image is all but the sharp one

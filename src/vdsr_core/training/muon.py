@@ -61,7 +61,8 @@ class Muon(torch.optim.Optimizer):
         The result has the same bits whatever `work` does at once.
         """
         for group in self.param_groups:
-            rate, layers = group["lr"], {}
+            rate: float = group["lr"]
+            layers: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.ndim == 4 and min(parameter.shape[:2]) > 1:
                     layers.setdefault(parameter.shape, []).append(parameter)
@@ -69,7 +70,7 @@ class Muon(torch.optim.Optimizer):
                     self._step_of_adam(parameter, rate)
             for (rows, columns, *sides), weights in layers.items():
                 matrices = torch.stack([as_matrix(self._nesterov(weight)) for weight in weights])  # (L, out, 9 in)
-                parts = work(partial(orthogonalize, dtype=self.dtype), matrices.split(PART))
+                parts = work(partial(orthogonalize, dtype=self.dtype), torch.split(matrices, PART))
                 factor = rate * ROOT_MEAN_SQUARE * math.sqrt(max(matrices.shape[1:]))
                 for weight, update in zip(weights, torch.cat(list(parts)), strict=True):
                     weight.add_(update.view(rows, *sides, columns).permute(0, 3, 1, 2), alpha=-factor)
@@ -77,12 +78,13 @@ class Muon(torch.optim.Optimizer):
     def _nesterov(self, weight: Tensor) -> Tensor:
         """The gradient, moved towards its running mean, which is where the next step would see it."""
         mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
-        mean.lerp_(weight.grad, 1 - MOMENTUM)
-        return weight.grad.lerp(mean, MOMENTUM)  # type: ignore[union-attr]
+        gradient = torch.as_tensor(weight.grad)
+        mean.lerp_(gradient, 1 - MOMENTUM)
+        return gradient.lerp(mean, MOMENTUM)
 
     def _step_of_adam(self, parameter: Tensor, rate: float) -> None:
         """Divide the running mean of the gradient by its running root mean square."""
-        state, gradient = self.state[parameter], parameter.grad
+        state, gradient = self.state[parameter], torch.as_tensor(parameter.grad)
         if not state:
             state |= {"step": torch.zeros(()), "mean": torch.zeros_like(parameter)}
             state["square"] = torch.zeros_like(parameter)
@@ -108,7 +110,7 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
     more than an exact limit: five iterations bring values from 0.01 to 1 of the norm to between 0.6 and 1.3.
     """
     a, b, c = FACTORS
-    x = normalize(matrices, dim=(1, 2)).to(dtype)
+    x = normalize(matrices, dim=(1, 2)).to(dtype)  # type: ignore[arg-type]
     for _ in range(ITERATIONS):
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)

@@ -3,7 +3,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from vdsr_core.training.recipe import TrainConfig, rate_at
 
@@ -32,34 +31,38 @@ def test_a_short_time_budget_warms_up_in_its_first_twentieth():
     assert rate_at(499, 1e-6, config) == pytest.approx(1)
 
 
-def test_one_cycle_is_that_of_torch():
-    config = TrainConfig(steps=1000, schedule="one_cycle", learning_rate=0.1)
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1)
-    theirs = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 0.1, 1001, pct_start=0.3, div_factor=25, final_div_factor=40, cycle_momentum=False
-    )
-    for step in range(1000):
-        optimizer.step()
-        theirs.step()
-        expected = theirs.get_last_lr()[0]
-        assert rate_at(step + 1, (step + 1) / 1000, config) == pytest.approx(expected, rel=0.02, abs=1e-5)
+def test_the_learning_rate_is_constant_until_the_decay():
+    """A training at a constant rate and one that starts where its decay begins."""
+    kinds = {"steps": 100, "schedule": "cosine", "learning_rate": 1}
+    constant, both, decay = (TrainConfig(**kinds, decay=fraction) for fraction in (0, 0.4, 1))
+    assert {rate_at(step, step / 100, constant) for step in range(101)} == {1}
+    assert {rate_at(step, step / 100, both) for step in range(61)} == {1}
+    for part in np.linspace(0, 1, 11):
+        assert rate_at(9, 0.6 + 0.4 * part, both) == pytest.approx(rate_at(9, part, decay))
+
+
+def test_muon_is_neither_clipped_nor_silent_about_it():
+    with pytest.raises(ValueError, match=r"^`clip` must be 'none' with the optimizer muon, got 'value': .* `theta`"):
+        TrainConfig(optimizer="muon", theta=1e-3)
+    assert TrainConfig(optimizer="muon", clip="none").optimizer == "muon"
 
 
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
     [
-        ("loss", "l3", "be one of l2, l2_mean, l1, charbonnier"),
-        ("optimizer", "adam", "be one of sgd, adamw"),
-        ("schedule", None, "be one of step, cosine, one_cycle"),
-        ("clip", "element", "be one of value, norm, none"),
-        ("steps", 0, "be a whole number of at least 1"),
-        ("steps", 2.5, "be a whole number of at least 1"),
-        ("batch_size", True, "be a whole number of at least 1"),
-        ("seed", -1, "be a whole number of at least 0"),
+        ("loss", "l3", "be one of l2, l1"),
+        ("optimizer", "adam", "be one of sgd, adamw, muon"),
+        ("schedule", None, "be one of step, cosine"),
+        ("clip", "element", "be one of value, none"),
+        ("steps", 0, "be an integer of at least 1"),
+        ("steps", 2.5, "be an integer of at least 1"),
+        ("batch_size", True, "be an integer of at least 1"),
+        ("seed", -1, "be an integer of at least 0"),
         ("learning_rate", 0, "be a finite number greater than 0"),
         ("theta", math.nan, "be a finite number greater than 0"),
         ("seconds", "2h", "be a finite number greater than 0"),
         ("momentum", 1, "be a number from 0 to below 1"),
+        ("decay", 1.1, "be a number from 0 to 1"),
         ("average", -0.1, "be a number from 0 to below 1"),
         ("weight_decay", math.inf, "be a number from 0 to below inf"),
     ],
