@@ -82,7 +82,7 @@ def test_fine_tune_has_the_defaults_of_the_function():
 def test_fine_tune_interrupted_and_resumed_is_uninterrupted(run, monkeypatch):
     words = ["--from", "tiny.safetensors", *QUICK]
     assert run("-o", "whole.safetensors", *words).exit_code == 0
-    advance = Trainer.advance
+    advance = Trainer._advance
 
     def interrupt(self, *args):
         if self.step == 2:
@@ -90,7 +90,7 @@ def test_fine_tune_interrupted_and_resumed_is_uninterrupted(run, monkeypatch):
         return advance(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "advance", interrupt)
+        patch.setattr(Trainer, "_advance", interrupt)
         result = run("-o", "out.safetensors", *words)
     assert result.exit_code == 130
     assert "interrupted after step 3; --resume goes on from out.safetensors" in result.stderr

@@ -44,7 +44,7 @@ def parameters(path):
 
 def stop_at(monkeypatch, step, stop):
     """Let something happen within a step of the training."""
-    advance = Trainer.advance
+    advance = Trainer._advance
 
     def stopping(self, *args):
         result = advance(self, *args)
@@ -52,7 +52,7 @@ def stop_at(monkeypatch, step, stop):
             stop()
         return result
 
-    monkeypatch.setattr(Trainer, "advance", stopping)
+    monkeypatch.setattr(Trainer, "_advance", stopping)
 
 
 def rows_of(path):
@@ -149,16 +149,16 @@ def test_an_image_given_three_times_trains_three_times_as_often(photographs, vds
 
 
 def test_train_takes_batch_size_learning_rate_and_loss(photographs, train):
-    words = ["--batch-size", "3", "--learning-rate", "2e-5", "--loss", "l2_mean", "--clip-luma", "--theta", "1e-3"]
+    words = ["--batch-size", "3", "--learning-rate", "2e-5", "--loss", "l2", "--clip-luma", "--theta", "1e-3"]
     result = train(*words)
     assert result.exit_code == 0, result.stderr
     recipe = load_checkpoint("out.safetensors").card["recipe"]
     assert "of 3 patches" in recipe
-    assert "l2_mean" in recipe
+    assert "l2" in recipe
     assert "every other patch clipped to 16..235" in recipe
     assert "rate 2e-05" in recipe
     assert "gradients clipped by value, theta 0.001" in recipe
-    assert "`batch_size` must be a whole number of at least 1" in train("--overwrite", "--batch-size", "0").stderr
+    assert "`batch_size` must be an integer of at least 1" in train("--overwrite", "--batch-size", "0").stderr
 
 
 def gain_of(card):
@@ -171,14 +171,14 @@ def test_a_disk_that_is_full_for_a_while_does_not_end_a_training(photographs, tr
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    advance = Trainer.advance
+    advance = Trainer._advance
 
     def limited(self, *args):
         if self.step in (2, 4):
             resource.setrlimit(resource.RLIMIT_FSIZE, (10_000 if self.step == 2 else limits[0], limits[1]))
         return advance(self, *args)
 
-    monkeypatch.setattr(Trainer, "advance", limited)
+    monkeypatch.setattr(Trainer, "_advance", limited)
     result = train("--save-every", "0")
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert result.exit_code == 0, result.stderr
@@ -231,12 +231,12 @@ import torch
 from vdsr_core.cli.main import app
 from vdsr_core.training.trainer import Trainer
 
-def advance(self, *args, ordinary=Trainer.advance):
+def advance(self, *args, ordinary=Trainer._advance):
     if self.step == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return ordinary(self, *args)
 
-Trainer.advance = advance
+Trainer._advance = advance
 torch.set_num_threads(1)
 app(sys.argv[1:])
 """

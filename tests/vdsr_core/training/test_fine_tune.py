@@ -87,7 +87,7 @@ def test_where_it_does_not_help_the_start_is_kept_and_it_is_said(start, rng):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         tuned = fine_tune(rng.random((64, 64)), model=start, **QUICK | {"steps": 100, "learning_rate": 1.0})
-    assert re.match(r"stuck at or below bicubic: .*Start anew with a lower", str(caught[0].message))
+    assert re.match(r"stuck at or below bicubic: .*Start again with a lower", str(caught[0].message))
     assert re.search(r"did not help: .* The weights are those of the start\.$", str(caught[1].message))
     assert torch.equal(weights(tuned), weights(start))
     assert not tuned.card["helped"]
@@ -200,7 +200,7 @@ def test_a_stopped_run_ends_within_a_step_and_can_be_gone_on_with(start, tmp_pat
     image, path, stop = rectangles(64), tmp_path / "run.safetensors", threading.Event()
     whole = copy.deepcopy(start)
     silently(list, fine_tune_steps(whole, image, **options))
-    differentiate, calls = Trainer.differentiate, []
+    differentiate, calls = Trainer._loss_and_gradients, []
 
     def stopping(self, *patches):
         calls.append(self.step)
@@ -209,7 +209,7 @@ def test_a_stopped_run_ends_within_a_step_and_can_be_gone_on_with(start, tmp_pat
         return differentiate(self, *patches)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "differentiate", stopping)
+        patch.setattr(Trainer, "_loss_and_gradients", stopping)
         stopped = silently(list, fine_tune_steps(copy.deepcopy(start), image, checkpoint=path, stop=stop, **options))
     assert [record.step for record in stopped] == [0, 1, 2, 3]
     assert calls.count(3) == 2
@@ -535,7 +535,7 @@ def test_score_of_bicubic_is_that_of_a_network_without_residual(start, rng):
         ([], {"pairs": (rectangles(32), rectangles(32))}, "`pairs` must hold two images each"),
         ([], {"pairs": 5}, "`pairs` must be a list of"),
         ([], {"pairs": [(rectangles(32), 5)]}, "pair 0: `image` must have at least 2 axes"),
-        (rectangles(32), {"steps": 0}, "`steps` must be a whole number of at least 1"),
+        (rectangles(32), {"steps": 0}, "`steps` must be an integer of at least 1"),
         (rectangles(32), {"pairs": [(rectangles(32), rectangles(24))]}, "`pairs` must show one field of view.*pair 0"),
     ],
 )

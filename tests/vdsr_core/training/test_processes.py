@@ -10,7 +10,7 @@ from vdsr_core.network.threads import divided_work
 
 COLLECTIVE = """
 import torch
-from vdsr_core.training.processes import add_up, find_rank, joined_processes
+from vdsr_core.training.processes import sum_over_processes, find_rank, joined_processes
 
 def threads():
     names = [open(f"/proc/self/task/{number}/comm").read().strip() for number in os.listdir("/proc/self/task")]
@@ -21,7 +21,7 @@ with joined_processes("cpu") as device:
     assert (device, find_rank()) == ("cpu", (0, 1))
     torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1).zero_grad()
     import torch._dynamo
-    add_up([torch.ones(2)])
+    sum_over_processes([torch.ones(2)])
     assert threads() > 0
 assert threads() == 0, threads()
 """
