@@ -12,8 +12,7 @@ Both train the whole network, 20 layers of 64 filters, by SGD with momentum and 
 "time" is the ratio of the medians of the steps by the clock, "CPU" the same in processor time, which other jobs on the
 machine disturb less. Validation is in neither. "share of the peak": the arithmetic of a step, convolutions as if
 computed directly, forwards and twice as much backwards, over that of a large matrix product in its time, in bfloat16
-where the device multiplies in it, else in float32. Winograd's convolutions, which need fewer multiplications, may
-exceed 1. `--float32` leaves bfloat16 out.
+where the device multiplies in it, else in float32. `--float32` leaves bfloat16 out.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def train_ours(options: argparse.Namespace) -> None:
     how = ["--from", DEFAULT, "--preset", "default", "--scales", *SCALES, "--time-budget", f"{options.train:g}"]
     how += ["--clip-luma"]
     how = ["--resume"] if network.exists() else [*how, *RECIPES[options.size]]
-    how += ["--save-every", "1m", "--device", options.device] + ["--compile"] * options.compile
+    how += ["--save-every", "1m", "--device", options.device]
     if not network.exists() or load_trainer(network):  # a finished one holds no trainer
         call(options, "our network", "vdsr_core", "train", *folders, "-o", str(network), *how)
     found = {}

@@ -100,7 +100,6 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--budget", metavar="TIME", help="stop after so long, such as 9m; the next command goes on")
     parser.add_argument("--output", type=Path, help="folder of the results (default: reproduction_SIZE)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="compile the networks first")
     return parser
 
 
@@ -224,7 +223,7 @@ def prepare(setting: Setting, options: argparse.Namespace) -> Trainer:
     )
     model = make_model(0, VDSRConfig(setting.depth or size.depth, size.width, setting.residual))
     model.scales = setting.scales
-    return Trainer(model, data, config, compile=options.compile)
+    return Trainer(model, data, config)
 
 
 @lru_cache(1)  # runs that follow each other often share their patches
