@@ -39,7 +39,9 @@ class Tile:
     crop: Slices
 
 
-def cover(shape: Sequence[int], tile: int | None, halo: int, window: tuple[slice, slice] | None = None) -> list[Tile]:
+def cover(
+    shape: Sequence[int], tile: int | None, halo: int, window: tuple[slice, slice] | None = None, *, align: int = 1
+) -> list[Tile]:
     """Tiles that together write each pixel of an image, or of a window of it, once.
 
     Parameters
@@ -52,6 +54,9 @@ def cover(shape: Sequence[int], tile: int | None, halo: int, window: tuple[slice
         Pixels that a tile reads beyond each side of its written part, where the image has them.
     window : (slice, slice), optional
         Rows and columns to write, the whole by default. Tiles are cut where those of the whole image are.
+    align : int, optional
+        What a tile reads grows outwards to multiples of it, or to the edge of the image. What it writes may begin and
+        end anywhere.
 
     Returns
     -------
@@ -61,7 +66,7 @@ def cover(shape: Sequence[int], tile: int | None, halo: int, window: tuple[slice
     Raises
     ------
     ValueError
-        If `tile` is not at least 1, or `halo` is negative.
+        If `tile` or `align` is not at least 1, or `halo` is negative.
 
     Examples
     --------
@@ -72,27 +77,31 @@ def cover(shape: Sequence[int], tile: int | None, halo: int, window: tuple[slice
     ...     out[tile.write] = image[tile.read][tile.crop]
     >>> bool((out == image).all())
     True
+    >>> cover((20, 20), 5, 2, align=4)[5].read
+    (slice(0, 12, None), slice(0, 12, None))
     """
     tile = check_tile(tile)
     halo = check_whole("halo", halo, hint="Take the `halo` of the network.")
+    align = check_whole("align", align, 1, hint="Take the `config.fold` of the network.")
     if not isinstance(shape, tuple | list) or len(shape) < 2:
         msg = f"`shape` must be (..., rows, columns), got {shape!r}. Take the `shape` of the image."
         raise TypeError(msg)
     shape = [check_whole("shape", n, hint="Take the `shape` of the image.") for n in shape]
     *leading, rows, columns = shape
-    axes = [[_span(i, i + 1, n, 0) for i in range(n)] for n in leading]
+    axes = [[_span(i, i + 1, n) for i in range(n)] for n in leading]
     for n, part in zip((rows, columns), window or (slice(None), slice(None)), strict=True):
         step = tile or n
         start, stop, _ = part.indices(n)
         cuts = range(start - start % step, stop, step)
-        axes.append([_span(max(i, start), min(i + step, stop), n, halo) for i in cuts])
+        axes.append([_span(max(i, start), min(i + step, stop), n, halo, align) for i in cuts])
     return [Tile(*zip(*parts, strict=True)) for parts in product(*axes)]
 
 
-def _span(start: int, stop: int, length: int, halo: int) -> tuple[slice, slice, slice]:
+def _span(start: int, stop: int, length: int, halo: int = 0, align: int = 1) -> tuple[slice, slice, slice]:
     """(read, write, crop) of the pixels `start` to `stop` of an axis."""
-    first = max(0, start - halo)
-    return slice(first, min(length, stop + halo)), slice(start, stop), slice(start - first, stop - first)
+    first, last = max(0, start - halo), stop + halo
+    first, last = first - first % align, min(length, last + -last % align)
+    return slice(first, last), slice(start, stop), slice(start - first, stop - first)
 
 
 def check_tile(tile: Any) -> int | None:
@@ -108,7 +117,7 @@ def check_tile(tile: Any) -> int | None:
     return int(tile)
 
 
-def halve(tile: Tile, shape: Sequence[int], halo: int) -> list[Tile]:
+def halve(tile: Tile, shape: Sequence[int], halo: int, align: int = 1) -> list[Tile]:
     """Smaller tiles that together write what `tile` writes, cut once along each axis longer than a pixel.
 
     Parameters
@@ -116,15 +125,16 @@ def halve(tile: Tile, shape: Sequence[int], halo: int) -> list[Tile]:
     tile : Tile
         One of a cover.
     shape : sequence of int
-        Of the image.
-    halo : int
+        Shape of the image.
+    halo, align : int
         As in `cover`, for the last two axes.
     """
     axes = []
-    for write, length, margin in zip(tile.write, shape, [0] * (len(shape) - 2) + [halo] * 2, strict=True):
+    margins = [(0, 1)] * (len(shape) - 2) + [(halo, align)] * 2
+    for write, length, margin in zip(tile.write, shape, margins, strict=True):
         middle = (write.start + write.stop + 1) // 2
         spans = ((write.start, middle), (middle, write.stop))
-        axes.append([_span(start, stop, length, margin) for start, stop in spans if start < stop])
+        axes.append([_span(start, stop, length, *margin) for start, stop in spans if start < stop])
     return [Tile(*zip(*parts, strict=True)) for parts in product(*axes)]
 
 

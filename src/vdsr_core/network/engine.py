@@ -23,7 +23,7 @@ from torch.nn.utils import vector_to_parameters
 
 from vdsr_core.images.resampling import Taps, make_taps
 from vdsr_core.network import torch_strips as torch_network
-from vdsr_core.network.model import VDSR, VDSRConfig, make_model
+from vdsr_core.network.model import VDSR, VDSRConfig, fold, make_model, unfold
 from vdsr_core.network.strips import BAND, LARGE, ROWS, choose_rows, tallest
 from vdsr_core.stopping import Stopped
 
@@ -147,6 +147,8 @@ class Engine:
 
     Attributes
     ----------
+    halo, align : int
+        What tiles for `run` need, as in `cover`.
     pixels : int
         How many pixels of equal tiles to give to `run` at once. On a CPU, what shares a batch does not change a bit:
         there is one tile at a time, or there are small ones for processes to share.
@@ -163,10 +165,9 @@ class Engine:
         half = device.type == "cuda" and not double if half is None else half
         self.device = device
         self.dtype = np.dtype(np.float64 if double else np.float32)
-        self.halo = model.halo
+        self.halo, self.align = model.halo, model.config.fold
         found = None
-        plain = model.config.fold == 1 and not model.config.blocks
-        if device.type == "cpu" and not double and not half and fast is not False and has_ncnn() and plain:
+        if device.type == "cpu" and not double and not half and fast is not False and has_ncnn():
             found = find_ncnn(model, torch.get_num_threads())
         self._network: NcnnNetwork | NcnnWorkers | None = None
         if found:
@@ -175,8 +176,9 @@ class Engine:
             self._exact = self._ready(model, torch.float64 if double else torch.float32)
         self._half = torch.float16 if half else None
         cores = torch.get_num_threads() if found else 1  # whose processes share small tiles
-        self.pixels = BATCHES.get(device.type, 2 * LARGE * cores if cores > 1 else 0)
-        self.most = MOST.get(device.type, math.inf) / model.config.width
+        area = model.config.fold**2  # pixels of a position
+        self.pixels = BATCHES.get(device.type, 2 * LARGE * area * cores if cores > 1 else 0)
+        self.most = MOST.get(device.type, math.inf) * area / model.config.width
 
     def _ready(self, model: VDSR, dtype: torch.dtype) -> VDSR:
         """A copy of the network on the device, in the memory format that convolutions like best."""
@@ -196,12 +198,14 @@ class Engine:
     def memory(self, rows: int, columns: int) -> int:
         """An estimate of the memory that `run` needs for a tile on a CPU, bytes."""
         config = self._exact.config
+        planes = rows * columns * PLANE_BYTES
+        rows, columns = -(-rows // config.fold), -(-columns // config.fold)  # positions of the layers
         cores = torch.get_num_threads() if rows * columns >= LARGE else 1  # each has strips of its own
-        wide = min(columns, BAND + 2 * self.halo) if self._network or cores > 1 else columns
+        wide = min(columns, BAND + 2 * config.depth) if self._network or cores > 1 else columns
         strip = tallest(rows, config.depth, choose_rows(wide, self.name))
         # Each layer also keeps two rows, twice while the next two are made.
         live = cores * (LIVE_STRIPS[self.name] * strip + 4 * config.depth)
-        return live * wide * config.width * self.dtype.itemsize + rows * columns * PLANE_BYTES
+        return live * wide * config.width * self.dtype.itemsize + planes
 
     @torch.inference_mode()
     def run(
@@ -269,25 +273,25 @@ class Engine:
 
     def _run(self, ilr: Tensor, stop: threading.Event | None, half: torch.dtype | None = None) -> Tensor:
         """The residual by PyTorch."""
-        config = self._exact.config
-        if (
-            self.device.type == "cpu" and not half and config.fold == 1 and not config.blocks
-        ):  # strip by strip, which costs no more there and takes little memory
+        if self.device.type == "cpu" and not half:  # strip by strip, which costs no more there and takes little memory
             return torch_network.residual(self._exact, ilr, stop)
         with full_float32(self.device):
             return self._exact.residual(ilr, half=half)
 
     def _run_ncnn(self, network: NcnnNetwork | NcnnWorkers, ilr: Tensor, stop: threading.Event | None) -> Tensor:
         """The residual by ncnn, or by PyTorch from then on if it fails."""
+        config = self._exact.config
+        squares = fold(ilr, config.fold).numpy()  # (B, C, H, W)
         try:
-            out = torch.from_numpy(np.stack(network.residuals(list(ilr[:, 0].numpy()), stop))[:, None])
+            out = torch.from_numpy(np.stack(network.residuals(list(squares), stop)))
         except (MemoryError, Stopped):
             raise
         except Exception as error:
             warn_of_ncnn(error)
             self._network = None
             return self._run(ilr, stop)
-        return out if self._exact.config.residual else out - ilr
+        out = unfold(out, config.fold, ilr.shape)
+        return out if config.residual else out - ilr
 
 
 _PRECISION = threading.Lock()  # PyTorch has one setting for all threads
@@ -362,11 +366,14 @@ def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNe
         model = VDSR(config).eval().requires_grad_(False)
     vector_to_parameters(torch.frombuffer(bytearray(weights), dtype=torch.float32), model.parameters())
     layers = [(layer.weight.numpy(), layer.bias.numpy()) for layer in model.convolutions]  # type: ignore[union-attr]
-    network = NcnnNetwork(layers, threads)
-    ilr = np.random.default_rng(0).random((2 * ROWS + config.depth, 24), dtype=np.float32)
+    network = NcnnNetwork(layers, threads, config.blocks)
+    channels, rows = config.fold**2, 2 * ROWS + config.depth
+    squares = np.random.default_rng(0).random((channels, rows, 24), dtype=np.float32)
+    ilr = unfold(torch.from_numpy(squares)[None], config.fold, (rows * config.fold, 24 * config.fold))
     with torch.autocast("cpu", enabled=False):
-        expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0] + (0 if config.residual else ilr)
-    found = np.concatenate(list(network.residual_strips(ilr, ROWS)))
+        out = model.residual(ilr) + (0 if config.residual else ilr)
+    expected = fold(out, config.fold)[0].numpy()
+    found = np.concatenate(list(network.residual_strips(squares, ROWS)), 1)
     error = np.abs(found - expected).max() / max(1, np.abs(expected).max())
     if np.isfinite(expected).all() and not error < AGREEMENT:
         msg = f"its result differs by {error:.1g}"
@@ -374,7 +381,7 @@ def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNe
     from vdsr_core.network.ncnn_workers import NcnnWorkers
 
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network if threads == 1 else NcnnWorkers(layers, network, threads), model
+    return network if threads == 1 else NcnnWorkers(layers, network, threads, config.blocks), model
 
 
 class SharedEngine:

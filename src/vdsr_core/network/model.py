@@ -65,6 +65,10 @@ class VDSRConfig:
             msg = f"`depth` must be even with `blocks`, which pair the hidden layers, got {self.depth}. "
             raise ValueError(msg + f"Use {self.depth + 1}.")
 
+    def ends_block(self, number: int) -> bool:
+        """Whether the output of a layer is added to what its block is given, in the place of a ReLU."""
+        return self.blocks and number % 2 == 0 and 0 < number < self.depth - 1
+
 
 def check_network(model: Any) -> None:
     """Raise unless `model` is a network."""

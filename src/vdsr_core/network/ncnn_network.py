@@ -23,10 +23,11 @@ RAW = bytes(4)  # before a layer's weights: they follow as float32
 
 
 class NcnnNetwork:
-    """A stack of 3 x 3 convolutions with ReLU between them, in float32.
+    """A stack of 3 x 3 convolutions with ReLU between them, in float32; hidden ones perhaps in blocks.
 
-    Any number of threads may run it at once. ncnn holds Python's lock while it computes, so it is called for one layer
-    of one strip after the other: other threads, such as a window's, come to their turn in between.
+    It computes what `VDSR.residual` does between `fold` and `unfold`. Any number of threads may run it at once. ncnn
+    holds Python's lock while it computes, so it is called for one layer of one strip after the other: other threads,
+    such as a window's, come to their turn in between.
 
     Parameters
     ----------
@@ -34,6 +35,8 @@ class NcnnNetwork:
         (out, in, 3, 3) and (out,), from input to output.
     threads : int
         How many threads a layer is computed with.
+    blocks : bool, optional
+        As in `VDSRConfig`.
 
     Raises
     ------
@@ -41,23 +44,24 @@ class NcnnNetwork:
         If ncnn does not take the network.
     """
 
-    def __init__(self, layers: Sequence[Layer], threads: int) -> None:
+    def __init__(self, layers: Sequence[Layer], threads: int, blocks: bool = False) -> None:
         self._widths = [weight.shape[1] for weight, _ in layers]
-        self._inner, self._final = (_build(layers, threads, final) for final in (False, True))
+        self._blocks = blocks
+        self._inner, self._final = (_build(layers, threads, final, blocks) for final in (False, True))
 
-    def residual(self, ilr: Floats, stop: threading.Event | None = None) -> Floats:
+    def residual(self, squares: Floats, stop: threading.Event | None = None) -> Floats:
         """The output of the last layer, computed band by band, strip by strip, so that a layer's buffers stay in cache.
 
         Parameters
         ----------
-        ilr : (H, W) ndarray
-            An interpolated image.
+        squares : (C, H, W) ndarray
+            An interpolated image, folded.
         stop : Event, optional
             Looked at before each layer of each strip.
 
         Returns
         -------
-        (H, W) ndarray
+        (C, H, W) ndarray
 
         Raises
         ------
@@ -66,36 +70,36 @@ class NcnnNetwork:
         Stopped
             If `stop` is set.
         """
-        result = np.empty_like(ilr)
-        for columns, seen in bands(ilr.shape[1], len(self._widths)):
+        result = np.empty_like(squares)
+        for columns, seen in bands(squares.shape[2], len(self._widths)):
             inner = slice(columns.start - seen.start, columns.stop - seen.start)
             row = 0
-            for strip in self.residual_strips(ilr[:, seen], stop=stop):
-                result[row : row + len(strip), columns] = strip[:, inner]
-                row += len(strip)
+            for strip in self.residual_strips(squares[:, :, seen], stop=stop):
+                result[:, row : row + strip.shape[1], columns] = strip[:, :, inner]
+                row += strip.shape[1]
         return result
 
-    def residuals(self, planes: Sequence[Floats], stop: threading.Event | None = None) -> list[Floats]:
-        """`residual` of each plane."""
-        return [self.residual(plane, stop) for plane in planes]
+    def residuals(self, images: Sequence[Floats], stop: threading.Event | None = None) -> list[Floats]:
+        """`residual` of each image."""
+        return [self.residual(squares, stop) for squares in images]
 
     def residual_strips(
-        self, ilr: Floats, rows: int | None = None, stop: threading.Event | None = None
+        self, squares: Floats, rows: int | None = None, stop: threading.Event | None = None
     ) -> Iterator[Floats]:
         """The output of the last layer, strip by strip.
 
         Parameters
         ----------
-        ilr : (H, W) ndarray
-            An interpolated image.
+        squares : (C, H, W) ndarray
+            An interpolated image, folded.
         rows : int, optional
-            Of a strip; by default chosen for the width.
+            Rows of a strip; by default chosen for the width.
         stop : Event, optional
             Looked at before each layer of each strip.
 
         Yields
         ------
-        (h, W) ndarray
+        (C, h, W) ndarray
             From top to bottom; together H rows.
 
         Raises
@@ -106,12 +110,13 @@ class NcnnNetwork:
             If `stop` is set.
         """
         # What lies above a strip: first a row of zeros, then the last two rows that each layer has seen.
-        edges = [np.zeros((width, 1, ilr.shape[1]), np.float32) for width in self._widths]
+        edges = [np.zeros((width, 1, squares.shape[2]), np.float32) for width in self._widths]
         above = [ncnn.Mat(edge) for edge in edges]
         pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()
         try:
-            for part in cut(len(ilr), len(self._widths), rows or choose_rows(ilr.shape[1], "ncnn")):
-                above, strip = self._run(ilr[part], above, part.stop == len(ilr), pools, stop)
+            height = squares.shape[1]
+            for part in cut(height, len(self._widths), rows or choose_rows(squares.shape[2], "ncnn")):
+                above, strip = self._run(squares[:, part], above, part.stop == height, pools, stop)
                 yield strip
         finally:
             above.clear()  # what came from the pools goes before them
@@ -121,7 +126,7 @@ class NcnnNetwork:
     ) -> tuple[list[Any], Floats]:
         """One strip: what lies above the next one, and the result."""
         depth = len(self._widths)
-        rows = np.ascontiguousarray(rows[None])
+        rows = np.ascontiguousarray(rows)
         run = (self._final if final else self._inner).create_extractor()
         try:
             run.set_blob_allocator(pools[0])
@@ -129,6 +134,8 @@ class NcnnNetwork:
             run.input("x0", ncnn.Mat(rows))
             for number, mat in enumerate(above):
                 run.input(f"above{number}", mat)
+            for number, place in enumerate(self._find_given(rows.shape, above[0].h, final)):
+                run.input(f"place{2 * number + 1}", ncnn.Mat(place))
             below = []
             for number in range(depth):  # each call computes one more layer
                 stop_if(stop)
@@ -137,9 +144,22 @@ class NcnnNetwork:
                     below.append(mat)
                 for pool in pools:  # they would keep a block for each height that the layers of a strip have
                     pool.clear()
-            return below, np.array(_extract(run, f"x{depth}", unpack=True))[0]
+            return below, np.array(_extract(run, f"x{depth}", unpack=True))
         finally:
             run.clear()
+
+    def _find_given(self, shape: tuple[int, ...], lead: int, final: bool) -> Iterator[Floats]:
+        """For each block, which rows of its input its output is added to, as ncnn's Crop reads them.
+
+        They begin with the first that its two layers give: behind a row of zeros at the top of the image, else with the
+        first of the two rows from before. Each layer but in the last strip gives two rows less than it has.
+        """
+        rows = shape[1]
+        for number in range(1, len(self._widths) - 1, 2) if self._blocks else ():
+            lag = (1 if final else 0) - (1 if lead == 1 else 0)  # rows that a layer has more, or less, than before it
+            height = rows + (number + 2) * lag
+            box = np.array([0, 2 - lead, 0, shape[2], height, self._widths[number]], np.int32)  # x, y, z, then sizes
+            yield box.view(np.float32)
 
 
 class _Weights(ncnn.DataReader):  # type: ignore[misc]
@@ -160,7 +180,7 @@ _POINTER = ctypes.pythonapi.PyCapsule_GetPointer
 _POINTER.restype, _POINTER.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 
 
-def _build(layers: Sequence[Layer], threads: int, final: bool) -> Any:
+def _build(layers: Sequence[Layer], threads: int, final: bool, blocks: bool) -> Any:
     """The network for strips with rows below them, or for the last strip of an image."""
     net = ncnn.Net()
     net.opt.num_threads = threads
@@ -169,7 +189,7 @@ def _build(layers: Sequence[Layer], threads: int, final: bool) -> Any:
     for name in dir(net.opt):  # all arithmetic in float32
         if name.startswith(("use_fp16", "use_bf16", "use_int8")):
             setattr(net.opt, name, False)
-    if net.load_param_mem(_describe(layers, final)) != 0:
+    if net.load_param_mem(_describe(layers, final, blocks)) != 0:
         msg = "ncnn does not read the network's description"
         raise RuntimeError(msg)
     if net.load_model(_Weights(layers)) != 0:
@@ -178,23 +198,31 @@ def _build(layers: Sequence[Layer], threads: int, final: bool) -> Any:
     return net
 
 
-def _describe(layers: Sequence[Layer], final: bool) -> str:
+def _describe(layers: Sequence[Layer], final: bool, blocks: bool) -> str:
     """The network in ncnn's text format: one line for each layer, "type name inputs outputs blobs... key=value...".
 
     Each convolution sees ``above{i}`` (its last rows of the strip before, or a row of zeros) on top of ``x{i}``. The
-    rows below it are missing, unless the image ends there; ``last{i}`` are the two rows that the next strip needs.
+    rows below it are missing, unless the image ends there; ``last{i}`` are the two rows that the next strip needs. To
+    the output of a block ``given{i}`` is added, the rows of the input of its first layer that ``place{i}`` says.
     """
+    final_layer = len(layers) - 1
     lines = ["Input x0 0 1 x0"] + [f"Input above{i} 0 1 above{i}" for i in range(len(layers))]
     for i, (weight, _) in enumerate(layers):
+        begins, ends = (blocks and 0 < i < final_layer and i % 2 == odd for odd in (1, 0))
         lines.append(f"Concat join{i} 2 1 above{i} x{i} join{i} 0=1")
-        source = f"join{i}"
+        copies = [f"whole{i}"] + [f"copy{i}"] * (not final) + [f"begin{i}"] * begins
+        lines.append(f"Split split{i} 1 {len(copies)} join{i} {' '.join(copies)}")
         if not final:
-            lines.append(f"Split split{i} 1 2 join{i} whole{i} copy{i}")
             lines.append(f"Crop last{i} 1 1 copy{i} last{i} -23309=1,-2 -23310=1,-233 -23311=1,1")  # rows -2 to the end
-            source = f"whole{i}"
+        if begins:
+            lines.append(f"Input place{i} 0 1 place{i}")
+            lines.append(f"Crop given{i} 2 1 begin{i} place{i} given{i} 0=-233")
         pads = f"4=1 15=1 14=0 16={int(final)}"  # left, right, top, bottom
-        relu = " 9=1" if i < len(layers) - 1 else ""
-        lines.append(f"Convolution conv{i} 1 1 {source} x{i + 1} 0={len(weight)} 1=3 {pads} 5=1 6={weight.size}{relu}")
+        relu = "" if i == final_layer or ends else " 9=1"
+        target = f"more{i}" if ends else f"x{i + 1}"
+        lines.append(f"Convolution conv{i} 1 1 whole{i} {target} 0={len(weight)} 1=3 {pads} 5=1 6={weight.size}{relu}")
+        if ends:
+            lines.append(f"BinaryOp sum{i} 2 1 more{i} given{i - 1} x{i + 1} 0=0")
     blobs = sum(int(line.split()[3]) for line in lines)
     return "\n".join([str(MAGIC), f"{len(lines)} {blobs}", *lines, ""])
 

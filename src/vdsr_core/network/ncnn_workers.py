@@ -38,13 +38,15 @@ class NcnnWorkers:
     layers : sequence of (weight, bias)
         (out, in, 3, 3) and (out,), from input to output.
     network : NcnnNetwork
-        Of these layers, for small images, and for all if the processes do not work.
+        The network of these layers, for small images, and for all if the processes do not work.
     count : int
         How many processes.
+    blocks : bool, optional
+        As in `VDSRConfig`.
     """
 
-    def __init__(self, layers: Sequence[Layer], network: NcnnNetwork, count: int) -> None:
-        self._layers, self._network, self._count = layers, network, count
+    def __init__(self, layers: Sequence[Layer], network: NcnnNetwork, count: int, blocks: bool = False) -> None:
+        self._arguments, self._network, self._count = (layers, 1, blocks), network, count
         self._begin()
 
     def _begin(self) -> None:
@@ -54,19 +56,19 @@ class NcnnWorkers:
             self._free.put(None)
         self._works, self._owner = works_here(), os.getpid()
 
-    def residual(self, ilr: Floats, stop: threading.Event | None = None) -> Floats:
+    def residual(self, squares: Floats, stop: threading.Event | None = None) -> Floats:
         """The output of the last layer.
 
         Parameters
         ----------
-        ilr : (H, W) ndarray
-            An interpolated image.
+        squares : (C, H, W) ndarray
+            An interpolated image, folded.
         stop : Event, optional
             Ends the work at once.
 
         Returns
         -------
-        (H, W) ndarray
+        (C, H, W) ndarray
 
         Raises
         ------
@@ -75,28 +77,28 @@ class NcnnWorkers:
         Stopped
             If `stop` is set.
         """
-        return self.residuals([ilr], stop)[0]
+        return self.residuals([squares], stop)[0]
 
-    def residuals(self, planes: Sequence[Floats], stop: threading.Event | None = None) -> list[Floats]:
-        """`residual` of each plane; the blocks of all go to the processes together, if they are worth it."""
-        if sum(plane.size for plane in planes) < LARGE:
-            return self._network.residuals(planes, stop)
-        shared = [(plane, self._cut(plane)) for plane in planes]
-        pieces = iter(self._each([plane[seen] for plane, places in shared for _, seen in places], stop))
+    def residuals(self, images: Sequence[Floats], stop: threading.Event | None = None) -> list[Floats]:
+        """`residual` of each image; the blocks of all go to the processes together, if they are worth it."""
+        if sum(squares[0].size for squares in images) < LARGE:
+            return self._network.residuals(images, stop)
+        shared = [(squares, self._cut(*squares.shape[1:])) for squares in images]
+        pieces = iter(self._each([squares[:, *seen] for squares, places in shared for _, seen in places], stop))
         results = []
-        for plane, places in shared:
-            result = np.empty_like(plane)
+        for squares, places in shared:
+            result = np.empty_like(squares)
             for inner, seen in places:
-                result[inner] = next(pieces)[within(inner, seen)]
+                result[:, *inner] = next(pieces)[:, *within(inner, seen)]
             results.append(result)
         return results
 
-    def _cut(self, plane: Floats) -> list[Block]:
-        """The blocks of a plane, which do not depend on what else there is; small ones stay whole."""
-        if plane.size < LARGE:
-            whole = slice(0, plane.shape[0]), slice(0, plane.shape[1])
+    def _cut(self, rows: int, columns: int) -> list[Block]:
+        """The blocks of an image, which do not depend on what else there is; small ones stay whole."""
+        if rows * columns < LARGE:
+            whole = slice(0, rows), slice(0, columns)
             return [(whole, whole)]
-        return blocks(plane.shape[0], plane.shape[1], len(self._layers), choose_count(plane.size, self._count))
+        return blocks(rows, columns, len(self._arguments[0]), choose_count(rows * columns, self._count))
 
     def _each(self, pieces: Sequence[Floats], stop: threading.Event | None) -> list[Floats]:
         """The output of the last layer for each piece, by the processes if they work: the same bits."""
@@ -134,7 +136,7 @@ class NcnnWorkers:
                     worker.end()
                 raise
 
-    def _compute(self, ilr: Floats, busy: set[Worker], ended: threading.Event) -> Floats:
+    def _compute(self, squares: Floats, busy: set[Worker], ended: threading.Event) -> Floats:
         """The output of the last layer for a piece by the next process that is free."""
         worker = self._wait_for_place(ended)
         try:
@@ -142,14 +144,14 @@ class NcnnWorkers:
                 busy.add(worker)
                 if not ended.is_set():
                     with contextlib.suppress(*LOST):
-                        return worker.compute(ilr)
+                        return worker.compute(squares)
                     busy.discard(worker)  # it has ended, as one without work does: a new one takes over
                 stop_if(ended)
-            worker = Worker(self._layers)
+            worker = Worker(self._arguments)
             busy.add(worker)
             if ended.is_set():  # perhaps too late for whoever ends those at work
                 worker.end()
-            return worker.compute(ilr)
+            return worker.compute(squares)
         except Stopped:
             raise
         except BaseException:
@@ -173,8 +175,8 @@ class Worker:
 
     Parameters
     ----------
-    layers : sequence of (weight, bias)
-        As in `NcnnWorkers`.
+    arguments : tuple
+        What `NcnnNetwork` takes.
 
     Raises
     ------
@@ -182,7 +184,7 @@ class Worker:
         If it does not start.
     """
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
         # Nothing of the caller's own program is imported there, unlike in the processes of `multiprocessing`.
         path = [entry for entry in sys.path if isinstance(entry, str)]
         code = f"import sys; sys.path[:] = {path!r}; from vdsr_core.network.ncnn_workers import serve; serve()"
@@ -195,14 +197,14 @@ class Worker:
         )
         self._process = process
         self.end = weakref.finalize(self, end, process, os.getpid())
-        self._send(layers)
+        self._send(arguments)
 
     @property
     def alive(self) -> bool:
         """Whether the process still runs."""
         return self.end.alive and self._process.poll() is None
 
-    def compute(self, ilr: Floats) -> Floats:
+    def compute(self, squares: Floats) -> Floats:
         """The output of the last layer.
 
         Raises
@@ -212,7 +214,7 @@ class Worker:
         OSError, EOFError
             If the process ends.
         """
-        self._send(ilr)
+        self._send(squares)
         answer: Any = pickle.load(self._process.stdout)  # type: ignore[arg-type]
         if isinstance(answer, Exception):
             raise answer
@@ -245,23 +247,23 @@ def end(process: subprocess.Popen[bytes], owner: int) -> None:
 
 
 def serve() -> None:
-    """Be such a process: read the layers, then answer images by residuals, until there are no more."""
+    """Worker process: read the network's arguments, then return a residual for each image received."""
     source, target = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     with contextlib.suppress(OSError):  # there may be no terminal
         os.dup2(2, 1)  # what libraries print must not come between the answers
-    network = NcnnNetwork(pickle.load(source), 1)
+    network = NcnnNetwork(*pickle.load(source))
     while True:
         idle = threading.Timer(IDLE, os._exit, [0])
         idle.daemon = True
         idle.start()
         try:
-            ilr = pickle.load(source)
+            squares = pickle.load(source)
         except EOFError:
             return
         idle.cancel()
         answer: Any
         try:
-            answer = network.residual(ilr)
+            answer = network.residual(squares)
         except Exception as error:  # for the caller to raise
             answer = error
         send(target, answer)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from vdsr_core.network.model import VDSR
+from vdsr_core.network.model import VDSR, fold, unfold
 from vdsr_core.network.strips import LARGE, Block, blocks, choose_count, choose_rows, cut, within
 from vdsr_core.network.threads import divided_work
 from vdsr_core.stopping import Stopped, stop_if
@@ -38,24 +38,31 @@ def residual(model: VDSR, ilr: Tensor, stop: threading.Event | None = None) -> T
     Stopped
         If `stop` is set.
     """
-    rows, columns = ilr.shape[2:]
+    squares = fold(ilr, model.config.fold)
+    out = unfold(_residual(model, squares, stop), model.config.fold, ilr.shape)
+    return out if model.config.residual else out - ilr
+
+
+def _residual(model: VDSR, squares: Tensor, stop: threading.Event | None) -> Tensor:
+    """The output of the last layer for folded images, (B, C, H, W)."""
+    rows, columns = squares.shape[2:]
     cores = torch.get_num_threads()
     if cores == 1 or rows * columns < LARGE:
-        return torch.cat(list(residual_strips(model, ilr, stop=stop)), 2)
-    result = torch.empty_like(ilr)
+        return torch.cat(list(residual_strips(model, squares, stop=stop)), 2)
+    result = torch.empty_like(squares)
     left = threading.Event()
 
     @torch.inference_mode()  # of each thread
     def compute(block: Block) -> None:
         inner, seen = block
         strips = []
-        for strip in residual_strips(model, ilr[:, :, *seen], stop=stop):
+        for strip in residual_strips(model, squares[:, :, *seen], stop=stop):
             if left.is_set():
                 raise Stopped
             strips.append(strip)
         result[:, :, *inner] = torch.cat(strips, 2)[:, :, *within(inner, seen)]
 
-    with divided_work(ilr.device) as work:
+    with divided_work(squares.device) as work:
         try:
             for _ in work(compute, blocks(rows, columns, len(model.convolutions), choose_count(rows * columns, cores))):
                 pass
@@ -66,24 +73,24 @@ def residual(model: VDSR, ilr: Tensor, stop: threading.Event | None = None) -> T
 
 
 def residual_strips(
-    model: VDSR, ilr: Tensor, rows: int | None = None, stop: threading.Event | None = None
+    model: VDSR, squares: Tensor, rows: int | None = None, stop: threading.Event | None = None
 ) -> Iterator[Tensor]:
-    """What `VDSR.residual` gives, strip by strip; memory does not grow with the rows, and nothing is computed twice.
+    """The output of the last layer, strip by strip; memory does not grow with the rows, nothing is computed twice.
 
     Parameters
     ----------
     model : VDSR
         The network.
-    ilr : (B, 1, H, W) Tensor
-        Interpolated images.
+    squares : (B, C, H, W) Tensor
+        Interpolated images, folded.
     rows : int, optional
-        Of a strip; by default chosen for the width.
+        Rows of a strip; by default chosen for the width.
     stop : Event, optional
         Looked at before each layer of each strip.
 
     Yields
     ------
-    (B, 1, h, W) Tensor
+    (B, C, h, W) Tensor
         From top to bottom; together H rows.
 
     Raises
@@ -93,26 +100,27 @@ def residual_strips(
     """
     layers = model.convolutions
     # Zeros above and below the image, and later the last two rows above a strip.
-    edges = [_zeros(ilr, layer.in_channels) for layer in layers]
+    edges = [_zeros(squares, layer.in_channels) for layer in layers]
     above = list(edges)
-    done = 0
-    for part in cut(ilr.shape[2], len(layers), rows or choose_rows(ilr.shape[3])):
-        x = ilr[:, :, part]
+    for part in cut(squares.shape[2], len(layers), rows or choose_rows(squares.shape[3])):
+        x = given = squares[:, :, part]
         for number, layer in enumerate(layers):
             stop_if(stop)
-            pieces = [above[number], x] + [edges[number]] * (part.stop == ilr.shape[2])
-            x = torch.cat(pieces, 2)  # (B, width, h + 2 or 1, W)
-            above[number] = x[:, :, -2:].clone()
-            x = conv2d(x, layer.weight, layer.bias, padding=(0, 1))
-            if number < len(layers) - 1:
+            lead = above[number].shape[2]  # 1 at the top of the image, else 2
+            pieces = [above[number], x] + [edges[number]] * (part.stop == squares.shape[2])
+            joined = torch.cat(pieces, 2)  # (B, width, lead + h, W)
+            above[number] = joined[:, :, -2:].clone()
+            x = conv2d(joined, layer.weight, layer.bias, padding=(0, 1))
+            if model.config.ends_block(number):  # which is given one row more above this one, or two
+                x += given[:, :, 2 - lead : 2 - lead + x.shape[2]]
+            elif number < len(layers) - 1:
                 x.relu_()
-        if not model.config.residual:
-            x = x - ilr[:, :, done : done + x.shape[2]]
-        done += x.shape[2]
+            if model.config.ends_block(number + 1):
+                given = joined
         yield x
 
 
-def _zeros(ilr: Tensor, width: int) -> Tensor:
+def _zeros(squares: Tensor, width: int) -> Tensor:
     """A row of zeros for a layer's input, in the memory format that convolutions like best."""
-    zeros = ilr.new_zeros(len(ilr), width, 1, ilr.shape[3])
+    zeros = squares.new_zeros(len(squares), width, 1, squares.shape[3])
     return zeros.contiguous(memory_format=torch.channels_last)

@@ -18,7 +18,7 @@ from vdsr_core.formats import ome_zarr
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.ome_zarr import coarsen
 from vdsr_core.images.resampling import make_taps
-from vdsr_core.images.tiling import Region
+from vdsr_core.images.tiling import Region, cover
 from vdsr_core.network.checkpoint import load_checkpoint
 from vdsr_core.network.engine import SharedEngine
 from vdsr_core.stopping import stop_if
@@ -93,13 +93,12 @@ class Bench:
         plan, axes = self.plan, self.image.axes
         wanted = dict(zip(plan.letters, window, strict=True))
         shape = dict(zip(axes, self.image.data.shape, strict=True))
-        halo = self.engine.model.halo
+        network = self.engine.model
+        stops = [plan.shape[plan.letters.index(letter)] for letter in "YX"]
+        (whole,) = cover(stops, None, network.halo, (wanted["Y"], wanted["X"]), align=network.config.fold)
         source = dict(wanted)
-        for letter, factor in zip("YX", plan.scale, strict=True):
-            stop = plan.shape[plan.letters.index(letter)]
-            part = wanted[letter]
-            read = (max(0, part.start - halo), min(stop, part.stop + halo))
-            source[letter] = make_taps(shape[letter], factor, *read).source
+        for letter, factor, read in zip("YX", plan.scale, whole.read, strict=True):
+            source[letter] = make_taps(shape[letter], factor, read.start, read.stop).source
         pixels = self.read(tuple(source[letter] for letter in axes))
         plane = [shape[letter] if letter in "YXS" else 1 for letter in axes]
         origin = [source[letter].start if letter in "YXS" else 0 for letter in axes]

@@ -345,7 +345,7 @@ class _Job:
 
     def tiles(self) -> list[Tile]:
         """The tiles of the window, in the order they are wanted."""
-        found = cover(self.grid, self.tile, self.engine.halo, self.window)
+        found = cover(self.grid, self.tile, self.engine.halo, self.window, align=self.engine.align)
         if self.near is None:
             return found
         *planes, row, column = (self.near[axis] for axis in self.axes.order)
@@ -359,11 +359,8 @@ class _Job:
 
     def source(self) -> tuple[slice, slice]:
         """The rows and columns of the image that the window needs."""
-        halo = self.engine.halo
-        reads = (
-            slice(max(0, w.start - halo), min(n, w.stop + halo)) for w, n in zip(self.window, self.plane, strict=True)
-        )
-        rows, columns = (t.source for t in self.taps(tuple(reads)))
+        whole = cover(self.plane, None, self.engine.halo, self.window, align=self.engine.align)[0]
+        rows, columns = (t.source for t in self.taps(whole.read))
         return rows, columns
 
     def batches(self) -> Iterator[list[Tile]]:
@@ -401,7 +398,7 @@ class _Job:
         middle = len(tiles) // 2
         if middle:
             return [tiles[:middle], tiles[middle:]]
-        parts = halve(tiles[0], self.grid, self.engine.halo)
+        parts = halve(tiles[0], self.grid, self.engine.halo, self.engine.align)
         return [[part] for part in parts] if len(parts) > 1 else []
 
     def compute(self, tiles: list[Tile]) -> list[NDArray[Any]]:
@@ -567,7 +564,7 @@ def _super_resolve_lazily(
     if axes.colour is not None:
         chunks[axes.colour], sources[axes.colour] = [axes.colours], [slice(0, axes.colours)]
     for axis, length, stop, factor in zip(axes.order[-2:], axes.plane, plane, pair, strict=True):
-        tiles = [(t.read[1], t.write[1]) for t in cover((1, stop), tile, model.halo)]
+        tiles = [(t.read[1], t.write[1]) for t in cover((1, stop), tile, model.halo, align=model.config.fold)]
         chunks[axis] = [write.stop - write.start for _, write in tiles]
         sources[axis] = [make_taps(length, factor, read.start, read.stop).source for read, _ in tiles]
     options = (pair, channel_axis, rgb, tile)

@@ -39,23 +39,32 @@ def test_cover_of_a_window_is_that_of_the_whole_cut_to_it(shape, tile, data):
     assert [part.write for part in parts] == expected
 
 
-@given(shape=shapes, tile=st.integers(1, 50), halo=st.integers(0, 25))
-def test_cover_reads_the_halo_except_beyond_edges(shape, tile, halo):
-    for part in cover(shape, tile, halo):
+@given(shape=shapes, tile=st.integers(1, 50), halo=st.integers(0, 25), align=st.integers(1, 4))
+def test_cover_reads_the_halo_and_whole_squares_except_beyond_edges(shape, tile, halo, align):
+    for part in cover(shape, tile, halo, align=align):
         for read, write, n in list(zip(part.read, part.write, shape, strict=True))[-2:]:
-            assert read == slice(max(0, write.start - halo), min(n, write.stop + halo))
+            check_read(read, write, n, halo, align)
             assert write.stop - write.start <= tile
 
 
-@given(shape=shapes, tile=st.integers(1, 50), halo=st.integers(0, 25))
-def test_halve_writes_the_same_pixels_once(shape, tile, halo):
-    for part in cover(shape, tile, halo)[-2:]:
+def check_read(read, write, n, halo, align):
+    """The smallest part that holds the halo and is made of whole squares."""
+    assert read.start % align == 0
+    assert 0 <= max(0, write.start - halo) - read.start < align
+    assert read.stop == n or read.stop % align == 0
+    assert 0 <= read.stop - min(n, write.stop + halo) < align
+
+
+@given(shape=shapes, tile=st.integers(1, 50), halo=st.integers(0, 25), align=st.integers(1, 4))
+def test_halve_writes_the_same_pixels_once(shape, tile, halo, align):
+    for part in cover(shape, tile, halo, align=align)[-2:]:
         expected, count = np.zeros(shape, int), np.zeros(shape, int)
         expected[part.write] = 1
-        pieces = halve(part, shape, halo)
+        pieces = halve(part, shape, halo, align)
         for piece in pieces:
             count[piece.write] += 1
-            assert piece.read[-1].start == max(0, piece.write[-1].start - halo)
+            for axis in (-2, -1):
+                check_read(piece.read[axis], piece.write[axis], shape[axis], halo, align)
         np.testing.assert_array_equal(count, expected)
         assert len(pieces) == math.prod(min(2, s.stop - s.start) for s in part.write[-2:])
 
@@ -73,6 +82,11 @@ def test_none_takes_each_plane_in_one_piece():
 def test_bad_tile_is_named(tile, error):
     with pytest.raises(error, match="`tile` must be"):
         cover((4, 4), tile, 1)
+
+
+def test_align_of_zero_is_named():
+    with pytest.raises(ValueError, match="`align` must be a whole number of at least 1, got 0"):
+        cover((4, 4), 2, 1, align=0)
 
 
 def test_negative_halo_is_named():

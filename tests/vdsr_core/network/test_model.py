@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.ndimage import correlate
 
-from vdsr_core import VDSR, VDSRConfig, load_model, resize
+from vdsr_core import VDSR, VDSRConfig, cover, load_model, resize
 from vdsr_core.network.model import make_model
 
 
@@ -65,6 +65,33 @@ def test_residual_equals_its_definition(rng, fold, blocks):
     for number, channel in enumerate(convolve(last, x)):
         expected[number // fold :: fold, number % fold :: fold] = channel
     np.testing.assert_allclose(model.residual(torch.from_numpy(ilr)[None, None])[0, 0], expected[:7, :8], atol=1e-12)
+
+
+@pytest.mark.parametrize(("fold", "blocks"), [(1, True), (2, True), (2, False), (3, True)])
+def test_aligned_tiles_equal_the_whole(rng, fold, blocks):
+    """Of random covers of random windows a random tile each; sides that no fold divides."""
+    model = make_model(0, VDSRConfig(4, 4, fold=fold, blocks=blocks)).double().requires_grad_(False)
+    ilr = torch.from_numpy(rng.random((67, 83)))
+    whole = model.residual(ilr[None, None])[0, 0]
+    for _ in range(500):
+        cuts = [np.sort(rng.choice(n + 1, 2, replace=False)) for n in ilr.shape]
+        window = (slice(*cuts[0]), slice(*cuts[1]))
+        tiles = cover(ilr.shape, int(rng.integers(5, 90)), model.halo, window, align=fold)
+        tile = tiles[rng.integers(len(tiles))]
+        found = model.residual(ilr[None, None, *tile.read])[0, 0][tile.crop]
+        torch.testing.assert_close(found, whole[tile.write], rtol=0, atol=1e-12)
+
+
+def test_a_flat_noisy_area_shows_no_pattern_of_squares(rng):
+    """The mean residual of each place within a square is the same, to a fiftieth of the noise."""
+    model, noise = load_model().requires_grad_(False), 0.02
+    side = max(2, model.config.fold)
+    ilr = 0.5 + np.stack([resize(noise * rng.standard_normal((110, 110)), 2) for _ in range(2)])
+    residual = model.residual(torch.from_numpy(ilr.astype(np.float32))[:, None])[:, 0].double()
+    inside = residual[:, 40:-40, 40:-40]
+    means = [inside[:, i::side, j::side].mean() for i in range(side) for j in range(side)]
+    assert max(means) - min(means) < noise / 50
+    assert inside.std() > noise / 10  # it does something
 
 
 def test_he_initialisation_keeps_the_scale():

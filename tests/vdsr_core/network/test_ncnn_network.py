@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from vdsr_core import VDSR, VDSRConfig, load_model, super_resolve
 from vdsr_core.images.resampling import make_taps
 from vdsr_core.network.engine import Engine, find_ncnn
+from vdsr_core.network.model import fold, unfold
 from vdsr_core.network.strips import ROWS
 
 pytest.importorskip("ncnn")
@@ -20,34 +21,45 @@ CPU = torch.device("cpu")
 
 
 def convert(model, threads=1):
-    return NcnnNetwork([(c.weight.detach().numpy(), c.bias.detach().numpy()) for c in model.convolutions], threads)
+    layers = [(c.weight.detach().numpy(), c.bias.detach().numpy()) for c in model.convolutions]
+    return NcnnNetwork(layers, threads, model.config.blocks)
 
 
-def make_model(depth, width, residual=True):
+def make_model(depth, width, **shape):
     torch.manual_seed(depth)
-    return VDSR(VDSRConfig(depth, width, residual=residual)).requires_grad_(False)
+    return VDSR(VDSRConfig(depth, width, **shape)).requires_grad_(False)
 
 
-def run(network, ilr):
-    return np.concatenate(list(network.residual_strips(ilr, ROWS)))
+def run(network, ilr, side=1):
+    """The residual of an image, (H, W)."""
+    ilr = torch.from_numpy(ilr)[None, None]
+    strips = network.residual_strips(fold(ilr, side)[0].numpy(), ROWS)
+    return unfold(torch.from_numpy(np.concatenate(list(strips), 1))[None], side, ilr.shape).numpy()[0, 0]
 
 
 def identity(*shape):
     return tuple(make_taps(n, 1, 0, n) for n in shape)
 
 
-@settings(max_examples=30)
-@given(rows=st.integers(1, 4 * ROWS), columns=st.integers(1, 40), depth=st.integers(2, 6), width=st.integers(1, 20))
-@example(rows=ROWS + 4 + ROWS // 2 + 1, columns=5, depth=4, width=8)
-@example(rows=3 * ROWS, columns=33, depth=4, width=16)
-@example(rows=1, columns=1, depth=2, width=64)
-def test_ncnn_equals_torch(rows, columns, depth, width):
-    model = make_model(depth, width)
+@settings(max_examples=60)
+@given(
+    rows=st.integers(1, 4 * ROWS),
+    columns=st.integers(1, 40),
+    depth=st.sampled_from([2, 4, 5, 6]),
+    width=st.integers(1, 20),
+    side=st.integers(1, 3),
+    blocks=st.booleans(),
+)
+@example(rows=ROWS + 4 + ROWS // 2 + 1, columns=5, depth=4, width=8, side=1, blocks=False)
+@example(rows=ROWS + 4 + ROWS // 2 + 1, columns=5, depth=4, width=8, side=1, blocks=True)
+@example(rows=4 * ROWS, columns=33, depth=6, width=16, side=1, blocks=True)
+@example(rows=1, columns=1, depth=2, width=64, side=2, blocks=True)
+def test_ncnn_equals_torch(rows, columns, depth, width, side, blocks):
+    model = make_model(depth, width, fold=side, blocks=blocks and depth % 2 == 0)
     ilr = np.random.default_rng(rows).random((rows, columns), dtype=np.float32)
     expected = model.double().residual(torch.from_numpy(ilr).double()[None, None]).numpy()[0, 0]
-    np.testing.assert_allclose(
-        run(convert(model.float()), ilr), expected, rtol=0, atol=1e-5 * max(1, abs(expected).max())
-    )
+    found = run(convert(model.float()), ilr, side)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, abs(expected).max()))
 
 
 def test_the_default_network_equals_float64(rng):
@@ -73,7 +85,7 @@ def test_bands_of_a_wide_image_equal_the_whole(rng):
     model = make_model(4, 8)
     ilr = rng.random((40, 900), dtype=np.float32)
     expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0]
-    np.testing.assert_allclose(convert(model).residual(ilr), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(convert(model).residual(ilr[None])[0], expected, rtol=0, atol=1e-5)
 
 
 def test_two_threads_through_one_network_do_not_mix(rng):
@@ -101,8 +113,8 @@ def test_a_closed_run_leaves_the_network_as_it_was(rng):
     network = convert(make_model(4, 16))
     ilr = rng.random((4 * ROWS, 40), dtype=np.float32)
     expected = run(network, ilr)
-    strips = network.residual_strips(ilr, ROWS)
-    np.testing.assert_array_equal(next(strips), expected[:ROWS])
+    strips = network.residual_strips(ilr[None], ROWS)
+    np.testing.assert_array_equal(next(strips)[0], expected[:ROWS])
     strips.close()
     np.testing.assert_array_equal(run(network, ilr), expected)
 
@@ -121,9 +133,11 @@ def test_the_engine_leaves_the_random_numbers_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("residual", [True, False])
-def test_the_engines_agree(rng, residual):
-    model = make_model(5, 12, residual)
+@pytest.mark.parametrize(
+    "shape", [{}, {"residual": False}, {"fold": 2, "blocks": True}, {"fold": 3, "residual": False}]
+)
+def test_the_engines_agree(rng, shape):
+    model = make_model(6, 12, **shape)
     window, taps = rng.random((2, 70, 31), dtype=np.float32), identity(70, 31)
     fast, slow = (Engine(model, CPU, fast=fast).run([window], [taps]) for fast in (True, False))
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-5)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from vdsr_core import VDSR, VDSRConfig
 from vdsr_core.network import strips
 from vdsr_core.network.engine import Engine, find_ncnn
+from vdsr_core.network.model import fold, unfold
 from vdsr_core.stopping import Stopped
 
 pytest.importorskip("ncnn")
@@ -49,7 +50,7 @@ def slow():
     """A network that takes seconds for the image beside it."""
     _, layers = make_layers(20, 64)
     workers = NcnnWorkers(layers, NcnnNetwork(layers, 1), 2)
-    return workers, np.random.default_rng(0).random((600, 900), dtype=np.float32)
+    return workers, np.random.default_rng(0).random((1, 600, 900), dtype=np.float32)
 
 
 def find_processes():
@@ -80,14 +81,25 @@ def wait_until(condition):
 @given(rows=st.integers(1, 200), columns=st.integers(1, 900))
 def test_processes_equal_torch(shared, rows, columns):
     model, workers = shared
-    ilr = np.random.default_rng(rows).random((rows, columns), dtype=np.float32)
-    expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0]
+    ilr = np.random.default_rng(rows).random((1, rows, columns), dtype=np.float32)
+    expected = model.residual(torch.from_numpy(ilr)[None]).numpy()[0]
     np.testing.assert_allclose(workers.residual(ilr), expected, rtol=0, atol=1e-5)
+
+
+def test_processes_know_blocks_and_squares(rng):
+    torch.manual_seed(0)
+    model = VDSR(VDSRConfig(6, 16, fold=2, blocks=True)).requires_grad_(False)
+    layers = [(layer.weight.numpy(), layer.bias.numpy()) for layer in model.convolutions]
+    workers = NcnnWorkers(layers, NcnnNetwork(layers, 1, blocks=True), 2, blocks=True)
+    ilr = torch.from_numpy(rng.random((1, 1, 151, 201), dtype=np.float32))
+    found = torch.from_numpy(workers.residual(fold(ilr, 2)[0].numpy()))
+    torch.testing.assert_close(unfold(found[None], 2, ilr.shape), model.residual(ilr), rtol=0, atol=1e-5)
+    assert workers._works
 
 
 def test_threads_share_the_processes(shared, rng):
     _, workers = shared
-    images = rng.random((3, 100, 500), dtype=np.float32)
+    images = rng.random((3, 1, 100, 500), dtype=np.float32)
     expected = [workers.residual(image) for image in images]
     found = {}
     threads = [
@@ -105,7 +117,7 @@ def test_planes_share_the_processes_block_by_block(shared, rng, monkeypatch):
     """Of large planes all blocks at once: the bits are those of each plane alone."""
     _, workers = shared
     monkeypatch.setattr(ncnn_workers, "LARGE", 3000)
-    planes = [rng.random(shape, dtype=np.float32) for shape in ((100, 500), (20, 20), (100, 500), (50, 70))]
+    planes = [rng.random((1, *shape), dtype=np.float32) for shape in ((100, 500), (20, 20), (100, 500), (50, 70))]
     expected = [workers.residual(plane) for plane in planes]
     each, calls = workers._each, []
     monkeypatch.setattr(workers, "_each", lambda pieces, stop: calls.append(len(pieces)) or each(pieces, stop))
@@ -119,14 +131,14 @@ def test_images_one_after_the_other_take_the_process_that_is_ready(started, rng)
     _, layers = make_layers(3, 4)
     workers = NcnnWorkers(layers, NcnnNetwork(layers, 1), 4)
     for _ in range(3):
-        workers._each([rng.random((30, 30), dtype=np.float32)], None)
+        workers._each([rng.random((1, 30, 30), dtype=np.float32)], None)
     assert len(started()) == 1
 
 
 def test_small_images_start_no_process(rng, monkeypatch, started):
     monkeypatch.setattr(ncnn_workers, "LARGE", 2**16)
     _, layers = make_layers(3, 4)
-    NcnnWorkers(layers, NcnnNetwork(layers, 1), 2).residual(rng.random((40, 40), dtype=np.float32))
+    NcnnWorkers(layers, NcnnNetwork(layers, 1), 2).residual(rng.random((1, 40, 40), dtype=np.float32))
     assert not started()
 
 
@@ -134,13 +146,13 @@ def test_a_stop_ends_the_processes_and_the_next_image_starts_others(slow, starte
     workers, ilr = slow
     for started_before in (False, True):
         if started_before:
-            workers.residual(ilr[:30, :30])
+            workers.residual(ilr[:, :30, :30])
         stop = threading.Event()
         threading.Timer(0.3, stop.set).start()  # in the midst of a block, or of the start
         with pytest.raises(Stopped):
             workers.residual(ilr, stop)
         assert not started()
-    small = ilr[:30, :30]
+    small = ilr[:, :30, :30]
     found = workers.residual(small)
     assert started()
     workers._works = False
@@ -149,7 +161,7 @@ def test_a_stop_ends_the_processes_and_the_next_image_starts_others(slow, starte
 
 def test_a_killed_process_is_a_warning_and_the_same_result(slow, started):
     workers, ilr = slow
-    ilr = ilr[:100]
+    ilr = ilr[:, :100]
 
     def kill():
         wait_until(started)
@@ -162,7 +174,7 @@ def test_a_killed_process_is_a_warning_and_the_same_result(slow, started):
         found = workers.residual(ilr)
     killer.join()
     assert not started()
-    workers = NcnnWorkers(workers._layers, workers._network, 2)
+    workers = NcnnWorkers(workers._arguments[0], workers._network, 2)
     np.testing.assert_array_equal(found, workers.residual(ilr))
     assert len(started()) == 2
 
@@ -170,7 +182,7 @@ def test_a_killed_process_is_a_warning_and_the_same_result(slow, started):
 def test_a_process_that_has_ended_without_work_is_replaced(shared, rng, started, monkeypatch):
     """Also one that ends after it was asked whether it runs: no warning, and the processes are used from then on."""
     _, workers = shared
-    ilr = rng.random((90, 90), dtype=np.float32)
+    ilr = rng.random((1, 90, 90), dtype=np.float32)
     expected = workers.residual(ilr)
     for patched in (False, True):
         if patched:
@@ -187,7 +199,7 @@ def test_small_images_of_a_stack_go_to_the_processes_whole(rng, monkeypatch, sta
     monkeypatch.setattr(ncnn_workers, "LARGE", 5000)
     _, layers = make_layers(4, 16)
     workers = NcnnWorkers(layers, NcnnNetwork(layers, 2), 2)
-    images = list(rng.random((4, 40, 50), dtype=np.float32))
+    images = list(rng.random((4, 1, 40, 50), dtype=np.float32))
     alone = [workers.residual(image) for image in images]
     assert not started()
     few = workers.residuals(images[:2])
@@ -203,7 +215,7 @@ def test_small_images_of_a_stack_go_to_the_processes_whole(rng, monkeypatch, sta
 def test_a_fork_has_processes_of_its_own(shared, rng):
     """Also one in whose parent all are busy at that moment; the parent's go on."""
     _, workers = shared
-    ilr = rng.random((90, 90), dtype=np.float32)
+    ilr = rng.random((1, 90, 90), dtype=np.float32)
     expected = workers.residual(ilr)
     taken = [workers._free.get() for _ in range(2)]
     if not (child := os.fork()):
@@ -224,7 +236,7 @@ def test_a_fork_has_processes_of_its_own(shared, rng):
 def test_processes_end_with_their_network(rng, started):
     _, layers = make_layers(3, 4)
     workers = NcnnWorkers(layers, NcnnNetwork(layers, 1), 2)
-    workers.residual(rng.random((40, 40), dtype=np.float32))
+    workers.residual(rng.random((1, 40, 40), dtype=np.float32))
     assert len(started()) == 2
     del workers
     assert not started()
@@ -287,7 +299,7 @@ def test_a_daemon_has_no_processes(tmp_path):
 
         def work():
             network, _ = find_ncnn(VDSR(VDSRConfig(3, 4)), 2)
-            print(network.residual(np.ones((30, 40), np.float32)).shape, psutil.Process().children())
+            print(network.residual(np.ones((1, 30, 40), np.float32)).shape, psutil.Process().children())
 
         if __name__ == "__main__":
             process = multiprocessing.get_context("spawn").Process(target=work, daemon=True)
@@ -296,7 +308,7 @@ def test_a_daemon_has_no_processes(tmp_path):
         """,
     )
     out, err = process.communicate(timeout=120)
-    assert (out.strip(), err, process.returncode) == ("(30, 40) []", "", 0)
+    assert (out.strip(), err, process.returncode) == ("(1, 30, 40) []", "", 0)
 
 
 @pytest.mark.parametrize("dtype", ["float", "double"])

@@ -9,25 +9,34 @@ from hypothesis import strategies as st
 from vdsr_core import VDSR, VDSRConfig
 from vdsr_core.network import strips
 from vdsr_core.network import torch_strips as torch_network
+from vdsr_core.network.model import fold, unfold
 from vdsr_core.network.strips import ROWS
 from vdsr_core.network.torch_strips import residual_strips
 from vdsr_core.stopping import Stopped
 
+SHAPES = [{}, {"residual": False}, {"fold": 2, "blocks": True}, {"fold": 3}, {"blocks": True, "residual": False}]
 
-def make_model(depth, width, residual=True):
+
+def make_model(depth, width, **shape):
     torch.manual_seed(depth)
-    return VDSR(VDSRConfig(depth, width, residual=residual)).double().requires_grad_(False)
+    return VDSR(VDSRConfig(depth, width, **shape)).double().requires_grad_(False)
 
 
-@given(rows=st.integers(1, 5 * ROWS), columns=st.integers(1, 9), depth=st.integers(2, 6), residual=st.booleans())
-@example(rows=ROWS + 4, columns=5, depth=4, residual=True)
-@example(rows=ROWS + 4 + ROWS // 2, columns=5, depth=4, residual=True)
-@example(rows=ROWS + 4 + ROWS // 2 + 1, columns=5, depth=4, residual=False)
-def test_strips_equal_the_whole(rows, columns, depth, residual):
-    model = make_model(depth, 3, residual)
+@given(
+    rows=st.integers(1, 5 * ROWS),
+    columns=st.integers(1, 9),
+    depth=st.sampled_from([2, 3, 4, 6]),
+    side=st.integers(1, 3),
+    blocks=st.booleans(),
+)
+@example(rows=ROWS + 4, columns=5, depth=4, side=1, blocks=False)
+@example(rows=ROWS + 4 + ROWS // 2, columns=5, depth=4, side=1, blocks=True)
+@example(rows=ROWS + 4 + ROWS // 2 + 1, columns=5, depth=4, side=1, blocks=True)
+def test_strips_equal_the_whole(rows, columns, depth, side, blocks):
+    model = make_model(depth, 3, fold=side, blocks=blocks and depth % 2 == 0)
     ilr = torch.rand(2, 1, rows, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
-    found = torch.cat(list(residual_strips(model, ilr, ROWS)), 2)
-    torch.testing.assert_close(found, model.residual(ilr), rtol=0, atol=1e-12)
+    found = torch.cat(list(residual_strips(model, fold(ilr, side), ROWS)), 2)
+    torch.testing.assert_close(unfold(found, side, ilr.shape), model.residual(ilr), rtol=0, atol=1e-12)
 
 
 def test_nothing_is_computed_twice():
@@ -60,9 +69,9 @@ def two_cores(monkeypatch):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.integers(1, 120), columns=st.integers(1, 900), residual=st.booleans())
-def test_blocks_on_two_cores_equal_the_whole(two_cores, rows, columns, residual):
-    model = make_model(4, 3, residual)
+@given(rows=st.integers(1, 120), columns=st.integers(1, 900), shape=st.sampled_from(SHAPES))
+def test_blocks_on_two_cores_equal_the_whole(two_cores, rows, columns, shape):
+    model = make_model(4, 3, **shape)
     ilr = torch.rand(2, 1, rows, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
     found = torch_network.residual(model, ilr)
     torch.testing.assert_close(found, model.residual(ilr), rtol=0, atol=1e-12)

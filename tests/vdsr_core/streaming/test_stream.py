@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 from vdsr_core import VDSR, ImageFile, VDSRConfig, read_image, save_checkpoint, super_resolve, write_image
@@ -48,6 +49,18 @@ def test_streamed_equals_whole_bit_for_bit(tmp_path, rng, model, axes, shape, or
     np.testing.assert_array_equal(found, np.transpose(whole, [axes.index(letter) for letter in order]))
     assert len({(shard.level, shard.index) for shard in shards}) == len(shards)
     assert os.listdir(tmp_path) == ["out.ome.zarr"]
+
+
+@pytest.mark.parametrize("scale", [2, 2.37])
+def test_folded_network_is_streamed_bit_for_bit(tmp_path, rng, scale):
+    """Shards of 32 pixels end within squares of 3."""
+    torch.manual_seed(0)
+    folded = VDSR(VDSRConfig(4, 8, fold=3, blocks=True))
+    image = rng.integers(0, 4096, (45, 71), np.uint16)
+    job = plan(ImageFile(image, "YX"), scale, tmp_path / "out.ome.zarr", model=folded, **TILE)
+    list(stream(job, image=ImageFile(image, "YX"), model=folded))
+    expected = super_resolve(image, scale, model=folded, tile=16)
+    np.testing.assert_array_equal(finest(tmp_path / "out.ome.zarr"), expected)
 
 
 @pytest.mark.parametrize("name", ["cells.tif", "cells.ome.tif", "cells.png", "cells.zarr"])

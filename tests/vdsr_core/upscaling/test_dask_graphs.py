@@ -24,9 +24,9 @@ LAYOUTS = [
 ]
 
 
-def make_model():
+def make_model(**shape):
     torch.manual_seed(0)
-    return VDSR(VDSRConfig(4, 8))
+    return VDSR(VDSRConfig(4, 8, **shape))
 
 
 def chunks_of(shape):
@@ -68,7 +68,8 @@ def test_lazy_equals_eager_bit_for_bit(shape, options, scale, dtype, data):
     if options.get("rgb") and shape[-1] == 4 and dtype is np.float32:
         image[..., 3] /= 200
     chunks, tile = data.draw(chunks_of(shape)), data.draw(st.sampled_from([7, 16, None]))
-    options = {"model": make_model(), "tile": tile, **options}
+    network = data.draw(st.sampled_from([{}, {"fold": 2, "blocks": True}, {"fold": 3}]))
+    options = {"model": make_model(**network), "tile": tile, **options}
     eager = super_resolve(image, scale, **options)
     result = super_resolve(da.from_array(image, chunks), scale, **options)
     assert (result.shape, result.dtype) == (eager.shape, eager.dtype)

@@ -31,9 +31,12 @@ LAYOUTS = [
 ]
 
 
-def make_model(seed=0, depth=4, width=8):
+SHAPES = [{}, {"fold": 2, "blocks": True}, {"fold": 3}]  # of networks
+
+
+def make_model(seed=0, depth=4, width=8, **shape):
     torch.manual_seed(seed)
-    return VDSR(VDSRConfig(depth, width))
+    return VDSR(VDSRConfig(depth, width, **shape))
 
 
 # The law: tiled == whole
@@ -41,11 +44,13 @@ def make_model(seed=0, depth=4, width=8):
 
 @pytest.mark.parametrize("scale", [2, 2.37, 3, 4, (1, 2.5)])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@given(shape=st.tuples(st.integers(1, 24), st.integers(1, 24)), tile=st.integers(8, 40))
-@settings(max_examples=8, deadline=None)
-def test_tiled_equals_whole(dtype, scale, shape, tile):
+@given(
+    shape=st.tuples(st.integers(1, 24), st.integers(1, 24)), tile=st.integers(8, 40), network=st.sampled_from(SHAPES)
+)
+@settings(max_examples=16, deadline=None)
+def test_tiled_equals_whole(dtype, scale, shape, tile, network):
     image = np.random.default_rng(1).random(shape).astype(dtype)
-    model = make_model().to(torch.float64 if dtype is np.float64 else torch.float32)
+    model = make_model(**network).to(torch.float64 if dtype is np.float64 else torch.float32)
     options = {"model": model, "in_range": (0, 1)}
     whole = super_resolve(image, scale, tile=None, **options)
     tiled = super_resolve(image, scale, tile=tile, **options)
@@ -112,7 +117,7 @@ def test_tiles_are_yielded_after_they_are_written_once(rng, shape, options, scal
 def test_window_equals_that_of_the_whole(shape, options, scale, data):
     """To rounding; bit for bit where the window is made of whole tiles."""
     image = np.random.default_rng(1).random(shape)
-    model = make_model().double()
+    model = make_model(**data.draw(st.sampled_from(SHAPES))).double()
     whole = super_resolve(image, scale, model=model, tile=8, **options)
     axis = options.get("channel_axis", -1 if options.get("rgb") else None)
     lengths = np.delete(whole.shape, axis)[-2:] if axis is not None else whole.shape[-2:]
@@ -434,11 +439,13 @@ def test_two_threads_at_once_never_mix(rng, tiny_model):
 @pytest.mark.parametrize(("shape", "options"), [((30, 31), {}), ((3, 30, 31), {"channel_axis": 0})])
 @pytest.mark.parametrize("fits", [2000, 900, 300])
 @pytest.mark.parametrize("batch", [1, 4])
-def test_out_of_memory_goes_on_with_smaller_tiles(rng, monkeypatch, tiny_model, shape, options, fits, batch):
+@pytest.mark.parametrize("network", [{}, {"fold": 3, "blocks": True}])
+def test_out_of_memory_goes_on_with_smaller_tiles(rng, monkeypatch, network, shape, options, fits, batch):
     """A device on which only `fits` pixels fit: the same image, each tile yielded once."""
     image = rng.random(shape)
-    tiny_model.double()
-    expected = super_resolve(image, 2, model=tiny_model, tile=20, **options)
+    model = make_model(**network).double()
+    fits *= model.config.fold  # its halo is larger
+    expected = super_resolve(image, 2, model=model, tile=20, **options)
     run, calls = Engine.run, itertools.count()
 
     def small(self, windows, taps, stop):
@@ -452,7 +459,7 @@ def test_out_of_memory_goes_on_with_smaller_tiles(rng, monkeypatch, tiny_model, 
     out, count = np.zeros_like(expected), np.zeros(expected.shape, int)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for tile in super_resolve_tiles(image, 2, out, model=tiny_model, tile=20, **options):
+        for tile in super_resolve_tiles(image, 2, out, model=model, tile=20, **options):
             count[tile.write] += 1
     np.testing.assert_allclose(out, expected, atol=1e-12)
     assert np.all(count == 1)
