@@ -5,13 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vdsr_core.network.checkpoint import load_checkpoint
+from vdsr_core.network.engine import SharedEngine
 from vdsr_core.stopping import stop_if
-from vdsr_core.streaming.plan import VERSION, Index, Plan
-from vdsr_core.streaming.shards import Shard, make_shard
-from vdsr_core.streaming.source import BadSource, complain
+from vdsr_core.streaming.plan import Index, Plan, find_version
+from vdsr_core.streaming.shards import Shard, ShardMaker
+from vdsr_core.streaming.source import BadSource, open_source, raise_bad_chunks
+from vdsr_core.streaming.workspace import MODEL, PLAN
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -43,7 +48,7 @@ def run_on_cluster(
             future.release()
     finally:
         client.cancel(futures)
-    complain(bad)
+    raise_bad_chunks(bad)
 
 
 @contextmanager
@@ -81,7 +86,24 @@ def check_workers(client: Client) -> None:
         raise TimeoutError(msg) from error
     versions: dict[str, Any] = client.run(metadata.version, "napari-vdsr", on_error="return")
     for worker, found in versions.items():
-        if found != VERSION:
-            got = found if isinstance(found, str) else "none"
-            msg = f"the workers must have version {VERSION} of napari-vdsr, got {got} at {worker}. Install it there."
+        if found != find_version():
+            got = f"{found if isinstance(found, str) else 'none'} at {worker}"
+            msg = f"the workers must have version {find_version()} of napari-vdsr, got {got}. Install it there."
             raise RuntimeError(msg)
+
+
+@lru_cache(maxsize=1)
+def open_maker(folder: str, signature: str, device: str | None) -> ShardMaker:
+    """The maker of a plan's shards in a worker; cached, because loading the network is expensive."""
+    plan = Plan.from_json((Path(folder) / PLAN).read_text(encoding="utf-8"))
+    if plan.signature != signature or plan.version != find_version():
+        msg = f"the worker must have version {plan.version} of napari-vdsr and the plan {signature}, "
+        msg += f"got {find_version()} and {plan.signature}. Install the same version everywhere."
+        raise RuntimeError(msg)
+    model = load_checkpoint(Path(folder) / MODEL)
+    return ShardMaker(plan, open_source(plan.source, plan.axes, plan.name), SharedEngine(model, device))
+
+
+def make_shard(task: tuple[int, Index], folder: str, signature: str, device: str | None) -> Shard:
+    """What a worker of a cluster does."""
+    return open_maker(folder, signature, device).make(*task)

@@ -1,4 +1,4 @@
-"""A job of upscaling one file into another: all that its pixels depend on, and how long it takes."""
+"""A job of upscaling one file into another: all that its pixels depend on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -18,20 +18,27 @@ import numpy as np
 from vdsr_core.arguments import check_whole
 from vdsr_core.formats import ome_zarr
 from vdsr_core.formats.image_file import ImageFile
-from vdsr_core.formats.ome_tiff import read_attributes
 from vdsr_core.formats.pyramid import TIFF, check_place, choose_format
 from vdsr_core.formats.tiff_read import fits_ome
 from vdsr_core.images.ranges import check_ranges
 from vdsr_core.images.resampling import scale_pair, scaled_shape
 from vdsr_core.network.checkpoint import fingerprint, load_model
 from vdsr_core.network.model import VDSR
-from vdsr_core.streaming.source import identify, naming_chunks, open_source
+from vdsr_core.streaming.notes import read_note
+from vdsr_core.streaming.source import identify, naming_chunks, open_source, stamp
 from vdsr_core.upscaling.inference import find_range, super_resolve
 
 Index = tuple[int, ...]
 Range = tuple[float, float]
-VERSION = metadata.version("napari-vdsr")
-PLACES = ("source", "target", "overwrite", "name")  # fields of a plan that its pixels do not depend on
+PLACES = ("source", "target", "overwrite", "name", "stamp")  # fields of a plan that its pixels do not depend on
+
+
+def find_version() -> str:
+    """The version of this package; "unknown" where it is not installed."""
+    try:
+        return metadata.version("napari-vdsr")
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class Plan:
         Whether an existing target may be replaced.
     name : str or None
         Of the image in a source that holds several.
+    stamp : str
+        A checksum of sizes and times of the source's files, by which `stream` sees that the source has changed.
 
     Examples
     --------
@@ -91,9 +100,10 @@ class Plan:
     tile: int = 1024
     shard: int = 2048
     format: str = "0.5"
-    version: str = VERSION
+    version: str = field(default_factory=find_version)
     overwrite: bool = False
     name: str | None = None
+    stamp: str = ""
 
     def to_json(self) -> str:
         """All fields, as text."""
@@ -136,12 +146,8 @@ class Plan:
     @property
     def done(self) -> set[tuple[int, Index]]:
         """The shards, (level, index), that were written and wait in `folder` for the others."""
-        try:
-            names = os.listdir(self.folder / "done")
-        except FileNotFoundError:
-            return set()
-        numbers = (tuple(map(int, name.split("."))) for name in names)
-        return {(level, tuple(index)) for level, *index in numbers}
+        tasks = ((level, index) for level in range(self.levels) for index in self.shards(level))
+        return {task for task in tasks if read_note(self.folder, *task) is not None}
 
     @property
     def rgb(self) -> bool:
@@ -285,17 +291,5 @@ def plan(
         format=format,
         overwrite=overwrite,
         name=name,
+        stamp=stamp(image, "" if isinstance(source, ImageFile) else str(Path(source).resolve())),
     )
-
-
-def provenance(target: Path) -> dict[str, Any]:
-    """What a target says of the plan after which it was made; {} if there is none."""
-    if target.is_file():
-        return read_attributes(target)
-    import zarr
-
-    try:
-        attributes: Any = zarr.open_group(target, mode="r").attrs.asdict()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
-    return dict(attributes.get("vdsr_core", {}))

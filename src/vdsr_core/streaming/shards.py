@@ -1,15 +1,12 @@
-"""Make one shard of a plan: read what it needs, compute, write, and note that it is there."""
+"""Make one shard of a plan: read what it needs, compute, write."""
 
 from __future__ import annotations
 
-import os
+import hashlib
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +16,12 @@ from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.ome_zarr import coarsen
 from vdsr_core.images.resampling import make_taps
 from vdsr_core.images.tiling import Region, cover
-from vdsr_core.network.checkpoint import load_checkpoint
 from vdsr_core.network.engine import SharedEngine
 from vdsr_core.stopping import stop_if
-from vdsr_core.streaming.plan import VERSION, Index, Plan
-from vdsr_core.streaming.source import BadSource, identify, naming_chunks, open_source
+from vdsr_core.streaming.notes import IMAGE, Note
+from vdsr_core.streaming.plan import Index, Plan
+from vdsr_core.streaming.source import BadSource, find_place, is_same, look, naming_chunks, to_bytes
+from vdsr_core.streaming.workspace import METADATA, store
 from vdsr_core.upscaling.inference import super_resolve_tiles
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ class Shard:
     seconds: float
 
 
-class Bench:
+class ShardMaker:
     """What one process needs to make shards of a plan: the source, the network, the target.
 
     Parameters
@@ -66,40 +64,60 @@ class Bench:
 
     def __init__(self, plan: Plan, image: ImageFile, engine: SharedEngine, stop: threading.Event | None = None) -> None:
         with suppress(BadSource):  # the shards that need such a chunk will say so
-            if identify(image) != plan.identity:
+            if not is_same(image, plan.identity):
                 msg = f"the source must be the one of the plan, {plan.source}, got another one. Make a new plan."
                 raise ValueError(msg)
         self.plan, self.image, self.engine = plan, image, engine
         self.stop = stop or threading.Event()
+        self.seen = self.look()
 
     def make(self, level: int, index: Index) -> Shard:
         """Compute a shard, write it, and note that it is there."""
         stop_if(self.stop)
         start = time.perf_counter()
-        window = self.plan.window(level, index)
-        out = ome_zarr.open_level(self.plan.folder / "image", level, "r+")
+        window, source = self.plan.window(level, index), ""
         if level:
-            finer = ome_zarr.open_level(self.plan.folder / "image", level - 1)
-            values = coarsen(finer, window)
+            values = coarsen(ome_zarr.open_level(self.plan.folder / IMAGE, level - 1), window)
         else:
-            values = self.compute(window)
-        out[window] = values
-        sync(out, window)
-        (self.plan.folder / "done" / name(level, index)).touch()
+            pixels = self.read(self.needed(window))
+            values, source = self.compute(window, pixels), checksum(pixels)
+            if self.look() != self.seen:
+                msg = f"the source must stay as it is while it is upscaled, got {self.plan.source} changed or missing. "
+                msg += "Restore it, and start again."
+                raise ValueError(msg)
+        store(self.plan, level, index, values, source)
         return Shard(level, index, time.perf_counter() - start)
 
-    def compute(self, window: tuple[slice, ...]) -> NDArray[Any]:
-        """The pixels of a window of the finest level, which lies in one plane."""
-        plan, axes = self.plan, self.image.axes
+    def look(self) -> list[tuple[int, int]]:
+        """Size and time of the source's file, or of those that describe an array: cheap, so done for each shard."""
+        place = find_place(self.image, self.plan.source)
+        return [look(path) for path in (place, *(place / name for name in METADATA))] if place else []
+
+    def is_unchanged(self, index: Index, note: Note) -> bool:
+        """Whether a shard of the finest level was made from what the source holds now."""
+        try:
+            return checksum(self.read(self.needed(self.plan.window(0, index)))) == note.source
+        except BadSource:
+            return False
+
+    def needed(self, window: tuple[slice, ...]) -> tuple[slice, ...]:
+        """The window of the source that a window of the finest level depends on."""
+        plan, network = self.plan, self.engine.model
+        shape = dict(zip(self.image.axes, self.image.data.shape, strict=True))
         wanted = dict(zip(plan.letters, window, strict=True))
-        shape = dict(zip(axes, self.image.data.shape, strict=True))
-        network = self.engine.model
         stops = [plan.shape[plan.letters.index(letter)] for letter in "YX"]
         (whole,) = cover(stops, None, network.halo, (wanted["Y"], wanted["X"]), align=network.config.fold)
         source = dict(wanted)
         for letter, factor, read in zip("YX", plan.scale, whole.read, strict=True):
             source[letter] = make_taps(shape[letter], factor, read.start, read.stop).source
-        pixels = self.read(tuple(source[letter] for letter in axes))
+        return tuple(source[letter] for letter in self.image.axes)
+
+    def compute(self, window: tuple[slice, ...], pixels: NDArray[Any]) -> NDArray[Any]:
+        """The pixels of a window of the finest level, which lies in one plane, from what it needs of the source."""
+        plan, axes = self.plan, self.image.axes
+        wanted = dict(zip(plan.letters, window, strict=True))
+        shape = dict(zip(axes, self.image.data.shape, strict=True))
+        source = dict(zip(axes, self.needed(window), strict=True))
         plane = [shape[letter] if letter in "YXS" else 1 for letter in axes]
         origin = [source[letter].start if letter in "YXS" else 0 for letter in axes]
         region: Any = Region(pixels, tuple(origin), tuple(plane))
@@ -140,33 +158,6 @@ class Bench:
         return pixels
 
 
-def name(level: int, index: Index) -> str:
-    """The name of a shard."""
-    return ".".join(map(str, (level, *index)))
-
-
-def sync(array: Any, window: tuple[slice, ...]) -> None:
-    """Bring the files of a window to the disk, so that a power cut cannot take what is noted as done."""
-    sizes = array.shards or array.chunks
-    for index in product(*(range(s.start // n, -(-s.stop // n)) for s, n in zip(window, sizes, strict=True))):
-        path = Path(array.store.root) / array.path / array.metadata.encode_chunk_key(index)
-        if path.exists():  # zarr writes none that holds zeros only
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-
-
-@lru_cache(maxsize=1)
-def open_bench(folder: str, signature: str, device: str | None) -> Bench:
-    """The bench of a plan in another process than that which began it; kept, for its network is dear to load."""
-    plan = Plan.from_json((Path(folder) / "plan.json").read_text(encoding="utf-8"))
-    if plan.signature != signature or plan.version != VERSION:
-        msg = f"the worker must have version {plan.version} of napari-vdsr and the plan {signature}, "
-        msg += f"got {VERSION} and {plan.signature}. Install the same version everywhere."
-        raise RuntimeError(msg)
-    model = load_checkpoint(Path(folder) / "model.safetensors")
-    return Bench(plan, open_source(plan.source, plan.axes, plan.name), SharedEngine(model, device))
-
-
-def make_shard(task: tuple[int, Index], folder: str, signature: str, device: str | None) -> Shard:
-    """What a worker of a cluster does."""
-    return open_bench(folder, signature, device).make(*task)
+def checksum(pixels: NDArray[Any]) -> str:
+    """A checksum of pixels."""
+    return hashlib.sha256(to_bytes(pixels)).hexdigest()

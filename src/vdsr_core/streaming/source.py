@@ -1,13 +1,15 @@
-"""What is upscaled from file to file: opened, told from others, its damaged chunks named."""
+"""The source of a streamed image: open it, recognise it, see whether it changes, name its damaged chunks."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,13 @@ import numpy as np
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.io import read_image
 
-SAMPLES, SAMPLE = 16, 64  # windows of the source, and their sides, that tell it from others
+SAMPLES, SAMPLE = 16, 64  # windows of a large source, and their sides, by which it is recognised
+WHOLE = "pixels "  # before the checksum of all pixels
+BAND = 2**24  # pixels that are hashed at once
 
 
 class BadSource(ValueError):
-    """Pixels of the source that cannot be used; the shards that do without them can be made."""
+    """Pixels of the source that cannot be used. Shards that do not need them can still be made."""
 
 
 def open_source(
@@ -40,9 +44,48 @@ def open_source(
     return image
 
 
-def identify(image: ImageFile) -> str:
-    """A checksum of shape, dtype, axes and samples of the pixels, spread over the image."""
+def identify(image: ImageFile, whole: bool | None = None) -> str:
+    """A checksum of shape, dtype, axes and pixels.
+
+    Parameters
+    ----------
+    image : ImageFile
+        The image.
+    whole : bool, optional
+        Whether to use all pixels, instead of samples that are spread over the image. By default all of an array in
+        memory, samples of a file that is read window by window.
+    """
+    whole = isinstance(image.data, np.ndarray) if whole is None else whole
     digest = hashlib.sha256(f"{image.axes} {image.data.shape} {image.data.dtype.newbyteorder('=')}".encode())
+    for window in bands(image.data.shape) if whole else samples(image):
+        with naming_chunks(image.data, window):
+            digest.update(to_bytes(np.asarray(image.data[window])))
+    return WHOLE * whole + digest.hexdigest()
+
+
+def is_same(image: ImageFile, identity: str) -> bool:
+    """Whether an image is the one that `identify` has described, whether it is in memory now or then or not."""
+    return identify(image, identity.startswith(WHOLE)) == identity
+
+
+def to_bytes(pixels: np.ndarray[Any, Any]) -> memoryview:
+    """Pixels in C order and little-endian, whatever they were before."""
+    return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+
+
+def bands(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Windows that together are all of an array in C order."""
+    rows = max(1, BAND // max(1, math.prod(shape[1:])))
+    if len(shape) > 2 and rows == 1:
+        for first, rest in product(range(shape[0]), bands(shape[1:])):
+            yield (slice(first, first + 1), *rest)
+        return
+    for start in range(0, shape[0], rows):
+        yield (slice(start, min(start + rows, shape[0])), *(slice(0, n) for n in shape[1:]))
+
+
+def samples(image: ImageFile) -> Iterator[tuple[slice, ...]]:
+    """Small windows that are spread over an image."""
     for sample in range(SAMPLES):
         window = []
         for number, (letter, n) in enumerate(zip(image.axes, image.data.shape, strict=True)):
@@ -50,10 +93,45 @@ def identify(image: ImageFile) -> str:
             # Steps of the golden ratio's powers: no two axes move together.
             start = int((sample * 0.6180339887498949 ** (number + 1)) % 1 * (n - length + 1))
             window.append(slice(start, start + length))
-        with naming_chunks(image.data, tuple(window)):
-            pixels = np.asarray(image.data[tuple(window)])
-        digest.update(np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)).tobytes())
+        yield tuple(window)
+
+
+def find_place(image: ImageFile, path: str) -> Path | None:
+    """The file or folder that an image was read from, or whose pixels it reads; None for one in memory."""
+    data: Any = image.data
+    root: Any = getattr(getattr(data, "store", None), "root", None)  # of a zarr array on a disk
+    if root is not None:
+        return Path(root, data.path)
+    return Path(path) if path else None
+
+
+def stamp(image: ImageFile, path: str) -> str:
+    """A checksum that changes with the source: of the names, sizes and times of its files, or of its pixels.
+
+    Parameters
+    ----------
+    image : ImageFile
+        The source.
+    path : str
+        Where it was read from; empty for an image in memory.
+    """
+    place = find_place(image, path)
+    if place is None:
+        return identify(image)
+    names = sorted(os.path.join(top, name) for top, _, files in os.walk(place) for name in files)
+    digest = hashlib.sha256()
+    for name in names or [str(place)]:
+        digest.update(f"{os.path.relpath(name, place)} {look(Path(name))}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def look(path: Path) -> tuple[int, int]:
+    """Size and time of the last change of a file; zeros without one."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 @contextmanager
@@ -77,7 +155,7 @@ def naming_chunks(data: Any, window: tuple[slice, ...] | None = None) -> Iterato
         raise
 
 
-def complain(bad: Sequence[BadSource]) -> None:
+def raise_bad_chunks(bad: Sequence[BadSource]) -> None:
     """Raise if shards are missing because of the source."""
     if bad:
         others = f" And {len(bad) - 1} more." if len(bad) > 1 else ""

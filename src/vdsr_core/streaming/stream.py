@@ -1,44 +1,33 @@
-"""From file to file, shard by shard: in bounded memory, in one process or many, going on where it was stopped."""
+"""Upscale from file to file, shard by shard: in bounded memory, in one process or many, resumable."""
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import shutil
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict
-from itertools import islice, product
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from filelock import FileLock
-
-from vdsr_core.files import Busy, locked
-from vdsr_core.formats import ome_zarr
+from vdsr_core.files import Busy
 from vdsr_core.formats.image_file import ImageFile
-from vdsr_core.formats.ome_tiff import tile_side, write_pyramid
 from vdsr_core.formats.pyramid import check_place
-from vdsr_core.network.checkpoint import fingerprint, load_model, save_checkpoint
+from vdsr_core.network.checkpoint import fingerprint, load_model
 from vdsr_core.network.engine import SharedEngine
 from vdsr_core.network.model import VDSR
-from vdsr_core.stopping import Stopped, stop_if
+from vdsr_core.stopping import Stopped
 from vdsr_core.streaming.cluster import run_on_cluster
-from vdsr_core.streaming.plan import PLACES, Index, Plan, provenance
-from vdsr_core.streaming.shards import Bench, Shard, name
-from vdsr_core.streaming.source import BadSource, complain, open_source
+from vdsr_core.streaming.pack import pack
+from vdsr_core.streaming.plan import Index, Plan
+from vdsr_core.streaming.shards import Shard, ShardMaker
+from vdsr_core.streaming.source import BadSource, open_source, raise_bad_chunks, stamp
+from vdsr_core.streaming.workspace import holding, is_published, missing, naming_full_disk, prepare, publish, remove
 
 if TYPE_CHECKING:
     from distributed import Client
-    from numpy.typing import NDArray
-
-PACKED = "image.ome.tif"  # in the folder of a plan
 
 
 def stream(
@@ -52,12 +41,14 @@ def stream(
     threads: int = 2,
     stop: threading.Event | None = None,
 ) -> Iterator[Shard]:
-    """Carry out a plan, yielding each shard when it is written; shards that an earlier run has written are left out.
+    """Carry out a plan, yielding each shard when it is written; shards that an earlier run has written are skipped.
 
     For an OME-TIFF each shard comes a second time, when it is packed into the file: that is done in one pass, by one
     process, which begins anew if it is stopped.
 
-    Stop it in any way, and the same call goes on: at most the shards that were in the making are lost.
+    Stop it in any way, even by killing the process, and the same call resumes it: only the shards that were being
+    made are lost. Where the source's files have changed meanwhile, shards that were made from other pixels are made
+    again; before the target appears, the source is looked at once more.
 
     Parameters
     ----------
@@ -91,8 +82,10 @@ def stream(
     RuntimeError
         If another process is at work on the same part.
     ValueError
-        If a chunk of the source cannot be used (in the end, when all others are done), or source or network are
-        not those of the plan.
+        If a chunk of the source cannot be used (in the end, when all others are done), source or network are
+        not those of the plan, or the source changes during the run.
+    PermissionError
+        If the hidden folder beside the target was made by another user.
     """
     number, count = part
     if not 1 <= number <= count:
@@ -105,20 +98,22 @@ def stream(
     if fingerprint(network) != plan.network:
         msg = "`model` must be the network of the plan, got another one. Make a new plan."
         raise ValueError(msg)
-    if provenance(Path(plan.target)).get("signature") == plan.signature:
+    if is_published(plan):
+        remove(plan)  # a process may have been killed before it did so
         return iter(())
     check_place(Path(plan.target), plan.format, plan.overwrite)
     source = image if image is not None else open_source(plan.source, plan.axes, plan.name)
-    bench = Bench(plan, source, SharedEngine(network, device), stop)
+    plan = replace(plan, stamp=stamp(source, plan.source))
+    maker = ShardMaker(plan, source, SharedEngine(network, device), stop)
     with naming_full_disk(plan):
-        prepare(plan, source, network)
+        prepare(plan, source, network, maker.is_unchanged)
 
-    def run(tasks: list[tuple[int, Index]]) -> Iterator[Shard]:
+    def run(tasks: Iterable[tuple[int, Index]]) -> Iterator[Shard]:
         if client is None:
-            return run_in_threads(bench, tasks, threads)
-        return run_on_cluster(client, plan, tasks, device, bench.stop)
+            return run_in_threads(maker, tasks, threads)
+        return run_on_cluster(client, plan, list(tasks), device, maker.stop)
 
-    return until_stopped(run_levels(plan, source, part, run, bench.stop))
+    return until_stopped(run_levels(plan, source, part, run, maker.stop))
 
 
 def until_stopped(shards: Iterator[Shard]) -> Iterator[Shard]:
@@ -131,175 +126,49 @@ def run_levels(
     plan: Plan,
     image: ImageFile,
     part: tuple[int, int],
-    run: Callable[[list[tuple[int, Index]]], Iterator[Shard]],
+    run: Callable[[Iterable[tuple[int, Index]]], Iterator[Shard]],
     stop: threading.Event,
 ) -> Iterator[Shard]:
     """Make a part of the finest level; then, if no other part is left to do, the rest."""
     number, count = part
+    if is_published(plan):
+        return
     with holding(plan, f"part {number} of {count}"), naming_full_disk(plan):
         shards = plan.shards(0)
         mine = shards[(number - 1) * len(shards) // count : number * len(shards) // count]
         yield from run(missing(plan, 0, mine))
-    if missing(plan, 0):
+    if is_published(plan) or any(missing(plan, 0)):  # another part has done it, or is to do it
         return
     try:
         with holding(plan, "the last step"), naming_full_disk(plan):
-            if not plan.folder.joinpath("plan.json").exists():
-                return  # another part has done it
+            if is_published(plan):
+                return
             for level in range(1, plan.levels):
                 yield from run(missing(plan, level))
             if plan.tiff:
                 yield from pack(plan, image, stop)
-            publish(plan)
+            publish(plan, image)
     except Busy:
         return  # another part does it
-    shutil.rmtree(plan.folder, ignore_errors=True)
 
 
-def missing(plan: Plan, level: int, shards: Sequence[Index] | None = None) -> list[tuple[int, Index]]:
-    """The tasks of a level that are still to be done, of all or of some shards."""
-    try:
-        done = set(os.listdir(plan.folder / "done"))
-    except FileNotFoundError:  # another part has put the target in its place
-        return []
-    wanted = plan.shards(level) if shards is None else shards
-    return [(level, index) for index in wanted if name(level, index) not in done]
-
-
-def prepare(plan: Plan, image: ImageFile, model: VDSR) -> None:
-    """Make the folder of a plan, or join it if it is there."""
-    version = "0.5" if plan.tiff else plan.format
-    plan.folder.mkdir(exist_ok=True)
-    written = plan.folder / "plan.json"
-    with FileLock(plan.folder / "begin.lock", timeout=60):
-        if written.exists():
-            check_same(plan, Plan.from_json(written.read_text(encoding="utf-8")))
-            return
-        shutil.rmtree(plan.folder / "image", ignore_errors=True)
-        title = plan.name or Path(plan.target).name
-        attributes = ome_zarr.describe(image, plan.scale, plan.levels, plan.in_range, version, title)
-        attributes["vdsr_core"] = describe(plan)
-        options = (np.dtype(plan.dtype), plan.chunk, plan.block, version)
-        ome_zarr.create(plan.folder / "image", attributes, plan.shapes, *options)
-        (plan.folder / "done").mkdir(exist_ok=True)
-        save_checkpoint(plan.folder / "model.safetensors", model)
-        part = written.with_suffix(".part")
-        part.write_text(plan.to_json(), encoding="utf-8")
-        part.replace(written)
-
-
-def describe(plan: Plan) -> dict[str, Any]:
-    """What a target says of its plan."""
-    return dict(json.loads(plan.to_json())) | {"signature": plan.signature}
-
-
-def check_same(plan: Plan, other: Plan) -> None:
-    """Raise unless the plan that is being carried out is this one."""
-    if plan.signature == other.signature:
-        return
-    mine, others = asdict(plan), asdict(other)
-    differ = [field for field in mine if mine[field] != others[field] and field not in PLACES]
-    msg = f"{plan.target} is being made after another plan, which differs in {', '.join(differ)}. "
-    msg += f"Go on with that one, or delete {plan.folder}."
-    raise FileExistsError(msg)
-
-
-def holding(plan: Plan, what: str) -> AbstractContextManager[None]:
-    """The lock of a part of a plan."""
-    msg = f"{what} of {plan.target} must be computed once, got another process that is at it. Wait for that one."
-    return locked(plan.folder / f"{what}.lock", msg)
-
-
-@contextmanager
-def naming_full_disk(plan: Plan) -> Iterator[None]:
-    """Say which target it is that finds no room."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        msg = f"{plan.target} could not be written: {os.strerror(error.errno)}. Make room, and start again: finished "
-        msg += "shards are kept."
-        raise OSError(msg) from error
-
-
-def pack(plan: Plan, image: ImageFile, stop: threading.Event) -> Iterator[Shard]:
-    """Write the OME-TIFF from all levels, in one pass; yields each shard when it has been read."""
-    levels = [ome_zarr.open_level(plan.folder / "image", level) for level in range(plan.levels)]
-    sizes = dict(zip(plan.letters, plan.shape, strict=True))
-    shape = [sizes[letter] for letter in image.axes]
-    says = image.with_data(np.broadcast_to(np.zeros(1, plan.dtype), shape), plan.scale)
-    passed: SimpleQueue[Shard] = SimpleQueue()
-    watched = [Watched(plan, number, level, passed) for number, level in enumerate(levels)]
-    with ThreadPoolExecutor(1) as pool:
-        options = (plan.letters, says, describe(plan), tile_side(plan.tile))
-        writing = pool.submit(write_pyramid, plan.folder / PACKED, watched, *options)
-        try:
-            while not (writing.done() and passed.empty()):
-                stop_if(stop)
-                with suppress(Empty):
-                    yield passed.get(timeout=0.1)
-        except BaseException:  # the caller has closed the generator, too
-            for level in watched:
-                level.stopped = True
-            raise
-        writing.result()
-    with (plan.folder / PACKED).open("rb+") as stream:
-        os.fsync(stream.fileno())
-
-
-class Watched:
-    """A level of a pyramid that tells when the last pixel of a shard is read, and ends the reading on demand."""
-
-    def __init__(self, plan: Plan, number: int, level: Any, passed: SimpleQueue[Shard]) -> None:
-        self.plan, self.number, self.level, self.passed = plan, number, level, passed
-        self.shape, self.dtype = level.shape, level.dtype
-        self.stopped = False
-        self.start = time.perf_counter()
-
-    def __getitem__(self, window: tuple[slice, ...]) -> NDArray[Any]:
-        """Pixels of a window."""
-        if self.stopped:
-            raise Stopped
-        spans = []
-        for part, size, n in zip(window, self.plan.block, self.shape, strict=True):
-            start, stop, _ = part.indices(n)
-            touched = range(start // size, -(-stop // size))
-            spans.append([i for i in touched if start < min((i + 1) * size, n) <= stop])
-        for index in product(*spans):
-            self.passed.put(Shard(self.number, index, time.perf_counter() - self.start))
-            self.start = time.perf_counter()
-        pixels: NDArray[Any] = np.asarray(self.level[window])
-        return pixels
-
-
-def publish(plan: Plan) -> None:
-    """Put the target in its place, in one step."""
-    target, old = Path(plan.target), plan.folder / "old"
-    check_place(target, plan.format, plan.overwrite)
-    if target.is_dir():
-        os.replace(target, old)
-    os.replace(plan.folder / (PACKED if plan.tiff else "image"), target)
-    (plan.folder / "plan.json").unlink()
-
-
-def run_in_threads(bench: Bench, tasks: Iterable[tuple[int, Index]], threads: int) -> Iterator[Shard]:
+def run_in_threads(maker: ShardMaker, tasks: Iterable[tuple[int, Index]], threads: int) -> Iterator[Shard]:
     """Make shards in this process, a few at once."""
     waiting, bad = iter(tasks), []
     with ThreadPoolExecutor(threads) as pool:
-        running: set[Future[Shard]] = {pool.submit(bench.make, *task) for task in islice(waiting, threads)}
+        running: set[Future[Shard]] = {pool.submit(maker.make, *task) for task in islice(waiting, threads)}
         try:
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
-                running |= {pool.submit(bench.make, *task) for task in islice(waiting, len(done))}
+                running |= {pool.submit(maker.make, *task) for task in islice(waiting, len(done))}
                 for future in done:
                     try:
                         yield future.result()
                     except BadSource as error:
                         bad.append(error)
         except BaseException:  # the caller has closed the generator, too
-            bench.stop.set()
+            maker.stop.set()
             for future in running:
                 future.cancel()
             raise
-    complain(bad)
+    raise_bad_chunks(bad)

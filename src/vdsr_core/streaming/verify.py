@@ -18,9 +18,10 @@ from vdsr_core.formats.ome_zarr import coarsen
 from vdsr_core.network.checkpoint import fingerprint, load_model
 from vdsr_core.network.engine import SharedEngine
 from vdsr_core.network.model import VDSR
-from vdsr_core.streaming.plan import Index, Plan, provenance
-from vdsr_core.streaming.shards import Bench
+from vdsr_core.streaming.plan import Index, Plan
+from vdsr_core.streaming.shards import ShardMaker
 from vdsr_core.streaming.source import open_source
+from vdsr_core.streaming.workspace import provenance
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def verify(
     seed: int = 0,
     device: str | None = None,
 ) -> Iterator[Check]:
-    """Compute windows of a target again: tiles, places where shards meet, and places of the coarser levels, by lot.
+    """Compute windows of a target again: tiles, places where shards meet, and random places of the coarser levels.
 
     Parameters
     ----------
@@ -70,9 +71,9 @@ def verify(
     model : VDSR, str or path, optional
         The network of the plan.
     samples : int, optional
-        How many of each.
+        Number of each.
     seed : int, optional
-        Of the lot.
+        Of the random places.
     device : str, optional
         As in `super_resolve`. What a GPU made in half precision is to be computed again on one.
 
@@ -95,42 +96,42 @@ def verify(
     if fingerprint(network) != job.network:
         msg = "`model` must be the network of the target, got another one. Name that one."
         raise ValueError(msg)
-    bench = Bench(
+    maker = ShardMaker(
         job, open_source(job.source if source is None else source, job.axes, job.name), SharedEngine(network, device)
     )
-    return run_checks(bench, Path(target), samples, np.random.default_rng(seed))
+    return run_checks(maker, Path(target), samples, np.random.default_rng(seed))
 
 
-def run_checks(bench: Bench, target: Path, samples: int, lot: np.random.Generator) -> Iterator[Check]:
+def run_checks(maker: ShardMaker, target: Path, samples: int, rng: np.random.Generator) -> Iterator[Check]:
     """Compare windows with what is computed anew."""
-    job = bench.plan
+    job = maker.plan
     levels: list[Any]
     if job.tiff:
         levels = open_levels(target, job.letters)
     else:
         levels = [ome_zarr.open_level(target, level) for level in range(job.levels)]
     exact = np.dtype(job.dtype).kind in "ui"
-    with bench.engine as engine:
+    with maker.engine as engine:
         precision = 1e-3 if engine.device.type == "cuda" else 1e-5
     for number in range(2 * samples):
-        window = draw_window(job, lot, job.block if number % 2 else job.chunk, shifted=bool(number % 2))
+        window = draw_window(job, rng, job.block if number % 2 else job.chunk, shifted=bool(number % 2))
         low, high = job.in_range[window[job.letters.index("C")].start if "C" in job.letters else 0]
         rounding = precision * (high - low)
-        found, wanted = np.asarray(levels[0][window]), bench.compute(window)
+        found, wanted = np.asarray(levels[0][window]), maker.compute(window, maker.read(maker.needed(window)))
         largest = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
         yield Check(0, window, largest, max(1.0, rounding) if exact else rounding)
     for level in range(1, job.levels):
         for _ in range(samples):
             whole = job.shapes[level]
-            window = cut_window([int(lot.integers(n)) for n in whole], job.chunk, whole)
+            window = cut_window([int(rng.integers(n)) for n in whole], job.chunk, whole)
             found, wanted = np.asarray(levels[level][window]), coarsen(levels[level - 1], window)
             largest = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
             yield Check(level, window, largest, 0.0)
 
 
-def draw_window(job: Plan, lot: np.random.Generator, sizes: Index, *, shifted: bool) -> tuple[slice, ...]:
-    """A tile of the finest level by lot, or the surroundings of a corner of a shard."""
-    corner = [int(lot.integers(-(-n // size))) * size for n, size in zip(job.shape, sizes, strict=True)]
+def draw_window(job: Plan, rng: np.random.Generator, sizes: Index, *, shifted: bool) -> tuple[slice, ...]:
+    """A random tile of the finest level, or the surroundings of a corner of a shard."""
+    corner = [int(rng.integers(-(-n // size))) * size for n, size in zip(job.shape, sizes, strict=True)]
     if shifted:
         corner = [
             max(0, start - job.tile // 2) if letter in "YX" else start
