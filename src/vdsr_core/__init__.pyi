@@ -9,6 +9,7 @@ from .images.intensity import Rescale
 from .images.resampling import resize
 from .images.tiling import Tile, cover
 from .memory import free_memory
+from .network.bioimageio_file import save_bioimageio
 from .network.checkpoint import load_checkpoint, load_model, save_checkpoint
 from .network.engine import list_devices
 from .network.model import VDSR, VDSRConfig
@@ -66,6 +67,7 @@ __all__ = [
     "read_image",
     "read_pyramid",
     "resize",
+    "save_bioimageio",
     "save_checkpoint",
     "save_onnx",
     "ssim",

@@ -9,6 +9,12 @@ import typer
 
 from vdsr_core.cli.terminal import plain_errors
 
+OPTIONS = {  # what goes with each format
+    ".onnx": ("--scale", "--in-range", "--rgb"),
+    ".bioimageio.zip": ("--scale", "--in-range", "--author", "--license"),
+    ".safetensors": (),
+}
+
 
 def export(
     model: Annotated[
@@ -21,7 +27,8 @@ def export(
             "--output",
             metavar="OUT",
             show_default=False,
-            help="File to write; its suffix names the format: .onnx, or .safetensors, which is the format of vdsr.",
+            help="File to write; its suffix names the format: .onnx, .bioimageio.zip (the BioImage Model Zoo's, for "
+            "Fiji, QuPath and ilastik), or .safetensors, which is the format of vdsr.",
         ),
     ],
     scale: Annotated[
@@ -44,6 +51,18 @@ def export(
     rgb: Annotated[
         bool, typer.Option("--rgb", help="Take colour images: red, green and blue, for photographs.")
     ] = False,
+    author: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Who trained it, for .bioimageio.zip; once for each author."),
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPDX",
+            help="Licence of the weights, for .bioimageio.zip, such as CC-BY-4.0.",
+            show_default="the card's terms",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Write a network for other programs.
@@ -52,15 +71,18 @@ def export(
 
     Example: vdsr export photo -o photo_x2.onnx --scale 2
     """
-    kind = "".join(output.suffixes[-1:]).lower()
-    if kind not in (".onnx", ".safetensors"):
-        msg = f"must end in .onnx or .safetensors, got {output.name}."
+    kind = ".bioimageio.zip" if output.name.lower().endswith(".bioimageio.zip") else output.suffix.lower()
+    options = {"--scale": scale, "--in-range": in_range, "--rgb": rgb, "--author": author, "--license": license}
+    if kind not in OPTIONS:
+        msg = f"must end in {', '.join(OPTIONS)}, got {output.name}."
         raise typer.BadParameter(msg, param_hint="--output")
-    if kind == ".safetensors" and (scale or in_range or rgb):
-        msg = f"OUT must end in .onnx with --scale, --in-range and --rgb, got {output.name}."
-        raise typer.BadParameter(msg)
+    for name, value in options.items():
+        if value and name not in OPTIONS[kind]:
+            msg = f"does not go with {kind}. Leave it out."
+            raise typer.BadParameter(msg, param_hint=name)
     with plain_errors():
         from vdsr_core.files import check_target
+        from vdsr_core.network.bioimageio_file import save_bioimageio
         from vdsr_core.network.checkpoint import load_model, save_checkpoint
         from vdsr_core.network.onnx_file import save_onnx
 
@@ -70,7 +92,12 @@ def export(
             save_checkpoint(output, network)
             typer.echo(output)
             return
-        difference = save_onnx(output, network, scale=scale, in_range=in_range, rgb=rgb)
+        if kind == ".onnx":
+            difference = save_onnx(output, network, scale=scale, in_range=in_range, rgb=rgb)
+        else:
+            difference = save_bioimageio(
+                output, network, scale=scale, in_range=in_range, authors=author or (), license=license
+            )
         typer.echo(f"{output}  {describe_check(difference)}")
 
 

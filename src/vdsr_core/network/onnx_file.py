@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 from dataclasses import asdict
 from importlib import import_module, metadata
@@ -163,10 +164,15 @@ def make_graph(
 
 
 def find_halo(model: VDSR, scale: int | None) -> int:
-    """Output pixels of context on each side of a tile; with the interpolation, a multiple of `scale`."""
-    if scale is None:
-        return model.halo
-    return scale * (-(-model.halo // scale) + 2)  # bicubic taps reach two input pixels further
+    """Output pixels of context on each side of a tile, a multiple of the output pixels of a step."""
+    step = find_step(model, scale)
+    halo = model.halo if scale is None else -(-model.halo // scale) + 2  # bicubic taps reach two input pixels further
+    return (halo + -halo % step) * (scale or 1)
+
+
+def find_step(model: VDSR, scale: int | None) -> int:
+    """Input pixels from one place where a tile may begin to the next: there a square of the folding begins, too."""
+    return model.config.fold // math.gcd(model.config.fold, scale or 1)
 
 
 def _interpolate(graph: _Nodes, image: str, scale: int, channels: int) -> str:

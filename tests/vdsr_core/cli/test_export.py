@@ -1,4 +1,5 @@
 import json
+from zipfile import ZipFile
 
 import pytest
 
@@ -35,16 +36,29 @@ def test_export_keeps_what_exists(vdsr, network, tmp_path):
     assert path.read_bytes()
 
 
+def test_export_writes_a_package_with_authors_and_licence(vdsr, network, tmp_path):
+    path = tmp_path / "net.bioimageio.zip"
+    words = ("--author", "A. Smith", "--author", "B. Jones", "--license", "CC-BY-4.0")
+    result = vdsr("export", network, "-o", path, "--scale", 2, *words, model=None)
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(ZipFile(path).read("rdf.yaml"))
+    assert [author["name"] for author in said["authors"]] == ["A. Smith", "B. Jones"]
+    assert said["license"] == "CC-BY-4.0"
+    assert fingerprint(load_model(path)) == fingerprint(load_model(network))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("-o", "net.pb"), "must end in .onnx"),
-        (("-o", "net.safetensors", "--scale", "2"), "must end in .onnx with --scale"),
-        (("-o", "net.onnx", "--scale", "1"), "'--scale'"),
+        (("-o", "net.pb"), "must end in .onnx, .bioimageio.zip, .safetensors, got net.pb"),
+        (("-o", "net.safetensors", "--scale", "2"), "--scale: does not go with .safetensors"),
+        (("-o", "net.bioimageio.zip", "--rgb"), "--rgb: does not go with .bioimageio.zip"),
+        (("-o", "net.onnx", "--license", "MIT"), "--license: does not go with .onnx"),
+        (("-o", "net.onnx", "--scale", "1"), "--scale"),
     ],
 )
 def test_wrong_command_line_is_named(vdsr, network, words, message, folder):
     result = vdsr("export", network, *words, model=None)
     assert result.exit_code == 2
-    assert message in " ".join(result.stderr.split())
+    assert message in " ".join(result.stderr.replace("'", "").split())
     assert not list(folder.iterdir())
