@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -172,6 +173,14 @@ class Unreadable(Exception):
 def refuse(cause: str) -> NoReturn:
     """Raise `Unreadable`."""
     raise Unreadable(cause)
+
+
+def inside(folder: Path, name: object) -> Path:
+    """The path of a part of a folder, as a file in it names it; refused if it leads outside, even by a link."""
+    path = folder / str(name)
+    if ".." in path.parts[len(folder.parts) :] or not path.resolve().is_relative_to(folder.resolve()):
+        refuse(f"it names {str(name)!r} as a part of itself, which lies outside of it. Give the path of that image.")
+    return path
 
 
 def check_memory(nbytes: int) -> None:

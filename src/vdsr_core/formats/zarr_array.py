@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vdsr_core.formats.image_file import SECONDS, ImageFile, refuse, unify_unit
+from vdsr_core.formats.image_file import SECONDS, ImageFile, inside, refuse, unify_unit
 from vdsr_core.formats.losses import warn_of_loss
 from vdsr_core.formats.ome_zarr import multiscale_of
 
@@ -34,7 +34,7 @@ def read_zarr(path: Path) -> ImageFile:
 
     node = zarr.open(path, mode="r")
     if isinstance(node, zarr.Group) and (datasets := multiscale_of(node.attrs.asdict()).get("datasets")):
-        path = path / datasets[0]["path"]
+        path = inside(path, datasets[0]["path"])
         node = zarr.open_array(path, mode="r")
     if isinstance(node, zarr.Group):
         refuse(_describe_group(path, node))
@@ -61,7 +61,7 @@ def level_paths(path: Path) -> list[Path]:
 
     node = zarr.open(path, mode="r")
     levels = multiscale_of(node.attrs.asdict()).get("datasets", ()) if isinstance(node, zarr.Group) else ()
-    return [path / level["path"] for level in levels] or [path]
+    return [inside(path, level["path"]) for level in levels] or [path]
 
 
 def _describe_group(path: Path, node: zarr.Group) -> str:
@@ -82,13 +82,15 @@ def zarr_names(path: Path) -> list[str]:
     says: Any = zarr.open(path, mode="r").attrs.asdict()
     says = says.get("ome", says)
     if "plate" in says:
-        wells = [well["path"] for well in says["plate"]["wells"]]
-        return [f"{well}/{image['path']}" for well in wells for image in well_of(path / well)["images"]]
+        wells = [inside(path, well["path"]) for well in says["plate"]["wells"]]
+        images = [inside(well, image["path"]) for well in wells for image in well_of(well)["images"]]
+        return [image.relative_to(path).as_posix() for image in images]
     if says.get("bioformats2raw.layout") == 3:
         listed: Any = zarr.open_group(path / "OME", mode="r").attrs.asdict() if is_zarr(path / "OME") else {}
         listed = listed.get("ome", listed).get("series")
-        numbers = [name for name in zarr.open_group(path, mode="r").group_keys() if name.isdecimal()]
-        return list(listed) if listed else sorted(numbers, key=int)
+        if listed:
+            return [str(name) for name in listed if inside(path, name)]
+        return sorted((name for name in zarr.open_group(path, mode="r").group_keys() if name.isdecimal()), key=int)
     return [""]
 
 
