@@ -6,6 +6,7 @@ from .formats.io import ImageFile, image_names, read_image, write_image
 from .formats.pyramid import read_pyramid, write_pyramid
 from .images.degradation import degrade, estimate_degradation
 from .images.intensity import Rescale
+from .images.noise import estimate_noise
 from .images.resampling import resize
 from .images.tiling import Tile, cover
 from .memory import free_memory
@@ -51,6 +52,7 @@ __all__ = [
     "cover",
     "degrade",
     "estimate_degradation",
+    "estimate_noise",
     "evaluate",
     "find_range",
     "fine_tune",

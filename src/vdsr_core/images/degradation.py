@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from vdsr_core.arguments import check_number, check_whole
 from vdsr_core.images.intensity import cast, check_pixels, check_unmasked
+from vdsr_core.images.noise import estimate_noise
 from vdsr_core.images.resampling import KERNELS, apply_taps, make_taps, resize, scale_pair, scaled_shape
-
-MEDIAN_OF_NORMAL = 0.6745  # of the absolute value of a standard normal number
 
 
 def crop_to_scale(hr: NDArray[Any], scale: tuple[float, float]) -> tuple[NDArray[Any], tuple[int, int]]:
@@ -143,7 +142,7 @@ def estimate_degradation(image: ArrayLike, scale: float) -> tuple[float, float]:
     """The blur and the noise that make a reduced image as soft and as noisy, pixel by pixel, as the image itself.
 
     With them `degrade` makes low images of a microscope's sharp ones that look like what the microscope gives. The
-    noise is the median of a second difference [1]_; softness is the blur metric of [2]_, equal for both images. It is
+    noise is that of `estimate_noise`; softness is the blur metric of [1]_, equal for both images. It is
     an estimate: of an image of edges that was blurred before, it is up to 30 % more than edges need.
 
     Parameters
@@ -165,9 +164,7 @@ def estimate_degradation(image: ArrayLike, scale: float) -> tuple[float, float]:
 
     References
     ----------
-    .. [1] J. Immerkaer, "Fast Noise Variance Estimation", Computer Vision and Image Understanding 64 (1996), with the
-           median instead of the mean. :doi:`10.1006/cviu.1996.0060`
-    .. [2] F. Crete, T. Dolmiere, P. Ladret, M. Nicolas, "The Blur Effect: Perception and Estimation with a New
+    .. [1] F. Crete, T. Dolmiere, P. Ladret, M. Nicolas, "The Blur Effect: Perception and Estimation with a New
            No-Reference Perceptual Blur Metric", Proc. SPIE 6492 (2007). :doi:`10.1117/12.702790`
 
     Examples
@@ -185,12 +182,12 @@ def estimate_degradation(image: ArrayLike, scale: float) -> tuple[float, float]:
         msg = f"`image` must be a plane of at least 16 * `scale` pixels a side, got shape {plane.shape}. "
         msg += "Take a larger one."
         raise ValueError(msg)
-    noise, softness = estimate_noise(plane), blur_effect(plane)  # type: ignore[no-untyped-call]
+    noise, softness = measure_noise(plane), blur_effect(plane)  # type: ignore[no-untyped-call]
 
     def reduced(blur: float) -> tuple[float, float]:
         """Softness of the reduced image, and the noise that it lacks."""
         low = degrade(plane, scale, blur=blur)
-        lacking = math.sqrt(max(0.0, noise**2 - estimate_noise(low) ** 2))
+        lacking = math.sqrt(max(0.0, noise**2 - measure_noise(low) ** 2))
         noisy = low + lacking * make_rng(0).standard_normal(low.shape)
         return float(blur_effect(noisy)), lacking  # type: ignore[no-untyped-call]
 
@@ -203,11 +200,10 @@ def estimate_degradation(image: ArrayLike, scale: float) -> tuple[float, float]:
     return least, reduced(least)[1]
 
 
-def estimate_noise(plane: NDArray[np.float64]) -> float:
-    """The standard deviation of the noise of each pixel, from a second difference along rows and columns."""
-    rows = plane[:-2] - 2 * plane[1:-1] + plane[2:]
-    both = rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]
-    return float(np.median(np.abs(both))) / (6 * MEDIAN_OF_NORMAL)  # 6 is the norm of the difference's weights
+def measure_noise(plane: NDArray[np.float64]) -> float:
+    """The standard deviation of the noise of a plane at its mean intensity."""
+    gain, offset = estimate_noise(plane)
+    return math.sqrt(max(0.0, gain * float(plane.mean()) + offset))
 
 
 def make_rng(seed: Any) -> np.random.Generator:

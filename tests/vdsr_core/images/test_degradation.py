@@ -4,7 +4,7 @@ from PIL import Image
 from scipy import ndimage
 
 from vdsr_core import degrade, estimate_degradation, resize
-from vdsr_core.images.degradation import estimate_noise
+from vdsr_core.images.degradation import measure_noise
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 1.5, 2.37, (1, 2)])
@@ -50,7 +50,7 @@ def test_estimated_noise_and_blur_are_near_what_was_there(scale, noise):
     assert 0.8 < blur / (1.5 * np.sqrt(scale**2 - 1)) < 1.4
     assert read_noise == pytest.approx(noise, rel=0.15, abs=1e-3)
     assert estimate_degradation(1000 * image, scale) == pytest.approx((blur, 1000 * read_noise), rel=0.02, abs=1e-6)
-    assert estimate_noise(image + np.arange(192)) == pytest.approx(estimate_noise(image))
+    assert measure_noise(image + np.arange(192)) == pytest.approx(measure_noise(image), rel=0.1, abs=1e-4)
 
 
 def test_nothing_is_estimated_in_a_small_image():

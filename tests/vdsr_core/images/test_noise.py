@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from vdsr_core import degrade, estimate_noise
+from vdsr_core.images.noise import BLOCKS, block_places
+
+
+def blobs(shape=(256, 320), seed=0):
+    """Smooth spots on a dark ground, 10 to about 1000."""
+    rng = np.random.default_rng(seed)
+    spots = gaussian_filter((rng.random(shape) > 0.998).astype(float), 6)
+    return 10 + 990 * spots / spots.max()
+
+
+@pytest.mark.parametrize(("shot", "read"), [(0, 5), (0, 40), (2, 0), (3, 20)])
+def test_added_noise_is_found(shot, read):
+    image = blobs()
+    noisy = degrade(image, 1, shot_noise=shot, read_noise=read, seed=1)
+    gain, offset = estimate_noise(noisy)
+    for level in (100, 400):
+        assert gain * level + offset == pytest.approx(shot * level + read**2, rel=0.2)
+    assert np.mean(np.maximum(gain * image + offset, 0)) == pytest.approx(np.mean(shot * image + read**2), rel=0.12)
+
+
+def test_smooth_images_have_no_noise():
+    gain, offset = estimate_noise(blobs())
+    assert np.sqrt(np.maximum(gain * 500 + offset, 0)) < 1
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_constant_images_have_no_noise(value):
+    assert estimate_noise(np.full((40, 50), value, np.uint16)) == (0, 0)
+
+
+def test_black_level_makes_the_offset_negative():
+    noisy = degrade(blobs(), 1, shot_noise=4, seed=1) + 500
+    gain, offset = estimate_noise(noisy)
+    assert gain == pytest.approx(4, rel=0.2)
+    assert offset < -500
+
+
+@given(st.floats(0.01, 100), st.floats(-1000, 1000))
+def test_estimate_follows_gain_and_offset_of_the_intensities(a, b):
+    noisy = degrade(blobs((120, 130)), 1, shot_noise=2, read_noise=10, seed=1)
+    gain, offset = estimate_noise(noisy)
+    scaled = estimate_noise(a * noisy + b)
+    for level in (50, 400):
+        np.testing.assert_allclose(scaled[0] * (a * level + b) + scaled[1], a**2 * (gain * level + offset), rtol=1e-5)
+
+
+def test_clipped_blocks_do_not_count():
+    rng = np.random.default_rng(0)
+    image = rng.normal(100, 20, (200, 200))
+    image[:, 100:] = np.clip(rng.normal(-60, 20, (200, 100)), 0, None)  # mostly black
+    gain, offset = estimate_noise(np.clip(image, 0, None))
+    assert gain * 100 + offset == pytest.approx(400, rel=0.15)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 9), (3, 5, 7), (2, 2, 30, 33)])
+def test_small_images_have_some_estimate(rng, shape):
+    gain, offset = estimate_noise(rng.normal(100, 5, shape))
+    assert gain >= 0
+    assert np.isfinite(offset)
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (700, 900), (20, 300, 400), (500, 30, 40), (3, 200, 64, 64)])
+def test_places_are_few_and_inside(shape):
+    places = list(block_places(shape))
+    assert 0 < len(places) <= 1.2 * BLOCKS
+    assert all(0 <= part.start < part.stop <= n for place in places for part, n in zip(place, shape, strict=True))
+    assert len(set(map(str, places))) == len(places)
+
+
+def test_dask_and_zarr_arrays_give_the_same(rng):
+    da = pytest.importorskip("dask.array")
+    zarr = pytest.importorskip("zarr")
+    image = rng.poisson(blobs((90, 110))).astype(np.uint16)
+    expected = estimate_noise(image)
+    assert estimate_noise(da.from_array(image, chunks=(17, 30))) == expected
+    assert estimate_noise(zarr.array(image, chunks=(32, 32))) == expected
