@@ -126,7 +126,9 @@ class NcnnNetwork:
     ) -> tuple[list[Any], Floats]:
         """One strip: what lies above the next one, and the result."""
         depth = len(self._widths)
+        # A Mat of an array does not keep it: names do.
         rows = np.ascontiguousarray(rows)
+        places = list(self._find_given(rows.shape, above[0].h, final))
         run = (self._final if final else self._inner).create_extractor()
         try:
             run.set_blob_allocator(pools[0])
@@ -134,7 +136,7 @@ class NcnnNetwork:
             run.input("x0", ncnn.Mat(rows))
             for number, mat in enumerate(above):
                 run.input(f"above{number}", mat)
-            for number, place in enumerate(self._find_given(rows.shape, above[0].h, final)):
+            for number, place in enumerate(places):
                 run.input(f"place{2 * number + 1}", ncnn.Mat(place))
             below = []
             for number in range(depth):  # each call computes one more layer

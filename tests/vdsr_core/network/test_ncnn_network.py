@@ -11,6 +11,7 @@ from vdsr_core import VDSR, VDSRConfig, load_model, super_resolve
 from vdsr_core.images.resampling import make_taps
 from vdsr_core.network.engine import Engine, find_ncnn
 from vdsr_core.network.model import fold, unfold
+from vdsr_core.network.model import make_model as start_model
 from vdsr_core.network.strips import ROWS
 
 pytest.importorskip("ncnn")
@@ -62,10 +63,14 @@ def test_ncnn_equals_torch(rows, columns, depth, width, side, blocks):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, abs(expected).max()))
 
 
-def test_the_default_network_equals_float64(rng):
-    model = load_model().requires_grad_(False)
-    ilr = rng.random((2 * ROWS + 20, 70), dtype=np.float32)
-    found = run(convert(model, threads=2), ilr)
+@pytest.mark.parametrize("shape", [None, {"fold": 2, "blocks": True}])
+def test_networks_of_full_size_equal_float64(rng, shape):
+    """The default one and a folded one; several strips of 20 layers."""
+    model = load_model() if shape is None else start_model(0, VDSRConfig(**shape), start="identity")
+    model.requires_grad_(False)
+    side = model.config.fold
+    ilr = rng.random(((4 * ROWS + 20) * side, 60 * side + 1), dtype=np.float32)
+    found = run(convert(model, threads=2), ilr, side)
     expected = model.double().residual(torch.from_numpy(ilr).double()[None, None]).numpy()[0, 0]
     assert 0 < np.abs(found - expected).max() < 1e-5
 
