@@ -2,8 +2,8 @@
 
     python docs/models.py
 
-Writes ``models_table.md`` and ``images/models_*.png``. The pictures show microscopy (the sample, CC0) and a synthetic
-star; both are reduced first, so the truth is known.
+Writes ``models_table.md``, the licence of the networks beside them, and ``images/models_*.png``. The pictures show
+microscopy (the sample, CC0) and a synthetic star; both are reduced first, so the truth is known.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from vdsr_core.evaluation import BICUBIC
 from vdsr_core.network.pretrained import model_names
 
 DOCS = Path(__file__).parent
+LICENCE = DOCS.parent / "src" / "vdsr_core" / "pretrained" / "LICENSE.md"
 PAPER = {
     "Set5": ("37.53 / .9587", "33.66 / .9213", "31.35 / .8838"),
     "Set14": ("33.03 / .9124", "29.77 / .8314", "28.01 / .7674"),
@@ -53,6 +54,17 @@ def describe(card: dict[str, object]) -> list[str]:
     return [f"* {key}: {card[key]}" for key in ("summary", "data", "recipe", "terms") if card.get(key)]
 
 
+def make_licence() -> str:
+    """The terms of the embedded networks, as their cards say them; part of the package's metadata."""
+    lines = [
+        "# Licence of the networks",
+        "The code of napari-vdsr is under the BSD 3-Clause License. For the weights of the networks that come with it, "
+        "the following holds, too; data and recipe of each are on its card (`vdsr info NAME`).",
+        *(f"* `{name}`: {load_model(name).card['terms']}" for name in model_names()),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
 def make_star(side: int = 180) -> NDArray[np.float64]:
     """A star of 24 spokes that grow finer towards the middle, smooth at its edges."""
     fine = 8  # samples of a pixel
@@ -82,6 +94,7 @@ def draw(truth: NDArray[np.float64], scale: int, path: Path) -> None:
 def main() -> None:
     """Write the table and the pictures."""
     (DOCS / "models_table.md").write_text(make_table(), encoding="utf-8")
+    LICENCE.write_text(make_licence(), encoding="utf-8")
     with resources.as_file(resources.files("vdsr_core") / "sample" / "u2os.tif") as path:
         sample = np.asarray(read_image(path).data)
     draw(sample[0, 40:160, 80:200].astype(np.float64), 2, DOCS / "images" / "models_u2os.png")

@@ -1,6 +1,7 @@
 """What users get: the wheel that the tests run on."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,15 @@ def test_wheel_is_complete(wheel):
     assert {"vdsr_core/py.typed", "vdsr_core/sample/u2os.tif", "napari_vdsr/napari.yaml"} <= expected
     assert any(name.startswith("vdsr_core/pretrained/") for name in expected)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    release = runpy.run_path(str(ROOT / "tools" / "release.py"))
+    assert list(release["find_wheel_faults"](wheel, wheel.name.split("-")[1])) == []
+
+
+def test_version_is_that_of_the_tag_with_and_without_git(wheel):
+    """The wheel is built from the sdist, which has no git; and the sdist in the repository, if there is one."""
+    (sdist,) = wheel.parent.glob("*.tar.gz")
+    version = wheel.name.split("-")[1]
+    assert sdist.name == f"napari_vdsr-{version}.tar.gz"
+    described = subprocess.run(["git", "describe", "--tags", "--match", "v*"], cwd=ROOT, capture_output=True, text=True)
+    if described.returncode == 0 and "-" not in described.stdout:
+        assert version.startswith(described.stdout.strip().removeprefix("v"))
