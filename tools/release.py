@@ -89,7 +89,7 @@ def find_faults(tag: str, dist: Path, root: Path = ROOT) -> Iterator[str]:
 
 def find_wheel_faults(path: Path, version: str) -> Iterator[str]:
     """What is wrong with a wheel, a sentence each."""
-    if path.name != f"napari_vdsr-{version}.tar.gz":
+    if not path.name.startswith(f"napari_vdsr-{version}-"):
         yield f"{path.name} must be of version {version}"
     with ZipFile(path) as archive:
         names = archive.namelist()
