@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vdsr_core.cli.terminal import Model, plain_errors
+from vdsr_core.cli.terminal import Model, plain_errors, say
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     from vdsr_core.network.model import VDSR
@@ -38,7 +38,7 @@ def info(
 
         network = load_model(model)
         for line in (*machine_lines(), *network_lines(network)):
-            typer.echo(line)
+            say(line)
 
 
 def doctor(model: Model = None) -> None:
@@ -50,17 +50,19 @@ def doctor(model: Model = None) -> None:
         from vdsr_core.network.checkpoint import load_model
 
         for line in machine_lines():
-            typer.echo(line)
-        typer.echo("\ndevice    engine    Mpx/s   difference")
+            say(line)
+        say()
+        say("device    engine    Mpx/s   difference")
         checks = []
         for check in check_engines(load_model(model)):
             checks.append(check)
             remark = check.problem or ("chosen" if check.chosen else "")
-            typer.echo(
+            say(
                 f"{check.device:<9} {check.engine:<6} {check.speed:>8.3f}   {check.difference:<10.1e} {remark}".rstrip()
             )
         for sentence in advise(checks):
-            typer.echo(f"\n{sentence}")
+            say()
+            say(sentence)
         raise typer.Exit(int(any(check.chosen and check.problem for check in checks)))
 
 

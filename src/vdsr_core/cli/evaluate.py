@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vdsr_core.cli.terminal import Device, Model, check_options, expand, parse_scales, plain_errors, progress_bar
+from vdsr_core.cli.terminal import (
+    Device,
+    Model,
+    check_options,
+    expand,
+    parse_scales,
+    plain,
+    plain_errors,
+    progress_bar,
+    say,
+)
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     from vdsr_core.evaluation import Score
@@ -64,7 +74,8 @@ def evaluate(
             if temporary:
                 temporary.write_text(text, encoding="utf-8")
             else:
-                typer.echo(text, nl=False)
+                for line in text.splitlines():
+                    say(line)
         check_bicubic(folder.resolve().name, means)
 
 
@@ -80,10 +91,10 @@ def score_images(folder: Path, scales: list[float], model: VDSR, device: str | N
     images: Any = ((path.stem, read_image(path).data) for path in paths)
     scores = []
     with progress_bar("{task.completed:.0f} of {task.total:.0f}") as progress:
-        task = progress.add_task(folder.name, total=2 * len(paths) * len(scales))
+        task = progress.add_task(plain(folder.name), total=2 * len(paths) * len(scales))
         for score in scores_of(model, images, scales, device=device):
             scores.append(score)
-            progress.update(task, advance=1, description=f"{score.image} x{score.scale:g}")
+            progress.update(task, advance=1, description=plain(f"{score.image} x{score.scale:g}"))
     return scores
 
 

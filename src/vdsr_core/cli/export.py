@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vdsr_core.cli.terminal import plain_errors
+from vdsr_core.cli.terminal import plain_errors, say
 
 OPTIONS = {  # what goes with each format
     ".onnx": ("--scale", "--in-range", "--rgb"),
@@ -90,7 +90,7 @@ def export(
         network = load_model(model)
         if kind == ".safetensors":
             save_checkpoint(output, network)
-            typer.echo(output)
+            say(output)
             return
         if kind == ".onnx":
             difference = save_onnx(output, network, scale=scale, in_range=in_range, rgb=rgb)
@@ -98,7 +98,7 @@ def export(
             difference = save_bioimageio(
                 output, network, scale=scale, in_range=in_range, authors=author or (), license=license
             )
-        typer.echo(f"{output}  {describe_check(difference)}")
+        say(f"{output}  {describe_check(difference)}")
 
 
 def describe_check(difference: float | None) -> str:

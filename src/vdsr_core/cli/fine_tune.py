@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vdsr_core.cli.log import TrainingLog
-from vdsr_core.cli.terminal import INTERRUPTED, Device, complain, expand, parse_scales, plain_errors, training_table
+from vdsr_core.cli.terminal import (
+    INTERRUPTED,
+    Device,
+    complain,
+    expand,
+    parse_scales,
+    plain_errors,
+    say,
+    training_table,
+)
 from vdsr_core.cli.train import noted_signals
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
@@ -123,7 +132,7 @@ def read_images(inputs: Iterable[str]) -> dict[str, ImageFile]:
             complain(error, path)
             bad += 1
     if bad:
-        typer.echo(f"vdsr: {bad} of {len(paths)} images left out", err=True)
+        say(f"vdsr: {bad} of {len(paths)} images left out", err=True)
     return images
 
 
@@ -142,15 +151,15 @@ def follow_run(network: VDSR, run: Iterator[FineTuneProgress], output: Path, ste
                 log.add(progress)
             show(progress, log.loss)
             if progress.warning:
-                typer.echo(f"vdsr: warning: {progress.warning}", err=True)
+                say(f"vdsr: warning: {progress.warning}", err=True)
             if signals:
-                typer.echo(f"vdsr: interrupted after step {progress.step}; --resume goes on from {output}", err=True)
+                say(f"vdsr: interrupted after step {progress.step}; --resume goes on from {output}", err=True)
                 return INTERRUPTED
     network.card["name"] = output.stem
     save_checkpoint(output, network)
     log.draw()
     for scale, found in network.card["hold_out"].items():
         figures = ", ".join(f"{name} {found[name]:.2f}" for name in ("bicubic", "before", "after"))
-        typer.echo(f"scale {scale}  {figures} dB")
-    typer.echo(f"{output}  {network.card['summary']}")
+        say(f"scale {scale}  {figures} dB")
+    say(f"{output}  {network.card['summary']}")
     return 0

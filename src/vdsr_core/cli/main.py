@@ -15,7 +15,7 @@ from vdsr_core.cli.doctor import doctor, info
 from vdsr_core.cli.evaluate import evaluate
 from vdsr_core.cli.export import export
 from vdsr_core.cli.fine_tune import fine_tune
-from vdsr_core.cli.terminal import Device, Model, SeveralScales, plain_errors
+from vdsr_core.cli.terminal import Device, Model, SeveralScales, plain_errors, say
 from vdsr_core.cli.train import train
 from vdsr_core.cli.upscale import upscale
 
@@ -35,7 +35,7 @@ def show_version(wanted: bool) -> None:
     if wanted:
         from vdsr_core import __version__
 
-        typer.echo(f"vdsr {__version__}")
+        say(f"vdsr {__version__}")
         raise typer.Exit
 
 
@@ -77,14 +77,14 @@ def verify(
         bad = 0
         for name in image_names(target):
             if name:
-                typer.echo(target / name)
+                say(target / name)
             options: dict[str, Any] = {"samples": samples, "seed": seed, "device": device}
             for check in run(target / name, source=source and source / name, model=model, **options):
                 where = ", ".join(f"{part.start}:{part.stop}" for part in check.window)
-                typer.echo(f"level {check.level}  [{where}]  {'' if check.ok else 'DIFFERS by '}{check.largest:g}")
+                say(f"level {check.level}  [{where}]  {'' if check.ok else 'DIFFERS by '}{check.largest:g}")
                 bad += not check.ok
         if bad:
-            typer.echo(f"vdsr: {target}: {bad} places differ by more than rounding", err=True)
+            say(f"vdsr: {target}: {bad} places differ by more than rounding", err=True)
         raise typer.Exit(int(bad > 0))
 
 

@@ -38,15 +38,26 @@ Device = Annotated[
 ]
 
 
+def plain(text: object) -> str:
+    """Text as one line without control characters, by which a file could deceive or disturb a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def say(text: object = "", *, err: bool = False) -> None:
+    """Print a line on stdout or stderr, without control characters."""
+    typer.echo(plain(text), err=err)
+
+
 def complain(error: BaseException, source: object = "") -> None:
     """Print an error as one line on stderr, with the name of the file it is about."""
     if os.environ.get("VDSR_DEBUG"):
-        traceback.print_exception(error)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            say(line, err=True)
     message = " ".join(str(error).split())
     if not (message and isinstance(error, EXPECTED)):  # of a decoder, or a fault of ours
         message = f"{type(error).__name__}: {message}".rstrip(": ")
     where = f"{source}: " if source and str(source) not in message else ""
-    typer.echo(f"vdsr: {where}{message}", err=True)
+    say(f"vdsr: {where}{message}", err=True)
 
 
 @contextmanager
@@ -56,7 +67,7 @@ def plain_errors() -> Iterator[None]:
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         if str(message) not in shown:  # once, however many images it is true of
-            typer.echo(f"vdsr: warning: {message}", err=True)
+            say(f"vdsr: warning: {message}", err=True)
         shown.add(str(message))
 
     with warnings.catch_warnings():
@@ -64,7 +75,7 @@ def plain_errors() -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            typer.echo("vdsr: interrupted", err=True)
+            say("vdsr: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:  # `vdsr ... | head`: nobody reads on
             raise
@@ -83,7 +94,7 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise typer.BadParameter(re.sub("`([a-z_]+)`", option, str(error))) from None
+        raise typer.BadParameter(plain(re.sub("`([a-z_]+)`", option, str(error)))) from None
 
 
 def check_options(
@@ -165,7 +176,7 @@ def training_table(console: Console | None = None) -> Iterator[Callable[[Progres
         rows.append(alive)
         if not (console.is_terminal and sys.stdout.isatty()):
             words = "" if math.isnan(loss) else f"loss {loss:.4g}  "
-            typer.echo(f"step {progress.step}  {words}{progress.psnr:.2f} dB, {progress.gain:+.2f} over bicubic")
+            say(f"step {progress.step}  {words}{progress.psnr:.2f} dB, {progress.gain:+.2f} over bicubic")
 
     def picture() -> Group:
         shown = rows if rows[-1:] == [alive] else [*rows, alive]

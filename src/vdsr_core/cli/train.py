@@ -24,8 +24,10 @@ from vdsr_core.cli.terminal import (
     complain,
     expand,
     parse_scales,
+    plain,
     plain_errors,
     progress_bar,
+    say,
     training_table,
 )
 from vdsr_core.files import locked
@@ -372,7 +374,7 @@ def read_folder(folder: Path, scales: list[float], taken: Container[str] = ()) -
     bad = 0
     paths = [path for path in expand(str(folder)) if not path.name.endswith(".train.png")]  # curves
     with progress_bar("{task.completed:.0f} of {task.total:.0f} images") as progress:
-        for path in progress.track(paths, description=folder.name):
+        for path in progress.track(paths, description=plain(folder.name)):
             try:
                 image = read_image(path)
                 names = itertools.chain([path.name, str(path)], (f"{path} ({n})" for n in itertools.count(3)))
@@ -384,10 +386,10 @@ def read_folder(folder: Path, scales: list[float], taken: Container[str] = ()) -
                 continue
             images |= found
             for why in skipped.values():
-                typer.echo(f"vdsr: {path}: left out, {why}", err=True)
+                say(f"vdsr: {path}: left out, {why}", err=True)
                 bad += 1
     if bad:
-        typer.echo(f"vdsr: {bad} of {len(paths)} images left out", err=True)
+        say(f"vdsr: {bad} of {len(paths)} images left out", err=True)
     if not images:
         msg = f"{folder} must hold an image to train with, got {len(paths)} that cannot be used. Check them."
         raise ValueError(msg)
@@ -442,7 +444,7 @@ def run_training(trainer: Trainer, measure: HoldOut, output: Path, record: dict[
             attempt(partial(log.add, progress))
             show(progress, log.loss)
             if progress.warning:
-                typer.echo(f"vdsr: warning: {progress.warning}", err=True)
+                say(f"vdsr: warning: {progress.warning}", err=True)
             if anyone(bool(signals), trainer.data.device) and progress.share < 1:
                 break
             if time.monotonic() - saved >= pause:
@@ -450,7 +452,7 @@ def run_training(trainer: Trainer, measure: HoldOut, output: Path, record: dict[
                 saved = time.monotonic()
     if trainer.share < 1:
         save()
-        typer.echo(f"vdsr: interrupted after step {trainer.step}; --resume goes on from {output}", err=True)
+        say(f"vdsr: interrupted after step {trainer.step}; --resume goes on from {output}", err=True)
         return INTERRUPTED
     scores = measure.score(trainer.result)
     trainer.result.card["recipe"] += f"; {trainer.step} steps, {trainer.spent:.0f} s"
@@ -459,5 +461,5 @@ def run_training(trainer: Trainer, measure: HoldOut, output: Path, record: dict[
     }
     save(finished=True)
     attempt(log.draw)
-    typer.echo(f"{output}  {trainer.step} steps, {trainer.spent:.0f} s, {measure.gain(scores):+.2f} dB over bicubic")
+    say(f"{output}  {trainer.step} steps, {trainer.spent:.0f} s, {measure.gain(scores):+.2f} dB over bicubic")
     return 0

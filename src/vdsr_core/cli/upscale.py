@@ -17,9 +17,11 @@ from vdsr_core.cli.terminal import (
     Model,
     check_options,
     complain,
+    plain,
     plain_errors,
     progress_bar,
     read_number,
+    say,
     usage_errors,
 )
 
@@ -206,14 +208,14 @@ def show_files(run: Iterator[FileProgress]) -> int:
         task = bar.add_task("", total=1)
         for step in run:
             what = step.name or step.source.name
-            bar.update(task, completed=step.fraction, description=f"{what} ({step.number} of {step.count})")
+            bar.update(task, completed=step.fraction, description=plain(f"{what} ({step.number} of {step.count})"))
             if step.error is not None:
                 complain(step.error, step.source)
                 failed = True
             elif step.outcome:
                 kept = step.outcome == "kept"
                 message = "kept: it exists (--overwrite replaces it)" if kept else step.message
-                typer.echo(f"{step.source}{f', {step.name}' if step.name else ''} -> {step.target}  {message}")
+                say(f"{step.source}{f', {step.name}' if step.name else ''} -> {step.target}  {message}")
                 bar.reset(task)
     return int(failed)
 
@@ -275,9 +277,9 @@ def estimate_files(jobs: list[Job], goal: Goal, options: dict[str, Any]) -> int:
             complain(error, job.source)
             failed = True
             continue
-        typer.echo(f"{job.source}{f', {job.name}' if job.name else ''} -> {job.target}  planned")
+        say(f"{job.source}{f', {job.name}' if job.name else ''} -> {job.target}  planned")
         for line in lines:
-            typer.echo(line)
+            say(line)
     return int(failed)
 
 

@@ -1,9 +1,12 @@
 import io
 import math
+import os
 import sys
 
+import pytest
 from rich.console import Console
 
+from vdsr_core import save_checkpoint
 from vdsr_core.cli.terminal import FIGURES, training_table
 from vdsr_core.training.trainer import Progress
 
@@ -44,3 +47,28 @@ def test_a_file_gets_a_line_for_each_measurement(capsys):
         "step 2  loss 0.25  29.88 dB, -0.12 over bicubic",
     ]
     assert console.file.getvalue() == ""
+
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\r\n\u009b31m\u202e\x7f"
+
+
+def test_control_characters_of_a_card_are_shown_as_escapes(vdsr, tmp_path, tiny_model):
+    tiny_model.card = {"name": EVIL, "inner": {EVIL: EVIL}}
+    save_checkpoint(tmp_path / "evil.safetensors", tiny_model)
+    result = vdsr("info", tmp_path / "evil.safetensors", model=None)
+    assert result.exit_code == 0
+    assert not set(EVIL) & set(result.output) - set("]0;owned[2J31m\n")
+    assert r"\x1b]0;owned\x07\x1b[2J\r\n\x9b31m\u202e\x7f" in result.output
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_control_characters_of_file_names_are_shown_as_escapes(vdsr, folder, draw, monkeypatch, debug):
+    monkeypatch.setenv("VDSR_DEBUG", debug)
+    draw(folder / "a.png", (8, 9))
+    os.rename("a.png", f"{EVIL}.png")
+    (folder / f"b{EVIL}.png").write_bytes(b"no image")
+    result = vdsr("upscale", ".", "-o", "out/", "--scale", 2)
+    assert result.exit_code == 1
+    assert "\\x1b" in result.stdout
+    assert "\\x1b" in result.stderr
+    assert not set(EVIL) & set(result.output) - set("]0;owned[2J31m\n")
