@@ -13,8 +13,10 @@ import numpy as np
 from vdsr_core.arguments import check_path
 from vdsr_core.files import check_target, replacing
 from vdsr_core.formats.image_file import ImageFile, Unreadable, check_axes, refuse
+from vdsr_core.formats.ome_xml import fits_ome
 from vdsr_core.formats.png_jpeg import read_jpeg, read_png, write_jpeg, write_png
-from vdsr_core.formats.tiff_read import fits_ome, read_tiff, tiff_names, write_tiff
+from vdsr_core.formats.tiff_read import read_tiff, tiff_names
+from vdsr_core.formats.tiff_write import write_tiff
 from vdsr_core.formats.zarr_array import is_zarr, read_zarr, write_zarr, zarr_names
 
 if TYPE_CHECKING:

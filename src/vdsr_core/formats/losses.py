@@ -11,14 +11,14 @@ LABELS = {
     "pixel_size": "the pixel size", "channel_names": "names of channels", "icc_profile": "the colour profile",
     "z_step": "the distance of planes", "time_step": "the time step", "channel_colors": "colours of channels",
     "channel_windows": "display ranges", "origin": "the position", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC",
-    "geotiff": "GeoTIFF tags", "samples": "which channels are red, green and blue",
+    "geotiff": "GeoTIFF tags",
 }  # fmt: skip
 
 _SHOWN = ("mode", "min", "max", "LUTs", "Ranges")  # of ImageJ: carried as colours and ranges, too
 
 
-def warn_of_loss(image: ImageFile, keeps: Collection[str], texts: Collection[str] | None = ()) -> None:
-    """Warn, in one line, of metadata that a file cannot hold.
+def list_losses(image: ImageFile, keeps: Collection[str], texts: Collection[str] | None = ()) -> list[str]:
+    """The names of metadata that a file cannot hold.
 
     Parameters
     ----------
@@ -38,5 +38,10 @@ def warn_of_loss(image: ImageFile, keeps: Collection[str], texts: Collection[str
     lost += [f"{key} of ImageJ" for key in imagej if key not in _SHOWN]
     for key in [key for key in ("channels", "planes") if key not in keeps]:
         lost += sorted({name for says in image.extra.get(key, ()) for name in says if not name.endswith("Unit")})
-    if lost := [*lost, *image.extra.get("not_kept", ())]:
+    return [*lost, *image.extra.get("not_kept", ())]
+
+
+def warn_of_loss(image: ImageFile, keeps: Collection[str], texts: Collection[str] | None = ()) -> None:
+    """Warn, in one line, of what `list_losses` finds."""
+    if lost := list_losses(image, keeps, texts):
         warnings.warn(f"not kept: {', '.join(lost)}", stacklevel=3)

@@ -14,7 +14,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from vdsr_core.formats.image_file import ImageFile
-from vdsr_core.formats.tiff_read import CLASSIC_BYTES, NAMESPACE, find_provenance, resolution_tags, to_ome
+from vdsr_core.formats.ome_xml import NAMESPACE, find_provenance, to_ome
+from vdsr_core.formats.tiff_metadata import TEXTS, resolution_tags, to_tags
+from vdsr_core.formats.tiff_write import CLASSIC_BYTES, color_options
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,25 +64,23 @@ def write_pyramid(
     import tifffile
 
     axes = letters.replace("S", "") + "S" * ("S" in letters)
+    shape = [levels[0].shape[letters.index(letter)] for letter in axes]
     options: dict[str, Any] = {
-        "photometric": "minisblack",
         "compression": "adobe_deflate",
         "predictor": levels[0].dtype.kind in "iu",
         "tile": (side, side),
         "buffersize": BUFFER,
-    } | resolution_tags(image)
-    if "S" in letters:
-        samples = levels[0].shape[letters.index("S")]
-        options |= {"photometric": "rgb", "planarconfig": "contig"}
-        options |= {"extrasamples": ("unassalpha",)} if samples == 4 else {}
-    planes = int(np.prod([n for letter, n in zip(letters, levels[0].shape, strict=True) if letter not in "SYX"]))
+        **color_options(image, axes, tuple(shape)),
+        **resolution_tags(image),
+    }
     says = {"axes": axes, "MapAnnotation": {"Namespace": NAMESPACE, "plan": json.dumps(attributes)}}
-    says |= to_ome(image, planes)
+    says |= to_ome(image, axes)
+    tags = to_tags(image, {word: code for word, code in TEXTS.items() if word != "Description"})
     nbytes = sum(int(np.prod(level.shape)) for level in levels) * levels[0].dtype.itemsize
     with tifffile.TiffWriter(path, ome=True, bigtiff=nbytes > CLASSIC_BYTES) as tiff:
         for number, level in enumerate(levels):
             shape = [level.shape[letters.index(letter)] for letter in axes]
-            first = {"subifds": len(levels) - 1, "metadata": says, "iccprofile": image.icc_profile}
+            first = {"subifds": len(levels) - 1, "metadata": says, "iccprofile": image.icc_profile, "extratags": tags}
             kind = first if number == 0 else {"subfiletype": 1, "metadata": None}
             tiff.write(cut(level, letters, side), shape=tuple(shape), dtype=level.dtype, **kind, **options)
 

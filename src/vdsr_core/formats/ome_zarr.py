@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import zarr
 
 VERSIONS = ("0.4", "0.5")
+KEEPS = {"pixel_size", "channel_names", "z_step", "time_step", "channel_colors", "channel_windows", "origin", "samples"}
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _UNITS = {
     "m": "meter", "cm": "centimeter", "mm": "millimeter", "µm": "micrometer", "nm": "nanometer", "Å": "angstrom",

@@ -13,8 +13,11 @@ from vdsr_core.files import check_target, replacing
 from vdsr_core.formats import ome_tiff, ome_zarr
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.io import read_image
+from vdsr_core.formats.losses import warn_of_loss
+from vdsr_core.formats.ome_xml import fits_ome
 from vdsr_core.formats.ome_zarr import coarsen
-from vdsr_core.formats.tiff_read import coarser_levels, fits_ome
+from vdsr_core.formats.tiff_read import coarser_levels
+from vdsr_core.formats.tiff_write import KEEPS as TIFF_KEEPS
 from vdsr_core.formats.zarr_array import is_zarr, level_paths
 
 TIFF = "OME-TIFF"
@@ -64,6 +67,7 @@ def write_pyramid(path: str | os.PathLike[str], image: ImageFile, *, overwrite: 
     if format == TIFF and not fits_ome(image.data.dtype, letters):
         msg = f"`path` must be an .ome.zarr for pixels of {image.data.dtype}, got {path}. Rename it."
         raise ValueError(msg)
+    warn_of_pyramid_loss(image, format)
     with replacing(path, overwrite=overwrite) as partial:
         folder = partial.with_name("levels.ome.zarr") if format == TIFF else partial
         count = _write_levels(folder, image, letters, path.name)
@@ -115,6 +119,14 @@ def read_pyramid(path: str | os.PathLike[str]) -> list[ImageFile]:
         factor = round(first.data.shape[axis] / level.shape[axis])
         found.append(first.with_data(level, (1 / factor, 1 / factor)))
     return found
+
+
+def warn_of_pyramid_loss(image: ImageFile, format: str) -> None:
+    """Warn of metadata that a pyramid cannot hold."""
+    if format == TIFF:
+        warn_of_loss(image, *TIFF_KEEPS["ome"])
+    else:
+        warn_of_loss(image, ome_zarr.KEEPS)
 
 
 def _write_levels(folder: Path, image: ImageFile, letters: str, name: str) -> int:

@@ -1,110 +1,123 @@
-"""Read and write TIFF, OME-TIFF and ImageJ files."""
+"""Read TIFF, OME-TIFF and ImageJ files."""
 
 from __future__ import annotations
 
-import json
+import logging
 import math
+import os
 import struct
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 import numpy as np
 
-from vdsr_core.formats.image_file import (
-    METRES,
-    SECONDS,
-    ImageFile,
-    check_memory,
-    count_channels,
-    fitting_profile,
-    gray_alpha_to_rgba,
-    in_memory,
-    native,
-    refuse,
-    unify_unit,
-    upright,
-)
+from vdsr_core.formats.image_file import ImageFile, check_memory, count_channels, fitting_profile, refuse, upright
+from vdsr_core.formats.ome_xml import parse_ome
+from vdsr_core.formats.tiff_colors import check_kind, has_plain_pixels, is_fax, read_colors
+from vdsr_core.formats.tiff_metadata import read_metadata
 
 if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
     from numpy.typing import NDArray
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
-NAMESPACE = "vdsr_core"  # of the note in OME-XML that says how an image was made
-_OME_DTYPES = ("int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64")
-CLASSIC_BYTES = 2**32 - 2**25  # offsets of a classic TIFF have 32 bits; the rest is for its tags
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it complains of is found and refused here
+WAY_OUT = "Copy or export it again."
 _USED_TAGS = {270, 274, 282, 283, 320, 34675, 50838, 50839}  # description, orientation, sizes, colours, ImageJ's
-_TILED_PIXELS = 2**22  # a plane larger than this is written in tiles
+_RATIOS = {1: 1, 5: 2600, 8: 1032, 32946: 1032, 32773: 64}  # bytes that one byte of a compression becomes, at most
+_MOST = 10**5  # the same of a compression without such a limit; and planes that a text may promise beside the pages
 
 
 def read_tiff(path: Path, *, lazy: bool = False, name: str | None = None) -> ImageFile:
     """Read an image of a TIFF file, the only one without `name`; with `lazy` its pixels stay there, if they can."""
-    import tifffile
-
-    with tifffile.TiffFile(path) as tif:
+    with open_tiff(path) as tif:
         series = _find_series(tif, name)
+        page = series.keyframe
+        check_kind(page)
         _check_complete(tif, series)
-        orientation = 1 if tif.is_ome or tif.is_imagej else series.keyframe.tags.valueof(274, default=1)
-        lazy = lazy and orientation == 1 and _is_plain(series)
+        orientation = 1 if tif.is_ome or tif.is_imagej else page.tags.valueof(274, default=1)
+        lazy = lazy and orientation == 1 and has_plain_pixels(series)
         if not lazy:
             check_memory(series.nbytes)
-        pixels = _open_pixels(path, series, tif.series.index(series)) if lazy else series.asarray()
-        data, axes, color = _colors(series.keyframe, pixels, series.axes)
-        known = _metadata(tif, series)
-        profile = series.keyframe.tags.valueof(34675)
-    if color is not None:
-        known["extra"] = {"channel_colors": (color,)} | known.get("extra", {})
+        if lazy:
+            pixels = _open_pixels(path, series, tif.series.index(series))
+        else:
+            pixels = _read_fax(path, series) if is_fax(page) else series.asarray()
+        data, axes, known = read_colors(series, pixels, series.axes)
+        known = read_metadata(tif, series, known)
+        profile = page.tags.valueof(34675)
     if len(known.get("channel_names", ())) != count_channels(data.shape, axes):
         known.pop("channel_names", None)
     image = ImageFile(data, axes, icc_profile=fitting_profile(profile, axes), **known)
     return upright(image, orientation)
 
 
-def _is_plain(series: TiffPageSeries) -> bool:
-    """Whether the pixels can be taken as they are."""
-    page, samples = series.keyframe, series.sizes.get("sample", 1)
-    gray = page.photometric == 1 and samples == 1
-    color = page.photometric == 2 or _is_jpeg(page)
-    return series.dtype.kind in "iuf" and (gray or (color and samples in (3, 4)))
-
-
-def _is_jpeg(page: TiffPage) -> bool:
-    """Whether the colours in the file are YCbCr, as slide scanners write them, and RGB when they are decoded."""
-    return page.photometric == 6 and page.compression in (6, 7)
-
-
-def coarser_levels(path: Path) -> list[Any]:
-    """All levels of the only image of a TIFF but the finest, lazily; none where the pixels have to be changed."""
+@contextmanager
+def open_tiff(path: Path) -> Iterator[TiffFile]:
+    """Open a TIFF whose list of pages ends, and whose description promises no more than the file can hold."""
     import tifffile
 
     with tifffile.TiffFile(path) as tif:
-        series = _find_series(tif, None)
-        levels = range(1, len(series.levels) if _is_plain(series) else 1)
-        return [_open_pixels(path, series, tif.series.index(series), level) for level in levels]
+        pages = _count_pages(tif)
+        if tif.is_ome:
+            _check_ome(path, parse_ome(tif), pages)
+        yield tif
 
 
-def _open_pixels(path: Path, series: TiffPageSeries, number: int, level: int = 0) -> Any:
-    """Return the pixels as a memory map, or as a zarr array whose chunks are the tiles or strips of the file."""
-    import tifffile
+def _count_pages(tif: TiffFile) -> int:
+    """The number of pages, whose list is neither a ring nor broken off."""
+    tiff, handle, offset, seen = tif.tiff, tif.filehandle, tif.pages.first.offset, set[int]()
+    while offset:
+        if offset in seen:
+            refuse(f"its list of pages leads back to an earlier one after {len(seen)}. {WAY_OUT}")
+        seen.add(offset)
+        handle.seek(offset)
+        try:
+            (count,) = struct.unpack(tiff.tagnoformat, handle.read(tiff.tagnosize))
+            handle.seek(offset + tiff.tagnosize + count * tiff.tagsize)
+            (offset,) = struct.unpack(tiff.offsetformat, handle.read(tiff.offsetsize))
+        except (struct.error, OSError, ValueError):
+            refuse(f"its list of pages breaks off after {len(seen) - 1}. {WAY_OUT}")
+    return len(seen)
 
-    if series.dataoffset is not None and not level:
-        return np.memmap(path, series.dtype, "r", series.dataoffset, series.shape)
-    import zarr
 
-    opened = tifffile.TiffFile(path)
-    array = zarr.open_array(opened.series[number].aszarr(level=level), mode="r")
-    weakref.finalize(array, opened.close)  # stays open as long as the array is used
-    return array
+def _check_ome(path: Path, root: Element, pages: int) -> None:
+    """Refuse OME-XML that needs files which are missing, elsewhere, or beyond what files of this size can hold."""
+    if (master := root.find("{*}BinaryOnly")) is not None:
+        refuse(f"it is a part of the image that {master.get('MetadataFile')} describes. Convert that one.")
+    others = _ome_files(root)
+    for name in sorted(others):
+        if os.path.basename(name) != name or not (path.parent / name).is_file():
+            refuse(f"it is a part of an image in several files, and {name} is missing. Put all into one folder.")
+    for pixels in root.iterfind("{*}Image/{*}Pixels"):
+        planes = math.prod(int(pixels.get(f"Size{axis}", 1)) for axis in "ZCT")
+        counts = [int(block.get("PlaneCount", block.get("NumPlanes", 0))) for block in pixels.iterfind("{*}TiffData")]
+        if max(planes, *counts, 0) > _MOST + 100 * pages * (1 + len(others)):
+            refuse(f"its pages are not those that its description promises. {WAY_OUT}")
+
+
+def _ome_files(root: Element) -> set[str]:
+    """The names of the other files that hold pixels of the images of OME-XML."""
+    own = root.get("UUID")
+    found = root.iterfind("{*}Image/{*}Pixels/{*}TiffData/{*}UUID")
+    return {name for part in found if part.text != own and (name := part.get("FileName"))}
 
 
 def tiff_names(path: Path) -> list[str]:
     """The names of the images of a TIFF file."""
-    import tifffile
-
-    with tifffile.TiffFile(path) as tif:
+    with open_tiff(path) as tif:
         return _names(_images(tif))
+
+
+def tiff_parts(path: Path) -> list[Path]:
+    """The files that the images of a TIFF are spread over, itself among them."""
+    with open_tiff(path) as tif:
+        names = _ome_files(parse_ome(tif)) if tif.is_ome else set()
+    return [path, *(path.with_name(name) for name in sorted(names) if name != path.name)]
 
 
 def _images(tif: TiffFile) -> list[TiffPageSeries]:
@@ -122,7 +135,7 @@ def _find_series(tif: TiffFile, name: str | None) -> TiffPageSeries:
     """Return the image of that name, or the only one of a TIFF."""
     every = _images(tif)
     if not every:
-        refuse("it holds no image. Copy or export it again.")
+        refuse(f"it holds no image. {WAY_OUT}")
     names = _names(every)
     if name is None and len(every) > 1:
         refuse(f"it holds {len(every)} images: {', '.join(names[:4])} ... Give the `name` of one.")
@@ -133,21 +146,16 @@ def _find_series(tif: TiffFile, name: str | None) -> TiffPageSeries:
 
 def _check_complete(tif: TiffFile, series: TiffPageSeries) -> None:
     """Refuse a TIFF that lacks a page, strip or tile: tifffile logs that, and reads fewer pages or zeros."""
-    way_out = "Copy or export it again."
-    tif.filehandle.seek(tif.pages.next_page_offset or 0)
-    link = tif.filehandle.read(tif.tiff.offsetsize)
-    if len(link) < tif.tiff.offsetsize or any(link):
-        refuse(f"its list of pages breaks off after {len(tif.pages)}. {way_out}")
     if _lost_tags(tif.pages.first) & _USED_TAGS:
-        refuse(f"it ends before its tags do. {way_out}")
+        refuse(f"it ends before its tags do. {WAY_OUT}")
     if series.kind in ("generic", "uniform") and (tif.is_ome or tif.is_imagej or tif.is_shaped):
-        refuse(f"its pages are not those that its description promises. {way_out}")
+        refuse(f"its pages are not those that its description promises. {WAY_OUT}")
     offset, nbytes = series.dataoffset, series.nbytes
     if offset is not None and offset + nbytes > tif.filehandle.size:
-        refuse(f"it ends before its {nbytes} bytes of pixels do. {way_out}")
+        refuse(f"it ends before its {nbytes} bytes of pixels do. {WAY_OUT}")
     for index, page in enumerate([] if offset is not None else series.pages):
-        if page is None or not _page_complete(page):
-            refuse(f"page {index} of {len(series.pages)} is missing or incomplete. {way_out}")
+        if page is None or not _is_complete(page):
+            refuse(f"page {index} of {len(series.pages)} is missing or incomplete. {WAY_OUT}")
 
 
 def _lost_tags(page: TiffPage) -> set[int]:
@@ -160,267 +168,57 @@ def _lost_tags(page: TiffPage) -> set[int]:
     return {struct.unpack(tiff.byteorder + "H", code)[0] for code in codes} - set(page.tags.keys())
 
 
-def _page_complete(page: Any) -> bool:
-    """Whether every strip or tile of a TiffPage or TiffFrame lies inside the file."""
+def _is_complete(page: Any) -> bool:
+    """Whether every strip or tile of a TiffPage or TiffFrame lies inside the file, and they can hold the pixels.
+
+    Tiles without place and length are background, as GDAL and slide scanners leave them out.
+    """
     size = page.parent.filehandle.size
     if page.is_contiguous and page.dataoffsets:
         return bool(page.dataoffsets[0] + page.nbytes <= size)
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-    return len(segments) >= math.prod(page.chunked) and all(
-        offset > 0 and count > 0 and offset + count <= size for offset, count in segments
+    there = [segment for segment in segments if not page.keyframe.is_tiled or any(segment)]
+    ratio = _RATIOS.get(page.keyframe.compression, _MOST)
+    share = len(there) / max(1, len(segments))
+    packed = math.ceil(page.nbytes * page.keyframe.bitspersample / 8 / page.keyframe.dtype.itemsize)
+    return (
+        len(segments) >= math.prod(page.chunked)
+        and bool(there)
+        and all(offset > 0 and count > 0 and offset + count <= size for offset, count in there)
+        and packed * share <= ratio * sum(count for _, count in there)
     )
 
 
-def _colors(page: TiffPage, data: NDArray[Any], axes: str) -> tuple[NDArray[Any], str, tuple[int, ...] | None]:
-    """Return gray, RGB or RGBA pixels with black at zero, their axes, and the colour of a LUT over gray."""
-    photometric, color = int(page.photometric), None
-    if photometric > 3 and not _is_jpeg(page):
-        name = getattr(page.photometric, "name", photometric)
-        refuse(f"its colours are {name}. Convert it to gray or RGB first.")
-    if photometric == 0:
-        if data.dtype.kind not in "bu":
-            refuse(f"white is zero in its {data.dtype} pixels. Invert it in another program first.")
-        data = ~data if data.dtype == bool else (2**page.bitspersample - 1) - data
-    if data.dtype == bool:
-        data = data.astype(np.uint8) * np.uint8(255)
-    if data.dtype.kind not in "iuf":
-        refuse(f"its pixels are {data.dtype}. Save real numbers.")
-    if photometric == 3 and page.colormap is not None:
-        colors = _palette(page.colormap)
-        if _is_ramp(colors):
-            color = tuple(int(n) for n in colors[-1] // (1 if colors.dtype == np.uint8 else 257))
-        else:
-            data, axes = colors[data], axes + "S"
-    if "S" in axes:
-        gray, samples = photometric < 2, data.shape[axes.index("S")]
-        if gray and samples == 2 and page.extrasamples and int(page.extrasamples[0]) in (1, 2):  # alpha
-            data = gray_alpha_to_rgba(np.moveaxis(data, axes.index("S"), -1))
-            axes = axes.replace("S", "") + "S"
-        elif gray or samples not in (3, 4):  # channels, not colours
-            axes = axes.replace("S", "Q" if "C" in axes else "C")
-    return native(data) if isinstance(data, np.ndarray) and not isinstance(data, np.memmap) else data, axes, color
+def coarser_levels(path: Path) -> list[Any]:
+    """All levels of the only image of a TIFF but the finest, lazily; none where the pixels have to be changed."""
+    with open_tiff(path) as tif:
+        series = _find_series(tif, None)
+        levels = range(1, len(series.levels) if has_plain_pixels(series) else 1)
+        return [_open_pixels(path, series, tif.series.index(series), level) for level in levels]
 
 
-def _palette(colormap: NDArray[np.uint16]) -> NDArray[Any]:
-    """Return a TIFF colour map (3, n) as colours (n, 3), of 8 bits if they have no more."""
-    colors = colormap.T
-    if colors.max() < 256:  # some writers forget that the map has 16 bits
-        return colors.astype(np.uint8)
-    high, low = colors >> 8, colors & 255
-    return high.astype(np.uint8) if ((low == 0) | (low == high)).all() else colors
-
-
-def _is_ramp(colors: NDArray[Any]) -> bool:
-    """Whether colours (n, 3) rise evenly from black to the last one, so that indices are intensities."""
-    ramp = np.linspace(0, 1, len(colors))[:, None] * colors[-1]
-    return bool(colors[-1].any() and np.abs(ramp - colors).max() <= colors.max() / 255)
-
-
-def _metadata(tif: TiffFile, series: TiffPageSeries) -> dict[str, Any]:
-    """Return what a TIFF says of one of its images, as fields of `ImageFile`."""
-    if tif.is_ome:
-        return _ome_metadata(tif.ome_metadata or "", tif.series.index(series), len(tif.series))
-    if tif.is_imagej:
-        return _imagej_metadata(tif.imagej_metadata or {}, series.keyframe)
-    return _pixel_size(series.keyframe)
-
-
-def _pixel_size(page: TiffPage) -> dict[str, Any]:
-    """Return pixel size and unit of a TIFF's resolution tags; 1 without a unit says nothing."""
-    columns, rows = page.tags.valueof(282), page.tags.valueof(283)
-    if not (isinstance(columns, tuple) and isinstance(rows, tuple) and all(columns) and all(rows)):
-        return {}
-    size = (rows[1] / rows[0], columns[1] / columns[0])
-    unit = {2: "inch", 3: "cm"}.get(page.tags.valueof(296, default=2))
-    return {} if unit is None and size == (1, 1) else {"pixel_size": size, "unit": unit}
-
-
-def _imagej_metadata(metadata: Mapping[str, Any], page: TiffPage) -> dict[str, Any]:
-    """Return what ImageJ says of an image, as fields of `ImageFile`."""
-    known = _pixel_size(page)
-    if "unit" in metadata:
-        unit = unify_unit(str(metadata["unit"]))
-        known = {"pixel_size": known.get("pixel_size", (1.0, 1.0)), "unit": unit} if unit else {}
-    kept = ("mode", "min", "max", "cf", "c0", "c1", "c2", "c3", "c4", "vunit", "LUTs", "Ranges", "Labels")
-    display = {key: metadata[key] for key in kept if key in metadata}
-    channels, labels = metadata.get("channels", 1), metadata.get("Labels")
-    if channels > 1 and isinstance(labels, list):
-        period = labels[:channels] * (len(labels) // channels)
-        if labels == period and all(labels):
-            known["channel_names"] = tuple(labels[:channels])
-            del display["Labels"]
-    steps = {"z_step": metadata.get("spacing"), "time_step": metadata.get("finterval")}
-    known["extra"] = {key: float(value) for key, value in steps.items() if value}
-    if display:
-        known["extra"]["imagej"] = display
-    return known
-
-
-def _ome_metadata(xml: str, number: int, count: int) -> dict[str, Any]:
-    """Return what OME-XML says of one of so many images, as fields of `ImageFile`."""
-    root = ElementTree.fromstring(xml)
-    found = root.findall("{*}Image/{*}Pixels")
-    if len(found) != count and number:
-        return {}  # it speaks of other files, too
-    pixels = next(iter(found[number:]), None)
-    if pixels is None:
-        return {}
-    says = pixels.attrib
-    unit = unify_unit(says.get("PhysicalSizeXUnit", "µm"))
-    known: dict[str, Any] = {"extra": {}}
-
-    def size(axis: str) -> float | None:
-        value = float(says.get(f"PhysicalSize{axis}", 0))
-        own = unify_unit(says.get(f"PhysicalSize{axis}Unit", "µm"))
-        if own != unit and unit in METRES and own in METRES:
-            value *= METRES[own] / METRES[unit]
-        return value if 0 < value < math.inf else None
-
-    rows, columns, z_step = size("Y"), size("X"), size("Z")
-    if rows and columns:
-        known["pixel_size"] = (rows, columns)
-    if z_step:
-        known["extra"]["z_step"] = z_step
-    if z_step or (rows and columns):
-        known["unit"] = unit
-    if "TimeIncrement" in says and (seconds := SECONDS.get(says.get("TimeIncrementUnit", "s"))):
-        known["extra"]["time_step"] = float(says["TimeIncrement"]) * seconds
-    channels = [channel.attrib for channel in pixels.findall("{*}Channel")]
-    if any(channel.get("Name") for channel in channels):
-        known["channel_names"] = tuple(channel.get("Name", "") for channel in channels)
-    if channels and all("Color" in channel for channel in channels):
-        colors = [(int(channel["Color"]) & 0xFFFFFFFF).to_bytes(4, "big") for channel in channels]
-        known["extra"]["channel_colors"] = tuple(tuple(color[:3]) for color in colors)  # without alpha
-    plane = next(iter(pixels.findall("{*}Plane")), None)
-    if plane is not None and {"PositionX", "PositionY"} <= set(plane.keys()) and "pixel_size" in known:
-        known["extra"]["origin"] = (float(plane.get("PositionY", 0)), float(plane.get("PositionX", 0)))
-    if ours := find_provenance(root):
-        known["extra"]["provenance"] = ours
-    return known
-
-
-def find_provenance(root: ElementTree.Element) -> dict[str, Any]:
-    """What this package said in OME-XML of how it made the image; {} if that is not there."""
-    for note in root.iterfind("{*}StructuredAnnotations/{*}MapAnnotation"):
-        if note.get("Namespace") == NAMESPACE:
-            return dict(json.loads(note.findtext("{*}Value/{*}M[@K='plan']") or "{}"))
-    return {}
-
-
-def write_tiff(path: Path, image: ImageFile, *, ome: bool) -> None:
-    """Write an OME-TIFF, or else the first flavour of TIFF that keeps everything."""
+def _open_pixels(path: Path, series: TiffPageSeries, number: int, level: int = 0) -> Any:
+    """Return the pixels as a memory map, or as a zarr array whose chunks are the tiles or strips of the file."""
     import tifffile
 
-    data, axes = _planes_last(image)
-    flavor = "ome" if ome else _flavor(image, data, axes)
-    rows, columns = data.shape[axes.index("Y")], data.shape[axes.index("X")]
-    options: dict[str, Any] = {"photometric": "minisblack"}
-    if "S" in axes:
-        options = {"photometric": "rgb", "planarconfig": "contig" if axes.endswith("S") else "separate"}
-        if data.shape[axes.index("S")] == 4:
-            options["extrasamples"] = ("unassalpha",)
-    if flavor == "imagej":
-        metadata = _to_imagej(image, axes, data.shape)
-        options["compression"] = "adobe_deflate" if set(axes) <= set("YXS") else None
-        if image.pixel_size:
-            options["resolution"] = (1 / image.pixel_size[1], 1 / image.pixel_size[0])
-    else:
-        planes = math.prod(n for letter, n in zip(axes, data.shape, strict=True) if letter not in "YXS")
-        metadata = to_ome(image, planes) if flavor == "ome" else {}
-        options |= resolution_tags(image) | {
-            "compression": "adobe_deflate",
-            "predictor": data.dtype.kind in "iu" and data.dtype.itemsize <= 4,
-            "tile": (256, 256) if rows * columns > _TILED_PIXELS else None,
-        }
-    tifffile.imwrite(
-        path,
-        data,
-        bigtiff=data.nbytes > CLASSIC_BYTES,
-        ome=flavor == "ome",
-        imagej=flavor == "imagej",
-        iccprofile=image.icc_profile,
-        metadata={"axes": axes} | metadata,
-        **options,
-    )
+    if series.dataoffset is not None and not level:
+        dtype = series.dtype.newbyteorder(series.keyframe.parent.byteorder)
+        return np.memmap(path, dtype, "r", series.dataoffset, series.shape)
+    from vdsr_core.formats.zarr_array import open_array
+
+    opened = tifffile.TiffFile(path)
+    array = open_array(opened.series[number].aszarr(level=level))
+    weakref.finalize(array, opened.close)  # stays open as long as the array is used
+    return array
 
 
-def _planes_last(image: ImageFile) -> tuple[NDArray[Any], str]:
-    """Return pixels and axes in the order of TIFF pages: rows and columns last, or before colour samples."""
-    last = "YXS" if image.axes.endswith("S") else "SYX" if "S" in image.axes else "YX"
-    order = [i for i, letter in enumerate(image.axes) if letter not in last]
-    order += [image.axes.index(letter) for letter in last]
-    return in_memory(image, order), "".join(image.axes[i] for i in order)
+def _read_fax(path: Path, series: TiffPageSeries) -> NDArray[np.bool_]:
+    """Return the pixels of fax pages, as libtiff decodes them; where marks are missing, tifffile may read others."""
+    from PIL.TiffImagePlugin import TiffImageFile
 
-
-def _flavor(image: ImageFile, data: NDArray[Any], axes: str) -> str:
-    """Return the first of "plain", "imagej" and "ome" that keeps everything, else "plain"."""
-    bare = set(axes) <= set("YXS") and image.unit in (None, "inch", "cm")
-    if bare and not image.channel_names and not image.extra.keys() & {"imagej", "channel_colors"}:
-        return "plain"
-    samples = data.dtype == np.uint8 and axes.endswith("S") and data.shape[-1] == 3
-    in_order = "".join(letter for letter in "TZCYXS" if letter in axes) == axes
-    pixels = samples or ("S" not in axes and data.dtype in (np.uint8, np.uint16, np.float32))
-    if in_order and pixels and data.nbytes <= CLASSIC_BYTES:
-        return "imagej"
-    return "ome" if fits_ome(data.dtype, axes) else "plain"
-
-
-def fits_ome(dtype: np.dtype[Any], axes: str) -> bool:
-    """Whether an OME-TIFF can hold such pixels."""
-    return dtype.name in _OME_DTYPES and set(axes) <= set("TZCYXS")
-
-
-def resolution_tags(image: ImageFile) -> dict[str, Any]:
-    """Return the resolution tags: per inch, per centimetre, or without unit."""
-    if image.pixel_size is None:
-        return {}
-    (rows, columns), unit, factor = image.pixel_size, "none", 1.0
-    if image.unit == "inch":
-        unit = "inch"
-    elif image.unit in METRES:
-        unit, factor = "centimeter", METRES[image.unit] / METRES["cm"]
-    return {"resolution": (1 / (columns * factor), 1 / (rows * factor)), "resolutionunit": unit}
-
-
-def _to_imagej(image: ImageFile, axes: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return the metadata of an ImageJ hyperstack."""
-    extra, names = image.extra, image.channel_names
-    metadata: dict[str, Any] = {}
-    if colors := extra.get("channel_colors"):
-        ramp = np.arange(256)[None] / 255
-        metadata["LUTs"] = [(np.array(color)[:, None] * ramp).round().astype(np.uint8) for color in colors]
-        metadata["mode"] = "composite" if len(colors) > 1 else "color"
-    if names:
-        planes = math.prod(n for letter, n in zip(axes, shape, strict=True) if letter not in "YXS")
-        metadata["Labels"] = [names[plane % len(names)] for plane in range(planes)]  # channels run fastest
-    if image.pixel_size and image.unit:
-        metadata["unit"] = "".join(c if c.isascii() else f"\\u{ord(c):04X}" for c in image.unit)
-    if "z_step" in extra:
-        metadata["spacing"] = extra["z_step"]
-    if "time_step" in extra:
-        metadata["finterval"] = extra["time_step"]
-    return metadata | dict(extra.get("imagej", {}))
-
-
-def to_ome(image: ImageFile, planes: int) -> dict[str, Any]:
-    """Return the metadata of an OME-TIFF of so many planes."""
-    extra, unit = image.extra, "in" if image.unit == "inch" else image.unit
-    if unit != "in" and unit not in METRES:
-        unit = "reference frame"  # OME knows no others
-    metadata: dict[str, Any] = {}
-    sizes = (*(image.pixel_size or (None, None)), extra.get("z_step"))
-    for axis, size in zip("YXZ", sizes, strict=True):
-        if size is not None:
-            metadata |= {f"PhysicalSize{axis}": float(size), f"PhysicalSize{axis}Unit": unit}
-    if "time_step" in extra:
-        metadata |= {"TimeIncrement": float(extra["time_step"]), "TimeIncrementUnit": "s"}
-    if "origin" in extra and image.pixel_size:
-        metadata["Plane"] = {f"Position{axis}Unit": [unit] * planes for axis in "XY"}
-        for axis, place in zip("YX", extra["origin"], strict=True):
-            metadata["Plane"][f"Position{axis}"] = [float(place)] * planes
-    channel: dict[str, Any] = {}
-    if image.channel_names:
-        channel["Name"] = list(image.channel_names)
-    if colors := extra.get("channel_colors"):
-        channel["Color"] = [int.from_bytes(bytes((*color, 255)), "big", signed=True) for color in colors]
-    return metadata | ({"Channel": channel} if channel else {})
+    pages, numbered = [], [page for page in series.pages if page is not None]
+    with TiffImageFile(path) as picture:
+        for page in numbered:
+            picture.seek(page.index)
+            pages.append(np.asarray(picture) ^ (series.keyframe.photometric == 0))  # Pillow inverts white-is-zero
+    return np.reshape(pages, series.shape)

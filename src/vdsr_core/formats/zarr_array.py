@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,9 @@ def read_zarr(path: Path) -> ImageFile:
     if isinstance(node, zarr.Group) and (datasets := multiscale_of(node.attrs.asdict()).get("datasets")):
         path = inside(path, datasets[0]["path"])
         node = zarr.open_array(path, mode="r")
-    if isinstance(node, zarr.Group):
+    if isinstance(node, zarr.Array):
+        node = open_array(path)
+    else:
         refuse(_describe_group(path, node))
     if node.dtype.kind not in "iuf":
         refuse(f"its pixels are {node.dtype}. Save real numbers.")
@@ -53,6 +56,31 @@ def read_zarr(path: Path) -> ImageFile:
     if "unit" in ours:
         known["unit"] = ours["unit"]
     return ImageFile(node, axes, **known)
+
+
+def open_array(store: Any) -> zarr.Array[Any]:
+    """Open a zarr array that raises a ValueError for what cannot be read, whatever its decoder raises."""
+    import zarr
+
+    return _array_type()(zarr.open_array(store, mode="r").async_array)
+
+
+@cache
+def _array_type() -> type[zarr.Array[Any]]:
+    import zarr
+
+    class Pixels(zarr.Array[Any]):
+        def __getitem__(self, window: Any) -> Any:
+            try:
+                return super().__getitem__(window)
+            except (IndexError, MemoryError):
+                raise
+            except Exception as error:
+                cause = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+                msg = f"a part of the image cannot be read: {cause}. Copy or export it again."
+                raise ValueError(msg) from error
+
+    return Pixels
 
 
 def level_paths(path: Path) -> list[Path]:

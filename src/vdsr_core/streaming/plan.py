@@ -18,8 +18,8 @@ import numpy as np
 from vdsr_core.arguments import check_whole
 from vdsr_core.formats import ome_zarr
 from vdsr_core.formats.image_file import ImageFile
+from vdsr_core.formats.ome_xml import fits_ome
 from vdsr_core.formats.pyramid import TIFF, check_place, choose_format
-from vdsr_core.formats.tiff_read import fits_ome
 from vdsr_core.images.ranges import check_ranges
 from vdsr_core.images.resampling import scale_pair, scaled_shape
 from vdsr_core.network.checkpoint import fingerprint, load_model

@@ -24,7 +24,7 @@ from vdsr_core.files import locked
 from vdsr_core.formats import ome_zarr
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.ome_tiff import read_attributes
-from vdsr_core.formats.pyramid import check_place
+from vdsr_core.formats.pyramid import check_place, warn_of_pyramid_loss
 from vdsr_core.network.checkpoint import save_checkpoint
 from vdsr_core.network.model import VDSR
 from vdsr_core.streaming.notes import IMAGE, NOTES, Note, read_note, shard_name, to_text
@@ -83,6 +83,7 @@ def prepare(plan: Plan, image: ImageFile, model: VDSR, unchanged: Callable[[Inde
 def create(plan: Plan, image: ImageFile, model: VDSR) -> None:
     """Fill the empty folder of a plan."""
     version = "0.5" if plan.tiff else plan.format
+    warn_of_pyramid_loss(image, plan.format)
     title = plan.name or Path(plan.target).name
     attributes = ome_zarr.describe(image, plan.scale, plan.levels, plan.in_range, version, title)
     attributes["vdsr_core"] = describe(plan)

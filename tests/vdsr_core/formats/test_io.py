@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from vdsr_core.formats import io as vdsr_io
-from vdsr_core.formats import tiff_read as tiff
+from vdsr_core.formats import tiff_write as tiff
 from vdsr_core.formats.image_file import unify_unit
 from vdsr_core.formats.io import ImageFile, check_writable, image_names, read_image, write_image
 
@@ -130,7 +131,9 @@ def test_color_profile_resolution_and_exif_survive(tmp_path, suffix, dtype):
     image = ImageFile(
         np.full((16, 16, 3), 7, dtype), "YXS", (1 / 300, 1 / 150), "inch", None, ICC, {"exif": exif.tobytes()}
     )
-    write_image(tmp_path / ("image" + suffix), image)
+    lost = pytest.warns(UserWarning, match="^not kept: EXIF$") if "tif" in suffix else nullcontext()
+    with lost:
+        write_image(tmp_path / ("image" + suffix), image)
     again = read_image(tmp_path / ("image" + suffix))
     assert_same_pixels(again, image.data, "YXS")
     assert again.icc_profile == ICC
@@ -673,7 +676,7 @@ def test_part_of_a_multi_file_ome_tiff_is_refused(tmp_path):
         missing = '<TiffData FirstZ="1" PlaneCount="1"><UUID FileName="b.ome.tif">urn:uuid:1</UUID></TiffData>'
         xml = tif.ome_metadata.replace('<TiffData IFD="0" PlaneCount="2"/>', there + missing)
         tif.pages[0].tags["ImageDescription"].overwrite(xml)
-    with pytest.raises(ValueError, match="page 1 of 2 is missing"):
+    with pytest.raises(ValueError, match="an image in several files, and b.ome.tif is missing"):
         read_image(tmp_path / "image.ome.tif")
 
 
