@@ -15,7 +15,7 @@ from vdsr_core.files import check_target, replacing
 from vdsr_core.formats.image_file import ImageFile, Unreadable, check_axes, refuse
 from vdsr_core.formats.ome_xml import fits_ome
 from vdsr_core.formats.png_jpeg import read_jpeg, read_png, write_jpeg, write_png
-from vdsr_core.formats.tiff_read import read_tiff, tiff_names
+from vdsr_core.formats.tiff_read import read_tiff, tiff_names, tiff_parts
 from vdsr_core.formats.tiff_write import write_tiff
 from vdsr_core.formats.zarr_array import is_zarr, read_zarr, write_zarr, zarr_names
 
@@ -55,6 +55,14 @@ def image_names(path: str | os.PathLike[str]) -> list[str]:
             return zarr_names(path)
         names = tiff_names(path) if kind == "TIFF" else [""]
     return names if len(names) > 1 else [""]
+
+
+def image_parts(path: Path) -> list[Path]:
+    """The files that the image of a file is spread over, itself among them; only itself if it cannot be read."""
+    try:
+        return tiff_parts(path) if path.is_file() and _kind(path) == "TIFF" else [path]
+    except Exception:  # reading the image will say why
+        return [path]
 
 
 def read_image(path: str | os.PathLike[str], *, lazy: bool = False, name: str | None = None) -> ImageFile:

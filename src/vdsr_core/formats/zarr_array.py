@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -46,7 +47,7 @@ def read_zarr(path: Path) -> ImageFile:
     attributes: Any = dict(node.attrs)
     ours = dict(attributes.get("vdsr_core", {}))
     names = getattr(node.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
-    known = _ome_zarr_metadata(path)
+    known = _ome_zarr_metadata(path, node.shape)
     letters = known.pop("axes", None) or [_letter(name) for name in names or ()]
     axes = "".join(letters) if {"Y", "X"} <= set(letters) else "Q" * (node.ndim - 2) + "YX"
     known["extra"] = {key: ours[key] for key in ("z_step", "time_step") if key in ours} | known.get("extra", {})
@@ -130,7 +131,7 @@ def well_of(path: Path) -> dict[str, Any]:
     return dict(says.get("ome", says).get("well", {"images": []}))
 
 
-def _ome_zarr_metadata(path: Path) -> dict[str, Any]:
+def _ome_zarr_metadata(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
     """Return what the OME-Zarr group around an array says of it, as fields of `ImageFile`; {} without one."""
     import zarr
 
@@ -142,14 +143,14 @@ def _ome_zarr_metadata(path: Path) -> dict[str, Any]:
     for multiscale in says.get("multiscales", ()):
         for dataset in multiscale.get("datasets", ()):
             if dataset.get("path") == path.name and "axes" in multiscale:
-                known = _multiscale_metadata(says, multiscale, dataset)
+                known = _multiscale_metadata(says, multiscale, dataset, shape)
                 known["extra"] |= {"provenance": ours} if ours else {}
                 return known
     return {}
 
 
 def _multiscale_metadata(
-    says: Mapping[str, Any], multiscale: Mapping[str, Any], dataset: Mapping[str, Any]
+    says: Mapping[str, Any], multiscale: Mapping[str, Any], dataset: Mapping[str, Any], shape: tuple[int, ...]
 ) -> dict[str, Any]:
     """Return axes, sizes and channel names of one resolution of an OME-Zarr image."""
     named = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]]
@@ -157,30 +158,52 @@ def _multiscale_metadata(
     steps, origin = np.ones(len(axes)), np.zeros(len(axes))
     for level in (dataset, multiscale):
         for transform in level.get("coordinateTransformations", ()):
-            if transform["type"] == "scale":
-                steps, origin = steps * transform["scale"], origin * transform["scale"]
-            elif transform["type"] == "translation":
-                origin = origin + transform["translation"]
+            kind = transform.get("type")
+            factors = transform.get(kind)
+            if not isinstance(factors, list) or len(factors) != len(axes):
+                continue  # the identity, or a file that holds them
+            if kind == "scale":
+                steps, origin = steps * factors, origin * factors
+            elif kind == "translation":
+                origin = origin + factors
     step = dict(zip(axes, steps.tolist(), strict=True))
     place = dict(zip(axes, origin.tolist(), strict=True))
     unit = {letter: unify_unit(axis.get("unit")) or "" for letter, axis in zip(axes, named, strict=True)}
     known: dict[str, Any] = {"axes": axes, "extra": {}}
     if place["Y"] or place["X"]:
         known["extra"]["origin"] = (place["Y"], place["X"])
-    if unit["Y"] == unit["X"] and (unit["Y"] or (step["Y"], step["X"]) != (1, 1)):
+    sound = 0 < step["Y"] < math.inf and 0 < step["X"] < math.inf
+    if sound and unit["Y"] == unit["X"] and (unit["Y"] or (step["Y"], step["X"]) != (1, 1)):
         known |= {"pixel_size": (step["Y"], step["X"]), "unit": unit["Y"] or None}
     if unit["Y"] and unit["Y"] == unit.get("Z"):
         known["extra"]["z_step"] = step["Z"]
     if unit.get("T") in SECONDS:
         known["extra"]["time_step"] = step["T"] * SECONDS[unit["T"]]
-    channels = says.get("omero", {}).get("channels", ())
-    if channels and all(channel.get("label") for channel in channels):
-        known["channel_names"] = tuple(channel["label"] for channel in channels)
-    if channels and all(re.fullmatch("[0-9A-Fa-f]{6}", channel.get("color", "")) for channel in channels):
-        known["extra"]["channel_colors"] = tuple(tuple(bytes.fromhex(channel["color"])) for channel in channels)
-    if channels and all("window" in channel for channel in channels):
-        known["extra"]["channel_windows"] = tuple(channel["window"] for channel in channels)
+    if lost := _read_display(says, dict(zip(axes, shape, strict=False)), known):
+        known["extra"]["not_kept"] = lost
     return known
+
+
+def _read_display(says: Mapping[str, Any], sizes: Mapping[str, int], known: dict[str, Any]) -> tuple[str, ...]:
+    """Add names, colours and display ranges of channels; returns the name of what cannot be understood."""
+    omero = says.get("omero")
+    channels = omero.get("channels") if isinstance(omero, Mapping) else None
+    if not channels:
+        return ()
+    count = sizes.get("C", 1)
+    if not isinstance(channels, list) or len(channels) != count or not all(isinstance(c, Mapping) for c in channels):
+        return (f"display settings that are not for {count} channels",)
+    labels = ["" if channel.get("label") is None else str(channel["label"]) for channel in channels]
+    colors = [str(channel.get("color")) for channel in channels]
+    windows = [channel.get("window") for channel in channels]
+    if all(labels):
+        known["channel_names"] = tuple(labels)
+    if all(re.fullmatch("[0-9A-Fa-f]{6}", color) for color in colors):
+        known["extra"]["channel_colors"] = tuple(tuple(bytes.fromhex(color)) for color in colors)
+    if all(isinstance(window, Mapping) and {"start", "end"} <= window.keys() for window in windows):
+        ends = [{"min": window["start"], "max": window["end"], **window} for window in windows if window]
+        known["extra"]["channel_windows"] = tuple(ends)
+    return ()
 
 
 def _letter(name: str | None) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
-from vdsr_core.formats.io import SUFFIXES, image_names
+from vdsr_core.formats.io import SUFFIXES, image_names, image_parts
 from vdsr_core.formats.ome_zarr import bind
+from vdsr_core.formats.zarr_array import is_zarr
 
 FORMATS = ("tif", "ome.tif", "png", "jpg", "zarr", "ome.zarr")  # suffixes of the files in a folder of results
 PATTERN = "{name}_{scale}"
@@ -57,6 +58,7 @@ def list_jobs(
     folder = is_folder(output)
     results = Path(output).resolve() if folder and recursive else None
     found = dict(place for text in sources for place in find_images(os.fspath(text), recursive, results))
+    found = {path: found[path] for path in without_parts(found)}
     if folder:
         targets = [
             Path(output, inside, f"{pattern.replace('{name}', stem).replace('{scale}', label)}.{format or kind}")
@@ -116,9 +118,18 @@ def walk(folder: Path, results: Path | None = None) -> Iterator[Path]:
             yield from walk(path, results)
 
 
+def without_parts(paths: Iterable[Path]) -> Iterator[Path]:
+    """The paths without files that are parts of the image of an earlier one: OME-TIFF may have several files."""
+    seen: set[Path] = set()
+    for path in paths:
+        if path.resolve() not in seen:
+            seen.update(part.resolve() for part in image_parts(path))
+            yield path
+
+
 def is_image_folder(path: Path) -> bool:
     """Whether a path is a folder that holds images, not a zarr."""
-    return path.is_dir() and path.suffix.lower() != ".zarr"
+    return path.is_dir() and path.suffix.lower() != ".zarr" and not is_zarr(path)
 
 
 def is_folder(output: str | os.PathLike[str]) -> bool:

@@ -265,12 +265,10 @@ def plan(
         raise ValueError(msg)
     network = model if isinstance(model, VDSR) else load_model(model)
     options: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb}
-    corner = image.data[
-        tuple(slice(0, 1 if letter in "YX" else n) for letter, n in zip(image.axes, image.data.shape, strict=True))
-    ]
-    super_resolve(np.zeros_like(corner), scale, model=network, tile=tile, **options)  # raises for wrong options
     data: Any = image.data
+    one = tuple(slice(0, 1 if letter in "YX" else n) for letter, n in zip(image.axes, data.shape, strict=True))
     with naming_chunks(data):
+        super_resolve(np.zeros_like(data[one]), scale, model=network, tile=tile, **options)  # raises for wrong options
         found = in_range if in_range is not None else find_range(data, **options)
     channels = 1 if image.rgb or image.channel_axis is None else image.data.shape[image.channel_axis]
     ranges = check_ranges(found, channels)

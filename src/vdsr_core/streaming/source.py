@@ -31,13 +31,18 @@ def open_source(
 ) -> ImageFile:
     """An image, lazily where its file can be read by windows; with other axes if they are given.
 
+    A stack of 2 to 4 columns has an axis of one channel more, for `super_resolve` asks whether these are colours.
+
     Raises
     ------
     ValueError
         If its axes do not end with rows and columns, channels aside.
     """
     image = source if isinstance(source, ImageFile) else read_image(source, lazy=True, name=name)
-    image = image if axes is None else replace(image, axes=axes)
+    if axes not in (None, f"C{image.axes}"):
+        image = replace(image, axes=axes)
+    if image.channel_axis is None and image.data.ndim > 2 and 2 <= image.data.shape[-1] <= 4:
+        image = replace(image, data=np.asarray(image.data[...])[None], axes=f"C{image.axes}")
     if not image.axes.replace("S" if image.rgb else "C", "").endswith("YX"):
         msg = f"the last axes must be rows and columns (YX), got {image.axes}. Reorder, or correct by --axes."
         raise ValueError(msg)
