@@ -13,14 +13,26 @@ extensions = [
     "sphinx.ext.extlinks",
     "numpydoc",
     "myst_parser",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "models_table.md"]
+exclude_patterns = ["_build", "models_table.md", "gallery"]
 myst_heading_anchors = 3
 extlinks = {"doi": ("https://doi.org/%s", "doi:%s"), "arxiv": ("https://arxiv.org/abs/%s", "arXiv:%s")}
 
 autodoc_typehints = "none"  # numpydoc's "Parameters" say it in words
-autosummary_generate = False  # all entries are on one page
+autosummary_generate = True
 numpydoc_show_class_members = False
 
 html_theme = "furo"
 html_title = "napari-vdsr"
+
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": "plot_",
+    "within_subsection_order": "FileNameSortKey",
+    "show_memory": False,
+    "abort_on_example_error": True,
+    "min_reported_time": 1e9,
+    "download_all_examples": False,
+}
