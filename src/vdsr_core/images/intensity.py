@@ -141,27 +141,38 @@ class Extent:
         return float(low - margin), float(high + margin)
 
 
-def measure(values: NDArray[Any]) -> Extent:
+def measure(values: NDArray[Any], keep_nan: bool = False) -> Extent:
     """The extent of pixels in memory; blocks are taken inside `values`.
 
     Parameters
     ----------
     values : (..., M, N) ndarray
         Pixels of any real dtype. In a single row or column, two neighbours take the place of a block.
+    keep_nan : bool, optional
+        Whether NaN is allowed; it does not count then, neither as low nor as high.
     """
+    lower, upper = values, values  # where NaN is neither low nor high
     if values.dtype.kind == "f" and (invalid := values.size - np.count_nonzero(np.isfinite(values))):
-        return Extent(invalid=int(invalid))
+        unknown = np.isnan(values) & keep_nan
+        if np.count_nonzero(unknown) < invalid:
+            return Extent(invalid=int(invalid - np.count_nonzero(unknown)))
+        lower, upper = np.where(unknown, np.inf, values), np.where(unknown, -np.inf, values)
+    middle = _middle(lower)
+    low, high = np.maximum(*middle).min(), np.minimum(*(middle if upper is lower else _middle(upper))).max()
+    return Extent(low.item(), high.item(), lower.min().item(), upper.max().item())
+
+
+def _middle(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The two middle ones of the four values of each 2 x 2 block, in no order."""
     lower, upper = values, values
     if values.shape[-1] > 1:
         lower, upper = np.minimum(values[..., :-1], values[..., 1:]), np.maximum(values[..., :-1], values[..., 1:])
     if values.shape[-2] > 1:
-        # The two middle ones of a block's four values, in no order.
         lower, upper = (
             np.maximum(lower[..., :-1, :], lower[..., 1:, :]),
             np.minimum(upper[..., :-1, :], upper[..., 1:, :]),
         )
-    low, high = np.maximum(lower, upper).min().item(), np.minimum(lower, upper).max().item()
-    return Extent(low, high, values.min().item(), values.max().item())
+    return lower, upper
 
 
 def blocks(plane: tuple[int, int], chunk: tuple[int, int] | None = None) -> Iterator[tuple[slice, slice]]:

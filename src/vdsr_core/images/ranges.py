@@ -13,7 +13,9 @@ from vdsr_core.images.intensity import LIMIT, Extent, Rescale, blocks, check_unm
 Range = tuple[float, float]
 
 
-def measure_channels(image: Any, axes: Axes, part: tuple[slice, slice] | None = None) -> list[Extent]:
+def measure_channels(
+    image: Any, axes: Axes, part: tuple[slice, slice] | None = None, keep_nan: bool = False
+) -> list[Extent]:
     """The extent of each independent channel, or of a part of it, alpha left out; raises unless it is finite."""
     extents = [Extent()] * (1 if axes.channel is None else axes.leading[axes.channel])
     corner, size = (0, 0), axes.plane
@@ -27,15 +29,16 @@ def measure_channels(image: Any, axes: Axes, part: tuple[slice, slice] | None = 
         for block in blocks(size, chunk):
             window = [slice(first + s.start, first + s.stop) for first, s in zip(corner, block, strict=True)]
             values = axes.unpack(np.asarray(image[axes.native((*leading, *window))]))
-            extents[channel] = extents[channel].merge(measure(values[:3]))
+            extents[channel] = extents[channel].merge(measure(values[:3], keep_nan))
             if len(values) == 4:
-                alpha = measure(values[3:])
+                alpha = measure(values[3:], keep_nan)
                 extents[channel] = extents[channel].merge(Extent(invalid=alpha.invalid))
                 if not alpha.invalid and alpha.maximum > opaque(values.dtype):
                     msg = f"`image` must have alpha of at most 1 where it is float, got {alpha.maximum}. Divide alpha."
                     raise ValueError(msg)
     if invalid := sum(extent.invalid for extent in extents):
-        msg = f"`image` must be finite, got {invalid} NaN or infinite pixels. Replace them, as by `np.nan_to_num`."
+        msg = f"`image` must be finite, got {invalid} NaN or infinite pixels. "
+        msg += "Replace them, as by `np.nan_to_num`" + (".", ", or keep NaN by `nan='keep'`.")[not keep_nan]
         raise ValueError(msg)
     return extents
 
@@ -49,6 +52,8 @@ def default_range(dtype: np.dtype[Any], axes: Axes, extent: Extent) -> Range:
     """The range that is mapped to [0, 1] if none is given."""
     if is_fixed(dtype, axes):
         return 0.0, 255.0
+    if extent.minimum > extent.maximum:  # no pixel has a value
+        return 0.0, 0.0
     low, high = extent.in_range
     if not extent.constant and not (low < high and math.isfinite(high - low)):
         refuse_span(extent)
@@ -90,13 +95,13 @@ def check_ranges(in_range: Any, channels: int) -> list[Range]:
 
 
 def find_rescales(
-    image: Any, axes: Axes, in_range: Any, part: tuple[slice, slice] | None = None
+    image: Any, axes: Axes, in_range: Any, part: tuple[slice, slice] | None = None, keep_nan: bool = False
 ) -> list[Rescale | float]:
     """For each independent channel its map to [0, 1], or its only value where it is known to be constant.
 
     If the range is given, only `part` of the planes is looked at: that a channel is constant shows in the range.
     """
-    extents = measure_channels(image, axes, None if in_range is None else part)
+    extents = measure_channels(image, axes, None if in_range is None else part, keep_nan)
     if in_range is None:
         ranges = [default_range(image.dtype, axes, extent) for extent in extents]
     else:
@@ -107,6 +112,8 @@ def find_rescales(
 
 def _find_rescale(low: float, high: float, extent: Extent, axes: Axes, whole: bool) -> Rescale | float:
     """The map of a range to [0, 1], or the only value of a channel; `extent` may not be that of the whole."""
+    if extent.minimum > extent.maximum:  # no pixel that was looked at has a value
+        extent = Extent(low, low, low, low)
     if not extent.constant or (low != high and not whole):
         return check_reach(Rescale(low, high), extent)
     if axes.colours < 4 and low <= high:

@@ -42,6 +42,7 @@ def map_tiles(
     compute: Callable[[Any, Index, Region], NDArray[Any]],
     shared: Any,
     options: tuple[Any, ...],
+    keep_nan: bool,
 ) -> da.Array:
     """An array each chunk of which is made of a window of another one.
 
@@ -60,6 +61,8 @@ def map_tiles(
         A value that all chunks need, computed once.
     options : tuple
         All that the pixels depend on but `image`, of which dask can make a name.
+    keep_nan : bool
+        Whether pixels of `image` may be NaN.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def map_tiles(
         shared = TaskRef(shared.key)
     cuts = [list(accumulate(lengths, initial=0)) for lengths in image.chunks]
     touched = [[_touched(cut, part) for part in parts] for cut, parts in zip(cuts, sources, strict=True)]
-    tiles = Tiles(compute, image.shape, image.dtype, cuts, [list(parts) for parts in sources])
+    tiles = Tiles(compute, image.shape, image.dtype, cuts, [list(parts) for parts in sources], keep_nan)
     graph: dict[Any, GraphNode] = {task: DataNode(task, tiles)}
     for index in np.ndindex(*map(len, sources)):
         pieces = product(*(axis[i] for axis, i in zip(touched, index, strict=True)))
@@ -94,6 +97,7 @@ class Tiles:
     dtype: np.dtype[Any]
     cuts: list[list[int]]  # where the chunks of the image begin, for each axis
     sources: list[list[slice]]
+    keep_nan: bool
 
     def join(self, index: Index, pieces: Sequence[NDArray[Any]]) -> Region:
         """The window that a chunk needs, of the pieces that hold it."""
@@ -107,7 +111,7 @@ class Tiles:
                 there.append(slice(start - part.start, stop - part.start))
                 here.append(slice(start - cut[i], stop - cut[i]))
             values = np.asarray(piece)[tuple(here)]
-            _check_finite(values, chunk)
+            _check_finite(values, chunk, self.keep_nan)
             pixels[tuple(there)] = values
         return Region(pixels, tuple(part.start for part in wanted), self.shape)
 
@@ -122,9 +126,11 @@ def _touched(cuts: list[int], part: slice) -> range:
     return range(bisect_right(cuts, part.start) - 1, bisect_left(cuts, part.stop))
 
 
-def _check_finite(values: NDArray[Any], chunk: Index) -> None:
-    """Raise, naming the chunk, where pixels are not finite."""
-    if values.dtype.kind == "f" and (invalid := values.size - np.count_nonzero(np.isfinite(values))):
+def _check_finite(values: NDArray[Any], chunk: Index, keep_nan: bool) -> None:
+    """Raise, naming the chunk, where pixels are not finite; NaN may be kept."""
+    if values.dtype.kind != "f":
+        return
+    if invalid := np.count_nonzero(np.isinf(values) if keep_nan else ~np.isfinite(values)):
         msg = f"`image` must be finite, got {invalid} NaN or infinite pixels in its chunk {chunk}. "
         msg += "Replace them, as by `da.nan_to_num`."
         raise ValueError(msg)
@@ -156,12 +162,15 @@ class Measure:
         Axes of the array.
     least : (int, int)
         Fewest rows and columns that a 2 x 2 block needs: 1 where the whole array has but one.
+    keep_nan : bool
+        Whether pixels may be NaN.
     """
 
     extents: Callable[[NDArray[Any]], list[Extent]]
     rows: int
     columns: int
     least: tuple[int, int]
+    keep_nan: bool
 
     def __call__(self, values: NDArray[Any], first: int) -> dict[int, Extent]:
         """Extents by channel, the first of which has that number."""
@@ -173,7 +182,7 @@ class Measure:
     def scan(self, values: NDArray[Any], index: Index, first: int) -> Scan:
         """What is known of a chunk."""
         values = np.asarray(values)
-        _check_finite(values, index)
+        _check_finite(values, index, self.keep_nan)
         ends = [(self.rows, 0), (self.rows, -1), (self.columns, 0), (self.columns, -1)]
         return Scan(self(values, first), *(values.take([end], axis) for axis, end in ends))
 
@@ -208,6 +217,7 @@ def measure_chunks(
     channel: int | None,
     extents: Callable[[NDArray[Any]], list[Extent]],
     finish: Callable[[list[Extent]], Any],
+    keep_nan: bool,
 ) -> Delayed:
     """One delayed value found from the extents of all channels; each chunk is read once.
 
@@ -223,8 +233,10 @@ def measure_chunks(
         From pixels in the axis order of `image`, the extent of each channel that they hold.
     finish : callable
         From the extents of all channels, the value.
+    keep_nan : bool
+        Whether pixels may be NaN.
     """
-    measure = Measure(extents, rows, columns, (min(2, image.shape[rows]), min(2, image.shape[columns])))
+    measure = Measure(extents, rows, columns, (min(2, image.shape[rows]), min(2, image.shape[columns])), keep_nan)
     firsts = [0] if channel is None else list(accumulate(image.chunks[channel], initial=0))
     name = f"find-range-{tokenize(image.name, rows, columns, channel, extents, finish)}"
     graph: dict[Any, GraphNode] = {}

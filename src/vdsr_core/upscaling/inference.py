@@ -19,6 +19,7 @@ from vdsr_core.arguments import is_whole
 from vdsr_core.images.axes import Axes, find_axes, is_dask, open_image
 from vdsr_core.images.color import rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.images.intensity import Extent, Rescale, cast, opaque
+from vdsr_core.images.missing import check_policy, fill, nearest, widen
 from vdsr_core.images.ranges import Range, check_ranges, default_range, find_rescales, is_fixed, measure_channels
 from vdsr_core.images.resampling import Taps, check_window, make_taps, scale_pair, scaled_shape
 from vdsr_core.images.tiling import Region, Slices, Tile, check_tile, cover, halve
@@ -42,6 +43,7 @@ def super_resolve(
     in_range: Range | Sequence[Range] | None = None,
     tile: int | None = 1024,
     window: Window | None = None,
+    nan: str = "raise",
     device: str | torch.device | None = None,
 ) -> Any:
     """Upscale an image with a very deep residual network [1]_.
@@ -72,6 +74,10 @@ def super_resolve(
     window : (slice, slice), optional
         Rows and columns of the result to compute, the whole by default. With `in_range`, only those input pixels are
         read and checked that the window needs.
+    nan : {"raise", "keep"}, optional
+        Whether pixels that are NaN are an error, or pixels without a value: the result is NaN where its nearest input
+        pixel is. The network gets the mean of known neighbours there, up to 4 pixels away, and the low end of the range
+        further inside; the range is found without them.
     device : str or torch.device, optional
         Where to compute: by default CUDA, MPS or the CPU, the first that is there and works.
 
@@ -132,8 +138,8 @@ def super_resolve(
     ((12, 30), dtype('uint16'))
     """
     if is_dask(image):
-        return _super_resolve_lazily(image, scale, model, channel_axis, rgb, in_range, tile, window, device)
-    job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, window, device)
+        return _super_resolve_lazily(image, scale, model, channel_axis, rgb, in_range, tile, window, device, nan)
+    job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, window, device, nan=nan)
     job.check_memory(math.prod(job.shape) * job.image.dtype.itemsize)
     out = np.empty(job.shape, job.image.dtype)
     for _ in job.run(out):
@@ -153,6 +159,7 @@ def super_resolve_tiles(
     tile: int | None = 1024,
     window: Window | None = None,
     near: tuple[int, ...] | None = None,
+    nan: str = "raise",
     device: str | torch.device | None = None,
     stop: threading.Event | None = None,
 ) -> Iterator[Tile]:
@@ -163,7 +170,7 @@ def super_resolve_tiles(
 
     Parameters
     ----------
-    image, scale, model, channel_axis, rgb, in_range, tile, window, device
+    image, scale, model, channel_axis, rgb, in_range, tile, window, nan, device
         As in `super_resolve`.
     out : array
         Where to write: an ndarray, a memory map, a zarr array; of the shape of the result and the dtype of `image`.
@@ -192,14 +199,16 @@ def super_resolve_tiles(
     >>> [tile.write for tile in super_resolve_tiles(image, 2, out, tile=8)][-1]
     (slice(8, 16, None), slice(8, 16, None))
     """
-    job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, window, device, near, stop)
+    job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, window, device, near, stop, nan)
     _check_out(out, job.shape, job.image)
     job.check_memory(0)
     _ = job.rescales  # pixels and range are checked at the call
     return job.run(out)
 
 
-def find_range(image: ArrayLike, *, channel_axis: int | None = None, rgb: bool = False) -> Range | list[Range]:
+def find_range(
+    image: ArrayLike, *, channel_axis: int | None = None, rgb: bool = False, nan: str = "raise"
+) -> Range | list[Range]:
     """The range of an image that `super_resolve` maps to [0, 1] by default.
 
     It runs between the extremes that three of the four pixels of some 2 x 2 block reach, over all planes, with a
@@ -208,7 +217,7 @@ def find_range(image: ArrayLike, *, channel_axis: int | None = None, rgb: bool =
 
     Parameters
     ----------
-    image, channel_axis, rgb
+    image, channel_axis, rgb, nan
         As in `super_resolve`.
 
     Returns
@@ -219,7 +228,7 @@ def find_range(image: ArrayLike, *, channel_axis: int | None = None, rgb: bool =
     Raises
     ------
     TypeError, ValueError
-        If `image` is no image, or holds NaN or infinity.
+        If `image` is no image, or holds infinity, or NaN that is not to be kept.
 
     Examples
     --------
@@ -231,14 +240,16 @@ def find_range(image: ArrayLike, *, channel_axis: int | None = None, rgb: bool =
     (75.0, 225.0)
     """
     pixels = open_image(image)
-    axes = find_axes(pixels, channel_axis, rgb)
+    axes, keep_nan = find_axes(pixels, channel_axis, rgb), check_policy(nan)
     ranges: list[Range]
     if is_fixed(pixels.dtype, axes):
         ranges = [default_range(pixels.dtype, axes, Extent())]
     elif is_dask(pixels):
-        ranges = _find_range_lazily(pixels, axes).compute()
+        ranges = _find_range_lazily(pixels, axes, keep_nan).compute()
     else:
-        ranges = [default_range(pixels.dtype, axes, extent) for extent in measure_channels(pixels, axes)]
+        ranges = [
+            default_range(pixels.dtype, axes, extent) for extent in measure_channels(pixels, axes, keep_nan=keep_nan)
+        ]
     return ranges if axes.channel is not None else ranges[0]
 
 
@@ -287,6 +298,7 @@ class _Job:
         device: str | torch.device | None,
         near: tuple[int, ...] | None = None,
         stop: threading.Event | None = None,
+        nan: str = "raise",
     ) -> None:
         self.image = open_image(image)
         self.scale = _check_scale(scale)
@@ -299,6 +311,7 @@ class _Job:
             model = make_engine(_find_network(model, self.scale), device)
         self.engine, self.device = model, model.device
         self.in_range = in_range
+        self.keep_nan = check_policy(nan) and self.image.dtype.kind == "f"
         self.part = None if window is None else self.source()
         extent = (*self.axes.leading, *(part.stop - part.start for part in self.window))
         self.shape = tuple(part.stop for part in self.axes.native(tuple(slice(0, n) for n in extent)))  # of `out`
@@ -309,7 +322,7 @@ class _Job:
     @cached_property
     def rescales(self) -> list[Rescale | float]:
         """The map of each channel to [0, 1], or its only value; reads the image, or the part that is needed."""
-        return find_rescales(self.image, self.axes, self.in_range, self.part)
+        return find_rescales(self.image, self.axes, self.in_range, self.part, self.keep_nan)
 
     def check_memory(self, result: int) -> None:
         """Raise if the result and one tile on the CPU need more memory than is free; reads no pixels."""
@@ -361,7 +374,7 @@ class _Job:
         """The rows and columns of the image that the window needs."""
         whole = cover(self.plane, None, self.engine.halo, self.window, align=self.engine.align)[0]
         rows, columns = (t.source for t in self.taps(whole.read))
-        return rows, columns
+        return self.widened((rows, columns)) if self.keep_nan else (rows, columns)
 
     def batches(self) -> Iterator[list[Tile]]:
         """Tiles, a few of equal size at a time."""
@@ -413,10 +426,16 @@ class _Job:
                 results[number] = np.full((self.axes.colours, *_size(tile, "write")), rescale, self.image.dtype)
         if todo:
             taps = [self.taps(tile.read) for _, tile, _ in todo]
-            windows = [encode(self.pixels(tile, t), rescale) for (_, tile, rescale), t in zip(todo, taps, strict=True)]
+            windows = [
+                encode(self.pixels(tile, t, rescale.low), rescale)
+                for (_, tile, rescale), t in zip(todo, taps, strict=True)
+            ]
             for (number, tile, rescale), sr in zip(todo, self.engine.run(windows, taps, self.stop), strict=True):
                 values = sr[:, *tile.crop[-2:]]
                 results[number] = decode(values, rescale, self.image.dtype)
+        if self.keep_nan:
+            for number, tile in enumerate(tiles):
+                results[number][self.holes(tile)] = np.nan
         return [results[number] for number in range(len(tiles))]
 
     def taps(self, read: Slices) -> tuple[Taps, Taps]:
@@ -427,10 +446,35 @@ class _Job:
         )
         return rows, columns
 
-    def pixels(self, tile: Tile, taps: tuple[Taps, Taps]) -> NDArray[Any]:
-        """The input pixels that a tile needs, (colours, rows, columns)."""
-        slices = self.axes.native((*tile.read[:-2], *(t.source for t in taps)))
-        return self.axes.unpack(np.asarray(self.image[slices]))
+    def pixels(self, tile: Tile, taps: tuple[Taps, Taps], rest: float) -> NDArray[Any]:
+        """The input pixels that a tile needs, (colours, rows, columns); NaN is filled, at last by `rest`."""
+        rows, columns = (t.source for t in taps)
+        if not self.keep_nan:
+            return self.read(tile, (rows, columns))
+        wide = self.widened((rows, columns))
+        values = self.read(tile, wide)
+        if np.isnan(values).any():
+            values = np.concatenate([fill(values[:3], rest), fill(values[3:], opaque(values.dtype))])
+        down, right = (part.start - more.start for part, more in zip((rows, columns), wide, strict=True))
+        return values[:, down : down + rows.stop - rows.start, right : right + columns.stop - columns.start]
+
+    def holes(self, tile: Tile) -> NDArray[Any]:
+        """Where the result is NaN because the nearest input pixel is, (colours, rows, columns)."""
+        rows, columns = (
+            nearest(n, s, part) for n, s, part in zip(self.axes.plane, self.scale, tile.write[-2:], strict=True)
+        )
+        values = self.read(tile, (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)))
+        unknown: NDArray[Any] = np.isnan(values)
+        return unknown[:, rows[:, None] - rows[0], columns - columns[0]]
+
+    def widened(self, parts: tuple[slice, slice]) -> tuple[slice, slice]:
+        """Rows and columns of the image, and those that fill their NaN."""
+        rows, columns = (widen(part, n) for part, n in zip(parts, self.axes.plane, strict=True))
+        return rows, columns
+
+    def read(self, tile: Tile, parts: tuple[slice, slice]) -> NDArray[Any]:
+        """Rows and columns of the plane that a tile lies in, (colours, rows, columns)."""
+        return self.axes.unpack(np.asarray(self.image[self.axes.native((*tile.read[:-2], *parts))]))
 
 
 def encode(window: NDArray[Any], rescale: Rescale) -> NDArray[np.float64]:
@@ -542,6 +586,7 @@ def _super_resolve_lazily(
     tile: int | None,
     window: Window | None,
     device: str | torch.device | None,
+    nan: str,
 ) -> Any:
     """A dask array of the super-resolved image, whose chunks are tiles."""
     from vdsr_core.upscaling import dask_graphs as lazy
@@ -549,7 +594,7 @@ def _super_resolve_lazily(
     tile = check_tile(tile)
     axes = find_axes(open_image(image), channel_axis, rgb)
     image = lazy.tidy(image, axes.colour)
-    pair = _check_scale(scale)
+    pair, keep_nan = _check_scale(scale), check_policy(nan)
     plane = scaled_shape(axes.plane, pair)
     part = check_window(window, plane)
     model = _find_network(model, pair)
@@ -557,7 +602,7 @@ def _super_resolve_lazily(
     ranges: Any = None if in_range is None else check_ranges(in_range, channels)
     if ranges is None:
         fixed = is_fixed(image.dtype, axes)
-        ranges = [default_range(image.dtype, axes, Extent())] if fixed else _find_range_lazily(image, axes)
+        ranges = [default_range(image.dtype, axes, Extent())] if fixed else _find_range_lazily(image, axes, keep_nan)
 
     chunks: list[list[int]] = [[1] * n for n in image.shape]
     sources = [[slice(i, i + 1) for i in range(n)] for n in image.shape]
@@ -567,27 +612,32 @@ def _super_resolve_lazily(
         tiles = [(t.read[1], t.write[1]) for t in cover((1, stop), tile, model.halo, align=model.config.fold)]
         chunks[axis] = [write.stop - write.start for _, write in tiles]
         sources[axis] = [make_taps(length, factor, read.start, read.stop).source for read, _ in tiles]
-    options = (pair, channel_axis, rgb, tile)
+        if keep_nan:
+            sources[axis] = [widen(source, length) for source in sources[axis]]
+    options = (pair, channel_axis, rgb, tile, nan)
     token = (fingerprint(model), *options, in_range, str(device))
     compute = _LazyTile(SharedEngine(model, device), axes, plane, *options)
-    result = lazy.map_tiles(image, chunks, sources, compute, ranges, token)
+    result = lazy.map_tiles(image, chunks, sources, compute, ranges, token, keep_nan)
     return result[axes.native((*(slice(0, n) for n in axes.leading), *part))]
 
 
-def _find_range_lazily(image: Any, axes: Axes) -> Any:
+def _find_range_lazily(image: Any, axes: Axes, keep_nan: bool) -> Any:
     """A delayed list of ranges, one for each channel."""
     from vdsr_core.upscaling import dask_graphs as lazy
 
     image = lazy.tidy(image, axes.colour)
     channel = None if axes.channel is None else axes.order[axes.channel]
-    extents, finish = partial(_measure_piece, axes=axes), partial(_default_ranges, dtype=image.dtype, axes=axes)
+    extents, finish = (
+        partial(_measure_piece, axes=axes, keep_nan=keep_nan),
+        partial(_default_ranges, dtype=image.dtype, axes=axes),
+    )
     rows, columns = axes.order[-2:]
-    return lazy.measure_chunks(image, rows, columns, channel, extents, finish)
+    return lazy.measure_chunks(image, rows, columns, channel, extents, finish, keep_nan)
 
 
-def _measure_piece(values: NDArray[Any], axes: Axes) -> list[Extent]:
+def _measure_piece(values: NDArray[Any], axes: Axes, keep_nan: bool) -> list[Extent]:
     """The extents of the channels in a piece of an image."""
-    return measure_channels(values, replace(axes, shape=values.shape))
+    return measure_channels(values, replace(axes, shape=values.shape), keep_nan=keep_nan)
 
 
 def _default_ranges(extents: list[Extent], dtype: np.dtype[Any], axes: Axes) -> list[Range]:
@@ -606,6 +656,7 @@ class _LazyTile:
     channel_axis: int | None
     rgb: bool
     tile: int | None
+    nan: str
 
     def __call__(self, ranges: list[Range], index: tuple[int, ...], region: Region) -> NDArray[Any]:
         """The pixels of the chunk `index`, of the region of the image that it needs."""
@@ -621,9 +672,8 @@ class _LazyTile:
             slice(i * side, min((i + 1) * side, n)) for i, side, n in zip(numbers[-2:], sides, self.plane, strict=True)
         )
         with self.network as engine:
-            job = _Job(
-                image, self.scale, engine, self.channel_axis, self.rgb, in_range, self.tile, (rows, columns), None
-            )
+            options = (self.channel_axis, self.rgb, in_range, self.tile, (rows, columns), None)
+            job = _Job(image, self.scale, engine, *options, nan=self.nan)
             out = np.empty(job.shape, image.dtype)
             for _ in job.run(out):
                 pass
