@@ -6,7 +6,8 @@ import errno
 from importlib.resources import files
 from typing import Any
 
-from magicgui.backends._qtpy.widgets import QBaseRangedWidget
+from magicgui.backends._qtpy.widgets import QBaseRangedWidget, QBaseWidget
+from magicgui.widgets import ComboBox, Container, Widget
 from magicgui.widgets.bases import RangedWidget
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QIcon, QValidator
@@ -137,6 +138,18 @@ class NumberBox(RangedWidget[float]):
         super().__init__(widget_type=_NumberBackend, **keywords)
 
 
+class _HeldBackend(QBaseWidget):
+    def __init__(self, held: QWidget, parent: QWidget | None = None, **keywords: Any) -> None:
+        super().__init__(lambda parent: held, parent=parent)  # type: ignore[arg-type]
+
+
+class Held(Widget):
+    """A Qt widget that magicgui has no kind of, as a row of a container."""
+
+    def __init__(self, held: QWidget, **keywords: Any) -> None:
+        super().__init__(widget_type=_HeldBackend, backend_kwargs={"held": held}, **keywords)
+
+
 class _Still(QObject):
     """Hands the wheel on to what scrolls."""
 
@@ -208,3 +221,22 @@ def fill(combo: QComboBox, entries: list[tuple[str, Any]]) -> None:
     kept = [number for number, (_, data) in enumerate(entries) if chosen is not None and data == chosen]
     combo.setCurrentIndex(kept[0] if kept else 0)
     combo.blockSignals(False)
+
+
+def align_labels(*containers: Container[Any]) -> None:
+    """Give the labels of some magicgui forms one width, so that their controls begin in one column; when shown."""
+    rows = [row for container in containers for widget in container if (row := widget._labeled_widget()) is not None]
+    widest = max(row._label_widget.native.sizeHint().width() for row in rows)
+    for row in rows:
+        row.label_width = widest
+
+
+def refill(box: ComboBox) -> None:
+    """Ask for the choices anew, in which words may differ, keeping the choice; it is not told if it stays."""
+    before = box.value
+    with box.changed.blocked():
+        box.reset_choices()
+        if before in box.choices:
+            box.value = before
+    if box.value != before:
+        box.changed.emit(box.value)

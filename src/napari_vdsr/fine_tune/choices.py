@@ -1,26 +1,20 @@
-"""What is chosen in the Fine-tune widget, and what it would cost."""
+"""What is chosen in the Fine-tune widget, following the layers of a viewer, and what it would cost."""
 
 from __future__ import annotations
 
-import logging
 import math
-from functools import partial
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 from napari.layers import Image, Shapes
-from napari.utils.notifications import show_error
 from napari.viewer import Viewer
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QFileDialog,
-    QListWidgetItem,
-)
+from psygnal import Signal
 
-from napari_vdsr.background.job import Job
-from napari_vdsr.background.pytorch import Cancelled
-from napari_vdsr.fine_tune.data import KINDS, Data, image_files, measure_low_side, rectangles, shape_of
-from napari_vdsr.fine_tune.form import ALL, CAMERA, FOLDER, LAYERS, PAIRS, TrainForm
+from napari_vdsr.fine_tune.data import KINDS, Data, image_files, rectangles, shape_of
+from napari_vdsr.fine_tune.form import FOLDER, GIVEN, LAYERS, PAIRS, Form
 from napari_vdsr.fine_tune.recipe import (
     LENGTHS,
     NEW,
@@ -31,168 +25,155 @@ from napari_vdsr.fine_tune.recipe import (
     with_length,
 )
 from napari_vdsr.fine_tune.unfinished import is_at_work, list_unfinished
-from napari_vdsr.fine_tune.work import examine
-from napari_vdsr.forms import fill, sentence
+from napari_vdsr.forms import refill
 from napari_vdsr.layers import source as _layers
-from napari_vdsr.models import library as _models
-from napari_vdsr.models.box import FROM_FILE
-from vdsr_core import free_memory
+from napari_vdsr.models import library
+from napari_vdsr.upscale.layer_list import LayerList
 
-LOG = logging.getLogger("napari_vdsr")
-
-COMMAND = "Copies a command for a terminal, here or on another machine, that gives the same network."
-NO_COMMAND = "A command reads files: learn from a folder of images. For layers there is Copy as Python."
-TOOLTIP = Qt.ItemDataRole.ToolTipRole
-GIVEN = "As given under Advanced"
 NEW_RATE, RATE = 5e-4, 1e-4  # learning rates for a new network and for one that was trained before
-SMALLEST = 32  # pixels of the shorter side: a patch and a held-out patch
+SMALLEST = 32  # pixels of the shorter side: a patch and a tested patch
 BYTES = 4.0  # of a pixel in training, for the sharp image and for each scale
+NO_IMAGE = "Open an image first, such as File > Open Sample > U2OS cells."
+NO_SCALES = "Give the scales as numbers from 1.1 to 32, such as 2, 3, 4."
 
 
-class TrainChoices(TrainForm):
-    """The first tab at work.
+class Choices:
+    """The form, and what it means for the layers of a viewer.
 
     Parameters
     ----------
-    napari_viewer : Viewer
-        The viewer whose layers are learnt from.
+    viewer : Viewer
+        Whose layers are offered.
+
+    Attributes
+    ----------
+    changed : Signal()
+        Something else is chosen.
+    speed : float or None
+        Seconds of training for each pixel of a patch, once that is known.
     """
 
-    def __init__(self, napari_viewer: Viewer) -> None:
-        super().__init__()
-        self.viewer = napari_viewer
-        self.job: Job | None = None  # the training at work
-        self.speed: float | None = None  # seconds for a pixel of a patch
-        self._measurer: Job | None = None
-        self._trouble = ""
-        self._of_length = {
-            "steps": self.steps,
-            "batch_size": self.batch,
-            "validate_every": self.every,
-            "patience": self.patience,
-        }
-        self._connect_choices()
+    changed = Signal()
 
-    def _connect_choices(self) -> None:
-        """Say what each control does."""
-        self.kind.currentIndexChanged.connect(self._show_kind)
-        self.layers.itemChanged.connect(self._layers_ticked)
-        self.pairs.changed.connect(self.update_state)
-        for combo in (self.part, self.channels):
-            combo.currentIndexChanged.connect(self.update_state)
-        for edit in (self.folder, self.scales, self.name):
-            edit.textChanged.connect(self.update_state)
-        self.browse_button.clicked.connect(self._browse)
-        self.model.activated.connect(self._model_chosen)
-        self.device.activated.connect(self._measure)
-        self.measure_button.clicked.connect(self.measure_low_side)
-        self.length.activated.connect(self._length_chosen)
-        self.low_side.currentIndexChanged.connect(self.update_state)
-        for box in self._of_length.values():
-            box.valueChanged.connect(self._steps_changed)
-        for number in (self.blur, self.noise, self.rate, self.theta, self.patch, self.hold_out, self.seed):
-            number.valueChanged.connect(self.update_state)
-        for event in _layers.list_events(self.viewer.layers):
+    def __init__(self, viewer: Viewer) -> None:
+        self.viewer = viewer
+        self.speed: float | None = None
+        self._model_given = False  # by the user, not by what the layers are
+        self.layers = LayerList()
+        self.form = form = Form(self.layers, self._offer_parts, self._offer_channels, self._offer_lengths)
+        form.layers.ticks_changed.connect(self._ticked)
+        form.pairs.changed.connect(self._emit)
+        form.kind.changed.connect(self._emit)
+        form.low_side.changed.connect(self._emit)
+        form.length.changed.connect(self._length_chosen)
+        for box in form.of_length.values():
+            box.changed.connect(self._steps_given)
+        controls: list[Any] = [form.part, form.channels, form.folder, form.scales, form.name, form.blur, form.noise]
+        for control in [*controls, form.rate, form.theta, form.patch, form.hold_out, form.seed]:
+            control.changed.connect(self._emit)
+        self._events = _layers.list_events(viewer.layers)
+        for event in self._events:
             event.connect(self._list_layers)
-
-    def _offer(self) -> None:
-        """Offer what there is, with the active layer chosen."""
-        self.length.addItem(GIVEN, GIVEN)
-        self.length.setCurrentIndex(1)
-        self._length_chosen()
+        form.length.value = "Good"
+        form.set_length("Good")
         self._list_layers()
-        self.choose_layer(self.viewer.layers.selection.active)
-        self._show_kind()
+        self.choose_layer(viewer.layers.selection.active)
+        self.propose_name()
+
+    def leave(self) -> None:
+        """Follow the viewer no longer."""
+        for event in self._events:
+            event.disconnect(self._list_layers)
+        self._events = []
+
+    @property
+    def following(self) -> bool:
+        """Whether the viewer is followed."""
+        return bool(self._events)
+
+    def _emit(self, *_: Any) -> None:
+        self.form.show_kind()
+        self.changed.emit()
+
+    # ------------------------------------------------------------------------------------ following the viewer
 
     def _list_layers(self, event: Any = None) -> None:
-        """Offer the layers there are, keeping what is ticked and chosen."""
+        """Offer the image layers there are, results of this plugin aside, keeping what is ticked and chosen."""
         images = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Image)]
-        shapes = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
-        ticked = self.ticked()
-        self.layers.blockSignals(True)
-        self.layers.clear()
-        for layer in images:
-            item = QListWidgetItem(layer.name, self.layers)
-            item.setData(Qt.ItemDataRole.UserRole, layer)
-            item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
-            item.setCheckState(Qt.CheckState.Checked if layer in ticked else Qt.CheckState.Unchecked)
-        self.layers.blockSignals(False)
-        self.pairs.offer(images)
-        fill(self.part, [(ALL, None), *((f"Rectangles of “{layer.name}”", layer) for layer in shapes)])
-        self._layers_ticked()
-
-    def ticked(self) -> list[Image]:
-        """The layers to learn from."""
-        checked = Qt.CheckState.Checked
-        return [item.data(Qt.ItemDataRole.UserRole) for item in _items(self.layers) if item.checkState() == checked]
+        images = [layer for layer in images if not _layers.is_ours(layer)]
+        self.layers.offer(images)
+        self.form.pairs.offer(images)
+        refill(self.form.part)
+        self._ticked()
 
     def choose_layer(self, layer: Any) -> None:
-        """Tick a layer, and no other."""
-        chosen = _layers.bare(layer)
-        for item in _items(self.layers):
-            mine = item.data(Qt.ItemDataRole.UserRole) is chosen
-            item.setCheckState(Qt.CheckState.Checked if mine else Qt.CheckState.Unchecked)
+        """Tick a layer and the others of its file; a result of this plugin is not a sharp image."""
+        layer, offered = _layers.bare(layer), self.layers.layers()
+        if layer in offered:
+            group = _layers.group_of(layer)
+            self.layers.tick([other for other in offered if _layers.group_of(other) == group])
 
-    def _layers_ticked(self) -> None:
-        """Offer the axes of channels of the layers."""
-        deep = [layer for layer in self.ticked() if layer.ndim > 2 and not layer.rgb]
-        entries = _layers.choices_of_channels(deep[0]) if deep else [("None: one intensity", None)]
-        if entries != [
-            (self.channels.itemText(row), self.channels.itemData(row)) for row in range(self.channels.count())
-        ]:
-            self.channels.blockSignals(True)
-            self.channels.clear()  # the likeliest is the first
-            self.channels.blockSignals(False)
-            fill(self.channels, entries)
-        self.channels.setEnabled(bool(deep))
-        self.update_state()
+    def _ticked(self) -> None:
+        """Offer the axes of channels of the layers, and the network that is made for such images."""
+        channels = self.form.channels
+        before = list(channels.choices)
+        refill(channels)
+        if list(channels.choices) != before:
+            channels.value = self._offer_channels(None)[0][1]  # the likeliest is the first
+        channels.enabled = len(channels.choices) > 1
+        layers = self.layers.ticked()
+        if layers and not self._model_given:
+            deep = all(not layer.rgb and np.dtype(layer.dtype).itemsize > 1 for layer in layers)
+            self.form.model.choose("microscopy" if deep else None)
+        self._emit()
 
-    def _show_kind(self) -> None:
-        """Show the controls of what is learnt from."""
-        for words, box in ((LAYERS, self.layers_box), (PAIRS, self.pairs), (FOLDER, self.folder_box)):
-            box.setVisible(self.kind.currentData() == words)
-        for control in (self.low_side, self.scales):  # a pair says it itself
-            control.setEnabled(self.kind.currentData() != PAIRS)
-        self.update_state()
+    def _offer_parts(self, box: Any) -> list[tuple[str, Any]]:
+        shapes = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
+        return [("The whole layers", None), *((f"Rectangles of “{layer.name}”", layer) for layer in shapes)]
 
-    def _browse(self) -> None:
-        path = QFileDialog.getExistingDirectory(self, "A folder of sharp images")
-        if path:
-            self.folder.setText(path)
+    def _offer_channels(self, box: Any) -> list[tuple[str, Any]]:
+        deep = [layer for layer in self.layers.ticked() if layer.ndim > 2 and not layer.rgb]
+        return _layers.choices_of_channels(deep[0]) if deep else [("Gray", None)]
 
-    def _model_chosen(self) -> None:
-        """Ask for a file if one is wanted, then measure the speed."""
-        if self.model.currentData() == FROM_FILE:
-            self.model.ask_for_file()
-        if self.rate.value() in (RATE, NEW_RATE):
-            self.rate.setValue(NEW_RATE if self.model.currentData() == NEW else RATE)
-        self._measure()
+    def _offer_lengths(self, box: Any) -> list[tuple[str, Any]]:
+        """The lengths, each with its time once the speed is known."""
+        words = {length: length for length in (*LENGTHS, GIVEN)}
+        if self.speed is not None:
+            try:
+                recipe, data = self.recipe(), self.data()
+            except ValueError:
+                return [(shown, length) for length, shown in words.items()]
+            held_out = held_out_pixels(data, recipe.hold_out)
+            for length in LENGTHS:
+                seconds = estimate_seconds(with_length(recipe, length), self.speed, held_out)
+                words[length] += f", {_layers.duration(seconds)}"
+        return [(shown, length) for length, shown in words.items()]
 
-    def _length_chosen(self) -> None:
-        """Set what a choice of length means."""
-        for name, value in LENGTHS.get(self.length.currentData(), {}).items():
-            box = self._of_length[name]
-            box.blockSignals(True)
-            box.setValue(value)
-            box.blockSignals(False)
-        self.update_state()
+    def _length_chosen(self, length: str | None) -> None:
+        self.form.set_length(length or GIVEN)
+        self._emit()
 
-    def _steps_changed(self) -> None:
-        self.length.setCurrentIndex(self.length.findData(GIVEN))
-        self.update_state()
+    def _steps_given(self, *_: Any) -> None:
+        self.form.length.value = GIVEN
+        self._emit()
 
-    def given_scales(self) -> tuple[float, ...]:
-        """The scales to learn.
+    def model_chosen(self) -> None:
+        """The user has chosen where to start: a new network learns faster at first."""
+        self._model_given = True
+        if self.form.rate.value in (RATE, NEW_RATE):
+            self.form.rate.value = NEW_RATE if self.form.model.currentData() == NEW else RATE
 
-        Raises
-        ------
-        ValueError
-            If they are no numbers from 1.1 to 32.
-        """
-        scales = tuple(sorted({float(word) for word in self.scales.text().replace(";", ",").split(",")}))
-        if not all(1.1 <= scale <= 32 for scale in scales):
-            raise ValueError
-        return scales
+    def propose_name(self) -> None:
+        """A name for the next network that is not taken."""
+        chosen = self.layers.ticked()
+        clean = library.clean_name(f"{chosen[0].name} fine-tuned" if chosen else "fine-tuned")
+        taken, found, number = list_unfinished(), clean, 1
+        while found in taken or is_at_work(found) or library.free_name(found) != found:
+            number += 1
+            found = f"{clean} {number}"
+        self.form.name.value = found
+
+    # --------------------------------------------------------------------------------- what the controls mean
 
     def data(self) -> Data:
         """What is chosen to learn from.
@@ -202,20 +183,17 @@ class TrainChoices(TrainForm):
         ValueError
             If it cannot be learnt from: one sentence.
         """
-        kind = self.kind.currentData()
+        kind = self.form.kind.value
         if kind == FOLDER:
             return Data(folder=self._folder())
         if kind == PAIRS:
             return Data(pairs=self._pairs())
-        sources = {layer.name: self._whole(layer) for layer in self.ticked()}
-        if not sources:
-            msg = "Tick at least one layer to learn from."
-            if not self.layers.count():
-                msg = "Open an image first, such as File > Open Sample > U2OS cells."
-            raise ValueError(msg)
-        shapes = self.part.currentData()
+        layers = {layer.name: layer for layer in self.layers.ticked()}
+        if not layers:
+            raise ValueError("Tick at least one layer to learn from." if self.layers.layers() else NO_IMAGE)
+        sources = {name: self._whole(layer) for name, layer in layers.items()}
+        shapes = self.form.part.value
         if shapes is not None:
-            layers = {layer.name: layer for layer in self.ticked()}
             sources = {
                 f"{name}, rectangle {number}": part
                 for name, source in sources.items()
@@ -225,17 +203,15 @@ class TrainChoices(TrainForm):
 
     def _pairs(self) -> dict[str, tuple[_layers.Source, _layers.Source]]:
         """The chosen pairs, by the names of their layers."""
-        pairs = {}
-        sharp_ones = []
-        for low, sharp in self.pairs.chosen():
+        pairs: dict[str, tuple[_layers.Source, _layers.Source]] = {}
+        for low, sharp in self.form.pairs.chosen():
             both = (self._whole(low), self._whole(sharp))
             if low is sharp:
-                msg = "Choose two layers: a low one and a sharp one of the same field of view."
+                msg = "Choose two layers: a blurred one and a sharp one of the same field of view."
                 raise ValueError(msg)
-            if sharp in sharp_ones:
+            if any(sharp.name == other.name for _, other in pairs.values()):
                 msg = f"“{sharp.name}” is the sharp layer of two pairs: leave one of them out."
                 raise ValueError(msg)
-            sharp_ones.append(sharp)
             pairs[f"“{low.name}” and “{sharp.name}”"] = both
         return pairs
 
@@ -248,17 +224,16 @@ class TrainChoices(TrainForm):
             If it cannot be learnt from.
         """
         if layer is None:
-            msg = "Open an image first, such as File > Open Sample > U2OS cells."
-            raise ValueError(msg)
-        axis = self.channels.currentData() if layer.ndim > 2 and not layer.rgb else None
+            raise ValueError(NO_IMAGE)
+        axis = self.form.channels.value if layer.ndim > 2 and not layer.rgb else None
         axis = axis if axis is not None and axis < layer.ndim else None
         if reason := _layers.why_not(layer, axis):
             raise ValueError(reason)
         return _layers.whole(layer, axis)
 
     def _folder(self) -> str:
-        path = Path(self.folder.text()).expanduser()
-        if not self.folder.text() or not path.is_dir():
+        path = Path(str(self.form.folder.value)).expanduser()
+        if self.form.folder.value is None or not path.is_dir():
             msg = "Choose a folder of images."
             raise ValueError(msg)
         if not image_files(path):
@@ -266,169 +241,109 @@ class TrainChoices(TrainForm):
             raise ValueError(msg)
         return str(path)
 
-    def chosen_recipe(self) -> Recipe:
-        """How to train, as chosen."""
-        camera = self.low_side.currentText() == CAMERA and self.low_side.isEnabled()
+    def recipe(self) -> Recipe:
+        """How to train, as chosen.
+
+        Raises
+        ------
+        ValueError
+            If the scales are not numbers from 1.1 to 32.
+        """
+        form = self.form
         return Recipe(
-            self.name.text(),
-            self.model.currentData(),
+            form.name.value,
+            form.model.currentData(),
             threads=count_threads(),
-            scales=self.given_scales(),
-            blur=self.blur.value() if camera else 0.0,
-            noise=self.noise.value() / 100 if camera else 0.0,
-            steps=self.steps.value(),
-            learning_rate=self.rate.value(),
-            theta=self.theta.value() or None,
-            batch_size=self.batch.value(),
-            patch=self.patch.value(),
-            hold_out=self.hold_out.value() / 100,
-            strips=self.kind.currentData() != FOLDER,
-            validate_every=self.every.value(),
-            patience=self.patience.value(),
-            seed=self.seed.value(),
-            device=self.device.currentData(),
+            scales=read_scales(form.scales.value),
+            blur=form.blur.value if form.camera else 0.0,
+            noise=form.noise.value / 100 if form.camera else 0.0,
+            learning_rate=form.rate.value,
+            theta=form.theta.value or None,
+            patch=form.patch.value,
+            hold_out=form.hold_out.value / 100,
+            strips=form.kind.value != FOLDER,
+            seed=form.seed.value,
+            device=form.device.value,
+            **{name: box.value for name, box in form.of_length.items()},
         )
-
-    def _measure(self) -> None:
-        """Time a few steps in a thread."""
-        if self._measurer is not None:
-            self._measurer.cancel()
-        self.speed, self._trouble = None, ""
-        if self.job is None:
-            self._measurer = Job(partial(examine, self.model.currentData(), self.device.currentData()))
-            self._measurer.stepped.connect(self._measured)
-            self._measurer.ended.connect(self._measured_badly)
-            self.destroyed.connect(self._measurer.cancel)
-            self._measurer.start()
-        self.update_state()
-
-    def _measured(self, job: Job, found: tuple[float, dict[str, str]]) -> None:
-        if job is not self._measurer:
-            return
-        self.speed, devices = found
-        for name, words in devices.items():
-            if self.device.findData(name) < 0:
-                self.device.addItem(f"{name.upper()}: {words}" if name != "cpu" else "CPU", name)
-        self.update_state()
-
-    def _measured_badly(self, job: Job, error: Exception | None) -> None:
-        if job is self._measurer and error is not None and not isinstance(error, Cancelled):
-            self._trouble = sentence(error)
-            LOG.error("model or device", exc_info=error)
-            self.update_state()
-
-    def measure_low_side(self) -> None:
-        """Measure blur and noise in the first layer, for the smallest scale."""
-        try:
-            source, scale = next(iter(self.data().sources.values())), min(self.given_scales())
-        except (ValueError, StopIteration):
-            return
-        job = Job(partial(measure_low_side, source, scale))
-        job.stepped.connect(self._low_side_measured)
-        job.ended.connect(self._low_side_ended)
-        self.destroyed.connect(job.cancel)
-        self.measure_button.setEnabled(False)
-        job.start()
-
-    def _low_side_measured(self, job: Job, found: tuple[float, float]) -> None:
-        self.blur.setValue(found[0])
-        self.noise.setValue(100 * found[1])
-
-    def _low_side_ended(self, job: Job, error: Exception | None) -> None:
-        self.update_state()
-        if error is not None:
-            LOG.error("blur and noise", exc_info=error)
-            show_error(in_words(sentence(error)))
 
     def why_not(self) -> str:
         """One sentence on why a training cannot begin; empty if it can."""
-        if self.job is not None:
-            return "A training is at work: see the next tab."
         try:
-            data = self.data()
+            data, recipe = self.data(), self.recipe()
         except ValueError as error:
             return str(error)
-        try:
-            scales = self.given_scales()
-        except ValueError:
-            return "Give the scales as numbers from 1.1 to 32, such as 2, 3, 4."
-        if self._trouble:
-            return self._trouble
         sharp = [*data.sources.items(), *((high.name, high) for _, high in data.pairs.values())]
-        least = max(SMALLEST, math.ceil(4 * max(scales)))
+        least = max(SMALLEST, math.ceil(4 * max(recipe.scales)))
         for name, source in sharp:
             rows, columns = (shape_of(source)[axis] for axis in source.plane_axes)
             if min(rows, columns) < least:
                 return f"“{name}” has {rows} {_layers.TIMES} {columns} pixels: at least {least} a side are needed."
-        needed = sum(math.prod(shape_of(source)) for _, source in sharp) * BYTES * (2 + len(scales))
-        free = free_memory()
+        needed = sum(math.prod(shape_of(source)) for _, source in sharp) * BYTES * (2 + len(recipe.scales))
+        free = psutil.virtual_memory().available
         if needed > free:
             return (
                 f"The training needs about {_layers.size(needed)}, and {_layers.size(free)} of memory are free. Draw "
                 "rectangles in a Shapes layer and learn from them."
             )
         try:
-            _models.check_name(self.name.text())
+            library.check_name(recipe.name)
         except (ValueError, FileExistsError) as error:
             return str(error)
-        if is_at_work(self.name.text()):
-            return f"Another napari is training “{self.name.text()}”: wait for it, or choose another name."
-        if self.name.text() in list_unfinished():
-            return (
-                f"There is an unfinished training “{self.name.text()}”: resume it, discard it, or choose another name."
-            )
+        if is_at_work(recipe.name):
+            return f"Another napari is training “{recipe.name}”: wait for it, or choose another name."
+        if recipe.name in list_unfinished():
+            return f"There is an unfinished training “{recipe.name}”: resume it, discard it, or choose another name."
         return ""
 
-    def update_state(self) -> None:
-        """Show what a training would cost, or why there can be none."""
-        reason = self.why_not()
-        running = self.job is not None
-        self.start_button.setEnabled(not reason)
-        self.start_button.setToolTip(reason or "Trains in the background; the viewer can be used meanwhile.")
-        self.copy_button.setEnabled(not reason or running)
-        folder = self.kind.currentData() == FOLDER
-        self.command_button.setEnabled(folder and not reason)
-        self.command_button.setToolTip(COMMAND if folder else NO_COMMAND)
-        self.reason.setText("" if running else reason)
-        self.reason.setVisible(bool(reason) and not running)
-        for control in (self.blur, self.noise, self.measure_button):
-            control.setEnabled(self.low_side.currentText() == CAMERA and self.low_side.isEnabled())
-        self.estimate.setText("" if running else self._estimate())
-
-    def _estimate(self) -> str:
-        """The time of each length, and of what is chosen."""
+    def estimate(self) -> str:
+        """What will be learnt, and how long that takes."""
         try:
-            recipe, data = self.chosen_recipe(), self.data()
+            recipe, data = self.recipe(), self.data()
         except ValueError:
             return ""
+        *others, last = (f"{_layers.TIMES}{scale:g}" for scale in recipe.scales)
+        scales = f"{', '.join(others)} and {last}" if others else last
+        words = f"Learns to enlarge by {scales}. " if self.form.kind.value != PAIRS else ""
         if self.speed is None:
-            return "" if self._trouble else "Time: measuring…"
-        held_out = held_out_pixels(data, recipe.hold_out)
-        for row in range(self.length.count()):
-            words = self.length.itemData(row)
-            if words in LENGTHS:
-                other = with_length(recipe, words)
-                seconds = estimate_seconds(other, self.speed, held_out)
-                self.length.setItemText(row, f"{words}, {_layers.duration(seconds)}")
-                self.length.setItemData(row, f"{other.steps} steps of {other.batch_size} patches", TOOLTIP)
-        seconds = estimate_seconds(recipe, self.speed, held_out)
-        return f"Time: at most about {_layers.duration(seconds)}; less if nothing better is found."
+            return f"{words}Time: measuring…"
+        seconds = estimate_seconds(recipe, self.speed, held_out_pixels(data, recipe.hold_out))
+        return f"{words}Time: at most about {_layers.duration(seconds)}; less if nothing better is found."
+
+    def show_lengths(self) -> None:
+        """Write the times beside the lengths."""
+        refill(self.form.length)
+
+    @property
+    def measured_layer(self) -> _layers.Source | None:
+        """The first layer, in which blur and noise can be measured."""
+        try:
+            return next(iter(self.data().sources.values())) if self.form.kind.value == LAYERS else None
+        except (ValueError, StopIteration):
+            return None
 
 
-def _items(rows: Any) -> list[Any]:
-    """All entries of a list."""
-    return [rows.item(row) for row in range(rows.count())]
+def read_scales(text: str) -> tuple[float, ...]:
+    """The scales in a text: separated by spaces, semicolons or commas; a comma before a digit may be a decimal one.
 
+    Raises
+    ------
+    ValueError
+        If they are not numbers from 1.1 to 32.
 
-def in_words(words: str) -> str:
-    """A text of the core as a user of the widget reads it."""
-    for name, shown in (
-        ("`learning_rate`", "the learning rate"),
-        ("`theta`", "theta"),
-        ("`weight_decay`", "weight decay"),
-        ("`images`", "The images"),
-        ("`pairs`", "The layers"),
-    ):
-        words = words.replace(name, shown)
-    words = words.replace("`", "")
-    return words[:1].upper() + words[1:]
+    Examples
+    --------
+    >>> read_scales("2, 3, 4"), read_scales("2,3,4"), read_scales("1,5; 2"), read_scales("2,5"), read_scales("1.5 2")
+    ((2.0, 3.0, 4.0), (2.0, 3.0, 4.0), (1.5, 2.0), (2.5,), (1.5, 2.0))
+    """
+    words = re.split(r"[;\s]+|,\s+", text.strip().strip(",;"))
+    scales: set[float] = set()
+    try:
+        for word in words:
+            parts = word.split(",")
+            scales |= {float(word.replace(",", "."))} if len(parts) == 2 else {float(part) for part in parts}
+    except ValueError:
+        raise ValueError(NO_SCALES) from None
+    if not all(1.1 <= scale <= 32 for scale in scales):
+        raise ValueError(NO_SCALES)
+    return tuple(sorted(scales))

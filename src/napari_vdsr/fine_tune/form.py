@@ -1,272 +1,198 @@
-"""The face of the Fine-tune widget: its controls and where they are."""
+"""The controls of the Fine-tune widget, as magicgui containers, and how they are laid out."""
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QComboBox,
-    QDoubleSpinBox,
-    QFrame,
-    QLineEdit,
-    QListWidget,
-    QProgressBar,
-    QPushButton,
-    QScrollArea,
-    QSpinBox,
-    QTabWidget,
-    QVBoxLayout,
-    QWidget,
-)
-from superqt import QCollapsible
+from collections.abc import Callable
+from typing import Any
+
+from magicgui.types import FileDialogMode
+from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit, PushButton, SpinBox
+from qtpy.QtWidgets import QComboBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_vdsr.fine_tune.pair_rows import PairRows
-from napari_vdsr.fine_tune.plots import Curves, Tiles
 from napari_vdsr.fine_tune.recipe import LENGTHS, NEW
-from napari_vdsr.forms import make_box, make_combo, make_form, make_row, make_text
+from napari_vdsr.forms import Held, NumberBox, align_labels, make_collapsible, make_combo, make_row, make_text
 from napari_vdsr.models.box import ModelBox
-from napari_vdsr.models.page import ModelsPage
+from napari_vdsr.upscale.layer_list import LayerList
 
-LAYERS, PAIRS, FOLDER = "Image layers", "Pairs of layers: low, sharp", "A folder of images"
-ALL = "All of them"
-BICUBIC, CAMERA = "Bicubic", "Blur and noise, as given"
-SET_UP, TRAINING, MODELS = range(3)  # the tabs
+LAYERS, PAIRS, FOLDER = "Image layers", "Pairs: blurred and sharp", "A folder of images"
+REDUCED, CAMERA = "Reduced only", "With blur and noise"
+GIVEN = "As given under Advanced"
+Offer = Callable[[Any], list[tuple[str, Any]]]
 
 
-class TrainForm(QWidget):
-    """All controls of the Fine-tune widget, without what they do."""
+class Form:
+    """The controls, without what they do; `chosen` and `advanced` are magicgui containers.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.own = ModelsPage()
-        self.tabs = QTabWidget()
-        self.tabs.setDocumentMode(True)
-        for title, page in (
-            ("Set up", self._build_set_up()),
-            ("Training", self._build_training()),
-            ("My models", self.own),
-        ):
-            self.tabs.addTab(scrolled(page), title)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(self.tabs)
-        self.setMinimumWidth(340)
+    Parameters
+    ----------
+    layers : LayerList
+        The list of layers.
+    offer_parts, offer_channels, offer_lengths : callable
+        Give the choices there are now, as magicgui asks for them.
+    """
 
-    # -------------------------------------------------------------------------------------------- set up
-
-    def _build_set_up(self) -> QWidget:
-        """What to train with, where to start, for how long."""
-        self.kind = make_combo("What the network learns from: sharp images as you would like to have them.")
-        for words in (LAYERS, PAIRS, FOLDER):
-            self.kind.addItem(words, words)
-        self.model = ModelBox(NEW)
+    def __init__(self, layers: LayerList, offer_parts: Offer, offer_channels: Offer, offer_lengths: Offer) -> None:
+        self.layers, self.pairs, self.model = layers, PairRows(), ModelBox(NEW)
+        self.layers.setToolTip("Tick sharp images. A part of each is kept for testing whether the training helps.")
         self.model.setToolTip("Where to start. A network that was trained before needs far fewer images and steps.")
-        self.scales = QLineEdit("2, 3, 4")
-        self.scales.setToolTip(
-            "The scales to learn, numbers from 1.1 to 32 with commas between. Fewer are learnt faster."
+        kinds = "What the network learns from: sharp images, as you would like to have them."
+        self.kind = choice("Learn from", kinds, [LAYERS, PAIRS, FOLDER])
+        parts = "Draw rectangles in a Shapes layer to learn from those parts only."
+        self.part = choice("Parts", parts, offer_parts)
+        channels = "An axis of channels, if the layers have one. Each channel gets its own range of intensities."
+        self.channels = choice("Channels", channels, offer_channels)
+        self.folder = FileEdit(label="Folder", mode=FileDialogMode.EXISTING_DIRECTORY, nullable=True)
+        self.folder.tooltip = "Holds TIFF, PNG, JPEG or zarr images. Files that cannot be read are left out and named."
+        self.scales = LineEdit(label="Enlarge by", value="2, 3, 4")
+        self.scales.tooltip = "The scales to learn, from 1.1 to 32. One scale is learnt faster than three."
+        self.length = choice("Length", "Training ends earlier when nothing better is found for long.", offer_lengths)
+        self.name = LineEdit(label="Name")
+        self.name.tooltip = "The name of the new network in the list of models."
+        self.rows = {
+            "layers": Held(self.layers, name="layers", label="Layers"),
+            "pairs": Held(self.pairs, name="pairs", label="Pairs"),
+        }
+        start = Held(self.model, name="model", label="Start from")
+        self.chosen: Container[Any] = Container(
+            widgets=[
+                self.kind,
+                *self.rows.values(),
+                self.folder,
+                self.part,
+                self.channels,
+                start,
+                self.scales,
+                self.length,
+                self.name,
+            ]
         )
-        self.length = QComboBox()
-        for words in LENGTHS:
-            self.length.addItem(words, words)
-        self.name = QLineEdit()
-        self.name.setToolTip("The name of the network that comes out, in the list of models.")
-        form = make_form()
-        form.addRow("Learn from", self.kind)
-        form.addRow(self._build_layers())
-        self.pairs = PairRows()
-        form.addRow(self.pairs)
-        form.addRow(self._build_folder())
-        form.addRow("Start from", self.model)
-        form.addRow("Scales", self.scales)
-        form.addRow("Length", self.length)
-        form.addRow("Name", self.name)
-        self.estimate = make_text()
-        self.reason = make_text()
-        self.start_button = QPushButton("Start")
-        self.copy_button = QPushButton("Copy as Python")
-        self.command_button = QPushButton("Copy as command")
-        page = QWidget()
-        column = QVBoxLayout(page)
-        column.setContentsMargins(6, 6, 6, 6)
-        column.addWidget(self._build_unfinished())
-        column.addLayout(form)
-        column.addWidget(self._build_advanced())
-        column.addWidget(self.estimate)
-        column.addWidget(self.start_button)
-        column.addLayout(make_row(self.copy_button, self.command_button))
-        column.addWidget(self.reason)
-        column.addStretch()
-        return page
+        self.advanced = self._build_advanced()
+        for container in (self.chosen, self.advanced):
+            container.margins = (0, 0, 0, 0)
 
-    def _build_layers(self) -> QWidget:
-        self.layers = QListWidget()
-        self.layers.setFixedHeight(84)
-        self.layers.setToolTip("Tick sharp images. A part of each is held out, to see whether the training helps.")
-        self.part = make_combo("Draw rectangles in a Shapes layer to learn from those parts only.")
-        self.channels = make_combo("An axis of channels, if the layers have one: each channel gets its own range.")
-        form = make_form()
-        form.addRow(self.layers)
-        form.addRow("Parts", self.part)
-        form.addRow("Channels", self.channels)
-        self.layers_box = make_page(form)
-        return self.layers_box
+    def _build_advanced(self) -> Container[Any]:
+        """What hardly anybody has to change."""
+        self.low_side = choice(
+            "Blurred copies",
+            "How the network's exercises are made from your sharp images: by reduction only, or blurred before it and "
+            "noisy after it, as from your camera. Then the network learns to sharpen and to remove noise as well.",
+            [REDUCED, CAMERA],
+        )
+        self.blur = NumberBox(label="Blur", value=1, min=0, max=20, step=0.1)
+        self.blur.tooltip = "Standard deviation of the blur, in pixels of the sharp image."
+        self.noise = NumberBox(label="Noise, %", value=1, min=0, max=50, step=0.1)
+        self.noise.tooltip = "Standard deviation of the noise of the blurred copies, in percent of the intensity range."
+        self.measure_button = PushButton(text="Measure in the layer")
+        self.measure_button.tooltip = (
+            "Chooses blur and noise so that a reduced layer is as soft and noisy as it is now."
+        )
+        self.hold_out = SpinBox(label="Kept for testing, %", value=20, min=5, max=50)
+        self.hold_out.tooltip = "The fraction that is never trained with: of each layer, or of the images of a folder."
+        self.steps = count("Steps", 1000, 10_000_000, "The maximum number of training steps.")
+        self.rate = NumberBox(label="Learning rate", value=1e-4, min=1e-7, max=1, step=1e-5)
+        self.rate.tooltip = "How far a step changes the network at first; it falls to zero as a cosine."
+        self.theta = NumberBox(label="Gradient clip", value=0, min=0, max=10, step=0.001)
+        self.theta.native.setSpecialValueText("none")
+        self.theta.tooltip = "Theta: no element of the gradient exceeds theta / learning rate. 0 clips nothing."
+        self.batch = count("Patches per step", 16, 256, "How many patches the network sees in each step (batch size).")
+        self.patch = count("Patch size", 48, 256, "Rows and columns of a patch in pixels.", least=16)
+        self.every = count(
+            "Steps between tests", 50, 100_000, "Steps between two tests on the part that is kept for testing."
+        )
+        self.patience = count(
+            "Tests without gain", 5, 1000, "Training ends after this many tests without a better result."
+        )
+        self.seed = count("Seed", 0, 2**31 - 1, "Of all random choices: the same seed gives the same network.", 0)
+        self.device = choice("Device", "Where to compute.", [("Automatic", None)])
+        self.of_length = {
+            "steps": self.steps,
+            "batch_size": self.batch,
+            "validate_every": self.every,
+            "patience": self.patience,
+        }
+        widgets = [self.low_side, self.blur, self.noise, self.measure_button, self.hold_out, self.steps, self.rate]
+        widgets += [self.theta, self.batch, self.patch, self.every, self.patience, self.seed, self.device]
+        return Container(widgets=widgets)
 
-    def _build_folder(self) -> QWidget:
-        self.folder = QLineEdit()
-        self.folder.setPlaceholderText("Folder of TIFF, PNG, JPEG or zarr images")
-        self.browse_button = QPushButton("Browse…")
-        self.folder_box = make_box(make_row(self.folder, self.browse_button))
-        return self.folder_box
+    @property
+    def camera(self) -> bool:
+        """Whether exercises are blurred and noisy; a pair of layers says itself what is blurred."""
+        return bool(self.low_side.value == CAMERA and self.kind.value != PAIRS)
 
-    def _build_unfinished(self) -> QWidget:
-        """A training that can be gone on with."""
+    def show_kind(self) -> None:
+        """Show the controls of what is learnt from."""
+        kind = self.kind.value
+        rows: list[tuple[Any, bool]] = [
+            (self.rows["layers"], kind == LAYERS),
+            (self.rows["pairs"], kind == PAIRS),
+            (self.folder, kind == FOLDER),
+            (self.part, kind == LAYERS),
+            (self.channels, kind != FOLDER),
+            (self.scales, kind != PAIRS),
+            (self.low_side, kind != PAIRS),
+            *((widget, self.camera) for widget in (self.blur, self.noise, self.measure_button)),
+        ]
+        for widget, shown in rows:
+            widget.visible = shown
+
+    def set_length(self, length: str) -> None:
+        """Set what a choice of length means."""
+        for name, value in LENGTHS.get(length, {}).items():
+            with self.of_length[name].changed.blocked():
+                self.of_length[name].value = value
+
+
+class SetUpPage(QWidget):
+    """The tab Set up."""
+
+    def __init__(self, form: Form) -> None:
+        super().__init__()
+        self._form = form
         self.unfinished = make_combo("Trainings that were cancelled, or under way when napari was closed.")
-        self.resume_button = QPushButton("Resume")
-        self.resume_button.setToolTip("Goes on from the last checkpoint, as if there had been no interruption.")
-        self.discard_button = QPushButton("Discard")
+        self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
+        self.resume_button.setToolTip("Continues from the last checkpoint, as if there had been no interruption.")
         self.discard_button.setToolTip("Deletes what has been learnt so far.")
-        self.unfinished_box = QFrame()
+        self.unfinished_box = QWidget()
         column = QVBoxLayout(self.unfinished_box)
         column.setContentsMargins(0, 0, 0, 6)
-        column.addWidget(make_text("An unfinished training:"))
+        column.addWidget(make_text("Unfinished trainings:"))
         column.addWidget(self.unfinished)
         column.addLayout(make_row(self.resume_button, self.discard_button))
-        return self.unfinished_box
-
-    def _build_advanced(self) -> QCollapsible:
-        """What hardly anybody has to change, closed."""
-        self.low_side = make_combo(
-            "How low images are made from sharp ones: by bicubic reduction, or blurred before it and noisy after it,\n"
-            "as from your camera. Then the network learns to sharpen and to denoise as well."
-        )
-        self.low_side.addItems([BICUBIC, CAMERA])
-        self.blur = make_number(0, 20, 1.0, 2, 0.1, "Standard deviation of the blur, in pixels of the sharp image.")
-        self.noise = make_number(
-            0, 50, 1.0, 2, 0.1, "Standard deviation of the noise of low images, in percent of the range of intensities."
-        )
-        self.noise.setSuffix(" %")
-        self.measure_button = QPushButton("Measure in the layer")
-        self.measure_button.setToolTip(
-            "Chooses blur and noise so that a layer made smaller is as soft and as noisy as it is itself."
-        )
-        self.steps = make_count(1, 10_000_000, 1000, "Most batches to train with.")
-        self.rate = make_number(1e-7, 1, 1e-4, 7, 1e-5, "Learning rate at the start; it falls as a cosine.")
-        self.theta = make_number(
-            0, 10, 0, 5, 0.001, "Gradient clipping: no element goes beyond theta / learning rate. 0 is none."
-        )
-        self.theta.setSpecialValueText("none")
-        self.batch = make_count(1, 256, 16, "Patches in each batch.")
-        self.patch = make_count(16, 256, 48, "Pixels of a patch's sides.")
-        self.hold_out = make_count(
-            5,
-            50,
-            20,
-            "The share that is never trained with, to measure on: of each layer, or of the images of a folder.",
-        )
-        self.hold_out.setSuffix(" %")
-        self.every = make_count(1, 100_000, 50, "Steps between two measurements on the held-out part.")
-        self.patience = make_count(1, 1000, 5, "After how many measurements without a better one to stop.")
-        self.seed = make_count(0, 2**31 - 1, 0, "Of all that is random: the same one gives the same network.")
-        self.device = make_combo("Where to compute.")
-        self.device.addItem("Automatic", None)
-        form = make_form()
-        for label, control in (
-            ("Low images", self.low_side),
-            ("Blur", self.blur),
-            ("Noise", self.noise),
-            ("", self.measure_button),
-            ("Steps", self.steps),
-            ("Learning rate", self.rate),
-            ("Theta", self.theta),
-            ("Batch", self.batch),
-            ("Patch", self.patch),
-            ("Held out", self.hold_out),
-            ("Measure every", self.every),
-            ("Patience", self.patience),
-            ("Seed", self.seed),
-            ("Device", self.device),
-        ):
-            form.addRow(label, control)
-        self.advanced = QCollapsible("Advanced")
-        self.advanced.setDuration(0)
-        self.advanced.setCollapsedIcon("\u25b6")
-        self.advanced.setExpandedIcon("\u25bc")
-        self.advanced.addWidget(make_page(form))
-        self.advanced.collapse(animate=False)
-        return self.advanced
-
-    # ------------------------------------------------------------------------------------------ training
-
-    def _build_training(self) -> QWidget:
-        """What is seen while it trains, and in the end."""
-        self.message = make_text("Nothing has been trained yet.")
-        self.warning = make_text()
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(True)
-        self.pause_button = QPushButton("Pause")
-        self.pause_button.setToolTip("Waits after this step; Upscale has all of the processor meanwhile.")
-        self.stop_button = QPushButton("Stop, keep best")
-        self.stop_button.setToolTip("Ends now with the network that was best on the held-out part.")
-        self.cancel_button = QPushButton("Cancel")
-        self.cancel_button.setToolTip(
-            "Ends now without a network. It can be resumed under Set up until it is discarded."
-        )
-        self.curves = Curves()
-        self.tiles = Tiles()
-        self.scores = make_text()
-        self.scores.setTextFormat(Qt.TextFormat.RichText)
-        self.scores.setToolTip("PSNR on the held-out part in dB; the gain is that of this training.")
-        self.use_button = QPushButton("Use in Upscale")
-        self.use_button.setToolTip("Opens the Upscale widget with this network chosen.")
-        self.save_button = QPushButton("Save anyway")
-        self.save_button.setToolTip("Adds the network to your models although it did not help.")
-        page = QWidget()
-        column = QVBoxLayout(page)
+        self.estimate, self.reason = make_text(), make_text()
+        self.start_button = QPushButton("Start")
+        self.copy_button, self.command_button = QPushButton("Copy as Python"), QPushButton("Copy as command")
+        self.guide_button = QPushButton("?")
+        self.guide_button.setFixedWidth(28)
+        self.guide_button.setToolTip("Opens the guide.")
+        column = QVBoxLayout(self)
         column.setContentsMargins(6, 6, 6, 6)
-        column.addWidget(self.bar)
-        column.addLayout(make_row(self.pause_button, self.stop_button, self.cancel_button))
-        column.addWidget(self.message)
-        column.addWidget(self.scores)
-        column.addLayout(make_row(self.use_button, self.save_button))
-        column.addWidget(self.warning)
-        column.addWidget(self.curves)
-        column.addWidget(self.tiles)
+        column.addWidget(self.unfinished_box)
+        column.addWidget(form.chosen.native)
+        column.addWidget(make_collapsible("Advanced", form.advanced.native, open_=False))
+        column.addWidget(self.estimate)
+        column.addLayout(make_row(self.start_button, self.guide_button))
+        column.addWidget(self.reason)
+        column.addLayout(make_row(self.copy_button, self.command_button))
         column.addStretch()
-        return page
+
+    def showEvent(self, event: Any) -> None:
+        """Align the controls, now that the fonts are known."""
+        super().showEvent(event)
+        align_labels(self._form.chosen, self._form.advanced)
 
 
-def make_page(layout: object) -> QWidget:
-    """A layout as a widget without margins."""
-    page = QWidget()
-    layout.setContentsMargins(0, 0, 0, 0)  # type: ignore[attr-defined]
-    page.setLayout(layout)  # type: ignore[arg-type]
-    return page
-
-
-def scrolled(page: QWidget) -> QScrollArea:
-    """A page that scrolls up and down if it does not fit."""
-    scroll = QScrollArea()
-    scroll.setWidgetResizable(True)
-    scroll.setFrameShape(QFrame.Shape.NoFrame)
-    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    scroll.setWidget(page)
-    return scroll
-
-
-def make_count(low: int, high: int, value: int, tooltip: str) -> QSpinBox:
-    """A whole number."""
-    box = QSpinBox()
-    box.setRange(low, high)
-    box.setValue(value)
-    box.setToolTip(tooltip)
+def choice(label: str, tooltip: str, choices: Any) -> ComboBox:
+    """A list of choices that does not widen the widget."""
+    box = ComboBox(label=label, choices=choices)
+    box.tooltip = f"<qt>{tooltip}</qt>"
+    box.native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.native.setMinimumContentsLength(12)
     return box
 
 
-def make_number(low: float, high: float, value: float, decimals: int, step: float, tooltip: str) -> QDoubleSpinBox:
-    """A number."""
-    box = QDoubleSpinBox()
-    box.setDecimals(decimals)
-    box.setRange(low, high)
-    box.setSingleStep(step)
-    box.setValue(value)
-    box.setToolTip(tooltip)
+def count(label: str, value: int, most: int, tooltip: str, least: int = 1) -> SpinBox:
+    """An integer."""
+    box = SpinBox(label=label, value=value, min=least, max=most)
+    box.tooltip = tooltip
     return box

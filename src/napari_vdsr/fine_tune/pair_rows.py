@@ -1,4 +1,4 @@
-"""The choice of registered pairs of layers: any number of them, a low and a sharp layer each."""
+"""The choice of registered pairs of layers: any number of them, each of a blurred and a sharp layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PairRow(QWidget):
         self.remove_button.setText("\N{MULTIPLICATION SIGN}")
         self.remove_button.setToolTip("Leaves this pair out.")
         form = make_form()
-        form.addRow("Low", self.low)
+        form.addRow("Blurred", self.low)
         form.addRow("Sharp", make_row(self.sharp, self.remove_button))
         self.setLayout(form)
 
@@ -91,5 +91,5 @@ class PairRows(QWidget):
                 combo.setCurrentIndex(number)
 
     def chosen(self) -> list[tuple[Any, Any]]:
-        """The low and the sharp layer of each pair; None where there are no layers."""
+        """The blurred and the sharp layer of each pair; None where there are no layers."""
         return [(row.low.currentData(), row.sharp.currentData()) for row in self.rows]

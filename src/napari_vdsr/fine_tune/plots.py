@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidge
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vdsr_core import FineTuneProgress, Preview
+    from vdsr_core import Preview
 
 MOST = 2000  # points of a curve; further ones are means
 SIDE = 64  # pixels of the held-out part that are shown
@@ -22,19 +22,20 @@ COLOURS = {"loss": "#5dade2", "gain": "#58d68d", "zero": "#888888"}
 
 
 class Curves(QWidget):
-    """Loss, and gain over bicubic interpolation on the held-out part, by steps."""
+    """The gain over the network before on the part kept for testing, and the loss, by steps."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.losses: list[tuple[int, float]] = []
-        self.gains: list[tuple[int, float]] = []
         self._loss = pyqtgraph.PlotWidget()
         self._gain = pyqtgraph.PlotWidget()
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)
-        for plot, words in ((self._gain, "gain over bicubic / dB"), (self._loss, "loss, by steps")):
+        for plot, words in (
+            (self._gain, "Gain over the network before, in dB"),
+            (self._loss, "Error in training, by steps"),
+        ):
             plot.setMouseEnabled(False, False)
             plot.hideButtons()
             plot.setMenuEnabled(False)
@@ -52,26 +53,15 @@ class Curves(QWidget):
             pen=pyqtgraph.mkPen(COLOURS["gain"], width=2), symbol="o", symbolSize=6, symbolBrush=COLOURS["gain"]
         )
         self.setToolTip(
-            "Above: how much better than bicubic interpolation (the dashed line) the network restores the part that\n"
-            "is held out; this decides. Below: how far it is from the patches it trains with."
+            "<qt>Above: how much better than before (the dashed line) the network restores the part that is kept for "
+            "testing; this decides. Below: how far it is from the patches it trains with (the loss).</qt>"
         )
 
-    def clear(self) -> None:
-        """Forget all points."""
-        self.losses, self.gains = [], []
-        self.draw()
-
-    def add(self, progress: FineTuneProgress) -> None:
-        """Take a step; `draw` shows it."""
-        if progress.step:
-            self.losses.append((progress.step, progress.loss))
-        if progress.gain is not None:
-            self.gains.append((progress.step, progress.gain))
-
-    def draw(self) -> None:
-        """Show all points."""
-        self._loss_curve.setData(*thinned(self.losses))
-        self._gain_curve.setData(*np.reshape(np.asarray(self.gains, dtype=float), (-1, 2)).T)
+    def show_points(self, gains: list[tuple[int, float]], losses: list[tuple[int, float]]) -> None:
+        """Show these steps and values."""
+        self._loss.setVisible(bool(losses))
+        self._loss_curve.setData(*thinned(losses))
+        self._gain_curve.setData(*np.reshape(np.asarray(gains, dtype=float), (-1, 2)).T)
 
     def paint_as(self, text: str, background: str) -> None:
         """Take the colours of a theme."""
@@ -93,7 +83,7 @@ def thinned(points: list[tuple[int, float]]) -> tuple[NDArray[np.float64], NDArr
 
 
 class Tiles(QWidget):
-    """A held-out part four times: interpolated, by the network before, by that of now, and as it is."""
+    """A tested part four times: interpolated, by the network before, by that of now, and as it is."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +91,7 @@ class Tiles(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
         self.pictures: dict[str, QLabel] = {}
-        for number, words in enumerate(("bicubic", "start", "now", "truth")):
+        for number, words in enumerate(("interpolated", "before", "now", "original")):
             picture, caption = QLabel(), QLabel(words)
             picture.setFixedSize(TILE, TILE)
             caption.setAlignment(Qt.AlignmentFlag.AlignHCenter)
@@ -109,7 +99,7 @@ class Tiles(QWidget):
             grid.addWidget(picture, 2 * (number // 2), number % 2, Qt.AlignmentFlag.AlignHCenter)
             grid.addWidget(caption, 2 * (number // 2) + 1, number % 2)
             self.pictures[words] = picture
-        self.setToolTip("The part of the held-out images that bicubic interpolation restores worst, enlarged.")
+        self.setToolTip("The tested part that bicubic interpolation restores worst, enlarged.")
 
     def show_preview(self, preview: Preview) -> None:
         """Show the window with the most detail that interpolation misses, in one range of brightness."""

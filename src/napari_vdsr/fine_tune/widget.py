@@ -10,36 +10,43 @@ from typing import Any
 from napari.utils.notifications import show_error, show_info
 from napari.utils.theme import get_theme
 from napari.viewer import Viewer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QFrame, QMainWindow, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from napari_vdsr.background.job import Job
 from napari_vdsr.background.pytorch import Cancelled
-from napari_vdsr.fine_tune.choices import TrainChoices, in_words
-from napari_vdsr.fine_tune.clock import Clock
-from napari_vdsr.fine_tune.data import Data
-from napari_vdsr.fine_tune.form import SET_UP, TRAINING
+from napari_vdsr.fine_tune.choices import Choices
+from napari_vdsr.fine_tune.data import Data, measure_low_side
+from napari_vdsr.fine_tune.form import FOLDER, SetUpPage
 from napari_vdsr.fine_tune.recipe import Recipe
 from napari_vdsr.fine_tune.script import command_line, python_script
+from napari_vdsr.fine_tune.training import in_words, training_of
 from napari_vdsr.fine_tune.unfinished import discard, is_at_work, list_unfinished
-from napari_vdsr.fine_tune.work import Begun, Control, Finished, train
-from napari_vdsr.forms import fill, sentence
-from napari_vdsr.layers import source as _layers
-from napari_vdsr.models import library as _models
-from napari_vdsr.models.box import NEWS
+from napari_vdsr.fine_tune.watch import Watch
+from napari_vdsr.fine_tune.work import examine
+from napari_vdsr.forms import fill, ignore_wheel, sentence, show_guide, tabify
+from napari_vdsr.models.box import FROM_FILE, NEWS
+from napari_vdsr.models.page import ModelsPage
 
 LOG = logging.getLogger("napari_vdsr")
 
+SET_UP, TRAINING, MODELS = range(3)  # the tabs
+AT_WORK = "A training is under way: see the tab Training."
+START = "Trains in the background; the viewer can be used meanwhile."
 SCRIPT = "Copies a script for napari's console that gives the same network."
 NO_SCRIPT = "A training that was resumed has copies of its images: where they came from is not known."
+COMMAND = "Copies a command for a terminal, here or on another machine, that gives the same network."
+NO_COMMAND = "A command reads files: learn from a folder of images. For layers there is Copy as Python."
 
 
-def open_train_widget(viewer: Viewer) -> None:
+def open_fine_tune_widget(viewer: Viewer) -> None:
     """Show the widget with the active layer chosen; nothing is computed."""
-    _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
-    widget.choose_layer(viewer.layers.selection.active)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune", tabify=True)
+    widget.choices.choose_layer(viewer.layers.selection.active)
 
 
-class TrainWidget(TrainChoices):
+class FineTuneWidget(QWidget):
     """Fine-tune a network on image layers, or on a folder of images.
 
     Parameters
@@ -49,257 +56,216 @@ class TrainWidget(TrainChoices):
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
-        super().__init__(napari_viewer)
-        self.recipe: Recipe | None = None  # of the training at work, or of the last one
-        self.finished: Finished | None = None
-        self._control = Control()
-        self._data: Data | None = None
-        self._left_out: dict[str, str] = {}
-        self._clock = Clock()
+        super().__init__()
+        self.viewer = napari_viewer
+        self.training = training_of(napari_viewer)
+        self.choices = Choices(napari_viewer)
+        self.form = self.choices.form
+        self.page, self.watch, self.own = SetUpPage(self.form), Watch(self.training), ModelsPage()
+        self._measurer: Job | None = None  # of the speed
+        self._measured_for: tuple[Any, Any] | None = None
+        self._trouble = ""  # why the speed cannot be measured
+        self._lay_out()
         self._connect()
-        self._offer()
-        self.name.setText(self._free_name())
         self._list_unfinished()
-        self._list_models()
         self._paint()
         self._measure()
 
+    def _lay_out(self) -> None:
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        for title, page in (("Set up", self.page), ("Training", self.watch), ("My models", self.own)):
+            scroll = QScrollArea()
+            scroll.setWidgetResizable(True)
+            scroll.setFrameShape(QFrame.Shape.NoFrame)
+            scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+            scroll.setWidget(page)
+            self.tabs.addTab(scroll, title)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.tabs)
+        self.setMinimumWidth(340)
+        self.tabs.setCurrentIndex(TRAINING if self.training.job is not None else SET_UP)
+        ignore_wheel(self)
+
     def _connect(self) -> None:
-        """Say what each button does."""
-        self.start_button.clicked.connect(self.start)
-        self.copy_button.clicked.connect(self.copy_python)
-        self.command_button.clicked.connect(self.copy_command)
-        self.resume_button.clicked.connect(self.resume)
-        self.discard_button.clicked.connect(self.discard)
-        self.pause_button.clicked.connect(self.pause)
-        self.stop_button.clicked.connect(self.stop)
-        self.cancel_button.clicked.connect(self.cancel)
-        self.use_button.clicked.connect(self._use_result)
-        self.save_button.clicked.connect(self.save_anyway)
+        """Say what each control does."""
+        page = self.page
+        self.choices.changed.connect(self.update_state)
+        self.training.changed.connect(self._training_changed)
+        self.form.model.activated.connect(self._model_chosen)
+        self.form.device.changed.connect(self._measure)
+        self.form.measure_button.changed.connect(self.measure_low_side)
+        for button, action in (
+            (page.start_button, self.start),
+            (page.copy_button, self.copy_python),
+            (page.command_button, self.copy_command),
+            (page.guide_button, partial(show_guide, self, "Fine-tune", "fine_tune")),
+            (page.resume_button, self.resume),
+            (page.discard_button, self.discard),
+            (self.watch.use_button, self._use_result),
+        ):
+            button.clicked.connect(lambda *_, action=action: action())
         self.own.wanted.connect(self.use)
         NEWS.changed.connect(self.update_state)
         self.viewer.events.theme.connect(self._paint)
-        self.destroyed.connect(partial(_disconnect, self.viewer, self._list_layers, self._paint))
 
-    def update_state(self) -> None:
+    # ------------------------------------------------------------------------------ opening and closing the panel
+
+    def showEvent(self, event: Any) -> None:
+        """Share the place of the other panel: each gets the whole height."""
+        super().showEvent(event)
+        self.form.model.list_again()
+        if isinstance(self.window(), QMainWindow):
+            QTimer.singleShot(0, partial(tabify, self))
+
+    def changeEvent(self, event: Any) -> None:
+        """Leave the viewer when the panel is closed; the training goes on, and another panel will show it."""
+        super().changeEvent(event)
+        if event.type() == event.Type.ParentChange and self.parent() is None and self.choices.following:
+            self.choices.leave()
+            self.viewer.events.theme.disconnect(self._paint)
+            self.training.changed.disconnect(self._training_changed)
+
+    def _paint(self, event: Any = None) -> None:
+        """Take the colours of the viewer's theme."""
+        theme = get_theme(self.viewer.theme)
+        self.watch.curves.paint_as(theme.text.as_hex(), theme.background.as_hex())
+
+    # ------------------------------------------------------------------------------------- what it would cost
+
+    def _model_chosen(self) -> None:
+        """Ask for a file if one is wanted, then measure the speed."""
+        if self.form.model.currentData() == FROM_FILE:
+            self.form.model.ask_for_file()
+        self.choices.model_chosen()
+        self._measure()
+
+    def _measure(self, *_: Any) -> None:
+        """Time a few steps in a thread."""
+        wanted = (self.form.model.currentData(), self.form.device.value)
+        if self._measurer is not None:
+            self._measurer.cancel()
+        self.choices.speed, self._trouble, self._measured_for = None, "", wanted
+        if self.training.job is None:
+            self._measurer = Job(partial(examine, *wanted))
+            self._measurer.stepped.connect(self._measured)
+            self._measurer.ended.connect(self._measured_badly)
+            self.destroyed.connect(self._measurer.cancel)
+            self._measurer.start()
+        self.update_state()
+
+    def _measured(self, job: Job, found: tuple[float, dict[str, str]]) -> None:
+        if job is not self._measurer:
+            return
+        self.choices.speed, devices = found
+        words = [(f"{name.upper()}: {words}" if name != "cpu" else "CPU", name) for name, words in devices.items()]
+        with self.form.device.changed.blocked():
+            self.form.device.choices = [("Automatic", None), *words]
+        self.update_state()
+
+    def _measured_badly(self, job: Job, error: Exception | None) -> None:
+        if job is self._measurer and error is not None and not isinstance(error, Cancelled):
+            self._trouble = sentence(error)
+            LOG.error("model or device", exc_info=error)
+            self.update_state()
+
+    def measure_low_side(self, *_: Any) -> None:
+        """Measure blur and noise in the first layer, for the smallest scale."""
+        source = self.choices.measured_layer
+        if source is None or self.page.reason.text():
+            return
+        job = Job(partial(measure_low_side, source, min(self.choices.recipe().scales)))
+        job.stepped.connect(self._low_side_measured)
+        job.ended.connect(self._low_side_ended)
+        self.destroyed.connect(job.cancel)
+        self.form.measure_button.enabled = False
+        job.start()
+
+    def _low_side_measured(self, job: Job, found: tuple[float, float]) -> None:
+        self.form.blur.value, self.form.noise.value = found[0], 100 * found[1]
+
+    def _low_side_ended(self, job: Job, error: Exception | None) -> None:
+        self.update_state()
+        if error is not None:
+            LOG.error("blur and noise", exc_info=error)
+            show_error(in_words(sentence(error)))
+
+    def update_state(self, *_: Any) -> None:
         """Show what a training would cost, or why there can be none."""
-        super().update_state()
-        running = self.job is not None
-        for button in (self.pause_button, self.stop_button, self.cancel_button):
-            button.setEnabled(running)
-        for button in (self.resume_button, self.discard_button):
-            button.setEnabled(not running)
-        resumed = running and self._data is None
-        self.copy_button.setEnabled(self.copy_button.isEnabled() and not resumed)
-        self.copy_button.setToolTip(NO_SCRIPT if resumed else SCRIPT)
-        self.bar.setVisible(running)
-        done = self.finished
-        self.use_button.setVisible(done is not None and done.path is not None)
-        self.save_button.setVisible(done is not None and done.path is None and not running)
-        self.scores.setVisible(bool(self.scores.text()))
+        if (self.form.model.currentData(), self.form.device.value) != self._measured_for and self._measured_for:
+            self._measure()  # another network was proposed for other layers; it comes back here
+            return
+        page, running = self.page, self.training.job is not None
+        reason = AT_WORK if running else self.choices.why_not() or self._trouble
+        page.reason.setText(reason or self.training.trouble)
+        page.reason.setVisible(bool(page.reason.text()))
+        page.start_button.setEnabled(not reason)
+        page.start_button.setToolTip(reason or START)
+        resumed = running and self.training.data is None
+        page.copy_button.setEnabled((running or not reason) and not resumed)
+        page.copy_button.setToolTip(NO_SCRIPT if resumed else SCRIPT)
+        folder = self.form.kind.value == FOLDER
+        page.command_button.setEnabled(folder and not reason)
+        page.command_button.setToolTip(COMMAND if folder else NO_COMMAND)
+        page.resume_button.setEnabled(not running)
+        page.discard_button.setEnabled(not running)
+        self.form.measure_button.enabled = not reason and self.choices.measured_layer is not None
+        self.choices.show_lengths()
+        page.estimate.setText("" if running or self._trouble else self.choices.estimate())
+
+    # ------------------------------------------------------------------------------------------- the training
 
     def start(self) -> None:
         """Train with what is chosen."""
-        if not self.why_not():
-            self._begin(self.chosen_recipe(), self.data())
+        if self.training.job is None and not self.choices.why_not():
+            self._begin(self.choices.recipe(), self.choices.data())
 
     def resume(self) -> None:
-        """Go on with the chosen unfinished training."""
-        recipe = list_unfinished().get(self.unfinished.currentData())
-        if recipe is not None and self.job is None:
+        """Resume the chosen unfinished training."""
+        recipe = list_unfinished().get(self.page.unfinished.currentData())
+        if recipe is not None and self.training.job is None:
             self._begin(recipe, None)
-        self._list_unfinished()
 
     def discard(self) -> None:
         """Delete the chosen unfinished training."""
-        discard(self.unfinished.currentData() or "")
+        discard(self.page.unfinished.currentData() or "")
         self._list_unfinished()
         self.update_state()
 
     def _begin(self, recipe: Recipe, data: Data | None) -> None:
-        """Start a training and watch it."""
+        """Start a training and show it."""
         if self._measurer is not None:
             self._measurer.cancel()
-        self.recipe, self._data, self._left_out = recipe, data, {}
-        self._control, self.finished = Control(), None
-        self._clock = Clock()
-        self.curves.clear()
-        self.scores.setText("")
-        self._warn("")
-        self.job = Job(partial(train, recipe, data, self._control))
-        self.job.stepped.connect(self._stepped)
-        self.job.ended.connect(self._ended)
-        self.destroyed.connect(self.job.cancel)
-        self.bar.setRange(0, 0)
-        self.bar.setFormat("")
-        self.pause_button.setText("Pause")
+        job = self.training.begin(recipe, data)
+        window = self.window()
+        if window is not None:
+            window.destroyed.connect(job.cancel)  # napari ends; a panel that is closed only leaves the window
         self.tabs.setCurrentIndex(TRAINING)
-        self._say(f"“{recipe.name}”: reading the images and measuring the start…")
+
+    def _training_changed(self) -> None:
+        """Follow a training that has begun, or is over."""
         self._list_unfinished()
+        if self.training.job is None:
+            self.choices.propose_name()
+            if self.training.trouble and not self.training.gains:
+                self.tabs.setCurrentIndex(SET_UP)
+            if self.choices.speed is None:  # the training came before it was measured
+                self._measure()
         self.update_state()
-        self.job.start()
-
-    def _stepped(self, job: Job, step: Any) -> None:
-        """Show what is new."""
-        if job is not self.job:
-            return
-        if isinstance(step, Begun):
-            self._left_out = step.left_out
-            if step.left_out:
-                self._warn(f"{len(step.left_out)} files cannot be read and are left out: {', '.join(step.left_out)}.")
-        elif isinstance(step, Finished):
-            self.finished = step
-        else:
-            for progress in step:
-                self._show(progress)
-            self.curves.draw()
-            self._show_time(step[-1])
-
-    def _show(self, progress: Any) -> None:
-        """Show a step."""
-        self.curves.add(progress)
-        if progress.scores is not None:
-            self._show_scores(progress.scores)
-        if progress.preview is not None:
-            self.tiles.show_preview(progress.preview)
-        if progress.warning:
-            self._warn(in_words(progress.warning))
-
-    def _show_time(self, progress: Any) -> None:
-        """Show how far the training is."""
-        left = self._clock.left(progress.share)
-        self.bar.setRange(0, 1000)
-        self.bar.setValue(round(1000 * progress.share))
-        self.bar.setFormat("%p %" + (f"   at most {_layers.duration(left)} left" if left is not None else ""))
-        if self.recipe is not None and not self._control.paused.is_set() and not self._control.stopped.is_set():
-            self._say(f"“{self.recipe.name}”: step {progress.step} of {self.recipe.steps}.")
-
-    def _show_scores(self, scores: dict[str, dict[str, float]]) -> None:
-        """Bicubic, before and after in dB, per scale."""
-        rows: list[tuple[str, ...]] = [("Scale", "Bicubic", "Before", "After", "Gain")]
-        for scale, found in scores.items():
-            name = scale if scale == "pairs" else f"{_layers.TIMES}{scale}"
-            figures = [f"{found[key]:.2f}" for key in ("bicubic", "before", "after")]
-            rows.append((name, *figures, f"{found['after'] - found['before']:+.2f}"))
-        lines = "".join(f"<tr>{''.join(f'<td align=right>{word}</td>' for word in row)}</tr>" for row in rows)
-        self.scores.setText(f"PSNR in dB on the held-out part<table cellpadding=3>{lines}</table>")
-        self.scores.show()
-
-    def pause(self) -> None:
-        """Wait after this step, or go on."""
-        if self.job is None:
-            return
-        if self._control.paused.is_set():
-            self._control.paused.clear()
-            self._clock.go_on()
-            self.pause_button.setText("Pause")
-            self._say("Going on.")
-        else:
-            self._control.paused.set()
-            self._clock.pause()
-            self.pause_button.setText("Go on")
-            self._say("Paused after this step.")
-
-    def stop(self) -> None:
-        """End with the best network so far."""
-        if self.job is not None:
-            self._control.stopped.set()
-            self._lock("Stopping…")
-
-    def cancel(self) -> None:
-        """End without a network."""
-        if self.job is not None:
-            self.job.cancel()
-            self._lock("Cancelling…")
-
-    def _lock(self, words: str) -> None:
-        for button in (self.pause_button, self.stop_button, self.cancel_button):
-            button.setEnabled(False)
-        self._say(words)
-
-    def _ended(self, job: Job, error: Exception | None) -> None:
-        """Say how it went."""
-        if job is not self.job or self.recipe is None:
-            return
-        self.job = None
-        name = self.recipe.name
-        kept = name in list_unfinished() and not is_at_work(name)
-        if not kept:
-            discard(name)
-        where = " It can be resumed under Set up." if kept else ""
-        if isinstance(error, Cancelled):
-            self._say(f"Cancelled.{where}")
-        elif error is not None:
-            words = in_words(sentence(error))
-            self._say(f"{words}{where}")
-            LOG.error("fine-tuning failed", exc_info=error)
-            show_error(words)
-            if not kept:
-                self.tabs.setCurrentIndex(SET_UP if not self.curves.gains else TRAINING)
-        elif self.finished is not None:
-            self._show_result(self.finished)
-        self._list_unfinished()
-        self._list_models()
-        self.name.setText(self._free_name())
-        if self.speed is None:  # the training came before it was measured
-            self._measure()
-        self.update_state()
-        if error is not None and not isinstance(error, Cancelled):
-            self.reason.setText(in_words(sentence(error)))
-            self.reason.show()
-
-    def _show_result(self, finished: Finished) -> None:
-        """Say plainly whether it helped."""
-        card = finished.network.card
-        self._show_scores(card["hold_out"])
-        words = [card["summary"]]
-        if finished.path is not None:
-            words.append(f"Saved as “{finished.path.stem}”, in {finished.path.parent}.")
-        elif finished.trouble:
-            words.append(f"It could not be saved: {finished.trouble}")
-        else:
-            words.append("It is not saved, and Upscale keeps the model it has.")
-        self._say(" ".join(words))
-        self.save_button.setText("Save again" if finished.trouble else "Save anyway")
-
-    def save_anyway(self) -> None:
-        """Add the last network to the user's models."""
-        if self.finished is None or self.recipe is None:
-            return
-        try:
-            path = _models.save_model(self.finished.network, _models.free_name(self.recipe.name))
-        except (OSError, ValueError) as error:
-            self._say(f"It could not be saved: {sentence(error)}")
-            return
-        discard(self.recipe.name)
-        self.finished = Finished(self.finished.network, path)
-        self._say(f"Saved as “{path.stem}”, in {path.parent}.")
-        self._list_models()
-        self._list_unfinished()
-        self.update_state()
-
-    def _say(self, words: str) -> None:
-        self.message.setText(words)
-
-    def _warn(self, words: str) -> None:
-        """Show one more warning; none clears them."""
-        self.warning.setText(f"{self.warning.text()}\n{words}".strip() if words else "")
-        self.warning.setVisible(bool(words))
 
     def _list_unfinished(self) -> None:
-        """Offer the trainings that can be gone on with."""
-        working = self.recipe.name if self.job is not None and self.recipe is not None else None
+        """Offer the trainings that can be resumed."""
+        recipe = self.training.recipe
+        working = recipe.name if self.training.job is not None and recipe is not None else None
         names = [name for name in list_unfinished() if name != working and not is_at_work(name)]
-        fill(self.unfinished, [(name, name) for name in names])
-        self.unfinished_box.setVisible(bool(names))
-
-    def _list_models(self) -> None:
-        """Show the networks there are."""
-        NEWS.changed.emit("", "")
+        fill(self.page.unfinished, [(name, name) for name in names])
+        self.page.unfinished_box.setVisible(bool(names))
 
     def _use_result(self) -> None:
-        if self.finished is not None and self.finished.path is not None:
-            self.use(self.finished.path)
+        done = self.training.finished
+        if done is not None and done.path is not None:
+            self.use(done.path)
 
     def use(self, model: str | Path | None) -> None:
         """Open the Upscale widget with a network chosen."""
@@ -308,30 +274,14 @@ class TrainWidget(TrainChoices):
 
     def copy_python(self) -> str:
         """Copy the script that gives the same network, and return it."""
-        recipe, data = self.recipe, self._data
-        if self.job is None or recipe is None or data is None:
-            recipe, data = self.chosen_recipe(), self.data()
-        return to_clipboard(python_script(recipe, data, self._left_out), "script")
+        recipe, data = self.training.recipe, self.training.data
+        if self.training.job is None or recipe is None or data is None:
+            recipe, data = self.choices.recipe(), self.choices.data()
+        return to_clipboard(python_script(recipe, data, self.training.left_out), "script")
 
     def copy_command(self) -> str:
         """Copy the command that gives the same network, and return it."""
-        return to_clipboard(command_line(self.chosen_recipe(), self.data()), "command")
-
-    def _free_name(self) -> str:
-        """A name for the next network."""
-        chosen = self.ticked()
-        name = f"{chosen[0].name} fine-tuned" if chosen else "fine-tuned"
-        clean = _models.clean_name(name)
-        taken, found, number = list_unfinished(), clean, 1
-        while found in taken or is_at_work(found) or _models.free_name(found) != found:
-            number += 1
-            found = f"{clean} {number}"
-        return found
-
-    def _paint(self, event: Any = None) -> None:
-        """Take the colours of the viewer's theme."""
-        theme = get_theme(self.viewer.theme)
-        self.curves.paint_as(theme.text.as_hex(), theme.background.as_hex())
+        return to_clipboard(command_line(self.choices.recipe(), self.choices.data()), "command")
 
 
 def to_clipboard(text: str, what: str) -> str:
@@ -341,10 +291,3 @@ def to_clipboard(text: str, what: str) -> str:
         clipboard.setText(text)
     show_info(f"The {what} is on the clipboard.")
     return text
-
-
-def _disconnect(viewer: Viewer, list_layers: Any, paint: Any) -> None:
-    """Leave a viewer that outlives the widget."""
-    for event in _layers.list_events(viewer.layers):
-        event.disconnect(list_layers)
-    viewer.events.theme.disconnect(paint)

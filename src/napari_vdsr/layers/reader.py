@@ -56,7 +56,8 @@ def read_layers(path: str) -> list[LayerDataTuple]:
     else:
         axes, keywords = describe_file(levels[0], says, name)
     pixels = [_ordered(level, axes) for level in levels]
-    keywords |= {"metadata": {"vdsr": says.get("vdsr", says)}, "multiscale": len(pixels) > 1}
+    made = says.get("vdsr", says)
+    keywords |= {"metadata": {"vdsr": made} if made else {}, "multiscale": len(pixels) > 1}
     return [(pixels if len(pixels) > 1 else pixels[0], keywords, "image")]
 
 

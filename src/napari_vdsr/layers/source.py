@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -156,6 +157,18 @@ def choices_of_channels(layer: Image) -> list[tuple[str, int | None]]:
     if labelled is not None:
         choices.sort(key=lambda choice: choice[1] != labelled)
     return choices
+
+
+def is_ours(layer: Any) -> bool:
+    """Whether a layer is a result of the widget, or one that it shows for a while."""
+    return "vdsr" in layer.metadata
+
+
+def group_of(layer: Image) -> tuple[Any, ...]:
+    """What the layers of one file, or of one array with channels, have in common."""
+    stem = re.sub(r" \[\d+\]$", "", layer.name)
+    where = layer.source.path or layer.source.sample or stem
+    return (str(where), tuple(finest(layer).shape), layer.rgb)
 
 
 def whole(layer: Image, channel_axis: int | None = None) -> Source:

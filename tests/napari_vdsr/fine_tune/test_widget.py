@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QApplication
 from napari_vdsr.fine_tune import data as _train_data
 from napari_vdsr.fine_tune import unfinished as _unfinished
 from napari_vdsr.fine_tune.data import Data
-from napari_vdsr.fine_tune.form import FOLDER, PAIRS
+from napari_vdsr.fine_tune.form import CAMERA, FOLDER, PAIRS
 from napari_vdsr.fine_tune.recipe import NEW, Recipe
 from napari_vdsr.fine_tune.work import Control, Finished, start_network, train
 from napari_vdsr.layers.source import whole
@@ -49,16 +49,16 @@ def opened(viewer, qtbot, network):
         for image in images:
             viewer.add_image(image, **keywords)
         _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
-        widget.model.choose(network)
+        widget.form.model.choose(network)
         widget._model_chosen()
-        widget.scales.setText("2")
-        widget.steps.setValue(steps)
-        widget.every.setValue(10)
-        widget.patience.setValue(1000)
-        widget.rate.setValue(5e-3)
-        widget.batch.setValue(4)
-        widget.patch.setValue(24)
-        qtbot.waitUntil(lambda: widget.speed is not None, timeout=WAIT)
+        widget.form.scales.value = "2"
+        widget.form.steps.value = steps
+        widget.form.every.value = 10
+        widget.form.patience.value = 1000
+        widget.form.rate.value = 5e-3
+        widget.form.batch.value = 4
+        widget.form.patch.value = 24
+        qtbot.waitUntil(lambda: widget.choices.speed is not None, timeout=WAIT)
         return widget
 
     return open_with
@@ -80,7 +80,14 @@ def click(qtbot, button):
 
 
 def wait_for_the_end(qtbot, widget):
-    qtbot.waitUntil(lambda: widget.job is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: widget.training.job is None, timeout=WAIT)
+
+
+def helps(widget):
+    """Whether the training has beaten the start and interpolation."""
+    return all(
+        found["after"] > max(found["before"], found["bicubic"]) + 0.1 for found in widget.training.scores.values()
+    )
 
 
 def weights(model):
@@ -92,34 +99,34 @@ def weights(model):
 def test_train_watch_pause_stop_use_and_find_again(viewer, opened, qtbot, make_napari_viewer_proxy):
     image = rectangles(128)
     widget = opened(image, name="cells", steps=100_000)
-    assert "Time: at most about" in widget.estimate.text()
-    assert widget.name.text() == "cells fine-tuned"
-    click(qtbot, widget.start_button)
-    assert not widget.start_button.isEnabled()
-    qtbot.waitUntil(lambda: len(widget.curves.gains) >= 3, timeout=WAIT)
-    assert "left" in widget.bar.format()
-    assert not widget.tiles.pictures["now"].pixmap().isNull()
-    click(qtbot, widget.pause_button)
+    assert "Time: at most about" in widget.page.estimate.text()
+    assert widget.form.name.value == "cells fine-tuned"
+    click(qtbot, widget.page.start_button)
+    assert not widget.page.start_button.isEnabled()
+    qtbot.waitUntil(lambda: len(widget.training.gains) >= 3, timeout=WAIT)
+    assert "left" in widget.watch.bar.format()
+    assert not widget.watch.tiles.pictures["now"].pixmap().isNull()
+    click(qtbot, widget.watch.pause_button)
     qtbot.wait(300)
-    losses = len(widget.curves.losses)
+    losses = len(widget.training.losses)
     qtbot.wait(300)
-    assert len(widget.curves.losses) == losses
-    assert "Paused" in widget.message.text()
-    click(qtbot, widget.pause_button)
-    qtbot.waitUntil(lambda: max(gain for _, gain in widget.curves.gains) > 0.1, timeout=WAIT)
-    click(qtbot, widget.stop_button)
+    assert len(widget.training.losses) == losses
+    assert "Paused" in widget.watch.message.text()
+    click(qtbot, widget.watch.pause_button)
+    qtbot.waitUntil(lambda: helps(widget), timeout=WAIT)
+    click(qtbot, widget.watch.stop_button)
     wait_for_the_end(qtbot, widget)
-    assert "Fine-tuning helped" in widget.message.text()
+    assert "Fine-tuning helped" in widget.watch.message.text()
     assert list(_models.list_models()) == ["cells fine-tuned"]
     assert _unfinished.list_unfinished() == {}
     path = _models.find_model("cells fine-tuned")
     card = load_checkpoint(path).card
     assert card["name"] == "cells fine-tuned"
     scores = card["hold_out"]["2"]
-    assert f"<td align=right>{scores['after']:.2f}</td>" in widget.scores.text()
-    assert widget.name.text() == "cells fine-tuned 2"
+    assert f"<td align=right>{scores['after']:.2f}</td>" in widget.watch.scores.text()
+    assert widget.form.name.value == "cells fine-tuned 2"
 
-    click(qtbot, widget.use_button)
+    click(qtbot, widget.watch.use_button)
     _, upscale = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
     assert upscale.model.currentData() == str(path)
     qtbot.waitUntil(lambda: upscale.facts is not None, timeout=WAIT)
@@ -136,10 +143,10 @@ def test_train_watch_pause_stop_use_and_find_again(viewer, opened, qtbot, make_n
     assert card["summary"] in widget.own.card.text()
     widget.own.rename("cells")
     assert widget.own.chosen().name == "cells"
-    assert widget.model.findData(str(_models.find_model("cells"))) > 0
+    assert widget.form.model.findData(str(_models.find_model("cells"))) > 0
     widget.own.delete()
     assert _models.list_models() == {}
-    qtbot.waitUntil(lambda: upscale.facts is not None and widget.speed is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: upscale.facts is not None and widget.choices.speed is not None, timeout=WAIT)
 
 
 @pytest.mark.filterwarnings("ignore:Fine-tuning did not help")  # so few steps may not, on some machines
@@ -148,10 +155,10 @@ def test_the_script_gives_the_same_weights(viewer, opened, qtbot, tmp_path, monk
 
     stack = np.stack([rectangles(64), rectangles(64, 1), rectangles(64, 2)], 1)
     widget = opened(stack, name="stack", steps=12, axis_labels=("y", "c", "x"))
-    widget.low_side.setCurrentIndex(1)
-    widget.theta.setValue(0.01)
+    widget.form.low_side.value = CAMERA
+    widget.form.theta.value = 0.01
     text = widget.copy_python()
-    click(qtbot, widget.start_button)
+    click(qtbot, widget.page.start_button)
     wait_for_the_end(qtbot, widget)
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
@@ -160,12 +167,12 @@ def test_the_script_gives_the_same_weights(viewer, opened, qtbot, tmp_path, monk
         exec(text, namespace)
     finally:
         torch.set_num_threads(threads)
-    np.testing.assert_array_equal(weights(namespace["network"]), weights(widget.finished.network))
-    hold_out = widget.finished.network.card["hold_out"]
+    np.testing.assert_array_equal(weights(namespace["network"]), weights(widget.training.finished.network))
+    hold_out = widget.training.finished.network.card["hold_out"]
     assert namespace["network"].card["hold_out"] == hold_out
-    assert "3 planes" in widget.finished.network.card["data"]
+    assert "3 planes" in widget.training.finished.network.card["data"]
     saved = load_checkpoint(tmp_path / "stack fine-tuned.safetensors")
-    np.testing.assert_array_equal(weights(saved), weights(widget.finished.network))
+    np.testing.assert_array_equal(weights(saved), weights(widget.training.finished.network))
 
 
 KILLED = """
@@ -200,19 +207,19 @@ def test_killed_in_the_middle_and_resumed(viewer, opened, qtbot, tmp_path, netwo
         assert process.stdout.readline() == "now\n"
         process.send_signal(signal.SIGKILL)
     widget = opened()
-    assert not widget.unfinished_box.isHidden()
-    assert widget.unfinished.currentText() == "cells"
-    click(qtbot, widget.resume_button)
+    assert not widget.page.unfinished_box.isHidden()
+    assert widget.page.unfinished.currentText() == "cells"
+    click(qtbot, widget.page.resume_button)
     wait_for_the_end(qtbot, widget)
-    assert widget.curves.losses[0][0] in (11, 16)
+    assert widget.training.losses[0][0] in (11, 16)
     whole_run = Recipe(
         "whole", network, scales=(2.0,), steps=40, batch_size=2, patch=16, learning_rate=5e-3, validate_every=5
     )
     source = whole(viewer.add_image(image, name="whole"))
     *_, last = train(whole_run, Data({"cells": source}), Control(), threading.Event())
     assert isinstance(last, Finished)
-    np.testing.assert_array_equal(weights(widget.finished.network), weights(last.network))
-    assert widget.unfinished_box.isHidden()
+    np.testing.assert_array_equal(weights(widget.training.finished.network), weights(last.network))
+    assert widget.page.unfinished_box.isHidden()
 
 
 def test_another_napari_that_trains_is_left_alone(viewer, opened, qtbot, tmp_path, network, data_folder):
@@ -223,42 +230,42 @@ def test_another_napari_that_trains_is_left_alone(viewer, opened, qtbot, tmp_pat
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         assert process.stdout.readline() == "now\n"
         widget = opened(image, name="cells")
-        assert widget.unfinished_box.isHidden()
-        widget.name.setText("cells")
-        assert "Another napari is training “cells”" in widget.reason.text()
+        assert widget.page.unfinished_box.isHidden()
+        widget.form.name.value = "cells"
+        assert "Another napari is training “cells”" in widget.page.reason.text()
         widget._begin(_unfinished.list_unfinished()["cells"], None)  # offered before the other one went on with it
         wait_for_the_end(qtbot, widget)
-        assert "Another napari is training “cells”" in widget.message.text()
-        assert "resumed" not in widget.message.text()
+        assert "Another napari is training “cells”" in widget.watch.message.text()
+        assert "resumed" not in widget.watch.message.text()
         _unfinished.discard("cells")
         assert list(_unfinished.list_unfinished()) == ["cells"]
         process.send_signal(signal.SIGKILL)
         process.wait()
     widget._list_unfinished()
-    click(qtbot, widget.resume_button)
+    click(qtbot, widget.page.resume_button)
     wait_for_the_end(qtbot, widget)
-    assert widget.finished.network.card["summary"]
+    assert widget.training.finished.network.card["summary"]
     assert _unfinished.list_unfinished() == {}
 
 
 def test_cancel_ends_within_a_step_and_can_be_resumed_or_discarded(viewer, opened, qtbot):
     widget = opened(rectangles(64), name="cells", steps=100_000)
-    click(qtbot, widget.start_button)
-    qtbot.waitUntil(lambda: len(widget.curves.gains) >= 2, timeout=WAIT)
+    click(qtbot, widget.page.start_button)
+    qtbot.waitUntil(lambda: len(widget.training.gains) >= 2, timeout=WAIT)
     viewer.layers.remove("cells")
-    click(qtbot, widget.cancel_button)
+    click(qtbot, widget.watch.cancel_button)
     wait_for_the_end(qtbot, widget)
-    assert "Cancelled" in widget.message.text()
+    assert "Cancelled" in widget.watch.message.text()
     assert _models.list_models() == {}
-    assert widget.unfinished.currentText() == "cells fine-tuned"
-    click(qtbot, widget.resume_button)
-    qtbot.waitUntil(lambda: bool(widget.curves.losses), timeout=WAIT)
-    assert widget.curves.losses[0][0] > 10
-    assert not widget.copy_button.isEnabled()
-    assert "resumed" in widget.copy_button.toolTip()
-    click(qtbot, widget.cancel_button)
+    assert widget.page.unfinished.currentText() == "cells fine-tuned"
+    click(qtbot, widget.page.resume_button)
+    qtbot.waitUntil(lambda: bool(widget.training.losses), timeout=WAIT)
+    assert widget.training.losses[0][0] > 10
+    assert not widget.page.copy_button.isEnabled()
+    assert "resumed" in widget.page.copy_button.toolTip()
+    click(qtbot, widget.watch.cancel_button)
     wait_for_the_end(qtbot, widget)
-    click(qtbot, widget.discard_button)
+    click(qtbot, widget.page.discard_button)
     assert _unfinished.list_unfinished() == {}
 
 
@@ -266,12 +273,12 @@ def test_viewer_closed_while_training_keeps_the_checkpoint(make_napari_viewer, q
     viewer = make_napari_viewer()
     viewer.add_image(rectangles(64), name="cells")
     _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
-    widget.model.choose(network)
-    widget.scales.setText("2")
-    widget.every.setValue(10)
-    click(qtbot, widget.start_button)
-    qtbot.waitUntil(lambda: len(widget.curves.gains) >= 2, timeout=WAIT)
-    job = widget.job
+    widget.form.model.choose(network)
+    widget.form.scales.value = "2"
+    widget.form.every.value = 10
+    click(qtbot, widget.page.start_button)
+    qtbot.waitUntil(lambda: len(widget.training.gains) >= 2, timeout=WAIT)
+    job = widget.training.job
     viewer.close()
     gc.collect()
     QApplication.processEvents()
@@ -282,43 +289,43 @@ def test_viewer_closed_while_training_keeps_the_checkpoint(make_napari_viewer, q
 def test_a_deep_network_is_cancelled_within_a_step(viewer, opened, qtbot):
     """With the default network and a large batch a step takes long; the worker looks in the midst of it."""
     widget = opened(rectangles(96), name="cells")
-    widget.model.choose("")
-    widget.batch.setValue(64)
-    widget.patch.setValue(48)
-    click(qtbot, widget.start_button)
-    qtbot.waitUntil(lambda: bool(widget.curves.gains), timeout=WAIT)
+    widget.form.model.choose("")
+    widget.form.batch.value = 64
+    widget.form.patch.value = 48
+    click(qtbot, widget.page.start_button)
+    qtbot.waitUntil(lambda: bool(widget.training.gains), timeout=WAIT)
     qtbot.wait(200)
-    steps = len(widget.curves.losses)
-    click(qtbot, widget.cancel_button)
+    steps = len(widget.training.losses)
+    click(qtbot, widget.watch.cancel_button)
     wait_for_the_end(qtbot, widget)
-    assert len(widget.curves.losses) <= steps + 1
+    assert len(widget.training.losses) <= steps + 1
 
 
 def test_upscaling_meanwhile_takes_its_turn(viewer, opened, qtbot, network):
     image = rectangles(64)
     widget = opened(image, name="cells", steps=100_000)
-    click(qtbot, widget.start_button)
-    qtbot.waitUntil(lambda: len(widget.curves.gains) >= 2, timeout=WAIT)
+    click(qtbot, widget.page.start_button)
+    qtbot.waitUntil(lambda: len(widget.training.gains) >= 2, timeout=WAIT)
     _, upscale = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
     upscale.choose_model_file(network)
     qtbot.waitUntil(lambda: upscale.facts is not None, timeout=WAIT)
     click(qtbot, upscale.run_button)
     qtbot.waitUntil(lambda: upscale.run is None, timeout=WAIT)
     np.testing.assert_array_equal(viewer.layers[-1].data, super_resolve(image, 2, model=network))
-    losses = len(widget.curves.losses)
-    qtbot.waitUntil(lambda: len(widget.curves.losses) > losses, timeout=WAIT)
-    click(qtbot, widget.cancel_button)
+    losses = len(widget.training.losses)
+    qtbot.waitUntil(lambda: len(widget.training.losses) > losses, timeout=WAIT)
+    click(qtbot, widget.watch.cancel_button)
     wait_for_the_end(qtbot, widget)
 
 
 def test_where_it_does_not_help_nothing_is_saved_unless_asked_for(viewer, opened, qtbot):
     widget = opened(np.random.default_rng(0).integers(0, 1000, (64, 64)).astype(np.uint16), name="noise", steps=3)
-    click(qtbot, widget.start_button)
+    click(qtbot, widget.page.start_button)
     wait_for_the_end(qtbot, widget)
-    assert "did not help" in widget.message.text()
+    assert "did not help" in widget.watch.message.text()
     assert _models.list_models() == {}
-    assert widget.use_button.isHidden()
-    click(qtbot, widget.save_button)
+    assert widget.watch.use_button.isHidden()
+    click(qtbot, widget.watch.save_button)
     assert list(_models.list_models()) == ["noise fine-tuned"]
 
 
@@ -339,40 +346,40 @@ def test_why_start_is_disabled(viewer, opened, tiny_model, tmp_path):
     widget = opened()
 
     def why():
-        assert not widget.start_button.isEnabled()
-        assert widget.start_button.toolTip() == widget.reason.text()
-        return widget.reason.text()
+        assert not widget.page.start_button.isEnabled()
+        assert widget.page.start_button.toolTip() == widget.page.reason.text()
+        return widget.page.reason.text()
 
     assert "Open an image" in why()
     viewer.add_image(rectangles(64), name="cells")
     assert "Tick at least one layer" in why()
-    widget.choose_layer(viewer.layers["cells"])
-    assert widget.start_button.isEnabled()
+    widget.choices.choose_layer(viewer.layers["cells"])
+    assert widget.page.start_button.isEnabled()
     for scales in ("2, x", "1.05"):
-        widget.scales.setText(scales)
+        widget.form.scales.value = scales
         assert "numbers from 1.1 to 32" in why()
-    widget.scales.setText("2")
+    widget.form.scales.value = "2"
     _models.save_model(tiny_model, "mine")
-    widget.name.setText("mine")
+    widget.form.name.value = "mine"
     assert "There is a model “mine” already" in why()
-    widget.name.setText("a/b")
+    widget.form.name.value = "a/b"
     assert "leave out /" in why()
-    widget.name.setText("new")
+    widget.form.name.value = "new"
     shapes = viewer.add_shapes([], name="regions")
-    widget.part.setCurrentIndex(1)
+    widget.form.part.value = viewer.layers["regions"].__wrapped__
     assert "no shape on “cells”" in why()
     shapes.add_rectangles([[[0, 0], [0, 40], [40, 40], [40, 0]], [[30, 30], [30, 60], [60, 60], [60, 30]]])
     widget.update_state()
     assert "Shapes 1 and 2 overlap" in why()
-    widget.part.setCurrentIndex(0)
+    widget.form.part.value = None
     small = viewer.add_image(rectangles(20), name="small")
-    widget.choose_layer(small)
+    widget.choices.choose_layer(small)
     assert "at least 32 a side" in why()
-    widget.kind.setCurrentIndex(widget.kind.findData(PAIRS))
+    widget.form.kind.value = PAIRS
     assert "Choose two layers" in why()
-    widget.kind.setCurrentIndex(widget.kind.findData(FOLDER))
+    widget.form.kind.value = FOLDER
     assert "Choose a folder" in why()
-    widget.folder.setText(str(tmp_path / "user data" / "models"))
+    widget.form.folder.value = tmp_path / "user data" / "models"
     assert "holds no images" in why()
 
 
@@ -394,15 +401,15 @@ def test_bad_layers_are_one_sentence(viewer, opened, qtbot, images, words):
     for number, image in enumerate(images):
         viewer.add_image(image, name=f"layer {number}")
     widget = opened()
-    widget.choose_layer(viewer.layers[0])
+    widget.choices.choose_layer(viewer.layers[0])
     if len(images) == 2:
-        widget.kind.setCurrentIndex(widget.kind.findData(PAIRS))
-        widget.pairs.rows[0].low.setCurrentIndex(0)
-        widget.pairs.rows[0].sharp.setCurrentIndex(1)
-    click(qtbot, widget.start_button)
+        widget.form.kind.value = PAIRS
+        widget.form.pairs.rows[0].low.setCurrentIndex(0)
+        widget.form.pairs.rows[0].sharp.setCurrentIndex(1)
+    click(qtbot, widget.page.start_button)
     wait_for_the_end(qtbot, widget)
-    assert words in widget.reason.text()
-    assert "`" not in widget.reason.text()
+    assert words in widget.page.reason.text()
+    assert "`" not in widget.page.reason.text()
     assert _unfinished.list_unfinished() == {}
 
 
@@ -414,23 +421,23 @@ def test_several_pairs_and_their_script(viewer, opened, qtbot, tmp_path, monkeyp
         viewer.add_image(degrade(rectangles(96, number), 2), name=f"low {number}")
         viewer.add_image(rectangles(96, number), name=f"sharp {number}")
     widget = opened(steps=6)
-    widget.kind.setCurrentIndex(widget.kind.findData(PAIRS))
+    widget.form.kind.value = PAIRS
     for _ in range(2):
-        click(qtbot, widget.pairs.add_button)
-    names = [[combo.currentText() for combo in (row.low, row.sharp)] for row in widget.pairs.rows]
+        click(qtbot, widget.form.pairs.add_button)
+    names = [[combo.currentText() for combo in (row.low, row.sharp)] for row in widget.form.pairs.rows]
     assert names[:2] == [["low 0", "sharp 0"], ["low 1", "sharp 1"]]  # the first that are in no pair
-    assert not widget.scales.isEnabled()
-    click(qtbot, widget.pairs.rows[2].remove_button)
-    for number, row in enumerate(widget.pairs.rows):
+    assert not widget.form.scales.visible
+    click(qtbot, widget.form.pairs.rows[2].remove_button)
+    for number, row in enumerate(widget.form.pairs.rows):
         row.low.setCurrentText("low 0")
         row.sharp.setCurrentText("sharp 0")
-        assert bool(number) == ("the sharp layer of two pairs" in widget.reason.text())
-    widget.pairs.rows[1].low.setCurrentText("low 1")
-    widget.pairs.rows[1].sharp.setCurrentText("sharp 1")
+        assert bool(number) == ("the sharp layer of two pairs" in widget.page.reason.text())
+    widget.form.pairs.rows[1].low.setCurrentText("low 1")
+    widget.form.pairs.rows[1].sharp.setCurrentText("sharp 1")
     text = widget.copy_python()
-    click(qtbot, widget.start_button)
+    click(qtbot, widget.page.start_button)
     wait_for_the_end(qtbot, widget)
-    assert "2 pairs (2 planes)" in widget.finished.network.card["data"]
+    assert "2 pairs (2 planes)" in widget.training.finished.network.card["data"]
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     namespace = {"viewer": viewer}
@@ -438,7 +445,7 @@ def test_several_pairs_and_their_script(viewer, opened, qtbot, tmp_path, monkeyp
         exec(text, namespace)
     finally:
         torch.set_num_threads(threads)
-    np.testing.assert_array_equal(weights(namespace["network"]), weights(widget.finished.network))
+    np.testing.assert_array_equal(weights(namespace["network"]), weights(widget.training.finished.network))
 
 
 def test_a_folder_with_a_broken_file(opened, qtbot, tmp_path):
@@ -450,12 +457,12 @@ def test_a_folder_with_a_broken_file(opened, qtbot, tmp_path):
         write_image(folder / f"{number}.tif", ImageFile(rectangles(64, number), "YX"))
     (folder / "broken.tif").write_bytes(b"II*\0 nothing")
     widget = opened(steps=4)
-    widget.kind.setCurrentIndex(widget.kind.findData(FOLDER))
-    widget.folder.setText(str(folder))
-    click(qtbot, widget.start_button)
+    widget.form.kind.value = FOLDER
+    widget.form.folder.value = folder
+    click(qtbot, widget.page.start_button)
     wait_for_the_end(qtbot, widget)
-    assert "broken.tif" in widget.warning.text()
-    assert "3 images" in widget.finished.network.card["data"]
+    assert "broken.tif" in widget.watch.warning.text()
+    assert "3 images" in widget.training.finished.network.card["data"]
 
 
 def test_the_command_gives_the_same_weights(opened, qtbot, tmp_path, network):
@@ -466,15 +473,15 @@ def test_the_command_gives_the_same_weights(opened, qtbot, tmp_path, network):
     for number in range(3):
         write_image(folder / f"{number}.tif", ImageFile(rectangles(64, number), "YX"))
     widget = opened(steps=12)
-    assert not widget.command_button.isEnabled()
-    assert "learn from a folder" in widget.command_button.toolTip()
-    widget.kind.setCurrentIndex(widget.kind.findData(FOLDER))
-    widget.folder.setText(str(folder))
-    widget.low_side.setCurrentIndex(1)
-    widget.hold_out.setValue(40)
-    click(qtbot, widget.command_button)
+    assert not widget.page.command_button.isEnabled()
+    assert "learn from a folder" in widget.page.command_button.toolTip()
+    widget.form.kind.value = FOLDER
+    widget.form.folder.value = folder
+    widget.form.low_side.value = CAMERA
+    widget.form.hold_out.value = 40
+    click(qtbot, widget.page.command_button)
     words = shlex.split(QApplication.clipboard().text())
-    click(qtbot, widget.start_button)
+    click(qtbot, widget.page.start_button)
     wait_for_the_end(qtbot, widget)
     assert words[0] == "vdsr"
     done = subprocess.run(
@@ -482,8 +489,8 @@ def test_the_command_gives_the_same_weights(opened, qtbot, tmp_path, network):
     )
     assert done.returncode == 0, done.stderr
     saved = load_checkpoint(tmp_path / "fine-tuned.safetensors")
-    np.testing.assert_array_equal(weights(saved), weights(widget.finished.network))
-    assert saved.card["hold_out"] == widget.finished.network.card["hold_out"]
+    np.testing.assert_array_equal(weights(saved), weights(widget.training.finished.network))
+    assert saved.card["hold_out"] == widget.training.finished.network.card["hold_out"]
 
 
 def test_a_new_network_is_that_of_the_command():
@@ -508,19 +515,19 @@ def test_a_full_disk_is_a_sentence(viewer, opened, qtbot, monkeypatch, place):
             patch.setattr(np, "savez", refuse)
         if place == "checkpoint":
             patch.setattr("vdsr_core.training.resume.save_checkpoint", refuse)
-        click(qtbot, widget.start_button)
+        click(qtbot, widget.page.start_button)
         if place == "network":
-            qtbot.waitUntil(lambda: any(gain > 0.1 for _, gain in widget.curves.gains), timeout=WAIT)
+            qtbot.waitUntil(lambda: helps(widget), timeout=WAIT)
             patch.setattr(vdsr_core, "save_checkpoint", refuse, raising=False)
-            click(qtbot, widget.stop_button)
+            click(qtbot, widget.watch.stop_button)
         wait_for_the_end(qtbot, widget)
     if place == "network":
-        assert "It could not be saved" in widget.message.text()
+        assert "It could not be saved" in widget.watch.message.text()
         assert list(_unfinished.list_unfinished()) == ["cells fine-tuned"]  # nothing is lost
-        click(qtbot, widget.save_button)
+        click(qtbot, widget.watch.save_button)
         assert list(_models.list_models()) == ["cells fine-tuned"]
     else:
-        assert "The disk is full" in widget.reason.text()
+        assert "The disk is full" in widget.page.reason.text()
     assert _unfinished.list_unfinished() == {}
 
 
@@ -531,30 +538,30 @@ def test_no_memory_is_a_sentence(opened, qtbot, monkeypatch):
     widget = opened(rectangles(64), name="cells", steps=2)
     with monkeypatch.context() as patch:
         patch.setattr("napari_vdsr.fine_tune.work.gather", refuse)
-        click(qtbot, widget.start_button)
+        click(qtbot, widget.page.start_button)
         wait_for_the_end(qtbot, widget)
-    assert "The memory does not suffice" in widget.reason.text()
+    assert "The memory does not suffice" in widget.page.reason.text()
     widget.update_state()
-    click(qtbot, widget.start_button)
+    click(qtbot, widget.page.start_button)
     wait_for_the_end(qtbot, widget)
-    assert widget.finished is not None
+    assert widget.training.finished is not None
 
 
 def test_a_layer_may_change_meanwhile(viewer, opened, qtbot):
     """What is trained with is what the layer held at the start."""
     image = rectangles(64)
     widget = opened(image, name="cells", steps=20)
-    click(qtbot, widget.start_button)
-    qtbot.waitUntil(lambda: bool(widget.curves.gains), timeout=WAIT)
+    click(qtbot, widget.page.start_button)
+    qtbot.waitUntil(lambda: bool(widget.training.gains), timeout=WAIT)
     viewer.layers["cells"].data = np.zeros((8, 8))
     image[:] = 0
     wait_for_the_end(qtbot, widget)
-    first = weights(widget.finished.network)
+    first = weights(widget.training.finished.network)
     viewer.layers["cells"].data = rectangles(64)
     widget.update_state()
-    click(qtbot, widget.start_button)
+    click(qtbot, widget.page.start_button)
     wait_for_the_end(qtbot, widget)
-    np.testing.assert_array_equal(weights(widget.finished.network), first)
+    np.testing.assert_array_equal(weights(widget.training.finished.network), first)
 
 
 def test_a_damaged_training_does_not_keep_the_widget_from_opening(opened, data_folder):
@@ -563,7 +570,7 @@ def test_a_damaged_training_does_not_keep_the_widget_from_opening(opened, data_f
     (folder / "network.safetensors").write_bytes(b"")
     (folder / "recipe.json").write_text("{")
     widget = opened()
-    assert widget.unfinished_box.isHidden()
+    assert widget.page.unfinished_box.isHidden()
 
 
 def test_import_loads_no_torch():
