@@ -415,17 +415,28 @@ def compare(
 def verdict(
     bicubic: Mapping[str, float], before: Mapping[str, float], after: Mapping[str, float], steps: int
 ) -> dict[str, Any]:
-    """What a card says of the result: PSNR for each scale, and a sentence."""
-    plain, old, new = (float(np.mean(list(scores.values()))) for scores in (bicubic, before, after))
-    helped = new - old >= STUCK_GAIN and new >= plain
-    words = f"Fine-tuning {'helped' if helped else 'did not help'}: {new:.2f} dB on the held-out part after {steps} "
-    words += f"steps, {old:.2f} before, {plain:.2f} by bicubic interpolation."
+    """What a card says of the result: PSNR for each scale, and a sentence that agrees with the figures as shown."""
+    scores = compare(bicubic, before, after)
+    names = ("bicubic", "before", "after")
+    plain, old, new = (float(np.mean([found[name] for found in scores.values()])) for name in names)
+    gain, lead = round(new - old, 2), round(new - plain, 2)
+    helped = gain >= STUCK_GAIN and lead >= 0
+    if helped:
+        words = f"Fine-tuning helped, by {gain:.2f} dB"
+    elif gain >= STUCK_GAIN:
+        words = f"Fine-tuning gained {gain:.2f} dB, but not enough"
+    elif gain > 0:
+        words = f"Fine-tuning hardly helped, by {gain:.2f} dB (less than {STUCK_GAIN:.2f} dB does not count)"
+    else:
+        words = "Fine-tuning did not help"
+    words += f": {new:.2f} dB on the held-out part after {steps} steps, {old:.2f} before, {plain:.2f} by bicubic "
+    words += "interpolation."
     if new <= old:
         words += " The weights are those of the start."
-    if new < plain:
-        words += f" Plain bicubic interpolation is better here, by {plain - new:.2f} dB: train longer, or with other "
-        words += "images, or start from another network."
-    return {"summary": words, "helped": helped, "hold_out": compare(bicubic, before, after)}
+    if lead < 0:
+        words += f" Plain bicubic interpolation is better here, by {-lead:.2f} dB: train longer, or with other images, "
+        words += "or start from another network."
+    return {"summary": words, "helped": helped, "hold_out": scores}
 
 
 def describe(sources: Mapping[str, Sequence[Any]], what: str) -> list[str]:

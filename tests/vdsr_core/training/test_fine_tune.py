@@ -70,7 +70,7 @@ def test_fine_tuning_helps_and_its_card_is_true(start, tmp_path):
     assert torch.equal(weights(start), before)
     scores = tuned.card["hold_out"]["2"]
     assert tuned.card["helped"]
-    assert tuned.card["summary"].startswith("Fine-tuning helped: ")
+    assert tuned.card["summary"].startswith("Fine-tuning helped, by ")
     assert scores["after"] > scores["bicubic"] + 0.3 > scores["before"]
     low, high = find_range(image)
     held = Rescale(low, high).forward(image)[128 - 26 :].astype(np.float32)
@@ -103,9 +103,21 @@ def test_a_lone_number_is_a_scale(start):
 def test_a_result_below_bicubic_did_not_help():
     said = verdict({"2": 38.0}, {"2": 20.0}, {"2": 29.0}, 100)
     assert not said["helped"]
-    assert said["summary"].startswith("Fine-tuning did not help: 29.00 dB")
+    assert said["summary"].startswith("Fine-tuning gained 9.00 dB, but not enough: 29.00 dB")
     assert "Plain bicubic interpolation is better here, by 9.00 dB" in said["summary"]
     assert verdict({"2": 38.0}, {"2": 37.0}, {"2": 38.1}, 100)["helped"]
+
+
+@given(st.floats(30, 40), st.floats(-0.2, 0.2), st.floats(-0.2, 0.2))
+def test_the_verdict_agrees_with_the_figures_as_shown(before, gain, lead):
+    said = verdict({"2": before + gain - lead}, {"2": before}, {"2": before + gain}, 40)
+    shown = round(said["hold_out"]["2"]["after"] - said["hold_out"]["2"]["before"], 2)
+    over = round(said["hold_out"]["2"]["after"] - said["hold_out"]["2"]["bicubic"], 2)
+    assert said["helped"] == (shown >= 0.05 and over >= 0) == said["summary"].startswith("Fine-tuning helped")
+    assert ("did not help" in said["summary"]) == (shown <= 0)
+    assert ("hardly" in said["summary"]) == (0 < shown < 0.05)
+    assert ("interpolation is better" in said["summary"]) == (over < 0)
+    assert said["helped"] or shown <= 0 or f"{shown:.2f} dB" in said["summary"]
 
 
 def test_steps_keep_the_best_in_the_given_network(start):
