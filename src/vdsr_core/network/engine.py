@@ -25,6 +25,7 @@ from vdsr_core.images.resampling import Taps, make_taps
 from vdsr_core.network import torch_strips as torch_network
 from vdsr_core.network.model import VDSR, VDSRConfig, fold, make_model, unfold
 from vdsr_core.network.strips import BAND, LARGE, ROWS, choose_rows, tallest
+from vdsr_core.network.threads import mind_forks
 from vdsr_core.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ class Engine:
     ) -> None:
         double = next(model.parameters()).dtype == torch.float64
         half = device.type == "cuda" and not double if half is None else half
+        mind_forks()
         self.device = device
         self.dtype = np.dtype(np.float64 if double else np.float32)
         self.halo, self.align = model.halo, model.config.fold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from io import BytesIO
@@ -46,7 +47,7 @@ class NcnnNetwork:
 
     def __init__(self, layers: Sequence[Layer], threads: int, blocks: bool = False) -> None:
         self._widths = [weight.shape[1] for weight, _ in layers]
-        self._blocks = blocks
+        self._blocks, self._owner = blocks, os.getpid()
         self._inner, self._final = (_build(layers, threads, final, blocks) for final in (False, True))
 
     def residual(self, squares: Floats, stop: threading.Event | None = None) -> Floats:
@@ -129,7 +130,10 @@ class NcnnNetwork:
         # A Mat of an array does not keep it: names do.
         rows = np.ascontiguousarray(rows)
         places = list(self._find_given(rows.shape, above[0].h, final))
-        run = (self._final if final else self._inner).create_extractor()
+        net = self._final if final else self._inner
+        if os.getpid() != self._owner:  # OpenMP would wait for ever for threads that only the parent of a fork has
+            net.opt.num_threads = 1
+        run = net.create_extractor()
         try:
             run.set_blob_allocator(pools[0])
             run.set_workspace_allocator(pools[1])

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from multiprocessing import current_process
 from multiprocessing.spawn import get_executable
+from pathlib import Path
 from queue import Empty, LifoQueue
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
@@ -190,7 +191,7 @@ class Worker:
         code = f"import sys; sys.path[:] = {path!r}; from vdsr_core.network.ncnn_workers import serve; serve()"
         ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "  # Ctrl-C is for who waits
         process = subprocess.Popen(
-            [os.fsdecode(get_executable()), "-c", ignore + code],
+            [str(find_python()), "-c", ignore + code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # of Windows
@@ -226,7 +227,15 @@ class Worker:
 
 def works_here() -> bool:
     """Whether a process of this program may start others, and by Python's own executable."""
-    return not current_process().daemon and not getattr(sys, "frozen", False) and bool(get_executable())
+    return not current_process().daemon and not getattr(sys, "frozen", False) and find_python() is not None
+
+
+def find_python() -> Path | None:
+    """Python's own executable, by its name: in a program that embeds Python, `sys.executable` is that program."""
+    name = "python.exe" if os.name == "nt" else "bin/python{}.{}".format(*sys.version_info[:2])
+    known = get_executable(), getattr(sys, "_base_executable", None), os.path.join(sys.exec_prefix, name)
+    paths = (Path(os.fsdecode(path)) for path in known if path)
+    return next((path for path in paths if path.name.lower().startswith(("python", "pypy")) and path.exists()), None)
 
 
 def send(pipe: BinaryIO, thing: Any) -> None:
@@ -247,8 +256,14 @@ def end(process: subprocess.Popen[bytes], owner: int) -> None:
 
 
 def serve() -> None:
-    """Worker process: read the network's arguments, then return a residual for each image received."""
-    source, target = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    """Be such a process: read the layers, then answer images by residuals until the caller ends; then end in silence."""
+    with contextlib.suppress(*LOST):
+        answer_images(sys.stdin.buffer, os.fdopen(os.dup(1), "wb"))
+    os._exit(0)  # what has not been sent interests nobody
+
+
+def answer_images(source: BinaryIO, target: BinaryIO) -> NoReturn:
+    """Read the layers, then answer each image by its residual."""
     with contextlib.suppress(OSError):  # there may be no terminal
         os.dup2(2, 1)  # what libraries print must not come between the answers
     network = NcnnNetwork(*pickle.load(source))
@@ -256,10 +271,7 @@ def serve() -> None:
         idle = threading.Timer(IDLE, os._exit, [0])
         idle.daemon = True
         idle.start()
-        try:
-            squares = pickle.load(source)
-        except EOFError:
-            return
+        squares = pickle.load(source)
         idle.cancel()
         answer: Any
         try:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 import torch
+
+
+@cache
+def mind_forks() -> None:
+    """Let forks of this process compute with one thread: OpenMP waits for ever for threads that only the parent has."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 @contextmanager
@@ -18,6 +27,7 @@ def divided_work(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]
     The threads of one operation wait for each other at its end, thousands of times a step, so that anything else on
     the machine holds all of them up; these wait once a step.
     """
+    mind_forks()
     cores = torch.get_num_threads()
     if device.type != "cpu" or cores == 1:
         yield map

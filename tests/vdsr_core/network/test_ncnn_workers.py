@@ -290,6 +290,73 @@ def test_a_script_without_a_main_guard_runs_once(tmp_path):
     assert (out.strip(), err, process.returncode) == ("(120, 120)", "", 0)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a script takes the place of the program")
+def test_a_program_that_embeds_python_is_not_started(tmp_path):
+    host = tmp_path / "host"
+    host.write_text("#!/bin/sh\ntouch started\nexec sleep 60\n")
+    host.chmod(0o755)
+    process = run_script(
+        tmp_path,
+        """
+        import multiprocessing.spawn, sys
+        sys.executable = "./host"
+        multiprocessing.spawn.set_executable("./host")
+        image = np.random.default_rng(0).random((60, 60), dtype=np.float32)
+        print(super_resolve(image, 2, model=VDSR(VDSRConfig(3, 4)), in_range=(0, 1), device="cpu").shape)
+        """,
+        cwd=tmp_path,
+    )
+    out, err = process.communicate(timeout=60)
+    assert (out.strip(), err, process.returncode) == ("(120, 120)", "", 0)
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("large", [1, 10**9])
+def test_a_fork_computes_after_a_call_in_its_parent(tmp_path, large):
+    """By processes, and by threads: OpenMP's are the parent's."""
+    process = run_script(
+        tmp_path,
+        f"""
+        import os, signal, warnings
+        warnings.simplefilter("ignore")
+        ncnn_workers.LARGE = strips.LARGE = {large}
+        network = VDSR(VDSRConfig(3, 4))
+        image = np.random.default_rng(0).random((80, 90), dtype=np.float32)
+        def compute():
+            return super_resolve(image, 2, model=network, in_range=(0, 1), device="cpu")
+        expected = compute()
+        if not (child := os.fork()):
+            signal.alarm(40)
+            os._exit(not np.array_equal(compute(), expected))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """,
+    )
+    out, err = process.communicate(timeout=120)
+    assert (out.strip(), err, process.returncode) == ("0", "", 0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_processes_end_in_silence_with_their_caller(tmp_path, number):
+    process = run_script(
+        tmp_path,
+        """
+        import threading, time, psutil
+        def tell():
+            while len(psutil.Process().children()) < 2:
+                time.sleep(0.05)
+            time.sleep(1)
+            print("busy", flush=True)
+        threading.Thread(target=tell, daemon=True).start()
+        super_resolve(np.random.default_rng(0).random((2000, 2000), dtype=np.float32), 2, in_range=(0, 1), device="cpu")
+        """,
+    )
+    assert process.stdout.readline() == "busy\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1] == ""  # they have closed it: all have ended
+
+
 def test_a_daemon_has_no_processes(tmp_path):
     process = run_script(
         tmp_path,
