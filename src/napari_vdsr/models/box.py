@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 from napari_vdsr.models import library
 
 FROM_FILE = "From a file…"
-KINDS = "Networks (*.safetensors *.npz)"
+KINDS = "Networks (*.safetensors *.pth *.pt *.ckpt *.npz *.mat *.bioimageio.zip)"
 
 
 class News(QObject):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vdsr_core import VDSR
 
 SUFFIX = ".safetensors"
+PACKAGE = ".bioimageio.zip"
 FORBIDDEN = '/\\:*?"<>|'
 LONGEST = 80  # characters of a name
 USES = {"photo": "photographs", "microscopy": "fluorescence and other microscopy", "fast": "fast"}
@@ -167,7 +168,7 @@ def save_model(model: VDSR, name: str) -> Path:
 
 
 def import_model(source: str | os.PathLike[str]) -> Path:
-    """Add the network of a file to the user's own; returns its file, also if it is there already.
+    """Add the network of a file, also of another program, to the user's own; returns its file, also if it is there already.
 
     Raises
     ------
@@ -177,13 +178,15 @@ def import_model(source: str | os.PathLike[str]) -> Path:
     from vdsr_core import load_model, read_card
 
     source = Path(source)
-    if source.suffix == ".npz":
-        return save_model(load_model(source), free_name(clean_name(source.stem)))
     try:
         read_card(source)
-    except ValueError as error:
-        msg = f"“{source.name}” is not a network that Upscale can use: choose a file that Fine-tune or vdsr has saved."
-        raise ValueError(msg) from error
+    except ValueError:
+        try:
+            model = load_model(source)
+        except ValueError as error:
+            msg = f"“{source.name}” is not a network that Upscale can use. {error}"
+            raise ValueError(msg) from error
+        return save_model(model, free_name(clean_name(source.name.removesuffix(PACKAGE).removesuffix(source.suffix))))
     for path in list_models().values():
         if filecmp.cmp(path, source, shallow=False):
             return path

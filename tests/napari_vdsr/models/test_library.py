@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("platformdirs")
 from napari_vdsr.models.library import (
@@ -105,7 +106,9 @@ def test_a_file_is_imported_once_and_others_are_refused(tiny_model, tmp_path):
     arrays = {name: array.numpy() for name, array in to_arrays(tiny_model).items()}
     np.savez(tmp_path / "arrays.npz", **arrays)
     np.testing.assert_array_equal(super_resolve(image, 2, model=import_model(tmp_path / "arrays.npz")), expected)
+    torch.save({"state_dict": tiny_model.state_dict()}, tmp_path / "theirs.pth")
+    np.testing.assert_array_equal(super_resolve(image, 2, model=import_model(tmp_path / "theirs.pth")), expected)
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"“bad\.safetensors” is not a network"):
         import_model(tmp_path / "bad.safetensors")
-    assert list(list_models()) == ["arrays", "my- cells"]
+    assert list(list_models()) == ["arrays", "my- cells", "theirs"]
