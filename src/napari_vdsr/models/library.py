@@ -168,7 +168,7 @@ def save_model(model: VDSR, name: str) -> Path:
 
 
 def import_model(source: str | os.PathLike[str]) -> Path:
-    """Add the network of a file, also of another program, to the user's own; returns its file, also if it is there already.
+    """Add the network of a file, also of another program, to the user's own; returns the file, also of a known one.
 
     Raises
     ------
