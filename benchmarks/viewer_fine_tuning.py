@@ -23,7 +23,6 @@ import numpy as np
 from qtpy.QtCore import QTimer
 from viewer import settle, wait
 
-from napari_vdsr.fine_tune import unfinished as _unfinished
 from napari_vdsr.models import library as _models
 
 INTERVAL = 10  # milliseconds between two looks of the timer
@@ -78,7 +77,7 @@ def main() -> None:
     parser.add_argument("--explain", type=float, default=np.inf, help="seconds: say what longer blocks are made of")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
-    _models.data_folder = _unfinished.data_folder = lambda: folder
+    _models.data_folder = lambda: folder
     viewer = napari.Viewer()
     viewer.window.resize(1280, 800)
     if options.side:
@@ -93,33 +92,33 @@ def main() -> None:
     blocks.show("the viewer alone")
     viewer.layers.selection.active = viewer.layers[0]
     _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
-    wait(lambda: widget.speed is not None)
+    wait(lambda: widget.choices.speed is not None)
     blocks.show("opening the widget: PyTorch is loaded, a step is timed")
-    widget.scales.setText("2")
-    widget.batch.setValue(4)
-    widget.every.setValue(5)
+    widget.form.scales.value = "2"
+    widget.form.batch.value = 4
+    widget.form.every.value = 5
     widget.start()
-    wait(lambda: bool(widget.curves.gains))
+    wait(lambda: bool(widget.training.gains))
     blocks.show("start: images are read, the start is measured")
-    wait(lambda: len(widget.curves.gains) > 3)
+    wait(lambda: len(widget.training.gains) > 3)
     blocks.show("training: 15 steps, 3 measurements, plots and preview")
     cancelled = []
     for pause in (0.1, 0.7, 1.6):
         settle(pause)
-        widget.pause()
+        widget.training.pause()
         settle(0.5)
-        widget.pause()
+        widget.training.pause()
         settle(pause)
         begun = time.perf_counter()
-        widget.cancel()
-        wait(lambda: widget.job is None)
+        widget.training.cancel()
+        wait(lambda: widget.training.job is None)
         cancelled.append(time.perf_counter() - begun)
         widget.resume()
-        wait(lambda: bool(widget.curves.losses))
+        wait(lambda: bool(widget.training.losses))
     blocks.show("pause, cancel and resume, three times")
     print(f"from Cancel to the end, the longest of 3: {max(cancelled):.2f} s")
-    widget.stop()
-    wait(lambda: widget.job is None)
+    widget.training.stop()
+    wait(lambda: widget.training.job is None)
     blocks.show("stop, keep best: the network is saved")
     viewer.close()
 

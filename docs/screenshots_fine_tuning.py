@@ -15,7 +15,6 @@ from pathlib import Path
 from qtpy.QtCore import QTimer
 from screenshots import open_sample, take, wait
 
-from napari_vdsr.fine_tune import unfinished as _unfinished
 from napari_vdsr.models import library as _models
 
 STEPS = 100
@@ -24,28 +23,27 @@ STEPS = 100
 def main(steps: int) -> None:
     """Set up for the sample, train, pause, stop, and take a picture of each."""
     folder = Path(tempfile.mkdtemp())
-    _models.data_folder = _unfinished.data_folder = lambda: folder  # the pictures show no one's own networks
+    _models.data_folder = lambda: folder  # the pictures show no one's own networks
     viewer = open_sample()
     _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
-    wait(lambda: widget.speed is not None)
-    widget.scales.setText("2")
-    widget.length.setCurrentIndex(0)
-    widget.length.activated.emit(0)
+    wait(lambda: widget.choices.speed is not None)
+    widget.form.scales.value = "2"
+    widget.form.length.value = "Quick look"
     take(viewer, "fine_tune_set_up")
-    widget.steps.setValue(steps)
-    widget.every.setValue(max(1, steps // 4))
+    widget.form.steps.value = steps
+    widget.form.every.value = max(1, steps // 4)
     widget.start()
     blocks = Blocks()
-    wait(lambda: len(widget.curves.gains) >= 3, 3000)
+    wait(lambda: len(widget.training.gains) >= 3, 3000)
     sys.stdout.write(f"The viewer could do nothing for {blocks.longest:.3f} s at most.\n")
     take(viewer, "fine_tune_running")
     viewer.theme = "light"
-    wait(lambda: widget.job is None, 3000)
+    wait(lambda: widget.training.job is None, 3000)
     take(viewer, "fine_tune_result_light")
-    if widget.finished.path is None:
-        widget.save_anyway()
+    if widget.training.finished.path is None:
+        widget.training.save()
     widget.tabs.setCurrentIndex(2)
-    widget.own.models.setCurrentRow(0)
+    widget.own.models.setCurrentRow(widget.own.models.count() - 1)
     viewer.theme = "dark"
     take(viewer, "fine_tune_models")
     viewer.close()

@@ -12,16 +12,19 @@ import pytest
 
 pytest.importorskip("napari")
 pytest.importorskip("pyqtgraph")
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_vdsr.fine_tune import data as _train_data
 from napari_vdsr.fine_tune import unfinished as _unfinished
+from napari_vdsr.fine_tune.choices import NEW_RATE
 from napari_vdsr.fine_tune.data import Data
-from napari_vdsr.fine_tune.form import CAMERA, FOLDER, PAIRS
+from napari_vdsr.fine_tune.form import CAMERA, FOLDER, GIVEN, LAYERS, PAIRS
 from napari_vdsr.fine_tune.recipe import NEW, Recipe
+from napari_vdsr.fine_tune.widget import TRAINING
 from napari_vdsr.fine_tune.work import Control, Finished, start_network, train
-from napari_vdsr.layers.source import whole
+from napari_vdsr.layers.source import TIMES, whole
 from napari_vdsr.models import library as _models
 from vdsr_core import degrade, load_checkpoint, save_checkpoint, super_resolve
 
@@ -93,6 +96,94 @@ def weights(model):
     import torch
 
     return torch.cat([parameter.detach().ravel() for parameter in model.parameters()]).numpy()
+
+
+def test_what_is_offered_and_how_it_looks(viewer, opened, qtbot):
+    """One viewer: results are no sharp images, words and numbers fit, controls are hidden where they mean nothing."""
+    viewer.add_image(rectangles(64), name="cells")
+    for name, said in (
+        ("cells [VDSR photo x2]", {"scale": 2}),
+        ("a preview", {"shown": 1}),
+        ("a check", {"check": ""}),
+    ):
+        viewer.add_image(rectangles(64), name=name, metadata={"vdsr": said})
+    widget = opened()
+    form, page = widget.form, widget.page
+    widget.choices.choose_layer(viewer.layers["cells [VDSR photo x2]"])
+    assert [layer.name for layer in form.layers.layers()] == ["cells"]
+    assert [form.pairs.rows[0].sharp.itemText(row) for row in range(form.pairs.rows[0].sharp.count())] == ["cells"]
+
+    widget.choices.choose_layer(viewer.layers["cells"])
+    for text, words in (
+        ("1,5; 2", "\u00d71.5 and \u00d72."),
+        ("2,5", "\u00d72.5."),
+        ("2, 3, 4", "\u00d72, \u00d73 and \u00d74."),
+    ):
+        form.scales.value = text
+        assert f"Learns to enlarge by {words}" in page.estimate.text()
+    form.rate.native.lineEdit().setText("0,002")
+    form.rate.native.interpretText()
+    assert form.rate.value == 0.002
+    assert form.length.value == GIVEN
+    form.length.value = "Quick look"
+    assert (form.steps.value, form.batch.value) == (100, 8)
+    assert form.length.current_choice.startswith("Quick look, ")
+
+    for kind, layers, pairs, folder in (
+        (LAYERS, True, False, False), (PAIRS, False, True, False), (FOLDER, False, False, True)
+    ):  # fmt: skip
+        form.kind.value = kind
+        shown = [row.isVisibleTo(page) for row in (form.layers, form.pairs, form.folder.native, form.part.native)]
+        assert shown == [layers, pairs, folder, layers]
+    assert page.reason.isVisibleTo(page)
+    assert "Choose a folder" in page.reason.text()
+    assert not any(
+        part.isVisibleTo(widget.watch) for part in (widget.watch.curves, widget.watch.tiles, widget.watch.bar)
+    )
+    assert "Nothing has been trained yet" in widget.watch.message.text()
+
+    for control in (form.length.native, form.model, form.rate.native, form.steps.native):
+        point = QPointF(control.rect().center())
+        down = QWheelEvent(
+            point, point, QPoint(), QPoint(0, -120), Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,
+            Qt.ScrollPhase.NoScrollPhase, False,
+        )  # fmt: skip
+        before = form.length.value, form.model.currentIndex(), form.rate.value, form.steps.value
+        QApplication.sendEvent(control, down)
+        assert before == (form.length.value, form.model.currentIndex(), form.rate.value, form.steps.value)
+
+
+@pytest.mark.parametrize(("dtype", "rgb", "model"), [(np.uint16, False, "microscopy"), (np.uint8, True, None)])
+def test_the_start_fits_the_images_unless_the_user_chooses(viewer, qtbot, dtype, rgb, model):
+    viewer.add_image(np.zeros((64, 64, 3) if rgb else (64, 64), dtype), name="cells", rgb=rgb)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
+    assert widget.form.model.currentData() == model
+    widget.form.model.setCurrentIndex(widget.form.model.findData(NEW))
+    widget.form.model.activated.emit(widget.form.model.currentIndex())
+    assert widget.form.rate.value == NEW_RATE
+    viewer.add_image(np.zeros((64, 64), dtype), name="more")
+    assert widget.form.model.currentData() == NEW
+    qtbot.waitUntil(lambda: widget.choices.speed is not None, timeout=WAIT)
+
+
+def test_a_panel_that_is_closed_and_opened_again_shows_the_training(viewer, opened, qtbot):
+    widget = opened(rectangles(64), name="cells", steps=100_000)
+    click(qtbot, widget.page.start_button)
+    qtbot.waitUntil(lambda: len(widget.training.gains) >= 2, timeout=WAIT)
+    viewer.window.remove_dock_widget(widget.parent())
+    _, again = viewer.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
+    assert again is not widget
+    assert not widget.choices.following
+    assert again.tabs.currentIndex() == TRAINING
+    assert not again.page.start_button.isEnabled()
+    assert "under way" in again.page.reason.text()
+    steps = len(again.training.losses)
+    qtbot.waitUntil(lambda: len(again.training.losses) > steps, timeout=WAIT)
+    assert again.watch.curves.isVisibleTo(again.watch)
+    click(qtbot, again.watch.cancel_button)
+    wait_for_the_end(qtbot, again)
+    assert "Cancelled" in again.watch.message.text()
+    qtbot.waitUntil(lambda: again.choices.speed is not None, timeout=WAIT)
 
 
 def test_train_watch_pause_stop_use_and_find_again(viewer, opened, qtbot, make_napari_viewer_proxy):
