@@ -336,7 +336,7 @@ def read_scales(text: str) -> tuple[float, ...]:
     >>> read_scales("2, 3, 4"), read_scales("2,3,4"), read_scales("1,5; 2"), read_scales("2,5"), read_scales("1.5 2")
     ((2.0, 3.0, 4.0), (2.0, 3.0, 4.0), (1.5, 2.0), (2.5,), (1.5, 2.0))
     """
-    words = re.split(r"[;\s]+|,\s+", text.strip().strip(",;"))
+    words = re.split(r"[;\s]+|,\s+", text.strip(" ,;"))
     scales: set[float] = set()
     try:
         for word in words:

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_vdsr.fine_tune import data as _train_data
 from napari_vdsr.fine_tune import unfinished as _unfinished
-from napari_vdsr.fine_tune.choices import NEW_RATE
+from napari_vdsr.fine_tune.choices import NEW_RATE, read_scales
 from napari_vdsr.fine_tune.data import Data
 from napari_vdsr.fine_tune.form import CAMERA, FOLDER, GIVEN, LAYERS, PAIRS
 from napari_vdsr.fine_tune.recipe import NEW, Recipe
@@ -151,6 +151,22 @@ def test_what_is_offered_and_how_it_looks(viewer, opened, qtbot):
         before = form.length.value, form.model.currentIndex(), form.rate.value, form.steps.value
         QApplication.sendEvent(control, down)
         assert before == (form.length.value, form.model.currentIndex(), form.rate.value, form.steps.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "scales"),
+    [
+        ("2, 3, 4", (2, 3, 4)),
+        ("4,3,2", (2, 3, 4)),
+        ("1,5; 2", (1.5, 2)),
+        ("2,5", (2.5,)),
+        ("1.5 2", (1.5, 2)),
+        (" 3 ,", (3,)),
+        ("2,5, 3", (2.5, 3)),
+    ],
+)
+def test_scales_are_read_with_points_and_commas(text, scales):
+    assert read_scales(text) == scales
 
 
 @pytest.mark.parametrize(("dtype", "rgb", "model"), [(np.uint16, False, "microscopy"), (np.uint8, True, None)])
