@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vdsr_core.cli.pipes import PIPE, piped
 from vdsr_core.cli.terminal import (
     Device,
     Model,
@@ -40,7 +41,7 @@ def upscale(
         list[str],
         typer.Argument(
             metavar="IN...",
-            help="Image files, folders of them, or patterns such as 'plate/*.tif'.",
+            help="Image files, folders of them, or patterns such as 'plate/*.tif'; - for standard input.",
             show_default=False,
         ),
     ],
@@ -51,9 +52,9 @@ def upscale(
             "--output",
             metavar="OUT",
             show_default=False,
-            help="File for one image (its suffix names the format: .tif, .ome.tif, .png, .jpg, .zarr or .ome.zarr; "
-            "those with .tif and .ome.zarr may be larger than memory), or folder, made if missing, where cells.tif "
-            "becomes cells_x2.tif.",
+            help="File for one image: its suffix names the format, .tif, .ome.tif, .png, .jpg, .webp, .zarr or "
+            ".ome.zarr; .tif and .ome.zarr may be larger than memory. Or folder, made if missing, where cells.tif "
+            "becomes cells_x2.tif. Or - for standard output.",
         ),
     ],
     scale: Annotated[
@@ -106,9 +107,11 @@ def upscale(
         ),
     ] = None,
     format: Annotated[
-        Literal["tif", "ome.tif", "png", "jpg", "zarr", "ome.zarr"] | None,
+        Literal["tif", "ome.tif", "png", "jpg", "webp", "zarr", "ome.zarr"] | None,
         typer.Option(
-            help="Format of the files in the folder OUT.", rich_help_panel=FILES, show_default="as each image"
+            help="Format of the files in the folder OUT, or of standard output.",
+            rich_help_panel=FILES,
+            show_default="as each image",
         ),
     ] = None,
     pattern: Annotated[
@@ -119,6 +122,9 @@ def upscale(
             help="Names of the files in the folder OUT: {name} is that of the image, {scale} such as x2 or 4096x.",
         ),
     ] = "{name}_{scale}",
+    jpeg_quality: Annotated[
+        int, typer.Option(min=1, max=100, metavar="Q", rich_help_panel=FILES, help="Quality of JPEG files, 1 to 100.")
+    ] = 95,
     recursive: Annotated[
         bool,
         typer.Option(
@@ -173,7 +179,7 @@ def upscale(
         "size": None if size is None else parse_size(size),
         "pixel_size": None if pixel_size is None else parse_length(pixel_size),
     }
-    pieces = None if part is None else parse_part(part)
+    share = None if part is None else parse_part(part)
     low_high = None if in_range is None else tuple(read_number(text, "--in-range") for text in in_range)
     with plain_errors():
         from vdsr_core.network.checkpoint import load_model
@@ -187,21 +193,24 @@ def upscale(
         network = load_model(model)
         options: dict[str, Any] = {"model": network, "tile": tile, "device": device, "in_range": low_high}
         check_options([wanted["scale"] or 2], **options)
-        names: dict[str, Any] = {"pattern": pattern, "format": format, "recursive": recursive}
-        if dry_run:
-            with usage_errors():
-                jobs = list_jobs(images, output, goal.label, **names)
-            raise typer.Exit(estimate_files(jobs, goal, options | {"axes": axes, "shard": shard}))
-        with connect(cluster) as client:
-            with usage_errors():
-                run = upscale_files(
-                    images, output, **wanted, **names, **options, axes=axes, shard=shard, part=pieces, client=client,
-                    overwrite=overwrite,
-                )  # fmt: skip
-            raise typer.Exit(show_files(run))
+        names: dict[str, Any] = {"pattern": pattern, "recursive": recursive}
+        pieces: dict[str, Any] = {"axes": axes, "shard": shard}
+        with piped(images, output, format) as (inputs, target, names["format"]):
+            if dry_run:
+                with usage_errors():
+                    jobs = list_jobs(inputs, target, goal.label, **names)
+                raise typer.Exit(estimate_files(jobs, goal, options | pieces))
+            with connect(cluster) as client:
+                files: dict[str, Any] = {"overwrite": overwrite, "jpeg_quality": jpeg_quality}
+                with usage_errors():
+                    run = upscale_files(
+                        inputs, target, **wanted, **names, **options, **pieces, **files, part=share, client=client
+                    )
+                status = show_files(run, images, output)
+        raise typer.Exit(status)
 
 
-def show_files(run: Iterator[FileProgress]) -> int:
+def show_files(run: Iterator[FileProgress], images: list[str], output: str) -> int:
     """Show the images that are upscaled, a line each when it is done; returns the exit code."""
     failed = False
     with progress_bar("{task.percentage:.0f} %") as bar:
@@ -215,7 +224,9 @@ def show_files(run: Iterator[FileProgress]) -> int:
             elif step.outcome:
                 kept = step.outcome == "kept"
                 message = "kept: it exists (--overwrite replaces it)" if kept else step.message
-                say(f"{step.source}{f', {step.name}' if step.name else ''} -> {step.target}  {message}")
+                source, target = PIPE if images == [PIPE] else step.source, PIPE if output == PIPE else step.target
+                line = f"{source}{f', {step.name}' if step.name else ''} -> {target}  {message}"
+                say(line, err=output == PIPE)
                 bar.reset(task)
     return int(failed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vdsr_core.arguments import check_path
+from vdsr_core.arguments import check_path, check_whole
 from vdsr_core.files import check_target, replacing
 from vdsr_core.formats.image_file import ImageFile, Unreadable, check_axes, refuse
 from vdsr_core.formats.ome_xml import fits_ome
 from vdsr_core.formats.png_jpeg import read_jpeg, read_png, write_jpeg, write_png
 from vdsr_core.formats.tiff_read import read_tiff, tiff_names, tiff_parts
 from vdsr_core.formats.tiff_write import write_tiff
+from vdsr_core.formats.webp import LONGEST, read_webp, write_webp
 from vdsr_core.formats.zarr_array import is_zarr, read_zarr, write_zarr, zarr_names
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["ImageFile", "check_writable", "image_names", "read_image", "write_image"]
 
 _KINDS = {
-    ".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".zarr": "zarr"
+    ".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WebP",
+    ".zarr": "zarr",
 }  # fmt: skip
 SUFFIXES = tuple(_KINDS)
 
@@ -71,7 +74,7 @@ def read_image(path: str | os.PathLike[str], *, lazy: bool = False, name: str | 
     Parameters
     ----------
     path : path
-        A TIFF (plain, BigTIFF, OME, ImageJ), PNG or JPEG file, or the folder of a zarr array, or of an OME-Zarr
+        A TIFF (plain, BigTIFF, OME, ImageJ), PNG, JPEG or WebP file, or the folder of a zarr array, or of an OME-Zarr
         image, of which it is the finest level. Pixels keep
         dtype, intensities and axis order, except: an orientation tag is applied; 1-bit becomes 8-bit gray;
         palettes and gray with alpha become RGB(A), but a palette that is a ramp from black to one colour
@@ -113,7 +116,7 @@ def read_image(path: str | os.PathLike[str], *, lazy: bool = False, name: str | 
             return read_tiff(path, lazy=lazy, name=name)
         if name is not None:
             refuse(f"it holds no image {name}. Only a TIFF has names.")
-        return {"PNG": read_png, "JPEG": read_jpeg, "zarr": read_zarr}[kind](path)
+        return {"PNG": read_png, "JPEG": read_jpeg, "WebP": read_webp, "zarr": read_zarr}[kind](path)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -191,17 +194,21 @@ def check_writable(
         raise FileExistsError(msg)
 
 
-def write_image(path: str | os.PathLike[str], image: ImageFile, *, overwrite: bool = False) -> None:
+def write_image(
+    path: str | os.PathLike[str], image: ImageFile, *, overwrite: bool = False, jpeg_quality: int = 95
+) -> None:
     """Write an image with its metadata; a file under `path` is always whole.
 
     Parameters
     ----------
     path : path
-        The suffix names the format: .ome.tif, .tif, .png, .jpg or .zarr.
+        The suffix names the format: .ome.tif, .tif, .png, .jpg, .webp or .zarr.
     image : ImageFile
         The image and its metadata.
     overwrite : bool, optional
         Whether an existing file may be replaced. It stays as it was if the writing fails.
+    jpeg_quality : int, optional
+        Quality of a JPEG, from 1 to 100.
 
     Raises
     ------
@@ -221,7 +228,8 @@ def write_image(path: str | os.PathLike[str], image: ImageFile, *, overwrite: bo
     .tif         the first that fits: plain TIFF (one plane, no unit or a         ``exif``
                  printer's one), an ImageJ hyperstack, OME-TIFF, plain TIFF
     .png         8 or 16 bit                                                      channels, microscopic sizes
-    .jpg         quality 95, no chroma subsampling                                the same
+    .jpg         8 bit, no chroma subsampling                                     the same
+    .webp        8 bit, lossless, gray as RGB                                     the same, ``iptc``
     .zarr        version 3 array, chunks of 512 x 512, named dimensions, the      ``exif``, ``imagej``,
                  rest under the attribute ``vdsr_core``                           ``icc_profile``
     ============ ================================================================ =======================
@@ -239,12 +247,23 @@ def write_image(path: str | os.PathLike[str], image: ImageFile, *, overwrite: bo
     """
     path = check_path("path", path)
     check_writable(path, image.data.shape, image.data.dtype, image.axes, overwrite=overwrite)
-    kind = _kind(path)
+    kind, quality = _kind(path), check_quality(jpeg_quality)
     with replacing(path, overwrite=overwrite) as partial:
         if kind == "TIFF":
             write_tiff(partial, image, ome=_is_ome(path))
+        elif kind == "JPEG":
+            write_jpeg(partial, image, quality)
         else:
-            {"PNG": write_png, "JPEG": write_jpeg, "zarr": write_zarr}[kind](partial, image)
+            {"PNG": write_png, "WebP": write_webp, "zarr": write_zarr}[kind](partial, image)
+
+
+def check_quality(jpeg_quality: Any) -> int:
+    """The quality of a JPEG, checked."""
+    quality = check_whole("jpeg_quality", jpeg_quality, 1)
+    if quality > 100:
+        msg = f"`jpeg_quality` must be at most 100, got {quality}. Leave it out for 95, or write a PNG."
+        raise ValueError(msg)
+    return quality
 
 
 def _kind(path: Path) -> str:
@@ -267,16 +286,17 @@ def _problem(path: Path, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any]
         return f"hold integers or floats, got {dtype}. Convert the pixels first."
     if 0 in shape:
         return f"hold at least one pixel, got shape {shape}. Check the input."
-    if kind in ("PNG", "JPEG") and set(axes) - set("YXS"):
+    if kind in ("PNG", "JPEG", "WebP") and set(axes) - set("YXS"):
         return f"hold axes YX, or YXS for colour, got {axes}. Use .tif or .zarr."
     if kind == "PNG" and dtype not in (np.uint8, np.uint16):
         return f"hold uint8 or uint16, got {dtype}. Use .tif or .zarr."
-    if kind == "JPEG" and dtype != np.uint8:
+    if kind in ("JPEG", "WebP") and dtype != np.uint8:
         return f"hold uint8, got {dtype}. Use {'.png' if dtype == np.uint16 else '.zarr'} or .tif."
     if kind == "JPEG" and "S" in axes and shape[axes.index("S")] == 4:
         return "hold gray or RGB, got RGBA. Use .png or .tif, or drop the alpha channel."
-    if kind == "JPEG" and max(shape) > 65500:
-        return f"have sides up to 65500 pixels, got shape {shape}. Use .png or .tif."
+    longest = {"JPEG": 65500, "WebP": LONGEST}.get(kind, math.inf)
+    if max(shape) > longest:
+        return f"have sides up to {longest} pixels, got shape {shape}. Use .png or .tif."
     if _is_ome(path) and not fits_ome(dtype, axes):
         return f"hold axes of TZCYXS and a dtype of OME, got {axes} {dtype}. Use .tif or .zarr."
     if path.name.lower().endswith(".ome.zarr"):

@@ -61,7 +61,7 @@ def read_png(path: Path) -> ImageFile:
         data = np.ascontiguousarray(data[..., :3])
     seen = {name: chunk for name, chunk in chunks if name in SEEN}
     with _told(chunks) as picture:
-        return _picture_file(gray_alpha_to_rgba(data) if data.shape[2:] == (2,) else data, picture, seen)
+        return picture_file(gray_alpha_to_rgba(data) if data.shape[2:] == (2,) else data, picture, seen)
 
 
 def _chunks(content: bytes) -> Iterator[tuple[str, bytes]]:
@@ -108,10 +108,10 @@ def read_jpeg(path: Path) -> ImageFile:
             refuse(f"its header claims {rows} x {columns} pixels, more than it can hold. Copy it again.")
         check_memory(rows * columns * len(picture.mode))
         picture.load()
-        return _picture_file(np.array(picture), picture, {})
+        return picture_file(np.array(picture), picture, {})
 
 
-def _picture_file(data: NDArray[Any], picture: Image, seen: Mapping[str, bytes]) -> ImageFile:
+def picture_file(data: NDArray[Any], picture: Image, seen: Mapping[str, bytes]) -> ImageFile:
     """Return the upright pixels (rows, columns[, samples]) with the metadata of a Pillow image."""
     axes, info = "YXS"[: data.ndim], picture.info
     orientation, exif = _upright_exif(info.get("exif"))
@@ -187,7 +187,7 @@ def write_png(path: Path, image: ImageFile) -> None:
     import imagecodecs
 
     warn_of_loss(image, _KEEPS | {"png"} - ({"pixel_size"} if _dpi(image) is None else set()), None)
-    content = imagecodecs.png_encode(_samples_last(image), level=LEVEL)
+    content = imagecodecs.png_encode(samples_last(image), level=LEVEL)
     header = 8 + 25  # the signature and the IHDR chunk; the chunks below go between it and the pixels
     path.write_bytes(content[:header] + b"".join(_metadata_chunks(image)) + content[header:])
 
@@ -217,8 +217,8 @@ def _metadata_chunks(image: ImageFile) -> Iterator[bytes]:
     yield from (_chunk(name.decode(), content) for name, content, _ in info.chunks)
 
 
-def write_jpeg(path: Path, image: ImageFile) -> None:
-    """Write a JPEG file."""
+def write_jpeg(path: Path, image: ImageFile, quality: int = 95) -> None:
+    """Write a JPEG file of a quality from 1 to 100."""
     from PIL.Image import fromarray
 
     extra, text = image.extra, image.extra.get("text", {})
@@ -233,7 +233,7 @@ def write_jpeg(path: Path, image: ImageFile) -> None:
     names = {"extra": "iptc", "dpi": "pixel_size"}
     warn_of_loss(image, {names.get(name, name) for name in options}, {word} if "comment" in options else ())
     content = BytesIO()  # and not the file: there Pillow's encoders ignore a full disk
-    fromarray(_samples_last(image)).save(content, format="JPEG", quality=95, subsampling=0, **options)
+    fromarray(samples_last(image)).save(content, format="JPEG", quality=quality, subsampling=0, **options)
     path.write_bytes(content.getbuffer())
 
 
@@ -253,6 +253,6 @@ def _dpi(image: ImageFile) -> tuple[float, float] | None:
     return (columns, rows) if min(rows, columns) >= 1 and max(rows, columns) <= 65535 else None
 
 
-def _samples_last(image: ImageFile) -> NDArray[Any]:
+def samples_last(image: ImageFile) -> NDArray[Any]:
     """Return the pixels of a picture as (rows, columns[, samples])."""
     return in_memory(image, [image.axes.index(letter) for letter in "YXS" if letter in image.axes])

@@ -70,6 +70,8 @@ def open_tiff(path: Path) -> Iterator[TiffFile]:
 
 def _count_pages(tif: TiffFile) -> int:
     """The number of pages, whose list is neither a ring nor broken off."""
+    if not len(tif.pages):
+        refuse(f"it holds no image. {WAY_OUT}")
     tiff, handle, offset, seen = tif.tiff, tif.filehandle, tif.pages.first.offset, set[int]()
     while offset:
         if offset in seen:

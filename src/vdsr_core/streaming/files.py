@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vdsr_core.formats.image_file import ImageFile
-from vdsr_core.formats.io import check_writable, read_image, write_image
+from vdsr_core.formats.io import check_quality, check_writable, read_image, write_image
 from vdsr_core.images.resampling import scaled_shape
 from vdsr_core.memory import check_free
 from vdsr_core.network.checkpoint import load_model
@@ -78,6 +78,7 @@ def upscale_files(
     format: str | None = None,
     recursive: bool = False,
     overwrite: bool = False,
+    jpeg_quality: int = 95,
     axes: str | None = None,
     model: VDSR | str | os.PathLike[str] | None = None,
     device: str | None = None,
@@ -110,12 +111,14 @@ def upscale_files(
         Names of the files in a folder `output`, without the suffix: ``{name}`` is that of the source, ``{scale}`` what
         was asked for, such as ``x2``.
     format : str, optional
-        Suffix of the files in a folder `output`: tif, ome.tif, png, jpg, zarr or ome.zarr. By default that of each
-        source.
+        Suffix of the files in a folder `output`: tif, ome.tif, png, jpg, webp, zarr or ome.zarr. By default that of
+        each source.
     recursive : bool, optional
         Whether to search the subfolders of a folder, too. The results lie in the same subfolders of `output`.
     overwrite : bool, optional
         Whether existing files may be replaced; by default they are kept.
+    jpeg_quality : int, optional
+        Quality of JPEG files, from 1 to 100.
     axes : str, optional
         What the axes of the images are, a letter each, if the files say nothing or something wrong.
     model, device
@@ -155,6 +158,7 @@ def upscale_files(
     [('cells_x2.tif', 'done')]
     """
     goal = Goal.of(scale, size, pixel_size)
+    written = {"overwrite": overwrite, "jpeg_quality": check_quality(jpeg_quality)}
     many = [sources] if isinstance(sources, str | os.PathLike) else sources
     jobs = list_jobs(many, output, goal.label, pattern=pattern, format=format, recursive=recursive)
     asked = part is not None or client is not None
@@ -175,7 +179,7 @@ def upscale_files(
         factors = goal.scale(image)
         if is_streamed(job, math.prod(upscaled_shape(image, factors)) * image.data.dtype.itemsize, asked):
             return stream_file(job, factors, options | pieces, running)
-        return upscale_file(job, image, factors, options | {"device": device, "stop": stop}, overwrite)
+        return upscale_file(job, image, factors, options | {"device": device, "stop": stop}, written)
 
     return follow(jobs, upscale, overwrite, stop)
 
@@ -217,7 +221,7 @@ def is_streamed(job: Job, nbytes: int, asked: bool) -> bool:
 
 
 def upscale_file(
-    job: Job, image: ImageFile, scale: tuple[float, float], options: dict[str, Any], overwrite: bool
+    job: Job, image: ImageFile, scale: tuple[float, float], options: dict[str, Any], written: dict[str, Any]
 ) -> Iterator[float | str]:
     """Upscale one image in memory; yields the fraction that is done, then what was written."""
     start, dtype = time.perf_counter(), image.data.dtype
@@ -226,7 +230,7 @@ def upscale_file(
     shape = upscaled_shape(image, scale)
     way_out = "Write .ome.zarr or .ome.tif, which is done piece by piece."
     check_free(math.prod(shape) * dtype.itemsize, f"the result, of shape {shape},", way_out)
-    check_writable(job.target, shape, dtype, image.axes, overwrite=overwrite)
+    check_writable(job.target, shape, dtype, image.axes, overwrite=written["overwrite"])
     out = np.empty(shape, dtype)
     pixels: Any = image.data
     tiles = super_resolve_tiles(pixels, scale, out, channel_axis=image.channel_axis, rgb=image.rgb, **options)
@@ -237,7 +241,7 @@ def upscale_file(
             yield done / out.size
     if done < out.size:  # it was stopped
         return
-    write_image(job.target, image.with_data(out, scale), overwrite=overwrite)
+    write_image(job.target, image.with_data(out, scale), **written)
     yield f"{shape} {dtype}  {time.perf_counter() - start:.1f} s"
 
 

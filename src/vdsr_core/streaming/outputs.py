@@ -14,7 +14,7 @@ from vdsr_core.formats.io import SUFFIXES, image_names, image_parts
 from vdsr_core.formats.ome_zarr import bind
 from vdsr_core.formats.zarr_array import is_zarr
 
-FORMATS = ("tif", "ome.tif", "png", "jpg", "zarr", "ome.zarr")  # suffixes of the files in a folder of results
+FORMATS = ("tif", "ome.tif", "png", "jpg", "webp", "zarr", "ome.zarr")  # suffixes of the files in a folder of results
 PATTERN = "{name}_{scale}"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from typer.testing import CliRunner
 
 from vdsr_core import (
     ImageFile,
@@ -18,6 +19,7 @@ from vdsr_core import (
     super_resolve,
     write_image,
 )
+from vdsr_core.cli.main import app
 
 
 @pytest.mark.parametrize(
@@ -299,6 +301,47 @@ def test_file_names_may_be_any_bytes(folder, vdsr, draw):
     assert os.listdir(b"out") == [b"\xe9_x2.png"]
 
 
+# Standard input and output
+
+
+@pytest.mark.parametrize("kind", ["tif", "png", "jpg", "webp"])
+def test_upscale_in_a_pipe_gives_the_file_that_it_gives_by_name(folder, network, draw, kind):
+    draw(folder / f"a.{kind}", (12, 14, 3), axes="YXS")
+    words = ["--scale", "2", "--model", str(network), "--jpeg-quality", "70"]
+    for named in (f"a.{kind}", "-"):
+        content = (folder / f"a.{kind}").read_bytes()
+        result = CliRunner().invoke(app, ["upscale", named, "-o", "-", *words], input=content)
+        assert result.exit_code == 0, result.stderr
+        assert re.fullmatch(rf"{re.escape(named)} -> -  \(24, 28, 3\) uint8 .* s\n", result.stderr)
+        assert CliRunner().invoke(app, ["upscale", named, "-o", f"b.{kind}", *words], input=content).exit_code == 0
+        assert result.stdout_bytes == (folder / f"b.{kind}").read_bytes()
+        os.remove(f"b.{kind}")
+    result = CliRunner().invoke(app, ["upscale", "-", "-o", "-", "--format", "png", *words], input=content)
+    assert result.stdout_bytes.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "content", "code", "message"),
+    [
+        (["-", "-o", "-"], b"", 1, "standard input must be a TIFF, PNG, JPEG or WebP, got nothing"),
+        (["-", "-o", "-"], b"GIF89a", 1, "got bytes that begin with b'GIF8'"),
+        (["-", "-o", "-"], b"\x89PNGdamaged", 1, "is not a readable PNG"),
+        (["-", "a.png", "-o", "out/"], b"", 2, "- stands for one image"),
+        (["a.png", "-o", "-", "--format", "zarr"], b"", 2, "--format: must be tif, ome.tif, png, jpg or webp"),
+        (["a.png", "a.png", ".", "-o", "-"], b"", 0, ""),
+        ([".", "-o", "-"], b"", 2, "must be a folder for 2 images"),
+    ],
+)
+def test_what_cannot_go_through_a_pipe_is_named(folder, network, draw, words, content, code, message):
+    for name in ("a.png", "b.png")[: 1 if code == 0 else 2]:
+        draw(folder / name, (6, 7))
+    words = ["upscale", *words, "--scale", "2", "--model", str(network)]
+    result = CliRunner().invoke(app, words, input=content, env={"COLUMNS": "400"})
+    assert (result.exit_code, bool(result.stdout_bytes)) == (code, code == 0)
+    assert message in result.stderr
+    assert set(os.listdir()) <= {"a.png", "b.png"}
+
+
 @pytest.fixture
 def big(folder):
     """A zarr array of 45 x 70 pixels; at x2 3 x 5 shards of 32 x 32."""
@@ -427,6 +470,7 @@ def test_plate_becomes_a_plate(vdsr, network, folder, version):
     assert vdsr("verify", "out.ome.zarr", "--samples", 1).exit_code == 0
 
 
+@pytest.mark.filterwarnings("ignore:not kept")
 def test_images_of_a_tiff_become_files_or_a_collection(vdsr, network, folder):
     images = {"left eye": np.arange(30 * 20, dtype=np.uint16).reshape(30, 20), "right": np.eye(25, dtype=np.uint16)}
     with tifffile.TiffWriter("two.ome.tif", ome=True) as tiff:
