@@ -109,8 +109,9 @@ def find_axes(image: Any, channel_axis: int | None, rgb: bool) -> Axes:
 
 
 def open_image(image: Any) -> Any:
-    """`image` itself if it can be sliced like an ndarray, else as one."""
+    """`image` itself if it can be sliced like an ndarray, else as one; a dask array if it holds one, as xarray does."""
     check_unmasked(image)
+    image = unwrap(image)
     sliceable = isinstance(getattr(image, "dtype", None), np.dtype) and hasattr(image, "__getitem__")
     if not (sliceable and hasattr(image, "shape")):
         try:
@@ -120,6 +121,12 @@ def open_image(image: Any) -> Any:
             raise TypeError(msg) from error
     check_pixels(image.dtype, tuple(image.shape))
     return image
+
+
+def unwrap(image: Any) -> Any:
+    """The dask array that an image holds, as `xarray.DataArray` may; else the image."""
+    lazy = getattr(image, "chunks", None) is not None and is_dask(getattr(image, "data", None))
+    return image.data if lazy else image
 
 
 def is_dask(image: Any) -> bool:

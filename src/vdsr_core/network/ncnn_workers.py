@@ -256,7 +256,7 @@ def end(process: subprocess.Popen[bytes], owner: int) -> None:
 
 
 def serve() -> None:
-    """Be such a process: read the layers, then answer images by residuals until the caller ends; then end in silence."""
+    """Be such a process: answer images by residuals until the caller ends; then end in silence."""
     with contextlib.suppress(*LOST):
         answer_images(sys.stdin.buffer, os.fdopen(os.dup(1), "wb"))
     os._exit(0)  # what has not been sent interests nobody

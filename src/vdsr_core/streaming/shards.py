@@ -20,7 +20,7 @@ from vdsr_core.network.engine import SharedEngine
 from vdsr_core.stopping import stop_if
 from vdsr_core.streaming.notes import IMAGE, Note
 from vdsr_core.streaming.plan import Index, Plan
-from vdsr_core.streaming.source import BadSource, find_place, is_same, look, naming_chunks, to_bytes
+from vdsr_core.streaming.source import BadSource, find_chunks, find_place, is_same, look, naming_chunks, to_bytes
 from vdsr_core.streaming.workspace import METADATA, store
 from vdsr_core.upscaling.inference import super_resolve_tiles
 
@@ -149,7 +149,7 @@ class ShardMaker:
             pixels = np.asarray(data[window])
         if pixels.dtype.kind == "f" and len(bad := np.argwhere(~np.isfinite(pixels))):
             place = tuple(int(b + s.start) for b, s in zip(bad[0], window, strict=True))
-            sizes = None if isinstance(data, np.ndarray) else getattr(data, "chunks", None)
+            sizes = find_chunks(data)
             where = f"chunk {tuple(p // c for p, c in zip(place, sizes, strict=True))}" if sizes else f"pixel {place}"
             msg = (
                 f"the source must be finite, got {len(bad)} NaN or infinite pixels, the first in {where}. Replace them."

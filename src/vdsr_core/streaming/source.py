@@ -139,14 +139,20 @@ def look(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+def find_chunks(data: Any) -> tuple[int, ...] | None:
+    """The shape of the chunks of an array, as zarr has them; None without."""
+    chunks = None if isinstance(data, np.ndarray) else getattr(data, "chunks", None)
+    return chunks if chunks and all(isinstance(size, int) for size in chunks) else None
+
+
 @contextmanager
 def naming_chunks(data: Any, window: tuple[slice, ...] | None = None) -> Iterator[None]:
     """Say which chunk of an array it is that cannot be read, if that is why the block fails."""
     try:
         yield
     except Exception as error:  # decoders raise anything on damaged chunks
-        chunks = getattr(data, "chunks", None)
-        if isinstance(data, np.ndarray) or not chunks:
+        chunks = find_chunks(data)
+        if chunks is None:
             raise
         spans = [range(n) for n in data.shape] if window is None else [range(s.start, s.stop) for s in window]
         for index in product(

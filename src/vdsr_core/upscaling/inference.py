@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from vdsr_core.arguments import is_whole
-from vdsr_core.images.axes import Axes, find_axes, is_dask, open_image
+from vdsr_core.images.axes import Axes, find_axes, is_dask, open_image, unwrap
 from vdsr_core.images.color import rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.images.intensity import Extent, Rescale, cast, opaque
 from vdsr_core.images.missing import check_policy, fill, nearest, widen
@@ -137,6 +137,7 @@ def super_resolve(
     >>> out.shape, out.dtype
     ((12, 30), dtype('uint16'))
     """
+    image = unwrap(image)
     if is_dask(image):
         return _super_resolve_lazily(image, scale, model, channel_axis, rgb, in_range, tile, window, device, nan)
     job = _Job(image, scale, model, channel_axis, rgb, in_range, tile, window, device, nan=nan)

@@ -416,3 +416,12 @@ def test_existing_target_is_kept(tmp_path, source, model):
         plan(source, 2, tmp_path / "out.ome.zarr")
     list(stream(plan(source, 2, tmp_path / "out.ome.zarr", model=model, overwrite=True, **TILE), model=model))
     assert finest(tmp_path / "out.ome.zarr").shape == (90, 140)
+
+
+def test_xarray_over_dask_is_streamed(tmp_path, rng, model):
+    xarray = pytest.importorskip("xarray")
+    dask = pytest.importorskip("dask.array")
+    pixels = rng.integers(0, 4096, (30, 45), np.uint16)
+    image = ImageFile(xarray.DataArray(dask.from_array(pixels, chunks=20), dims=("y", "x")), "YX")
+    list(stream(plan(image, 2, tmp_path / "out.ome.zarr", model=model, **TILE), image=image, model=model))
+    np.testing.assert_array_equal(finest(tmp_path / "out.ome.zarr"), super_resolve(pixels, 2, model=model, tile=16))

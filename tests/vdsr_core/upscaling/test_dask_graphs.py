@@ -201,3 +201,14 @@ def test_unknown_chunks_are_named():
     image = da.random.default_rng(0).random((8, 8), chunks=4)
     with pytest.raises(ValueError, match="chunks of known size"):
         super_resolve(image[image[:, 0] > 0.5], 2)
+
+
+def test_xarray_over_dask_is_taken_for_its_dask_array(rng, tiny_model):
+    xarray = pytest.importorskip("xarray")
+    pixels = rng.integers(0, 1000, (2, 30, 45)).astype(np.uint16)
+    image = xarray.DataArray(da.from_array(pixels, chunks=(1, 20, 20)), dims=("channel", "y", "x"))
+    options = {"model": tiny_model, "channel_axis": 0, "tile": 32}
+    result = super_resolve(image, 2, **options)
+    assert isinstance(result, da.Array)
+    np.testing.assert_array_equal(result.compute(), super_resolve(pixels, 2, **options))
+    assert find_range(image, channel_axis=0) == find_range(pixels, channel_axis=0)
