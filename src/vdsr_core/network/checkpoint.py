@@ -21,7 +21,7 @@ from torch import Tensor
 from vdsr_core.arguments import check_path, check_scales
 from vdsr_core.files import check_target, replacing
 from vdsr_core.network.foreign import OURS, PACKAGE, find_kind, read_foreign, unpack
-from vdsr_core.network.model import VDSR, VDSRConfig, check_network
+from vdsr_core.network.model import MAPS, VDSR, VDSRConfig, check_network
 from vdsr_core.network.pretrained import DEFAULT, folder, model_names
 
 FORMAT = 1
@@ -144,15 +144,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
         msg = f"{path} has format {version}; this version reads format {FORMAT}. Please update napari-vdsr."
         raise ValueError(msg)
     model = from_arrays({k: array for k, array in arrays.items() if not k.startswith(TRAINER)}, str(path))
-    config = {"residual": True, "fold": 1, "blocks": False} | _entry(path, header, "config", dict)
+    config = {"residual": True, "fold": 1, "blocks": False, "maps": []} | _entry(path, header, "config", dict)
     scales = _entry(path, header, "scales", list)
+    if len(config["maps"]) != len(model.config.maps):
+        msg = f"{path} must hold as many maps as its header says, {config['maps']}, got {len(model.config.maps)}. "
+        raise ValueError(msg + "It is damaged.")
     try:
-        model.config = replace(model.config, residual=config["residual"], blocks=config["blocks"])
+        model.config = replace(model.config, residual=config["residual"], blocks=config["blocks"], maps=config["maps"])
         model.scales = check_scales(scales)
     except (TypeError, ValueError) as error:
         msg = f"{path} must have a good header: {error} It is damaged."
         raise ValueError(msg) from error
-    if asdict(model.config) != config:
+    if asdict(model.config) | {"maps": list(model.config.maps)} != config:
         msg = f"{path} must hold the network its header says, {config}, got {asdict(model.config)}. It is damaged."
         raise ValueError(msg)
     model.card = _entry(path, header, "card", dict)
@@ -245,8 +248,10 @@ def from_arrays(arrays: Mapping[str, Tensor], name: str = "arrays") -> VDSR:
         )
         raise ValueError(msg)
     width, channels = arrays["weight_00"].shape[:2]
-    config = VDSRConfig(depth, width, fold=max(1, math.isqrt(channels)))
-    widths = [config.fold**2] + [width] * (depth - 1) + [config.fold**2]
+    outputs = len(arrays[f"bias_{depth - 1:02d}"])
+    maps = MAPS[: min(len(MAPS), max(0, channels - outputs))]
+    config = VDSRConfig(depth, width, fold=max(1, math.isqrt(outputs)), maps=maps)
+    widths = [config.fold**2 + len(maps)] + [width] * (depth - 1) + [config.fold**2]
     for number, (inputs, outputs) in enumerate(
         pairwise(widths)
     ):  # before the network is made: a file may claim any width

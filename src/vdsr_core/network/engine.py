@@ -23,7 +23,7 @@ from torch.nn.utils import vector_to_parameters
 
 from vdsr_core.images.resampling import Taps, make_taps
 from vdsr_core.network import torch_strips as torch_network
-from vdsr_core.network.model import VDSR, VDSRConfig, fold, make_model, unfold
+from vdsr_core.network.model import VDSR, Strength, VDSRConfig, fold, make_model, unfold
 from vdsr_core.network.strips import BAND, LARGE, ROWS, choose_rows, tallest
 from vdsr_core.network.threads import mind_forks
 from vdsr_core.stopping import Stopped
@@ -215,6 +215,7 @@ class Engine:
         windows: Sequence[NDArray[Any]],
         taps: Sequence[tuple[Taps, Taps]],
         stop: threading.Event | None = None,
+        strengths: Sequence[Strength] | None = None,
     ) -> NDArray[Any]:
         """Interpolate windows and add the predicted residual to the first channel of each.
 
@@ -226,6 +227,8 @@ class Engine:
             Rows and columns, for each window; as many output pixels for one as for another.
         stop : Event, optional
             Ends the work between two layers of a strip, on a CPU.
+        strengths : sequence of Strength, optional
+            How noisy and compressed each window is, for a network that has maps; clean by default.
 
         Returns
         -------
@@ -242,7 +245,7 @@ class Engine:
         """
         try:
             with _without_autocast(self.device.type):  # the caller's is for what the caller computes
-                return self._compute(windows, taps, stop)
+                return self._compute(windows, taps, stop, strengths)
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
@@ -253,37 +256,58 @@ class Engine:
         raise MemoryError(cause)
 
     def _compute(
-        self, windows: Sequence[NDArray[Any]], taps: Sequence[tuple[Taps, Taps]], stop: threading.Event | None
+        self,
+        windows: Sequence[NDArray[Any]],
+        taps: Sequence[tuple[Taps, Taps]],
+        stop: threading.Event | None,
+        strengths: Sequence[Strength] | None,
     ) -> NDArray[Any]:
         """What `run` returns."""
         pixels = (torch.from_numpy(np.ascontiguousarray(w, self.dtype)).to(self.device) for w in windows)
         sr = torch.stack([interpolate(p, *t) for p, t in zip(pixels, taps, strict=True)])  # (B, C, H, W)
-        sr[:, :1] += self._residual(sr[:, :1], stop)
+        told = None if strengths is None else torch.tensor(strengths, dtype=sr.dtype, device=self.device)
+        sr[:, :1] += self._residual(sr[:, :1], stop, told)
         return sr.cpu().numpy()
 
-    def _residual(self, ilr: Tensor, stop: threading.Event | None) -> Tensor:
+    def _residual(self, ilr: Tensor, stop: threading.Event | None, strengths: Tensor | None) -> Tensor:
         """The residual in the dtype of `ilr`, (B, 1, H, W)."""
         ilr = ilr.clamp(*KNOWN).contiguous(memory_format=torch.channels_last)
-        residual = self._run_ncnn(self._network, ilr, stop) if self._network else self._run(ilr, stop, self._half)
+        if self._network:
+            residual = self._run_ncnn(self._network, ilr, stop, strengths)
+        else:
+            residual = self._run(ilr, stop, strengths, self._half)
         finite = torch.isfinite(residual).flatten(1).all(1)  # (B,)
         if not bool(finite.all()):
-            residual[~finite] = self._run(ilr[~finite], stop)
+            again = None if strengths is None else strengths[~finite]
+            residual[~finite] = self._run(ilr[~finite], stop, again)
             if not bool(torch.isfinite(residual).all()):
                 msg = "the network gave NaN or infinity. Its weights are damaged, or `in_range` is far too narrow."
                 raise FloatingPointError(msg)
         return residual
 
-    def _run(self, ilr: Tensor, stop: threading.Event | None, half: torch.dtype | None = None) -> Tensor:
+    def _run(
+        self,
+        ilr: Tensor,
+        stop: threading.Event | None,
+        strengths: Tensor | None,
+        half: torch.dtype | None = None,
+    ) -> Tensor:
         """The residual by PyTorch."""
         if self.device.type == "cpu" and not half:  # strip by strip, which costs no more there and takes little memory
-            return torch_network.residual(self._exact, ilr, stop)
+            return torch_network.residual(self._exact, ilr, stop, strengths)
         with full_float32(self.device):
-            return self._exact.residual(ilr, half=half)
+            return self._exact.residual(ilr, strengths, half=half)
 
-    def _run_ncnn(self, network: NcnnNetwork | NcnnWorkers, ilr: Tensor, stop: threading.Event | None) -> Tensor:
+    def _run_ncnn(
+        self,
+        network: NcnnNetwork | NcnnWorkers,
+        ilr: Tensor,
+        stop: threading.Event | None,
+        strengths: Tensor | None,
+    ) -> Tensor:
         """The residual by ncnn, or by PyTorch from then on if it fails."""
         config = self._exact.config
-        squares = fold(ilr, config.fold).numpy()  # (B, C, H, W)
+        squares = self._exact.prepare(ilr, strengths).numpy()  # (B, C, H, W)
         try:
             out = torch.from_numpy(np.stack(network.residuals(list(squares), stop)))
         except (MemoryError, Stopped):
@@ -291,7 +315,7 @@ class Engine:
         except Exception as error:
             warn_of_ncnn(error)
             self._network = None
-            return self._run(ilr, stop)
+            return self._run(ilr, stop, strengths)
         out = unfold(out, config.fold, ilr.shape)
         return out if config.residual else out - ilr
 
@@ -372,6 +396,7 @@ def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNe
     channels, rows = config.fold**2, 2 * ROWS + config.depth
     squares = np.random.default_rng(0).random((channels, rows, 24), dtype=np.float32)
     ilr = unfold(torch.from_numpy(squares)[None], config.fold, (rows * config.fold, 24 * config.fold))
+    squares = model.prepare(ilr)[0].numpy()
     with torch.autocast("cpu", enabled=False):
         out = model.residual(ilr) + (0 if config.residual else ilr)
     expected = fold(out, config.fold)[0].numpy()

@@ -6,11 +6,29 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
+
+MAPS = ("noise", "compression")
+
+
+class Strength(NamedTuple):
+    """How bad an image is, in the intensities of the network; zeros for a clean one.
+
+    Attributes
+    ----------
+    gain, offset : float
+        The variance of its noise is ``gain * value + offset``, in pixels of the low-resolution image.
+    compression : float
+        The mean quantisation step of JPEG, as a fraction of the range.
+    """
+
+    gain: float = 0.0
+    offset: float = 0.0
+    compression: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +50,9 @@ class VDSRConfig:
     blocks : bool
         Whether the hidden layers form pairs, convolution, ReLU, convolution, that are added to what they are given,
         without a ReLU after the sum [2]_. Needs an even depth.
+    maps : tuple of str
+        Which maps the first layer sees beside the image [1]_: ``"noise"``, the standard deviation of the noise at each
+        position, ``"compression"``, the strength of JPEG. So one network serves images of any quality.
 
     References
     ----------
@@ -46,6 +67,7 @@ class VDSRConfig:
     residual: bool = field(default=True, repr=False)
     fold: int = 1
     blocks: bool = False
+    maps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise unless the fields describe a network."""
@@ -61,6 +83,11 @@ class VDSRConfig:
             if not isinstance(value, bool):
                 msg = f"`{name}` must be True or False, got {value!r}. "
                 raise ValueError(msg + f"The paper's network has {name == 'residual'}.")
+        maps: Any = self.maps
+        if not isinstance(maps, tuple | list) or list(maps) != [name for name in MAPS if name in maps]:
+            msg = f"`maps` must be some of {MAPS} in this order, got {maps!r}. Leave it out for none."
+            raise ValueError(msg)
+        object.__setattr__(self, "maps", tuple(maps))
         if self.blocks and self.depth % 2:
             msg = f"`depth` must be even with `blocks`, which pair the hidden layers, got {self.depth}. "
             raise ValueError(msg + f"Use {self.depth + 1}.")
@@ -113,7 +140,7 @@ class VDSR(nn.Module):
         self.config = config
         self.scales = tuple(float(scale) for scale in scales)
         self.card = dict(card or {})
-        widths = [config.fold**2] + [config.width] * (config.depth - 1) + [config.fold**2]
+        widths = [config.fold**2 + len(config.maps)] + [config.width] * (config.depth - 1) + [config.fold**2]
         self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         for layer in self.convolutions:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -132,7 +159,33 @@ class VDSR(nn.Module):
         """
         return self.config.depth * self.config.fold
 
-    def residual(self, ilr: Tensor, *, half: torch.dtype | None = None) -> Tensor:
+    def prepare(self, ilr: Tensor, strengths: Tensor | None = None) -> Tensor:
+        """What the first layer sees: the folded images, and the maps of `VDSRConfig.maps`.
+
+        Parameters
+        ----------
+        ilr : (B, 1, H, W) Tensor
+            Interpolated images.
+        strengths : (B, 3) Tensor, optional
+            A `Strength` for each image; zeros by default.
+
+        Returns
+        -------
+        (B, fold ** 2 + maps, H / fold, W / fold) Tensor
+        """
+        squares = fold(ilr, self.config.fold)
+        if not self.config.maps:
+            return squares
+        table = ilr.new_zeros(len(ilr), 3) if strengths is None else strengths.to(ilr)
+        gain, offset, compression = table.T[:, :, None, None]  # (B, 1, 1)
+        total = squares[:, 0].clone()
+        for channel in squares.unbind(1)[1:]:  # in a fixed order: the same bits for any window
+            total += channel
+        noise = (gain * (total / self.config.fold**2) + offset).clamp_(min=0).sqrt_()  # (B, H / fold, W / fold)
+        maps = {"noise": noise, "compression": compression.expand_as(noise)}
+        return torch.cat([squares, *(maps[name][:, None] for name in self.config.maps)], 1)
+
+    def residual(self, ilr: Tensor, strengths: Tensor | None = None, *, half: torch.dtype | None = None) -> Tensor:
         """What is missing from the interpolated image: f(x) in Section 3.1 of the paper.
 
         Where `VDSRConfig.fold` does not divide a side, the last row or column is repeated up to a multiple of it.
@@ -141,6 +194,8 @@ class VDSR(nn.Module):
         ----------
         ilr : (B, 1, H, W) Tensor
             Interpolated images, in [0, 1] for the full range.
+        strengths : (B, 3) Tensor, optional
+            A `Strength` for each image, which a network without maps ignores; zeros by default.
         half : torch.dtype, optional
             Compute all layers but the first and the last in it: bfloat16 or float16. These two are a small part of
             the work, and would round the image itself and the sum that is its residual. What blocks add to stays in
@@ -151,7 +206,7 @@ class VDSR(nn.Module):
         (B, 1, H, W) Tensor
         """
         first, *hidden, last = self.convolutions
-        x = torch.relu_(first(fold(ilr, self.config.fold)))  # (B, width, H / fold, W / fold)
+        x = torch.relu_(first(self.prepare(ilr, strengths)))  # (B, width, H / fold, W / fold)
         with torch.autocast(ilr.device.type, half) if half else nullcontext():
             if self.config.blocks:
                 for one, two in zip(hidden[::2], hidden[1::2], strict=True):

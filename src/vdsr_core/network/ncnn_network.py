@@ -48,6 +48,7 @@ class NcnnNetwork:
     def __init__(self, layers: Sequence[Layer], threads: int, blocks: bool = False) -> None:
         self._widths = [weight.shape[1] for weight, _ in layers]
         self._blocks, self._owner = blocks, os.getpid()
+        self._outputs = len(layers[-1][1])
         self._inner, self._final = (_build(layers, threads, final, blocks) for final in (False, True))
 
     def residual(self, squares: Floats, stop: threading.Event | None = None) -> Floats:
@@ -71,7 +72,7 @@ class NcnnNetwork:
         Stopped
             If `stop` is set.
         """
-        result = np.empty_like(squares)
+        result = np.empty_like(squares[: self._outputs])
         for columns, seen in bands(squares.shape[2], len(self._widths)):
             inner = slice(columns.start - seen.start, columns.stop - seen.start)
             row = 0

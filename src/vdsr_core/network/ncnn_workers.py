@@ -88,7 +88,7 @@ class NcnnWorkers:
         pieces = iter(self._each([squares[:, *seen] for squares, places in shared for _, seen in places], stop))
         results = []
         for squares, places in shared:
-            result = np.empty_like(squares)
+            result = np.empty_like(squares[: len(self._arguments[0][-1][1])])  # channels of the last layer
             for inner, seen in places:
                 result[:, *inner] = next(pieces)[:, *within(inner, seen)]
             results.append(result)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from vdsr_core.network.model import VDSR, fold, unfold
+from vdsr_core.network.model import VDSR, unfold
 from vdsr_core.network.strips import LARGE, Block, blocks, choose_count, choose_rows, cut, within
 from vdsr_core.network.threads import divided_work
 from vdsr_core.stopping import Stopped, stop_if
 
 
-def residual(model: VDSR, ilr: Tensor, stop: threading.Event | None = None) -> Tensor:
+def residual(model: VDSR, ilr: Tensor, stop: threading.Event | None = None, strengths: Tensor | None = None) -> Tensor:
     """What `VDSR.residual` gives, with little memory; the blocks of large images on the cores of the CPU.
 
     Cores that share a layer wait for each other at its end, and for whatever else they have to do.
@@ -28,6 +28,8 @@ def residual(model: VDSR, ilr: Tensor, stop: threading.Event | None = None) -> T
         Interpolated images.
     stop : Event, optional
         Looked at before each layer of each strip.
+    strengths : (B, 3) Tensor, optional
+        As in `VDSR.residual`.
 
     Returns
     -------
@@ -38,7 +40,7 @@ def residual(model: VDSR, ilr: Tensor, stop: threading.Event | None = None) -> T
     Stopped
         If `stop` is set.
     """
-    squares = fold(ilr, model.config.fold)
+    squares = model.prepare(ilr, strengths)
     out = unfold(_residual(model, squares, stop), model.config.fold, ilr.shape)
     return out if model.config.residual else out - ilr
 
@@ -49,7 +51,7 @@ def _residual(model: VDSR, squares: Tensor, stop: threading.Event | None) -> Ten
     cores = torch.get_num_threads()
     if cores == 1 or rows * columns < LARGE:
         return torch.cat(list(residual_strips(model, squares, stop=stop)), 2)
-    result = torch.empty_like(squares)
+    result = torch.empty_like(squares[:, : model.config.fold**2])
     left = threading.Event()
 
     @torch.inference_mode()  # of each thread

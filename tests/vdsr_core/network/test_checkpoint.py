@@ -257,3 +257,13 @@ def test_read_card_refuses_what_is_not_a_network(tmp_path):
         read_card(tmp_path / "a.safetensors")
     with pytest.raises(FileNotFoundError):
         read_card(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("maps", [("noise",), ("compression",), ("noise", "compression")])
+def test_maps_are_kept(tmp_path, maps):
+    model = VDSR(VDSRConfig(4, 8, fold=2, maps=maps))
+    save_checkpoint(tmp_path / "maps.safetensors", model)
+    loaded = load_checkpoint(tmp_path / "maps.safetensors")
+    assert loaded.config == model.config
+    ilr, strengths = torch.rand(1, 1, 8, 8), torch.rand(1, 3)
+    assert torch.equal(loaded.residual(ilr, strengths), model.residual(ilr, strengths))

@@ -167,3 +167,42 @@ def test_half_precision_rounds_neither_the_image_nor_the_sum(rng):
 def test_unknown_start_is_named():
     with pytest.raises(ValueError, match=r"^`start` must be one of he, identity, got 'zero'"):
         make_model(start="zero")
+
+
+def mapped(seed=0, **config):
+    torch.manual_seed(seed)
+    return VDSR(VDSRConfig(4, 8, maps=("noise", "compression"), **config)).requires_grad_(False)
+
+
+@pytest.mark.parametrize("fold", [1, 2, 3])
+def test_maps_follow_their_definition(rng, fold):
+    model = mapped(fold=fold).double()
+    ilr = rng.random((2, 1, 7, 8))
+    strengths = np.array([[0.2, 0.01, 0.1], [0.3, -0.1, 0.0]])
+    seen = model.prepare(torch.from_numpy(ilr), torch.from_numpy(strengths)).numpy()
+    padded = np.pad(ilr[:, 0], ((0, 0), (0, -7 % fold), (0, -8 % fold)), mode="edge")
+    rows, columns = padded.shape[1] // fold, padded.shape[2] // fold
+    mean = padded.reshape(2, rows, fold, columns, fold).mean((2, 4))
+    gain, offset, compression = strengths.T[:, :, None, None]
+    np.testing.assert_allclose(seen[:, -2], np.sqrt(np.maximum(gain * mean + offset, 0)), atol=1e-12)
+    np.testing.assert_array_equal(seen[:, -1], np.broadcast_to(compression, mean.shape))
+
+
+@pytest.mark.parametrize("fold", [1, 2])
+def test_maps_without_weight_change_nothing(fold):
+    model = mapped(fold=fold, blocks=True)
+    model.layers[0].weight[:, fold**2 :] = 0
+    plain = VDSR(VDSRConfig(4, 8, fold=fold, blocks=True)).requires_grad_(False)
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        theirs.copy_(ours[:, : fold**2] if ours is model.layers[0].weight else ours)
+    ilr = torch.rand(1, 1, 9, 10)
+    torch.testing.assert_close(
+        model.residual(ilr, torch.tensor([[0.1, 0.2, 0.3]])), plain.residual(ilr), rtol=0, atol=1e-6
+    )
+    assert torch.equal(model.residual(ilr), model.residual(ilr, torch.zeros(1, 3)))
+
+
+@pytest.mark.parametrize("maps", ["noise", ("compression", "noise"), ("blur",), ("noise", "noise"), 3])
+def test_unknown_maps_are_named(maps):
+    with pytest.raises(ValueError, match=r"`maps` must be some of \('noise', 'compression'\) in this order, got"):
+        VDSRConfig(maps=maps)
