@@ -1,0 +1,79 @@
+"""What folding pixels into channels saves: a network of 20 layers of 64 filters, plain, and folded in blocks.
+
+    python benchmarks/folding.py [--sides 512 2048] [--scales 2 3 4] [--tiles 4] [--threads 2] [--repeats 3]
+
+uint16 images through `super_resolve_tiles` on the CPU, in turns, with random weights, which cost what trained ones do;
+of large images the TILES in the middle, all others inside the time but the search for the range. "ratio" is plain to
+folded, by the clock and in processor time, as the median over the turns; "around" the share of the folded network's
+time that is left with a network of two layers of one filter each (an upper bound: it has arithmetic of its own). "peak"
+is memory above the interpreter with the library loaded, of each network in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import torch
+from measuring import MB, make_image, peak_memory, take_turns
+
+from vdsr_core import VDSR, VDSRConfig, super_resolve_tiles
+
+NETWORKS = {
+    "plain": VDSRConfig(),
+    "folded": VDSRConfig(fold=2, blocks=True),
+    "empty": VDSRConfig(depth=2, width=1, fold=2),
+}
+
+
+def upscale(name: str, side: int, scale: int, tiles: int) -> None:
+    """Upscale the middle of an image with one of the networks."""
+    out = np.empty((side * scale,) * 2, np.uint16)
+    middle = (len(out) // 2,) * 2
+    steps = super_resolve_tiles(make_image(side), scale, out, model=VDSR(NETWORKS[name]), near=middle, device="cpu")
+    for _ in itertools.islice(steps, tiles):
+        pass
+
+
+def find_peak(name: str, side: int, scale: int, tiles: int) -> float:
+    """Peak memory in a new process, MB."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--measure", name, *map(str, (side, scale, tiles))]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / MB
+
+
+def main() -> None:
+    """Measure each size and scale and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sides", type=int, nargs="+", default=[512, 2048], help="of the image")
+    parser.add_argument("--scales", type=int, nargs="+", default=[2, 3, 4])
+    parser.add_argument("--tiles", type=int, default=4, help="how many at most, of 1024 x 1024 pixels")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.measure:
+        name, *numbers = options.measure
+        before = peak_memory()
+        upscale(name, *map(int, numbers))
+        print(peak_memory() - before)
+        return
+    print(f"{options.threads} threads\n")
+    print("| image | scale | ratio | ratio, CPU | around, CPU | peak, plain, MB | peak, folded, MB |")
+    print("|---|---|---|---|---|---|---|")
+    for side, scale in itertools.product(options.sides, options.scales):
+        task = (side, scale, options.tiles)
+        runs = {name: (lambda name=name, task=task: upscale(name, *task)) for name in NETWORKS}
+        found = take_turns(runs, options.repeats)
+        ratio = np.median(found["plain"] / found["folded"], axis=0)
+        around = np.median(found["empty"][:, 1] / found["folded"][:, 1])
+        peaks = [find_peak(name, *task) for name in ("plain", "folded")]
+        cells = [f"{value:.2f}" for value in ratio] + [f"{around:.1%}"] + [f"{peak:.0f}" for peak in peaks]
+        print(f"| {side} x {side} | {scale} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
