@@ -78,7 +78,8 @@ def measure_overhead(side=1024, repeats=3):
     from vdsr_core import load_model, plan, stream
     from vdsr_core.images.resampling import make_taps
     from vdsr_core.images.tiling import cover
-    from vdsr_core.network.engine import Engine, choose_device
+    from vdsr_core.network.devices import choose_device
+    from vdsr_core.network.engine import Engine
 
     model = load_model()
     engine = Engine(model, choose_device())

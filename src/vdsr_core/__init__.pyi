@@ -12,7 +12,7 @@ from .images.tiling import Tile, cover
 from .memory import free_memory
 from .network.bioimageio_file import save_bioimageio
 from .network.checkpoint import load_checkpoint, load_model, save_checkpoint
-from .network.engine import list_devices
+from .network.devices import list_devices
 from .network.model import VDSR, VDSRConfig
 from .network.onnx_file import save_onnx
 from .network.pretrained import model_names, read_card

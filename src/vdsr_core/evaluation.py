@@ -17,7 +17,8 @@ from vdsr_core.images.color import rgb_to_ycbcr
 from vdsr_core.images.degradation import crop_to_scale, degrade
 from vdsr_core.images.intensity import check_pixels, check_unmasked
 from vdsr_core.images.resampling import make_taps, resize, scale_pair
-from vdsr_core.network.engine import Engine, make_engine
+from vdsr_core.network.devices import make_engine
+from vdsr_core.network.engine import Engine
 from vdsr_core.network.model import VDSR, check_network
 
 # Published PSNR (dB) and SSIM of bicubic interpolation by this protocol.

@@ -71,7 +71,8 @@ def machine_lines() -> Iterator[str]:
     from importlib.metadata import version
 
     from vdsr_core import __version__
-    from vdsr_core.network.engine import choose_device, has_ncnn, list_devices
+    from vdsr_core.network.devices import choose_device, list_devices
+    from vdsr_core.network.ncnn_engine import has_ncnn
     from vdsr_core.network.pretrained import model_names
 
     yield f"vdsr      {__version__}"
@@ -151,15 +152,9 @@ def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
     import torch
 
     from vdsr_core.images.resampling import make_taps
-    from vdsr_core.network.engine import (
-        AGREEMENT,
-        AGREEMENTS,
-        Engine,
-        choose_device,
-        has_ncnn,
-        list_devices,
-        make_engine,
-    )
+    from vdsr_core.network.devices import AGREEMENT, AGREEMENTS, choose_device, list_devices, make_engine
+    from vdsr_core.network.engine import Engine
+    from vdsr_core.network.ncnn_engine import has_ncnn
 
     window = np.random.default_rng(0).random((1, SIDE // 2, SIDE // 2), dtype=np.float32)
     taps = (make_taps(SIDE // 2, 2, 0, SIDE), make_taps(SIDE // 2, 2, 0, SIDE))

@@ -269,7 +269,7 @@ def prepare_training(
     from vdsr_core.dataset.patches import Patches
     from vdsr_core.dataset.planes import make_degrade
     from vdsr_core.network.checkpoint import load_checkpoint, load_model
-    from vdsr_core.network.engine import choose_device
+    from vdsr_core.network.devices import choose_device
     from vdsr_core.network.model import make_model
     from vdsr_core.training.fine_tune import describe, describe_recipe
     from vdsr_core.training.recipe import PRESETS

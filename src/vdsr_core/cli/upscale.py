@@ -311,7 +311,7 @@ def estimate(job: Plan, model: VDSR, device: str | None = None) -> tuple[float, 
     """Seconds for all tiles of a plan in one process, from the time of one; bytes of memory; and the device."""
     import numpy as np
 
-    from vdsr_core.network.engine import make_engine
+    from vdsr_core.network.devices import make_engine
     from vdsr_core.upscaling.inference import super_resolve
 
     engine: Any = make_engine(model, device)

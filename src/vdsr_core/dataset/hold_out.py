@@ -16,7 +16,8 @@ from vdsr_core.dataset.registration import busiest_window
 from vdsr_core.evaluation import psnr, restore
 from vdsr_core.images.degradation import crop_to_scale, degrade
 from vdsr_core.images.resampling import scale_pair
-from vdsr_core.network.engine import Engine, choose_device
+from vdsr_core.network.devices import choose_device
+from vdsr_core.network.engine import Engine
 from vdsr_core.network.model import VDSR
 
 # The side of a held-out piece in pixels, how many `fine_tune` measures, and how many of one plane, at most.

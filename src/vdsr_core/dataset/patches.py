@@ -21,7 +21,7 @@ from vdsr_core.images.degradation import crop_to_scale, degrade
 from vdsr_core.images.intensity import check_pixels
 from vdsr_core.images.resampling import resize, scale_pair
 from vdsr_core.memory import free_memory
-from vdsr_core.network.engine import choose_device
+from vdsr_core.network.devices import choose_device
 
 Augment = Literal["none", "flips", "dihedral"]
 Degrade = Callable[[NDArray[Any], float], NDArray[Any]]

@@ -80,7 +80,7 @@ def gather_blocks(image: Any) -> NDArray[Any]:
     if is_dask(image):
         import dask
 
-        parts = list(dask.compute(*parts))  # type: ignore[no-untyped-call]
+        parts = list(dask.compute(*parts))  # type: ignore[attr-defined, no-untyped-call]
     return np.stack([np.asarray(part).reshape(part.shape[-2:]) for part in parts])
 
 

@@ -4,42 +4,29 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import sys
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from functools import lru_cache
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils import vector_to_parameters
 
-from vdsr_core.images.resampling import Taps, make_taps
-from vdsr_core.network import torch_strips as torch_network
-from vdsr_core.network.model import VDSR, Strength, VDSRConfig, fold, make_model, unfold
-from vdsr_core.network.strips import BAND, LARGE, ROWS, choose_rows, tallest
+from vdsr_core.images.resampling import Taps
+from vdsr_core.network import torch_strips
+from vdsr_core.network.model import VDSR, Strength, unfold
+from vdsr_core.network.ncnn_engine import find_ncnn, has_ncnn, warn_of_ncnn
+from vdsr_core.network.strips import BAND, LARGE, choose_rows, tallest
 from vdsr_core.network.threads import mind_forks
 from vdsr_core.stopping import Stopped
-
-if TYPE_CHECKING:
-    from vdsr_core.network.ncnn_network import NcnnNetwork
-    from vdsr_core.network.ncnn_workers import NcnnWorkers
 
 # Strips of layers live at once, by measurement: with what the memory allocator cannot use again, as heights differ.
 LIVE_STRIPS = {"torch": 12, "ncnn": 22}
 # The interpolated image and the sum, and what `inference` makes of them, bytes per pixel.
 PLANE_BYTES = 32
-# How far from PyTorch's result ncnn's may be, as a share of the range or of the largest residual.
-AGREEMENT = 1e-4
-# The same of devices that compute in half precision.
-AGREEMENTS = {"cuda": 2e-2}
 # Pixels in a batch: the GPU is busy for some milliseconds, or Apple's for a good half of a second.
 BATCHES = {"cuda": 2**22, "mps": 2**20}
 # Elements of a layer that the libraries of a device can address.
@@ -51,85 +38,6 @@ IN_CACHE = 64
 KNOWN = (-0.25, 1.25)
 
 
-def choose_device(device: str | torch.device | None = None, *, double: bool = False) -> torch.device:
-    """The device to compute on.
-
-    Parameters
-    ----------
-    device : str or torch.device, optional
-        As PyTorch names it. None takes CUDA, else Apple's MPS, if a tile agrees there with the CPU, else the CPU.
-    double : bool, optional
-        Whether it must compute in float64, as MPS does not.
-
-    Returns
-    -------
-    torch.device
-
-    Raises
-    ------
-    ValueError
-        If there is no such device here.
-    MemoryError
-        If other programs have all of its memory.
-    """
-    if device is None:
-        here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available() and not double}
-        good = (name for name, there in here.items() if there and agrees_with_cpu(name))
-        return torch.device(next(good, "cpu"))
-    try:
-        found = torch.device(device)
-        torch.zeros(1, device=found).cpu()  # "meta" holds no values
-    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
-        _raise_if_out_of_memory(error)
-        names = ", ".join(list_devices())
-        msg = f"`device` must be one of {names} here, got {str(device)!r}. Leave it out to let it be chosen."
-        raise ValueError(msg) from error
-    return found
-
-
-def list_devices() -> dict[str, str]:
-    """The devices that PyTorch finds here.
-
-    Returns
-    -------
-    dict of str to str
-        By PyTorch's names, which `device` takes, each with a few words; the CPU first.
-    """
-    devices = {"cpu": f"{torch.get_num_threads()} threads"}
-    if torch.cuda.is_available():  # devices are counted even where the driver is too old for them
-        devices |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
-    return devices | ({"mps": "Apple GPU"} if torch.backends.mps.is_available() else {})
-
-
-def agrees_with_cpu(name: str) -> bool:
-    """Whether a tile of a random network comes out on a device as on the CPU; a warning if not, once."""
-    try:
-        return _compare_with_cpu(name)
-    except MemoryError:  # of what another program leaves: the next call may find more
-        warnings.warn(f"{name} has no memory left now; going on with the CPU.", stacklevel=3)
-        return False
-
-
-@lru_cache
-def _compare_with_cpu(name: str) -> bool:
-    model = make_model(0)
-    window = np.random.default_rng(0).random((1, 32, 32), dtype=np.float32)
-    taps = (make_taps(32, 2, 0, 64), make_taps(32, 2, 0, 64))
-    expected = Engine(model, torch.device("cpu"), fast=False).run([window], [taps])
-    try:
-        error = float(np.abs(Engine(model, torch.device(name)).run([window], [taps]) - expected).max())
-    except MemoryError:
-        raise
-    except Exception as cause:  # a device that is too old or has a wrong driver fails in ways of its own
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-    else:
-        if error < AGREEMENTS.get(name, AGREEMENT) * float(np.abs(expected).max()):
-            return True
-        reason = f"its result differs by {error:.1g}"
-    warnings.warn(f"{name} is here but does not work ({reason}); going on with the CPU.", stacklevel=4)
-    return False
-
-
 class Engine:
     """A network made ready on a device; the caller's own copy stays as it is.
 
@@ -138,13 +46,13 @@ class Engine:
     model : VDSR
         The network; it is computed in float64 if its parameters are, else in float32.
     device : torch.device
-        From `choose_device`.
+        From `devices.choose_device`.
     half : bool, optional
         Compute the residual in float16 (the interpolated image, the first and the last layer and the sum stay in
         float32). By default on CUDA. Tiles whose residual is not finite are run again in float32.
     fast : bool, optional
-        Compute the residual with ncnn. By default on the CPU in float32 where ncnn is installed and agrees with
-        PyTorch on a small image.
+        Compute the residual with ncnn, on the CPU in float32 where ncnn is installed and agrees with PyTorch on a
+        small image.
 
     Attributes
     ----------
@@ -159,23 +67,18 @@ class Engine:
         Of windows and results.
     """
 
-    def __init__(
-        self, model: VDSR, device: torch.device, *, half: bool | None = None, fast: bool | None = None
-    ) -> None:
+    def __init__(self, model: VDSR, device: torch.device, *, half: bool | None = None, fast: bool = True) -> None:
         double = next(model.parameters()).dtype == torch.float64
         half = device.type == "cuda" and not double if half is None else half
         mind_forks()
         self.device = device
         self.dtype = np.dtype(np.float64 if double else np.float32)
         self.halo, self.align = model.halo, model.config.fold
-        found = None
-        if device.type == "cpu" and not double and not half and fast is not False and has_ncnn():
+        found: tuple[Any, VDSR] | None = None
+        if device.type == "cpu" and not double and not half and fast and has_ncnn():
             found = find_ncnn(model, torch.get_num_threads())
-        self._network: NcnnNetwork | NcnnWorkers | None = None
-        if found:
-            self._network, self._exact = found
-        else:
-            self._exact = self._ready(model, torch.float64 if double else torch.float32)
+        self._network: Any
+        self._network, self._exact = found or (None, self._ready(model, torch.float64 if double else torch.float32))
         self._half = torch.float16 if half else None
         cores = torch.get_num_threads() if found else 1  # whose processes share small tiles
         area = model.config.fold**2  # pixels of a position
@@ -188,7 +91,7 @@ class Engine:
         try:
             model = model.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         except RuntimeError as error:
-            _raise_if_out_of_memory(error)
+            raise_if_out_of_memory(error)
             raise
         return model
 
@@ -270,54 +173,50 @@ class Engine:
         return sr.cpu().numpy()
 
     def _residual(self, ilr: Tensor, stop: threading.Event | None, strengths: Tensor | None) -> Tensor:
-        """The residual in the dtype of `ilr`, (B, 1, H, W)."""
-        ilr = ilr.clamp(*KNOWN).contiguous(memory_format=torch.channels_last)
-        if self._network:
-            residual = self._run_ncnn(self._network, ilr, stop, strengths)
-        else:
-            residual = self._run(ilr, stop, strengths, self._half)
+        """The residual of interpolated images in their dtype, (B, 1, H, W)."""
+        residual = self._run(ilr, stop, strengths)
         finite = torch.isfinite(residual).flatten(1).all(1)  # (B,)
         if not bool(finite.all()):
             again = None if strengths is None else strengths[~finite]
-            residual[~finite] = self._run(ilr[~finite], stop, again)
+            residual[~finite] = self._run(ilr[~finite], stop, again, exact=True)
             if not bool(torch.isfinite(residual).all()):
                 msg = "the network gave NaN or infinity. Its weights are damaged, or `in_range` is far too narrow."
                 raise FloatingPointError(msg)
         return residual
 
     def _run(
-        self,
-        ilr: Tensor,
-        stop: threading.Event | None,
-        strengths: Tensor | None,
-        half: torch.dtype | None = None,
+        self, ilr: Tensor, stop: threading.Event | None, strengths: Tensor | None, *, exact: bool = False
     ) -> Tensor:
-        """The residual by PyTorch."""
-        if self.device.type == "cpu" and not half:  # strip by strip, which costs no more there and takes little memory
-            return torch_network.residual(self._exact, ilr, stop, strengths)
-        with full_float32(self.device):
-            return self._exact.residual(ilr, strengths, half=half)
+        """The residual as fast as it goes here, or by PyTorch in the dtype of `ilr`."""
+        half, config = None if exact else self._half, self._exact.config
+        if half or self.device.type != "cpu":
+            with full_float32(self.device):
+                return self._exact.residual(_clip(ilr), strengths, half=half)
+        squares = self._exact.prepare(_clip(ilr), strengths)  # (B, C, H / fold, W / fold)
+        out = None if exact else self._run_ncnn(squares, stop)
+        if out is None:  # strip by strip, which costs no more on a CPU and takes little memory
+            out = torch_strips.residual(self._exact, squares, stop)
+        del squares
+        out = unfold(out, config.fold, ilr.shape)
+        return out if config.residual else out - _clip(ilr)
 
-    def _run_ncnn(
-        self,
-        network: NcnnNetwork | NcnnWorkers,
-        ilr: Tensor,
-        stop: threading.Event | None,
-        strengths: Tensor | None,
-    ) -> Tensor:
-        """The residual by ncnn, or by PyTorch from then on if it fails."""
-        config = self._exact.config
-        squares = self._exact.prepare(ilr, strengths).numpy()  # (B, C, H, W)
+    def _run_ncnn(self, squares: Tensor, stop: threading.Event | None) -> Tensor | None:
+        """The output of the last layer by ncnn; None from then on if it fails."""
+        if self._network is None:
+            return None
         try:
-            out = torch.from_numpy(np.stack(network.residuals(list(squares), stop)))
+            return torch.from_numpy(self._network.residual(squares.numpy(), stop))
         except (MemoryError, Stopped):
             raise
         except Exception as error:
             warn_of_ncnn(error)
             self._network = None
-            return self._run(ilr, stop, strengths)
-        out = unfold(out, config.fold, ilr.shape)
-        return out if config.residual else out - ilr
+            return None
+
+
+def _clip(ilr: Tensor) -> Tensor:
+    """What the network is shown of interpolated images, in the memory format that convolutions like best."""
+    return ilr.clamp(*KNOWN).contiguous(memory_format=torch.channels_last)
 
 
 _PRECISION = threading.Lock()  # PyTorch has one setting for all threads
@@ -354,101 +253,6 @@ def full_float32(device: torch.device) -> Iterator[None]:
                 setattr(place, name, value)
 
 
-def has_ncnn() -> bool:
-    """Whether ncnn is here and can be loaded beside PyTorch.
-
-    On macOS each brings LLVM's OpenMP, of which a second one ends the process ("OMP: Error #15").
-    """
-    return sys.platform != "darwin" and find_spec("ncnn") is not None
-
-
-def make_engine(model: VDSR, device: str | torch.device | None, *, half: bool | None = None) -> Engine:
-    """An engine of a network on a device, or on the best one for it."""
-    return Engine(model, choose_device(device, double=next(model.parameters()).dtype == torch.float64), half=half)
-
-
-def find_ncnn(model: VDSR, threads: int) -> tuple[NcnnNetwork | NcnnWorkers, VDSR] | None:
-    """A copy of the network in ncnn and one in PyTorch; nothing, with a warning, if ncnn is broken or disagrees."""
-    weights = b"".join(p.detach().cpu().float().contiguous().numpy().tobytes() for p in model.parameters())
-    try:
-        return _make_ncnn(weights, model.config, threads)
-    except Exception as error:
-        warn_of_ncnn(error)
-        return None
-
-
-def warn_of_ncnn(error: Exception) -> None:
-    """Say that ncnn does not work: a broken library fails in ways of its own."""
-    msg = f"ncnn is installed but does not work here ({error}); going on with PyTorch, which is slower. "
-    warnings.warn(msg + "`pip install --upgrade ncnn` may help, `pip uninstall ncnn` ends this.", stacklevel=5)
-
-
-@lru_cache(maxsize=2)  # converting takes as long as a small image
-def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNetwork | NcnnWorkers, VDSR]:
-    """The network of these weights in both libraries, tried on two strips; a function of its arguments alone."""
-    from vdsr_core.network.ncnn_network import NcnnNetwork
-
-    with torch.random.fork_rng(devices=[]):  # a new network draws random weights
-        model = VDSR(config).eval().requires_grad_(False)
-    vector_to_parameters(torch.frombuffer(bytearray(weights), dtype=torch.float32), model.parameters())
-    layers = [(layer.weight.numpy(), layer.bias.numpy()) for layer in model.convolutions]  # type: ignore[union-attr]
-    network = NcnnNetwork(layers, threads, config.blocks)
-    channels, rows = config.fold**2, 2 * ROWS + config.depth
-    squares = np.random.default_rng(0).random((channels, rows, 24), dtype=np.float32)
-    ilr = unfold(torch.from_numpy(squares)[None], config.fold, (rows * config.fold, 24 * config.fold))
-    squares = model.prepare(ilr)[0].numpy()
-    with torch.autocast("cpu", enabled=False):
-        out = model.residual(ilr) + (0 if config.residual else ilr)
-    expected = fold(out, config.fold)[0].numpy()
-    found = np.concatenate(list(network.residual_strips(squares, ROWS)), 1)
-    error = np.abs(found - expected).max() / max(1, np.abs(expected).max())
-    if np.isfinite(expected).all() and not error < AGREEMENT:
-        msg = f"its result differs by {error:.1g}"
-        raise ArithmeticError(msg)
-    from vdsr_core.network.ncnn_workers import NcnnWorkers
-
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network if threads == 1 else NcnnWorkers(layers, network, threads, config.blocks), model
-
-
-class SharedEngine:
-    """A network that is made ready in each process that uses it, once; threads take turns on it.
-
-    One thread at a time on a GPU; on a CPU as many as there are cores for: PyTorch itself uses several for one tile.
-
-    Parameters
-    ----------
-    model : VDSR
-        The network. It alone goes to other processes.
-    device : str, torch.device or None
-        As in `choose_device`, which is asked in the process that computes.
-    """
-
-    def __init__(self, model: VDSR, device: str | torch.device | None) -> None:
-        self.model, self.device = model, device
-        self._engine: Engine | None = None
-        self._first = threading.Lock()
-        self._turns = threading.Semaphore()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """What goes to another process."""
-        return SharedEngine, (self.model, self.device)
-
-    def __enter__(self) -> Engine:
-        """Wait for a turn."""
-        with self._first:
-            if self._engine is None:
-                self._engine = make_engine(self.model, self.device)
-                if self._engine.device.type == "cpu":
-                    self._turns = threading.Semaphore(max(1, (os.cpu_count() or 1) // torch.get_num_threads()))
-        self._turns.acquire()
-        return self._engine
-
-    def __exit__(self, *_: object) -> None:
-        """Let the next thread have its turn."""
-        self._turns.release()
-
-
 def interpolate(window: Tensor, rows: Taps, columns: Taps) -> Tensor:
     """Bicubic interpolation of a (C, h, w) window: the sums of `resampling.apply_taps` in their order."""
     count = rows.index.shape[1]
@@ -478,7 +282,7 @@ def _without_autocast(kind: str) -> AbstractContextManager[Any]:
     return torch.autocast(kind, enabled=False) if known else nullcontext()
 
 
-def _raise_if_out_of_memory(error: Exception) -> None:
+def raise_if_out_of_memory(error: Exception) -> None:
     """Raise a MemoryError in the place of a library's own."""
     if isinstance(error, RuntimeError) and _out_of_memory(error):
         raise MemoryError(str(error).splitlines()[0]) from error

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from io import BytesIO
+from itertools import product
 from typing import Any
 
 import ncnn
@@ -26,7 +27,7 @@ RAW = bytes(4)  # before a layer's weights: they follow as float32
 class NcnnNetwork:
     """A stack of 3 x 3 convolutions with ReLU between them, in float32; hidden ones perhaps in blocks.
 
-    It computes what `VDSR.residual` does between `fold` and `unfold`. Any number of threads may run it at once. ncnn
+    It computes what `VDSR.residual` does between `prepare` and `unfold`. Any number of threads may run it at once. ncnn
     holds Python's lock while it computes, so it is called for one layer of one strip after the other: other threads,
     such as a window's, come to their turn in between.
 
@@ -56,14 +57,14 @@ class NcnnNetwork:
 
         Parameters
         ----------
-        squares : (C, H, W) ndarray
-            An interpolated image, folded.
+        squares : (B, C, H, W) ndarray
+            Interpolated images from `VDSR.prepare`.
         stop : Event, optional
             Looked at before each layer of each strip.
 
         Returns
         -------
-        (C, H, W) ndarray
+        (B, C', H, W) ndarray
 
         Raises
         ------
@@ -72,18 +73,14 @@ class NcnnNetwork:
         Stopped
             If `stop` is set.
         """
-        result = np.empty_like(squares[: self._outputs])
-        for columns, seen in bands(squares.shape[2], len(self._widths)):
+        result = np.empty_like(squares[:, : self._outputs])
+        for number, (columns, seen) in product(range(len(squares)), bands(squares.shape[3], len(self._widths))):
             inner = slice(columns.start - seen.start, columns.stop - seen.start)
             row = 0
-            for strip in self.residual_strips(squares[:, :, seen], stop=stop):
-                result[:, row : row + strip.shape[1], columns] = strip[:, :, inner]
+            for strip in self.residual_strips(squares[number, :, :, seen], stop=stop):
+                result[number, :, row : row + strip.shape[1], columns] = strip[:, :, inner]
                 row += strip.shape[1]
         return result
-
-    def residuals(self, images: Sequence[Floats], stop: threading.Event | None = None) -> list[Floats]:
-        """`residual` of each image."""
-        return [self.residual(squares, stop) for squares in images]
 
     def residual_strips(
         self, squares: Floats, rows: int | None = None, stop: threading.Event | None = None
@@ -93,7 +90,7 @@ class NcnnNetwork:
         Parameters
         ----------
         squares : (C, H, W) ndarray
-            An interpolated image, folded.
+            An interpolated image from `VDSR.prepare`.
         rows : int, optional
             Rows of a strip; by default chosen for the width.
         stop : Event, optional

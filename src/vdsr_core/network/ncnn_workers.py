@@ -58,18 +58,18 @@ class NcnnWorkers:
         self._works, self._owner = works_here(), os.getpid()
 
     def residual(self, squares: Floats, stop: threading.Event | None = None) -> Floats:
-        """The output of the last layer.
+        """The output of the last layer; the blocks of all images go to the processes together, if they are worth it.
 
         Parameters
         ----------
-        squares : (C, H, W) ndarray
-            An interpolated image, folded.
+        squares : (B, C, H, W) ndarray
+            Interpolated images from `VDSR.prepare`.
         stop : Event, optional
             Ends the work at once.
 
         Returns
         -------
-        (C, H, W) ndarray
+        (B, C', H, W) ndarray
 
         Raises
         ------
@@ -78,21 +78,15 @@ class NcnnWorkers:
         Stopped
             If `stop` is set.
         """
-        return self.residuals([squares], stop)[0]
-
-    def residuals(self, images: Sequence[Floats], stop: threading.Event | None = None) -> list[Floats]:
-        """`residual` of each image; the blocks of all go to the processes together, if they are worth it."""
-        if sum(squares[0].size for squares in images) < LARGE:
-            return self._network.residuals(images, stop)
-        shared = [(squares, self._cut(*squares.shape[1:])) for squares in images]
-        pieces = iter(self._each([squares[:, *seen] for squares, places in shared for _, seen in places], stop))
-        results = []
-        for squares, places in shared:
-            result = np.empty_like(squares[: len(self._arguments[0][-1][1])])  # channels of the last layer
+        if squares[:, 0].size < LARGE:
+            return self._network.residual(squares, stop)
+        places = self._cut(*squares.shape[2:])
+        pieces = iter(self._each([image[:, *seen] for image in squares for _, seen in places], stop))
+        result = np.empty_like(squares[:, : len(self._arguments[0][-1][1])])  # channels of the last layer
+        for out in result:
             for inner, seen in places:
-                result[:, *inner] = next(pieces)[:, *within(inner, seen)]
-            results.append(result)
-        return results
+                out[:, *inner] = next(pieces)[:, *within(inner, seen)]
+        return result
 
     def _cut(self, rows: int, columns: int) -> list[Block]:
         """The blocks of an image, which do not depend on what else there is; small ones stay whole."""
@@ -112,7 +106,7 @@ class NcnnWorkers:
                 self._works = False
                 reason = str(error) or "one has ended"
                 warnings.warn(f"ncnn's processes do not work here ({reason}); going on in one.", stacklevel=2)
-        return self._network.residuals(pieces, stop)
+        return [self._network.residual(piece[None], stop)[0] for piece in pieces]
 
     def _share(self, pieces: Sequence[Floats], stop: threading.Event | None) -> list[Floats]:
         """`_each` by the processes; those at work end if it is not waited for."""
@@ -123,7 +117,7 @@ class NcnnWorkers:
                 try:
                     futures = [threads.submit(self._compute, piece, busy, ended) for piece in pieces]
                 except RuntimeError:  # the interpreter ends and starts no more threads; this one goes on
-                    return self._network.residuals(pieces, stop)
+                    return [self._network.residual(piece[None], stop)[0] for piece in pieces]
                 waiting: set[Future[Floats]] = set(futures)
                 while waiting:
                     done, waiting = wait(waiting, PAUSE, FIRST_COMPLETED)
@@ -256,7 +250,7 @@ def end(process: subprocess.Popen[bytes], owner: int) -> None:
 
 
 def serve() -> None:
-    """Be such a process: answer images by residuals until the caller ends; then end in silence."""
+    """Be such a process: read the layers, then answer images by residuals until the caller ends; then end in silence."""
     with contextlib.suppress(*LOST):
         answer_images(sys.stdin.buffer, os.fdopen(os.dup(1), "wb"))
     os._exit(0)  # what has not been sent interests nobody
@@ -275,7 +269,7 @@ def answer_images(source: BinaryIO, target: BinaryIO) -> NoReturn:
         idle.cancel()
         answer: Any
         try:
-            answer = network.residual(squares)
+            answer = network.residual(squares[None])[0]
         except Exception as error:  # for the caller to raise
             answer = error
         send(target, answer)

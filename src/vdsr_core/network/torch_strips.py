@@ -9,49 +9,45 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from vdsr_core.network.model import VDSR, unfold
+from vdsr_core.network.model import VDSR
 from vdsr_core.network.strips import LARGE, Block, blocks, choose_count, choose_rows, cut, within
 from vdsr_core.network.threads import divided_work
 from vdsr_core.stopping import Stopped, stop_if
 
 
-def residual(model: VDSR, ilr: Tensor, stop: threading.Event | None = None, strengths: Tensor | None = None) -> Tensor:
-    """What `VDSR.residual` gives, with little memory; the blocks of large images on the cores of the CPU.
+def residual(model: VDSR, squares: Tensor, stop: threading.Event | None = None) -> Tensor:
+    """The output of the last layer, with little memory; the blocks of large images on the cores of the CPU.
 
-    Cores that share a layer wait for each other at its end, and for whatever else they have to do.
+    It is what `VDSR.residual` computes between `prepare` and `unfold`. Cores that share a layer would wait for each other
+    at its end, and for whatever else they have to do.
 
     Parameters
     ----------
     model : VDSR
         The network.
-    ilr : (B, 1, H, W) Tensor
-        Interpolated images.
+    squares : (B, C, H, W) Tensor
+        Interpolated images from `VDSR.prepare`.
     stop : Event, optional
         Looked at before each layer of each strip.
-    strengths : (B, 3) Tensor, optional
-        As in `VDSR.residual`.
 
     Returns
     -------
-    (B, 1, H, W) Tensor
+    (B, C', H, W) Tensor
 
     Raises
     ------
     Stopped
         If `stop` is set.
     """
-    squares = model.prepare(ilr, strengths)
-    out = unfold(_residual(model, squares, stop), model.config.fold, ilr.shape)
-    return out if model.config.residual else out - ilr
-
-
-def _residual(model: VDSR, squares: Tensor, stop: threading.Event | None) -> Tensor:
-    """The output of the last layer for folded images, (B, C, H, W)."""
     rows, columns = squares.shape[2:]
     cores = torch.get_num_threads()
-    if cores == 1 or rows * columns < LARGE:
-        return torch.cat(list(residual_strips(model, squares, stop=stop)), 2)
     result = torch.empty_like(squares[:, : model.config.fold**2])
+    if cores == 1 or rows * columns < LARGE:
+        row = 0
+        for strip in residual_strips(model, squares, stop=stop):
+            result[:, :, row : row + strip.shape[2]] = strip
+            row += strip.shape[2]
+        return result
     left = threading.Event()
 
     @torch.inference_mode()  # of each thread
@@ -84,7 +80,7 @@ def residual_strips(
     model : VDSR
         The network.
     squares : (B, C, H, W) Tensor
-        Interpolated images, folded.
+        Interpolated images from `VDSR.prepare`.
     rows : int, optional
         Rows of a strip; by default chosen for the width.
     stop : Event, optional

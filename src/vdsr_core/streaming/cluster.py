@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vdsr_core.network.checkpoint import load_checkpoint
-from vdsr_core.network.engine import SharedEngine
+from vdsr_core.network.devices import SharedEngine
 from vdsr_core.stopping import stop_if
 from vdsr_core.streaming.plan import Index, Plan, find_version
 from vdsr_core.streaming.shards import Shard, ShardMaker

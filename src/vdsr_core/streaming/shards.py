@@ -16,7 +16,7 @@ from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.ome_zarr import coarsen
 from vdsr_core.images.resampling import make_taps
 from vdsr_core.images.tiling import Region, cover
-from vdsr_core.network.engine import SharedEngine
+from vdsr_core.network.devices import SharedEngine
 from vdsr_core.stopping import stop_if
 from vdsr_core.streaming.notes import IMAGE, Note
 from vdsr_core.streaming.plan import Index, Plan

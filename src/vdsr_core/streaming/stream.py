@@ -16,7 +16,7 @@ from vdsr_core.files import Busy
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.pyramid import check_place
 from vdsr_core.network.checkpoint import fingerprint, load_model
-from vdsr_core.network.engine import SharedEngine
+from vdsr_core.network.devices import SharedEngine
 from vdsr_core.network.model import VDSR
 from vdsr_core.stopping import Stopped
 from vdsr_core.streaming.cluster import run_on_cluster

@@ -16,7 +16,7 @@ from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.ome_tiff import open_levels
 from vdsr_core.formats.ome_zarr import coarsen
 from vdsr_core.network.checkpoint import fingerprint, load_model
-from vdsr_core.network.engine import SharedEngine
+from vdsr_core.network.devices import SharedEngine
 from vdsr_core.network.model import VDSR
 from vdsr_core.streaming.plan import Index, Plan
 from vdsr_core.streaming.shards import ShardMaker

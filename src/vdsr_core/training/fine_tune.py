@@ -21,7 +21,7 @@ from vdsr_core.dataset.planes import Images, Pairs, find_pairs, find_planes, mak
 from vdsr_core.images.ranges import Range
 from vdsr_core.network.checkpoint import fingerprint as network_fingerprint
 from vdsr_core.network.checkpoint import load_model
-from vdsr_core.network.engine import choose_device
+from vdsr_core.network.devices import choose_device
 from vdsr_core.network.model import VDSR, check_network
 from vdsr_core.stopping import Stopped
 from vdsr_core.training.progress import STUCK_GAIN, Progress

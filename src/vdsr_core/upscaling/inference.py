@@ -25,7 +25,8 @@ from vdsr_core.images.resampling import Taps, check_window, make_taps, scale_pai
 from vdsr_core.images.tiling import Region, Slices, Tile, check_tile, cover, halve
 from vdsr_core.memory import check_free, free_memory
 from vdsr_core.network.checkpoint import fingerprint, load_model
-from vdsr_core.network.engine import IN_CACHE, Engine, SharedEngine, make_engine
+from vdsr_core.network.devices import SharedEngine, make_engine
+from vdsr_core.network.engine import IN_CACHE, Engine
 from vdsr_core.network.model import VDSR
 from vdsr_core.stopping import Stopped, stop_if
 

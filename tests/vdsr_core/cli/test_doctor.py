@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vdsr_core.cli.doctor import Check, advise, check_engines, describe_build
-from vdsr_core.network.engine import Engine, has_ncnn
+from vdsr_core.network.engine import Engine
+from vdsr_core.network.ncnn_engine import has_ncnn
 
 GOOD = Check("cpu", "torch", 1.0, 0.0, "", True)
 
@@ -21,7 +22,7 @@ def test_every_engine_here_is_measured_and_right(tiny_model):
 
 
 def test_an_engine_that_fails_or_is_wrong_is_named(tiny_model, monkeypatch):
-    monkeypatch.setattr("vdsr_core.network.engine.list_devices", lambda: {"cpu": "", "meta": ""})
+    monkeypatch.setattr("vdsr_core.network.devices.list_devices", lambda: {"cpu": "", "meta": ""})
     run, calls = Engine.run, iter(range(100))
 
     def wrong(self, windows, taps):

@@ -13,7 +13,7 @@ from vdsr_core import (
     save_checkpoint,
 )
 from vdsr_core.cli.main import app
-from vdsr_core.network.engine import has_ncnn
+from vdsr_core.network.ncnn_engine import has_ncnn
 
 
 def test_info_names_network_machine_and_versions(tmp_path, tiny_model, vdsr):

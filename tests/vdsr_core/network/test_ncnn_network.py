@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from vdsr_core import VDSR, VDSRConfig, load_model, super_resolve
 from vdsr_core.images.resampling import make_taps
-from vdsr_core.network.engine import Engine, find_ncnn
+from vdsr_core.network.engine import Engine
 from vdsr_core.network.model import fold, unfold
 from vdsr_core.network.model import make_model as start_model
+from vdsr_core.network.ncnn_engine import find_ncnn
 from vdsr_core.network.strips import ROWS
 
 pytest.importorskip("ncnn")
@@ -90,7 +91,7 @@ def test_bands_of_a_wide_image_equal_the_whole(rng):
     model = make_model(4, 8)
     ilr = rng.random((40, 900), dtype=np.float32)
     expected = model.residual(torch.from_numpy(ilr)[None, None]).numpy()[0, 0]
-    np.testing.assert_allclose(convert(model).residual(ilr[None])[0], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(convert(model).residual(ilr[None, None])[0, 0], expected, rtol=0, atol=1e-5)
 
 
 def test_two_threads_through_one_network_do_not_mix(rng):

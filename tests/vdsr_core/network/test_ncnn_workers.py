@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from vdsr_core import VDSR, VDSRConfig
 from vdsr_core.network import strips
-from vdsr_core.network.engine import Engine, find_ncnn
+from vdsr_core.network.engine import Engine
 from vdsr_core.network.model import fold, unfold
+from vdsr_core.network.ncnn_engine import find_ncnn
 from vdsr_core.stopping import Stopped
 
 pytest.importorskip("ncnn")
@@ -50,7 +51,7 @@ def slow():
     """A network that takes seconds for the image beside it."""
     _, layers = make_layers(20, 64)
     workers = NcnnWorkers(layers, NcnnNetwork(layers, 1), 2)
-    return workers, np.random.default_rng(0).random((1, 600, 900), dtype=np.float32)
+    return workers, np.random.default_rng(0).random((1, 1, 600, 900), dtype=np.float32)
 
 
 def find_processes():
@@ -81,8 +82,8 @@ def wait_until(condition):
 @given(rows=st.integers(1, 200), columns=st.integers(1, 900))
 def test_processes_equal_torch(shared, rows, columns):
     model, workers = shared
-    ilr = np.random.default_rng(rows).random((1, rows, columns), dtype=np.float32)
-    expected = model.residual(torch.from_numpy(ilr)[None]).numpy()[0]
+    ilr = np.random.default_rng(rows).random((1, 1, rows, columns), dtype=np.float32)
+    expected = model.residual(torch.from_numpy(ilr)).numpy()
     np.testing.assert_allclose(workers.residual(ilr), expected, rtol=0, atol=1e-5)
 
 
@@ -92,14 +93,14 @@ def test_processes_know_blocks_and_squares(rng):
     layers = [(layer.weight.numpy(), layer.bias.numpy()) for layer in model.convolutions]
     workers = NcnnWorkers(layers, NcnnNetwork(layers, 1, blocks=True), 2, blocks=True)
     ilr = torch.from_numpy(rng.random((1, 1, 151, 201), dtype=np.float32))
-    found = torch.from_numpy(workers.residual(fold(ilr, 2)[0].numpy()))
-    torch.testing.assert_close(unfold(found[None], 2, ilr.shape), model.residual(ilr), rtol=0, atol=1e-5)
+    found = torch.from_numpy(workers.residual(fold(ilr, 2).numpy()))
+    torch.testing.assert_close(unfold(found, 2, ilr.shape), model.residual(ilr), rtol=0, atol=1e-5)
     assert workers._works
 
 
 def test_threads_share_the_processes(shared, rng):
     _, workers = shared
-    images = rng.random((3, 1, 100, 500), dtype=np.float32)
+    images = rng.random((3, 1, 1, 100, 500), dtype=np.float32)
     expected = [workers.residual(image) for image in images]
     found = {}
     threads = [
@@ -113,18 +114,17 @@ def test_threads_share_the_processes(shared, rng):
         np.testing.assert_array_equal(found[number], result)
 
 
-def test_planes_share_the_processes_block_by_block(shared, rng, monkeypatch):
-    """Of large planes all blocks at once: the bits are those of each plane alone."""
+def test_images_share_the_processes_block_by_block(shared, rng, monkeypatch):
+    """All blocks at once: the bits are those of each image alone."""
     _, workers = shared
     monkeypatch.setattr(ncnn_workers, "LARGE", 3000)
-    planes = [rng.random((1, *shape), dtype=np.float32) for shape in ((100, 500), (20, 20), (100, 500), (50, 70))]
-    expected = [workers.residual(plane) for plane in planes]
+    images = rng.random((3, 1, 100, 500), dtype=np.float32)
+    expected = [workers.residual(image[None])[0] for image in images]
     each, calls = workers._each, []
     monkeypatch.setattr(workers, "_each", lambda pieces, stop: calls.append(len(pieces)) or each(pieces, stop))
-    for found, wanted in zip(workers.residuals(planes), expected, strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(workers.residual(images), expected)
     assert len(calls) == 1
-    assert calls[0] > len(planes)
+    assert calls[0] > len(images)
 
 
 def test_images_one_after_the_other_take_the_process_that_is_ready(started, rng):
@@ -138,7 +138,7 @@ def test_images_one_after_the_other_take_the_process_that_is_ready(started, rng)
 def test_small_images_start_no_process(rng, monkeypatch, started):
     monkeypatch.setattr(ncnn_workers, "LARGE", 2**16)
     _, layers = make_layers(3, 4)
-    NcnnWorkers(layers, NcnnNetwork(layers, 1), 2).residual(rng.random((1, 40, 40), dtype=np.float32))
+    NcnnWorkers(layers, NcnnNetwork(layers, 1), 2).residual(rng.random((1, 1, 40, 40), dtype=np.float32))
     assert not started()
 
 
@@ -146,13 +146,13 @@ def test_a_stop_ends_the_processes_and_the_next_image_starts_others(slow, starte
     workers, ilr = slow
     for started_before in (False, True):
         if started_before:
-            workers.residual(ilr[:, :30, :30])
+            workers.residual(ilr[..., :30, :30])
         stop = threading.Event()
         threading.Timer(0.3, stop.set).start()  # in the midst of a block, or of the start
         with pytest.raises(Stopped):
             workers.residual(ilr, stop)
         assert not started()
-    small = ilr[:, :30, :30]
+    small = ilr[..., :30, :30]
     found = workers.residual(small)
     assert started()
     workers._works = False
@@ -161,7 +161,7 @@ def test_a_stop_ends_the_processes_and_the_next_image_starts_others(slow, starte
 
 def test_a_killed_process_is_a_warning_and_the_same_result(slow, started):
     workers, ilr = slow
-    ilr = ilr[:, :100]
+    ilr = ilr[:, :, :100]
 
     def kill():
         wait_until(started)
@@ -182,7 +182,7 @@ def test_a_killed_process_is_a_warning_and_the_same_result(slow, started):
 def test_a_process_that_has_ended_without_work_is_replaced(shared, rng, started, monkeypatch):
     """Also one that ends after it was asked whether it runs: no warning, and the processes are used from then on."""
     _, workers = shared
-    ilr = rng.random((1, 90, 90), dtype=np.float32)
+    ilr = rng.random((1, 1, 90, 90), dtype=np.float32)
     expected = workers.residual(ilr)
     for patched in (False, True):
         if patched:
@@ -199,15 +199,14 @@ def test_small_images_of_a_stack_go_to_the_processes_whole(rng, monkeypatch, sta
     monkeypatch.setattr(ncnn_workers, "LARGE", 5000)
     _, layers = make_layers(4, 16)
     workers = NcnnWorkers(layers, NcnnNetwork(layers, 2), 2)
-    images = list(rng.random((4, 1, 40, 50), dtype=np.float32))
-    alone = [workers.residual(image) for image in images]
+    images = rng.random((4, 1, 40, 50), dtype=np.float32)
+    alone = np.concatenate([workers.residual(image[None]) for image in images])
+    few = workers.residual(images[:2])
     assert not started()
-    few = workers.residuals(images[:2])
-    assert not started()
-    together = workers.residuals(images)
+    together = workers.residual(images)
     assert len(started()) == 2
-    for one, other in zip([*alone, *alone[:2]], [*together, *few], strict=True):
-        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(few, alone[:2])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -215,7 +214,7 @@ def test_small_images_of_a_stack_go_to_the_processes_whole(rng, monkeypatch, sta
 def test_a_fork_has_processes_of_its_own(shared, rng):
     """Also one in whose parent all are busy at that moment; the parent's go on."""
     _, workers = shared
-    ilr = rng.random((1, 90, 90), dtype=np.float32)
+    ilr = rng.random((1, 1, 90, 90), dtype=np.float32)
     expected = workers.residual(ilr)
     taken = [workers._free.get() for _ in range(2)]
     if not (child := os.fork()):
@@ -236,7 +235,7 @@ def test_a_fork_has_processes_of_its_own(shared, rng):
 def test_processes_end_with_their_network(rng, started):
     _, layers = make_layers(3, 4)
     workers = NcnnWorkers(layers, NcnnNetwork(layers, 1), 2)
-    workers.residual(rng.random((1, 40, 40), dtype=np.float32))
+    workers.residual(rng.random((1, 1, 40, 40), dtype=np.float32))
     assert len(started()) == 2
     del workers
     assert not started()
@@ -362,11 +361,11 @@ def test_a_daemon_has_no_processes(tmp_path):
         tmp_path,
         """
         import psutil
-        from vdsr_core.network.engine import find_ncnn
+        from vdsr_core.network.ncnn_engine import find_ncnn
 
         def work():
             network, _ = find_ncnn(VDSR(VDSRConfig(3, 4)), 2)
-            print(network.residual(np.ones((1, 30, 40), np.float32)).shape, psutil.Process().children())
+            print(network.residual(np.ones((1, 1, 30, 40), np.float32)).shape, psutil.Process().children())
 
         if __name__ == "__main__":
             process = multiprocessing.get_context("spawn").Process(target=work, daemon=True)
@@ -375,7 +374,7 @@ def test_a_daemon_has_no_processes(tmp_path):
         """,
     )
     out, err = process.communicate(timeout=120)
-    assert (out.strip(), err, process.returncode) == ("(1, 30, 40) []", "", 0)
+    assert (out.strip(), err, process.returncode) == ("(1, 1, 30, 40) []", "", 0)
 
 
 @pytest.mark.parametrize("dtype", ["float", "double"])

@@ -7,14 +7,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from vdsr_core import VDSR, VDSRConfig
-from vdsr_core.network import strips
-from vdsr_core.network import torch_strips as torch_network
+from vdsr_core.network import strips, torch_strips
 from vdsr_core.network.model import fold, unfold
 from vdsr_core.network.strips import ROWS
 from vdsr_core.network.torch_strips import residual_strips
 from vdsr_core.stopping import Stopped
 
-SHAPES = [{}, {"residual": False}, {"fold": 2, "blocks": True}, {"fold": 3}, {"blocks": True, "residual": False}]
+SHAPES = [{}, {"fold": 2, "blocks": True}, {"fold": 3}, {"blocks": True}]
 
 
 def make_model(depth, width, **shape):
@@ -60,7 +59,7 @@ def test_nothing_is_computed_twice():
 
 @pytest.fixture
 def two_cores(monkeypatch):
-    monkeypatch.setattr(torch_network, "LARGE", 1)
+    monkeypatch.setattr(torch_strips, "LARGE", 1)
     monkeypatch.setattr(strips, "LARGE", 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -73,7 +72,8 @@ def two_cores(monkeypatch):
 def test_blocks_on_two_cores_equal_the_whole(two_cores, rows, columns, shape):
     model = make_model(4, 3, **shape)
     ilr = torch.rand(2, 1, rows, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
-    found = torch_network.residual(model, ilr)
+    side = model.config.fold
+    found = unfold(torch_strips.residual(model, fold(ilr, side)), side, ilr.shape)
     torch.testing.assert_close(found, model.residual(ilr), rtol=0, atol=1e-12)
     assert torch.get_num_threads() == 2
 
@@ -90,7 +90,7 @@ def test_threads_that_start_meanwhile_have_all_cores(two_cores):
                 found.append(pool.submit(torch.get_num_threads).result())
             return False
 
-    torch_network.residual(model, torch.rand(1, 1, 40, 40, dtype=torch.float64), Look())
+    torch_strips.residual(model, torch.rand(1, 1, 40, 40, dtype=torch.float64), Look())
     assert set(found) == {2}
 
 
@@ -107,5 +107,5 @@ def test_blocks_stop_when_asked(two_cores):
             return len(seen) > 3
 
     with pytest.raises(Stopped):
-        torch_network.residual(model, ilr, Watch())
+        torch_strips.residual(model, ilr, Watch())
     assert torch.get_num_threads() == 2
