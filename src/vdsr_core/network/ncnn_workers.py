@@ -250,7 +250,7 @@ def end(process: subprocess.Popen[bytes], owner: int) -> None:
 
 
 def serve() -> None:
-    """Be such a process: read the layers, then answer images by residuals until the caller ends; then end in silence."""
+    """Worker process: return a residual for each image received, until the caller ends; then end in silence."""
     with contextlib.suppress(*LOST):
         answer_images(sys.stdin.buffer, os.fdopen(os.dup(1), "wb"))
     os._exit(0)  # what has not been sent interests nobody
