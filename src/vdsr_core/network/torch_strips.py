@@ -18,8 +18,8 @@ from vdsr_core.stopping import Stopped, stop_if
 def residual(model: VDSR, squares: Tensor, stop: threading.Event | None = None) -> Tensor:
     """The output of the last layer, with little memory; the blocks of large images on the cores of the CPU.
 
-    It is what `VDSR.residual` computes between `prepare` and `unfold`. Cores that share a layer would wait for each other
-    at its end, and for whatever else they have to do.
+    It is what `VDSR.residual` computes between `prepare` and `unfold`. Cores that share a layer would wait for each
+    other at its end, and for whatever else they have to do.
 
     Parameters
     ----------

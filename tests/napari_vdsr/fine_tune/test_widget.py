@@ -24,7 +24,7 @@ from napari_vdsr.fine_tune.form import CAMERA, FOLDER, GIVEN, LAYERS, PAIRS
 from napari_vdsr.fine_tune.recipe import NEW, Recipe
 from napari_vdsr.fine_tune.widget import TRAINING
 from napari_vdsr.fine_tune.work import Control, Finished, start_network, train
-from napari_vdsr.layers.source import TIMES, whole
+from napari_vdsr.layers.source import whole
 from napari_vdsr.models import library as _models
 from vdsr_core import degrade, load_checkpoint, save_checkpoint, super_resolve
 
