@@ -97,6 +97,12 @@ def upscale(
             show_default="found in each image",
         ),
     ] = None,
+    nan: Annotated[
+        Literal["raise", "keep"],
+        typer.Option(
+            help="Pixels that are NaN: an error, or pixels without a value, which the result has at the same places."
+        ),
+    ] = "raise",
     axes: Annotated[
         str | None,
         typer.Option(
@@ -191,7 +197,9 @@ def upscale(
         with usage_errors():
             goal = Goal.of(**wanted)
         network = load_model(model)
-        options: dict[str, Any] = {"model": network, "tile": tile, "device": device, "in_range": low_high}
+        options: dict[str, Any] = {
+            "model": network, "tile": tile, "device": device, "in_range": low_high, "nan": nan
+        }  # fmt: skip
         check_options([wanted["scale"] or 2], **options)
         names: dict[str, Any] = {"pattern": pattern, "recursive": recursive}
         pieces: dict[str, Any] = {"axes": axes, "shard": shard}

@@ -76,6 +76,8 @@ class Plan:
         Whether an existing target may be replaced.
     name : str or None
         Of the image in a source that holds several.
+    nan : str
+        ``raise`` or ``keep``, as in `super_resolve`.
     stamp : str
         A checksum of sizes and times of the source's files, by which `stream` sees that the source has changed.
 
@@ -103,6 +105,7 @@ class Plan:
     version: str = field(default_factory=find_version)
     overwrite: bool = False
     name: str | None = None
+    nan: str = "raise"
     stamp: str = ""
 
     def to_json(self) -> str:
@@ -208,6 +211,7 @@ def plan(
     axes: str | None = None,
     in_range: Range | Sequence[Range] | None = None,
     tile: int = 1024,
+    nan: str = "raise",
     shard: int = 2048,
     format: str | None = None,
     overwrite: bool = False,
@@ -227,7 +231,7 @@ def plan(
     target : path
         The folder of an OME-Zarr image, or the file of an OME-TIFF if it ends in ``.tif`` or ``.tiff``; it appears when
         it is whole.
-    model, in_range, tile
+    model, in_range, tile, nan
         As in `super_resolve`; the tile is also the chunk of the target.
     axes : str, optional
         What the axes of the source are, a letter each, if it says nothing or something wrong.
@@ -264,7 +268,7 @@ def plan(
         msg = f"`target` must be an .ome.zarr for pixels of {image.data.dtype}, got {target}. Rename it."
         raise ValueError(msg)
     network = model if isinstance(model, VDSR) else load_model(model)
-    options: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb}
+    options: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb, "nan": nan}
     data: Any = image.data
     one = tuple(slice(0, 1 if letter in "YX" else n) for letter, n in zip(image.axes, data.shape, strict=True))
     with naming_chunks(data):
@@ -289,5 +293,6 @@ def plan(
         format=format,
         overwrite=overwrite,
         name=name,
+        nan=nan,
         stamp=stamp(image, "" if isinstance(source, ImageFile) else str(Path(source).resolve())),
     )

@@ -14,6 +14,7 @@ import numpy as np
 from vdsr_core.formats import ome_zarr
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.ome_zarr import coarsen
+from vdsr_core.images.missing import widen
 from vdsr_core.images.resampling import make_taps
 from vdsr_core.images.tiling import Region, cover
 from vdsr_core.network.devices import SharedEngine
@@ -110,6 +111,8 @@ class ShardMaker:
         source = dict(wanted)
         for letter, factor, read in zip("YX", plan.scale, whole.read, strict=True):
             source[letter] = make_taps(shape[letter], factor, read.start, read.stop).source
+            if plan.nan == "keep":
+                source[letter] = widen(source[letter], shape[letter])
         return tuple(source[letter] for letter in self.image.axes)
 
     def compute(self, window: tuple[slice, ...], pixels: NDArray[Any]) -> NDArray[Any]:
@@ -135,6 +138,7 @@ class ShardMaker:
                 in_range=plan.in_range[wanted["C"].start if "C" in wanted else 0],
                 tile=plan.tile,
                 window=(wanted["Y"], wanted["X"]),
+                nan=plan.nan,
                 stop=self.stop,
             )
             for _ in tiles:
@@ -143,11 +147,12 @@ class ShardMaker:
         return np.transpose(out, [axes.index(letter) for letter in plan.letters])
 
     def read(self, window: tuple[slice, ...]) -> NDArray[Any]:
-        """Pixels of the source, checked to be finite."""
+        """Pixels of the source, checked to be finite, or NaN if that is kept."""
         data = self.image.data
         with naming_chunks(data, window):
             pixels = np.asarray(data[window])
-        if pixels.dtype.kind == "f" and len(bad := np.argwhere(~np.isfinite(pixels))):
+        find_bad = np.isinf if self.plan.nan == "keep" else lambda values: ~np.isfinite(values)
+        if pixels.dtype.kind == "f" and len(bad := np.argwhere(find_bad(pixels))):
             place = tuple(int(b + s.start) for b, s in zip(bad[0], window, strict=True))
             sizes = find_chunks(data)
             where = f"chunk {tuple(p // c for p, c in zip(place, sizes, strict=True))}" if sizes else f"pixel {place}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vdsr_core.formats import ome_zarr
 from vdsr_core.formats.image_file import ImageFile
@@ -118,15 +119,21 @@ def run_checks(maker: ShardMaker, target: Path, samples: int, rng: np.random.Gen
         low, high = job.in_range[window[job.letters.index("C")].start if "C" in job.letters else 0]
         rounding = precision * (high - low)
         found, wanted = np.asarray(levels[0][window]), maker.compute(window, maker.read(maker.needed(window)))
-        largest = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
-        yield Check(0, window, largest, max(1.0, rounding) if exact else rounding)
+        yield Check(0, window, find_difference(found, wanted), max(1.0, rounding) if exact else rounding)
     for level in range(1, job.levels):
         for _ in range(samples):
             whole = job.shapes[level]
             window = cut_window([int(rng.integers(n)) for n in whole], job.chunk, whole)
             found, wanted = np.asarray(levels[level][window]), coarsen(levels[level - 1], window)
-            largest = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
-            yield Check(level, window, largest, 0.0)
+            yield Check(level, window, find_difference(found, wanted), 0.0)
+
+
+def find_difference(found: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """The largest difference of pixels; infinite where only one of two is NaN."""
+    differences = np.abs(found.astype(np.float64) - wanted.astype(np.float64))
+    differences[np.isnan(differences)] = np.inf
+    differences[np.isnan(found) & np.isnan(wanted)] = 0
+    return float(differences.max())
 
 
 def draw_window(job: Plan, rng: np.random.Generator, sizes: Index, *, shifted: bool) -> tuple[slice, ...]:

@@ -67,6 +67,18 @@ def test_upscale_in_range_is_used(folder, vdsr, network, draw):
     np.testing.assert_array_equal(read_image("b.tif").data, expected)
 
 
+@pytest.mark.parametrize("target", ["b.tif", "b.ome.zarr"])
+def test_upscale_keeps_pixels_without_a_value(folder, vdsr, network, draw, target):
+    pixels = draw(folder / "whole.tif", (12, 14), np.float32).data.copy()
+    pixels[3:6, 4:9] = np.nan
+    write_image("a.tif", ImageFile(pixels, "YX"))
+    assert "must be finite, got 15 NaN" in vdsr("upscale", "a.tif", "-o", target, "--scale", 2).stderr
+    assert vdsr("upscale", "a.tif", "-o", target, "--scale", 2, "--nan", "keep").exit_code == 0
+    expected = super_resolve(pixels, 2, model=network, nan="keep")
+    np.testing.assert_array_equal(read_image(target).data[...], expected)
+    assert np.isnan(expected).sum() == 60
+
+
 @pytest.mark.parametrize("source", [("in",), ("in/*.png",), ("in/**",), ("in/a.png", "in/b.png"), ("in", "in/a.*")])
 def test_upscale_takes_folders_and_patterns(folder, vdsr, source, draw):
     (folder / "in").mkdir()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdsr_core import find_range, super_resolve, super_resolve_tiles
+from vdsr_core import ImageFile, find_range, plan, read_image, stream, super_resolve, super_resolve_tiles, verify
 from vdsr_core.images.missing import fill
 
 LAYOUTS = [
@@ -115,3 +115,22 @@ def test_infinity_and_unasked_nan_are_errors(tiny):
         super_resolve(image, 2, model=tiny)
     with pytest.raises(ValueError, match="`nan` must be 'raise' or 'keep', got 'omit'"):
         super_resolve(image, 2, model=tiny, nan="omit")
+
+
+@pytest.mark.parametrize(("shape", "options"), [*LAYOUTS[:3], ((2, 3, 40, 31), {"channel_axis": 1})])
+@pytest.mark.parametrize("target", ["out.ome.zarr", "out.ome.tif"])
+def test_streamed_equals_whole_and_verifies(tmp_path, tiny, shape, options, target):
+    image = draw_image(0, shape, 0.02)
+    axes = {2: "YX", 4: "TCYX"}.get(len(shape)) or ("YXS" if "rgb" in options else "CYX")
+    source = ImageFile(image, axes)
+    job = plan(source, 2.5, tmp_path / target, model=tiny, tile=16, shard=32, nan="keep")
+    list(stream(job, image=source, model=tiny))
+    whole = super_resolve(image, 2.5, model=tiny, tile=16, nan="keep", **options)
+    result = read_image(tmp_path / target)
+    letters = result.axes.replace("C", "S") if "S" in axes else result.axes
+    order = [axes.index(letter) for letter in letters]
+    np.testing.assert_array_equal(np.asarray(result.data[...]), np.transpose(whole, order))
+    checks = list(verify(tmp_path / target, source=source, model=tiny, samples=3))
+    assert all(check.ok for check in checks)
+    with pytest.raises(ValueError, match="must be finite"):
+        plan(source, 2, tmp_path / f"other.{target}", model=tiny)
