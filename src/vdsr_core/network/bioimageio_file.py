@@ -161,72 +161,71 @@ def _size(model: VDSR, scale: int | None) -> dict[str, int]:
 
 def _describe(model: VDSR, scale: int | None, in_range: tuple[float, float] | None, folder: Path) -> dict[str, Any]:
     """The resource description of a folder with the files of a package."""
-
-    def refer(name: str) -> dict[str, str]:
-        return {"source": name, "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}
-
-    source = "ilr" if scale is None else "image"
-    leading = [{"type": "batch"}, {"type": "channel", "id": "channel", "channel_names": ["intensity"]}]
-    before, after = _describe_range(in_range)
-    # The unit of `scale` is the output pixel.
-    axes_in = [{"type": "space", "id": name, "size": _size(model, scale), "scale": scale or 1} for name in "yx"]
-    axes_out = [
-        {
-            "type": "space",
-            "id": name,
-            "size": {"tensor_id": source, "axis_id": name},
-            "halo": find_halo(model, scale),
-            "scale": 1,
-        }
-        for name in "yx"
-    ]
     card = model.card
-    name = " ".join(["VDSR", str(card.get("name", "")), f"x{scale}" if scale else ""])
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    name = " ".join(["VDSR", str(card.get("name") or "network"), f"x{scale}" if scale else ""])
+    name = re.sub(r"[^\w+ ()-]", "-", name, flags=re.ASCII).strip()[:64]  # the characters that the format allows
     return {
         "format_version": FORMAT,
         "type": "model",
-        "name": re.sub(r"[^\w+ ()-]", "-", name, flags=re.ASCII).strip()[:64]
-        + ("" if card.get("name") else " network"),
+        "name": name,
         "description": str(card.get("summary", "A VDSR network for super-resolution."))[:1024],
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         "cite": [PAPER],
         "tags": ["super-resolution", "image-restoration", "2d", "vdsr", "onnx"],
-        "documentation": refer("README.md"),
-        "covers": [refer("cover.png")],
-        "attachments": [refer(PACKED)],
-        "inputs": [
-            {
-                "id": source,
-                "description": "image" if scale else "image, interpolated to the size of the result (bicubic)",
-                "axes": leading + axes_in,
-                "data": {"type": "float32"},
-                "preprocessing": before,
-                "test_tensor": refer("input.npy"),
-            }
-        ],
-        "outputs": [
-            {
-                "id": "sr",
-                "description": "super-resolved image",
-                "axes": leading + axes_out,
-                "data": {"type": "float32"},
-                "postprocessing": after,
-                "test_tensor": refer("output.npy"),
-            }
-        ],
-        "weights": {"onnx": refer("weights.onnx") | {"opset_version": OPSET}},
+        "documentation": _refer(folder, "README.md"),
+        "covers": [_refer(folder, "cover.png")],
+        "attachments": [_refer(folder, PACKED)],
+        **_describe_tensors(model, scale, in_range, folder),
+        "weights": {"onnx": _refer(folder, "weights.onnx") | {"opset_version": OPSET}},
         "training_data": {
             "type": "dataset",
             "format_version": "0.3.4",
-            "name": f"Training data of {name}"[:128].strip(),
+            "name": f"Training data of {name}",
             "description": str(card.get("data") or "not known")[:1024],
         },
         "config": {
-            "bioimageio": {"model_parameter_count": parameters, "architecture_type": "VDSR"},
+            "bioimageio": {
+                "model_parameter_count": sum(parameter.numel() for parameter in model.parameters()),
+                "architecture_type": "VDSR",
+            },
             "vdsr": {"scales": list(model.scales), "config": asdict(model.config), "card": card},
         },
     }
+
+
+def _refer(folder: Path, name: str) -> dict[str, str]:
+    """A file of the package, with its checksum."""
+    return {"source": name, "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}
+
+
+def _describe_tensors(
+    model: VDSR, scale: int | None, in_range: tuple[float, float] | None, folder: Path
+) -> dict[str, Any]:
+    """The input and the output: their axes, how their values are mapped, and their tests."""
+    source = "ilr" if scale is None else "image"
+    leading = [{"type": "batch"}, {"type": "channel", "id": "channel", "channel_names": ["intensity"]}]
+    before, after = _describe_range(in_range)
+    given = {
+        "id": source,
+        "description": "image" if scale else "image, interpolated to the size of the result (bicubic)",
+        # The unit of `scale` is the output pixel.
+        "axes": leading
+        + [{"type": "space", "id": axis, "size": _size(model, scale), "scale": scale or 1} for axis in "yx"],
+        "data": {"type": "float32"},
+        "preprocessing": before,
+        "test_tensor": _refer(folder, "input.npy"),
+    }
+    halo = {"halo": find_halo(model, scale), "scale": 1}
+    made = {
+        "id": "sr",
+        "description": "super-resolved image",
+        "axes": leading
+        + [{"type": "space", "id": axis, "size": {"tensor_id": source, "axis_id": axis}, **halo} for axis in "yx"],
+        "data": {"type": "float32"},
+        "postprocessing": after,
+        "test_tensor": _refer(folder, "output.npy"),
+    }
+    return {"inputs": [given], "outputs": [made]}
 
 
 def _describe_range(in_range: tuple[float, float] | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

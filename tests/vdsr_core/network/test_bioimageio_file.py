@@ -26,8 +26,7 @@ def close_files():
 CASES = {
     "interpolated": (VDSRConfig(4, 8), {}),
     "x2": (VDSRConfig(4, 8), {"scale": 2, "in_range": (100, 2000)}),
-    "folded x3": (VDSRConfig(4, 8, fold=2, blocks=True), {"scale": 3}),
-    "folded": (VDSRConfig(4, 8, fold=3), {"in_range": (0, 1), "authors": ["A. Smith"], "license": "CC0-1.0"}),
+    "folded x3": (VDSRConfig(4, 8, fold=2, blocks=True), {"scale": 3, "authors": ["A. Smith"], "license": "CC0-1.0"}),
 }
 
 
