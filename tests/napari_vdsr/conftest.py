@@ -13,7 +13,8 @@ def data_folder(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def preferences(monkeypatch):
-    """Nor the preferences."""
+    """Nor the preferences, of the plugin or of napari."""
+    monkeypatch.setattr("napari_vdsr.layers.writer.prefer_own_reader", lambda: None)
     from napari_vdsr.upscale.preferences import DEFAULTS
 
     monkeypatch.setattr("napari_vdsr.upscale.form.preference", DEFAULTS.__getitem__)

@@ -1,4 +1,4 @@
-"""Open an image that this package saved, as the layers that it was. No Qt."""
+"""Open an image that this package saved, as the layers that it was."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import numpy as np
 
 if TYPE_CHECKING:
     from napari.types import LayerDataTuple
+    from napari.viewer import Viewer
 
     from vdsr_core import ImageFile
+
+
+PATTERNS = ("*[[]VDSR *].ome.tif", "*[[]VDSR *].ome.tiff")  # names of results
 
 
 def get_reader(path: str | list[str]) -> Any:
@@ -31,13 +35,37 @@ def get_reader(path: str | list[str]) -> Any:
         return None
 
 
+def prefer_own_reader() -> None:
+    """Let napari open files that are named like our results by `read_layers` without asking which reader to take.
+
+    Other files are left to other readers: their names do not match. What the user has set for such names stays.
+    """
+    from napari.settings import get_settings
+
+    settings = get_settings().plugins
+    settings.extension2reader = dict.fromkeys(PATTERNS, "napari-vdsr") | dict(settings.extension2reader)
+
+
+def open_ome_zarr(viewer: Viewer) -> None:
+    """Let the user choose the folder of an OME-Zarr, and show it with its place, size, colours and levels."""
+    from napari.utils.notifications import show_error
+    from qtpy.QtWidgets import QFileDialog
+
+    if path := QFileDialog.getExistingDirectory(None, "The folder of an OME-Zarr"):
+        try:
+            for data, keywords, _ in read_layers(path):
+                viewer.add_image(data, **keywords)
+        except (OSError, ValueError) as error:
+            show_error(str(error))
+
+
 def read_layers(path: str) -> list[LayerDataTuple]:
     """Read the levels of an image, which stay in the file until they are shown.
 
     Parameters
     ----------
     path : str
-        An OME-Zarr or OME-TIFF that `vdsr_core.stream`, the command or this plugin made.
+        An OME-Zarr or OME-TIFF, such as `vdsr_core.stream`, the command or this plugin make.
 
     Returns
     -------
@@ -48,7 +76,7 @@ def read_layers(path: str) -> list[LayerDataTuple]:
     from vdsr_core import read_pyramid
 
     levels = read_pyramid(path)
-    says = dict(levels[0].extra["provenance"])
+    says = dict(levels[0].extra.get("provenance", {}))
     name = Path(path).name.split(".ome.")[0]
     if "napari" in says:
         axes, keywords = restore_layer(says.pop("napari"))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_vdsr.layers.reader import prefer_own_reader
+
 if TYPE_CHECKING:
     from napari.layers import Image
 
@@ -44,6 +46,7 @@ def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """
     from vdsr_core import write_image, write_pyramid
 
+    prefer_own_reader()
     image = with_layer(to_image_file(data[0] if meta.get("multiscale") else data, meta), meta)
     if set(image.axes) <= set("TCZYXS"):
         write_pyramid(path, image, overwrite=True)
@@ -56,6 +59,7 @@ def write_ome_zarr(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Write the finest level of an image layer and smaller ones, as `write_ome_tiff` does, into an OME-Zarr folder."""
     from vdsr_core import write_pyramid
 
+    prefer_own_reader()
     image = to_image_file(data[0] if meta.get("multiscale") else data, meta)
     write_pyramid(path, with_layer(image, meta), overwrite=True)
     return [path]

@@ -56,7 +56,7 @@ class Network:
     @property
     def sentence(self) -> str:
         """What its card says, in a sentence or two."""
-        return str(self.card.get("summary") or self.card.get("error") or "")
+        return str(self.card.get("summary") or self.card.get("error") or "It has no description.")
 
     @property
     def details(self) -> str:

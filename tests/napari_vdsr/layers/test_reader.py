@@ -5,7 +5,7 @@ pytest.importorskip("napari")
 from napari.layers import Image
 from napari.utils import Colormap
 
-from napari_vdsr.layers.reader import get_reader, read_layers
+from napari_vdsr.layers.reader import get_reader, open_ome_zarr, prefer_own_reader, read_layers
 from napari_vdsr.layers.writer import write_ome_tiff, write_ome_zarr
 from vdsr_core import ImageFile, plan, read_image, stream, write_image
 
@@ -92,15 +92,39 @@ def test_other_files_are_left_to_other_readers(tmp_path):
 def test_a_better_reader_comes_first(tmp_path):
     from npe2 import DynamicPlugin
 
-    path = str(tmp_path / "a.ome.zarr")
+    path = str(tmp_path / "a [VDSR photo x2].ome.tif")
     data, meta, _ = Image(np.zeros((30, 40), np.uint8)).as_layer_data_tuple()
-    write_ome_zarr(path, data, meta)
+    write_ome_tiff(path, data, meta)
     assert read_image(path).extra["provenance"]
     assert get_reader(path) is read_layers
     with DynamicPlugin("better") as plugin:
 
-        @plugin.contribute.reader(filename_patterns=["*.zarr"], accepts_directories=True)
+        @plugin.contribute.reader(filename_patterns=["*.tif"])
         def better(path):
             """Of another plugin."""
 
         assert get_reader(path) is None
+
+
+def test_napari_opens_a_result_without_asking_and_a_zarr_from_the_menu(
+    make_napari_viewer_proxy, tmp_path, monkeypatch, tiny_model
+):
+    from qtpy.QtWidgets import QFileDialog
+
+    pixels = np.random.default_rng(0).integers(0, 9, (30, 40), np.uint16)
+    layer = Image(pixels, name="cells [VDSR photo x1.5]", scale=(0.5, 0.25), metadata={"vdsr": {"scale": 1.5}})
+    data, meta, _ = layer.as_layer_data_tuple()
+    for suffix, write in WRITERS.items():
+        write(str(tmp_path / f"{layer.name}{suffix}"), data, meta)
+    write_image(tmp_path / "plain.ome.tif", ImageFile(pixels, "YX"))
+    viewer = make_napari_viewer_proxy()
+    prefer_own_reader()
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / f"{layer.name}.ome.zarr"))
+    open_ome_zarr(viewer)
+    viewer.open(str(tmp_path / f"{layer.name}.ome.tif"), plugin=None)
+    for opened in viewer.layers:
+        np.testing.assert_array_equal(np.asarray(opened.data), pixels)
+        np.testing.assert_array_equal(opened.scale, layer.scale)
+        assert opened.metadata == layer.metadata
+    viewer.open(str(tmp_path / "plain.ome.tif"), plugin=None)  # napari's own reader is the only one for other names
+    assert len(viewer.layers) == 3
