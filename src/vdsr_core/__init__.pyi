@@ -2,6 +2,7 @@ from .dataset.comparison import compare_models
 from .dataset.hold_out import Preview
 from .dataset.patches import Patches
 from .evaluation import Score, evaluate, psnr, ssim
+from .formats.folder import read_folder
 from .formats.io import ImageFile, image_names, read_image, write_image
 from .formats.pyramid import read_pyramid, write_pyramid
 from .images.degradation import degrade, estimate_degradation
@@ -21,10 +22,11 @@ from .streaming.plan import Plan, plan
 from .streaming.shards import Shard
 from .streaming.stream import stream
 from .streaming.verify import Check, verify
-from .training.fine_tune import FineTuneProgress, fine_tune, fine_tune_steps
+from .training.fine_tune import fine_tune, fine_tune_steps
 from .training.objective import clip_gradients
 from .training.progress import Progress
-from .training.recipe import TrainConfig
+from .training.recipe import FineTuneConfig, TrainConfig
+from .training.session import FineTuneProgress
 from .training.trainer import Trainer
 from .upscaling.inference import find_range, super_resolve, super_resolve_tiles
 
@@ -34,6 +36,7 @@ __all__ = [
     "VDSR",
     "Check",
     "FileProgress",
+    "FineTuneConfig",
     "FineTuneProgress",
     "ImageFile",
     "Patches",
@@ -66,6 +69,7 @@ __all__ = [
     "plan",
     "psnr",
     "read_card",
+    "read_folder",
     "read_image",
     "read_pyramid",
     "resize",

@@ -203,7 +203,7 @@ def describe_step(progress: Progress, loss: float) -> tuple[str, ...]:
 
 def expand(text: str) -> list[Path]:
     """The images that a path, a folder or a pattern names; a path need not exist."""
-    from vdsr_core.streaming.outputs import find_images
+    from vdsr_core.formats.folder import find_images
 
     return [path for path, _ in find_images(text)]
 

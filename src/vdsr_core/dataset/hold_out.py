@@ -1,10 +1,9 @@
-"""Hold parts of images out of a training, and measure there how well a network restores them."""
+"""Measure how well a network restores parts of images that are held out of a training."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,104 +42,6 @@ class Preview:
     before: NDArray[np.float64]
     sr: NDArray[np.float64]
     hr: NDArray[np.float64]
-
-
-def split(
-    sources: Mapping[str, list[Any]], hold_out: float, gap: int, seed: int = 0, *, strips: bool = False
-) -> tuple[list[Any], list[Any]]:
-    """What to train with and what to hold out: whole images, or of a single one the far end of its longer axis.
-
-    Images that share a plane, perhaps by way of others, are held out together, whatever ranges they were mapped by.
-    Where all do, each gives its far end. An image that is given twice counts once, and is measured once. Order and
-    names do not matter, and few change sides when others join or leave.
-
-    Parameters
-    ----------
-    sources : mapping of name to list of (ndarray or None, ndarray)
-        The planes of each image; both of a pair on one grid.
-    hold_out : float
-        The share, between 0 and 1.
-    gap : int
-        Pixels that are used for neither at a cut; at most an eighth.
-    seed : int, optional
-        Of the choice among several images.
-    strips : bool, optional
-        Take the far end of each, also of several.
-
-    Returns
-    -------
-    train, held : list of (ndarray or None, ndarray)
-    """
-    contents = [find_content(source) for source in sources.values()]
-    lots: dict[frozenset[bytes], bytes] = {}  # of images that share planes: all of these, and the lowest lot
-    for content, source in zip(contents, sources.values(), strict=True):
-        lot = draw_lot([hash_pixels(hr) for _, hr in source], seed)
-        sharing = [group for group in lots if group & content]
-        lot = min([lot, *(lots.pop(group) for group in sharing)])
-        lots[content.union(*sharing)] = lot
-    if len(lots) > 1 and not strips:
-        count = min(max(1, round(hold_out * len(lots))), len(lots) - 1)
-        seen: frozenset[bytes] = frozenset().union(*sorted(lots, key=lambda group: lots[group])[:count])
-        parts: tuple[list[Any], list[Any]] = ([], [])
-        measured: set[tuple[frozenset[bytes], bool]] = set()
-        for source, content in zip(sources.values(), contents, strict=True):
-            key = content, source[0][0] is None  # a pair is another thing to measure
-            if key not in measured:
-                parts[bool(content & seen)].extend(source)
-            measured |= {key} if content & seen else set()
-        if parts[0]:
-            return parts
-    pieces = [cut(both, hold_out, gap) for source in sources.values() for both in source]
-    return [train for train, _ in pieces], [held for _, held in pieces]
-
-
-def split_with_pairs(
-    images: Mapping[str, list[Any]], pairs: Mapping[str, list[Any]], *options: Any, strips: bool = False
-) -> tuple[list[Any], list[Any]]:
-    """What `split` gives of images and of pairs together: each by itself, unless they share a plane."""
-    found: list[frozenset[bytes]] = [
-        frozenset().union(*(find_content(source) for source in sources.values())) for sources in (images, pairs)
-    ]
-    kinds: list[Mapping[str, list[Any]]] = [images, pairs]
-    if found[0] & found[1]:
-        kinds = [{f"{number} {name}": source for number, kind in enumerate(kinds) for name, source in kind.items()}]
-    parts = [split(kind, *options, strips=strips) for kind in kinds if kind]
-    return [both for train, _ in parts for both in train], [both for _, held in parts for both in held]
-
-
-def find_content(source: Sequence[Any]) -> frozenset[bytes]:
-    """Digests of the planes of an image: which of two neighbours is the larger, by whatever range it was mapped."""
-    content = set()
-    for _, hr in source:
-        found = hashlib.sha256(repr(hr.shape).encode())
-        for first, second in ((hr[:-1], hr[1:]), (hr[:, :-1], hr[:, 1:])):
-            for larger in (first < second, first > second):
-                found.update(np.packbits(larger).tobytes())
-        content.add(found.digest())
-    return frozenset(content)
-
-
-def hash_pixels(plane: NDArray[Any]) -> bytes:
-    """A digest of a plane."""
-    return hashlib.sha256(repr(plane.shape).encode() + plane.tobytes()).digest()
-
-
-def draw_lot(content: Iterable[bytes], seed: int) -> bytes:
-    """A number that decides whether an image is held out: its own, whatever other images there are."""
-    return hashlib.sha256(repr(seed).encode() + b"".join(sorted(content))).digest()
-
-
-def cut(both: Any, hold_out: float, gap: int) -> tuple[Any, Any]:
-    """One plane, or the two of a pair, in a part to train with and one to hold out, at most a half."""
-    shape = both[1].shape
-    axis, length = int(np.argmax(shape)), max(shape)
-    held = min(max(round(hold_out * length), min(16, length // 3)), length // 2)
-    stop = length - held - min(gap, length // 8)
-    parts = []
-    for part in (slice(0, stop), slice(length - held, length)):
-        window = (part, slice(None)) if axis == 0 else (slice(None), part)
-        parts.append(tuple(None if plane is None else plane[window] for plane in both))
-    return parts[0], parts[1]
 
 
 @dataclass(frozen=True)

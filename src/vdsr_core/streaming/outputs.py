@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -10,9 +9,9 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
-from vdsr_core.formats.io import SUFFIXES, image_names, image_parts
+from vdsr_core.formats.folder import find_images, is_image_folder
+from vdsr_core.formats.io import image_names, image_parts
 from vdsr_core.formats.ome_zarr import bind
-from vdsr_core.formats.zarr_array import is_zarr
 
 FORMATS = ("tif", "ome.tif", "png", "jpg", "webp", "zarr", "ome.zarr")  # suffixes of the files in a folder of results
 PATTERN = "{name}_{scale}"
@@ -86,38 +85,6 @@ def check_pattern(pattern: str) -> None:
         raise ValueError(msg)
 
 
-def find_images(text: str, recursive: bool = False, results: Path | None = None) -> Iterator[tuple[Path, Path]]:
-    """The images that a path, a folder or a pattern names, each with the subfolder that it lies in.
-
-    A path need not exist. With `recursive`, the subfolders of a folder are searched, except `results`.
-    """
-    path = Path(text)
-    if not is_image_folder(path) and (path.exists() or not glob.has_magic(text)):
-        yield path, Path()
-        return
-    if path.is_dir() and recursive:
-        found = list(walk(path, results))
-    else:
-        pattern = os.path.join(glob.escape(text), "*") if path.is_dir() else text
-        found = sorted(map(Path, glob.glob(pattern, recursive=True)))
-    images = [name for name in found if name.suffix.lower() in SUFFIXES]
-    if not images:
-        msg = f"{text} holds no image ({', '.join(SUFFIXES)}). Check the name."
-        raise FileNotFoundError(msg)
-    yield from ((name, name.parent.relative_to(path) if path.is_dir() else Path()) for name in images)
-
-
-def walk(folder: Path, results: Path | None = None) -> Iterator[Path]:
-    """All files and zarr folders below a folder, in alphabetical order, without hidden ones and without `results`."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if not is_image_folder(path):
-            yield path
-        elif not path.is_symlink() and path.resolve() != results:  # a link may lead to a folder above
-            yield from walk(path, results)
-
-
 def without_parts(paths: Iterable[Path]) -> Iterator[Path]:
     """The paths without files that are parts of the image of an earlier one: OME-TIFF may have several files."""
     seen: set[Path] = set()
@@ -125,11 +92,6 @@ def without_parts(paths: Iterable[Path]) -> Iterator[Path]:
         if path.resolve() not in seen:
             seen.update(part.resolve() for part in image_parts(path))
             yield path
-
-
-def is_image_folder(path: Path) -> bool:
-    """Whether a path is a folder that holds images, not a zarr."""
-    return path.is_dir() and path.suffix.lower() != ".zarr" and not is_zarr(path)
 
 
 def is_folder(output: str | os.PathLike[str]) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-import numpy as np
+from vdsr_core.arguments import check_number, check_scales, check_whole
 
 Loss = Literal["l2", "l1"]
 Optimizer = Literal["sgd", "adamw", "muon"]
@@ -19,6 +20,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": get_args(Schedule),
     "clip": get_args(Clip),
 }
+NETWORK: dict[str, Any] = {"fold": 2, "blocks": True}  # of a `VDSRConfig`: what is trained unless said otherwise
+LEAST_SCALE = 1.1  # of fine-tuning; below, the interpolated image is almost the sharp one
 WARMUP_FRACTION = 0.05  # of a time budget, after which the learning rate has risen
 
 
@@ -95,7 +98,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse invalid values; NumPy's numbers become Python's, as JSON holds them."""
         for field in fields(self):
-            if isinstance(value := getattr(self, field.name), np.generic):
+            if hasattr(value := getattr(self, field.name), "item"):
                 object.__setattr__(self, field.name, value.item())
         for name, choices in CHOICES.items():
             self._check(name, getattr(self, name) in choices, f"be one of {', '.join(choices)}")
@@ -146,8 +149,8 @@ PRESETS = {
         steps=1000,
         batch_size=16,
         loss="l1",
-        optimizer="adamw",
-        learning_rate=1e-4,
+        optimizer="muon",
+        learning_rate=3e-4,
         schedule="cosine",
         warmup=20,
         clip="none",
@@ -166,3 +169,104 @@ def rate_at(step: int, share: float, config: TrainConfig) -> float:
         return rate * 0.1 ** int(4 * share)
     fallen = max(0.0, 1 - (1 - share) / config.decay) if config.decay else 0.0  # 0 to 1 during the decay
     return rate * (0.001 + 0.999 * (1 + math.cos(math.pi * fallen)) / 2)
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """How to fine-tune.
+
+    Attributes
+    ----------
+    scales : sequence of float or None
+        Scales to train for with images, at least 1.1 each; None for those of the network.
+    blur : float
+        Standard deviation, in pixels of the images, of a Gaussian blur before the reduction.
+    noise : float
+        Standard deviation of the noise that low-resolution images get, as a fraction of the range of intensities.
+    steps : int
+        Maximum number of training steps.
+    seconds : float or None
+        Train for this time instead.
+    optimizer : {"muon", "adamw"}
+        As in `TrainConfig`.
+    learning_rate : float
+        At the start; it falls as a cosine. For AdamW a third of the default suits.
+    theta : float or None
+        Clip each element of the gradient to [-theta / learning_rate, theta / learning_rate]; for AdamW only.
+    batch_size, patch : int
+        Patches in a batch, and pixels of their sides; less where the smallest image is smaller.
+    hold_out : float
+        The fraction that is held out, at least one image, or some rows or columns.
+    strips : bool
+        Hold out a strip of each image, with a gap, also when there are several: for images of one field of view, such
+        as channels.
+    validate_every, patience : int
+        Steps between validations, and after how many without a better one to stop.
+    seed : int
+        Seed of the choice of held-out images and of patches.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a field has an invalid value.
+
+    Examples
+    --------
+    >>> FineTuneConfig(scales=2).scales
+    (2.0,)
+    """
+
+    scales: float | Sequence[float] | None = None
+    blur: float = 0.0
+    noise: float = 0.0
+    steps: int = PRESETS["finetune"].steps
+    seconds: float | None = None
+    optimizer: Optimizer = PRESETS["finetune"].optimizer
+    learning_rate: float = PRESETS["finetune"].learning_rate
+    theta: float | None = None
+    batch_size: int = PRESETS["finetune"].batch_size
+    patch: int = 48
+    hold_out: float = 0.2
+    strips: bool = False
+    validate_every: int = 50
+    patience: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the fields; scales become a tuple."""
+        for name in ("validate_every", "patience", "patch"):
+            check_whole(name, getattr(self, name), 1)
+        check_number("hold_out", self.hold_out, "a number between 0 and 1", "Try 0.2.", lambda part: 0 < part < 1)
+        if self.scales is not None:
+            scales = check_scales(self.scales, least=LEAST_SCALE)
+            object.__setattr__(self, "scales", scales)
+            if not scales:
+                msg = "`scales` must hold at least one scale, got none. Leave it out for those of the network."
+                raise ValueError(msg)
+        self.to_train_config()
+
+    def to_train_config(self) -> TrainConfig:
+        """The same as a `TrainConfig`."""
+        preset = PRESETS["finetune"]
+        names = "steps", "seconds", "optimizer", "learning_rate", "batch_size", "seed"
+        config = replace(preset, **{name: getattr(self, name) for name in names})
+        config = replace(config, warmup=min(preset.warmup, config.steps // 20))
+        return config if self.theta is None else replace(config, clip="value", theta=self.theta)
+
+    def to_json(self) -> dict[str, Any]:
+        """What JSON holds of it."""
+        return asdict(self) | {"scales": None if self.scales is None else list(self.scales)}  # type: ignore[arg-type]
+
+
+def describe_recipe(config: TrainConfig, patch: int, scales: Sequence[float]) -> str:
+    """The settings of a training in words."""
+    length = f"{config.steps} steps" if config.seconds is None else f"{config.seconds:g} s"
+    clip = "" if config.clip == "none" else f"; gradients clipped by {config.clip}, theta {config.theta:g}"
+    learnt = ", ".join(f"{scale:.3g}" for scale in scales) or "as before"
+    decay = f" over the last {config.decay:.0%}" if config.schedule == "cosine" and config.decay < 1 else ""
+    schedule = f"{config.schedule} schedule{decay}" if config.decay else "constant"
+    return (
+        f"at most {length} of {config.batch_size} patches of {patch} x {patch}, scales {learnt}; "
+        f"{config.loss}; {config.optimizer}, learning rate {config.learning_rate:g}, {schedule}{clip}; "
+        f"weight average {config.average:g}; seed {config.seed}"
+    )

@@ -1,0 +1,307 @@
+"""One training run, of `vdsr train` or of `fine_tune`: divide images, train, validate, keep a network, save it."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vdsr_core.dataset.hold_out import HoldOut, Preview
+from vdsr_core.dataset.patches import Patches
+from vdsr_core.dataset.planes import make_degrade
+from vdsr_core.dataset.split import split_with_pairs
+from vdsr_core.network.checkpoint import load_checkpoint
+from vdsr_core.network.engine import choose_device
+from vdsr_core.network.model import VDSR
+from vdsr_core.stopping import Stopped
+from vdsr_core.training.progress import STUCK_GAIN, Progress
+from vdsr_core.training.recipe import TrainConfig
+from vdsr_core.training.resume import RunFile, digest_images
+from vdsr_core.training.trainer import Trainer
+
+FEW_PATCHES = 50  # that do not overlap; fewer are too little to rely on
+
+
+@dataclass(frozen=True)
+class FineTuneProgress(Progress):
+    """What a step of fine-tuning did.
+
+    Attributes
+    ----------
+    scores : dict or None
+        For each scale, the PSNR in dB on the held-out part: ``"bicubic"``, ``"before"``, and ``"after"`` as of now;
+        None where it was not measured.
+    preview : Preview or None
+        A held-out part, where it was measured.
+    warning : str
+        What is wrong, where that is new: too little data, stuck at bicubic, worse and worse on the held-out part, or a
+        full disk.
+    """
+
+    scores: dict[str, dict[str, float]] | None = None
+    preview: Preview | None = None
+
+
+@dataclass
+class Found:
+    """What a run has found so far, beside the state of its trainer.
+
+    Attributes
+    ----------
+    before, after : dict
+        PSNR of the start and of the network that is kept, for each scale.
+    waited : int
+        Validations since the best one.
+    warned : list of str
+        What has been warned of.
+    """
+
+    before: dict[str, float]
+    after: dict[str, float]
+    waited: int = 0
+    warned: list[str] = field(default_factory=list)
+
+
+class Session:
+    """A training run on images of which a part is held out.
+
+    Parameters
+    ----------
+    model : VDSR
+        Where to start; it is trained in place.
+    sources, couples : mapping of name to list of (ndarray or None, ndarray)
+        Images and pairs of images, from `find_planes` and `find_pairs`.
+    scales : sequence of float
+        To train for with `sources`; repeated ones count as often.
+    config : TrainConfig
+        How to train.
+    hold_out : float
+        The fraction that is held out.
+    strips, groups
+        As in `split`.
+    blur, noise : float
+        As in `FineTuneConfig`.
+    pieces : int
+        How many held-out pieces are measured, at most.
+    scale_range : (float, float) or None
+        As in `Patches`; the held-out part is measured at its ends, too.
+    validate_every : int or None
+        Steps between validations; None for 20, or more in a long training.
+    epochs : int or None
+        Train for so many passes over the patches instead.
+    device : str or None
+        As in `choose_device`.
+    stop : Event, optional
+        As in `Trainer`.
+    **patches
+        Other options of `Patches`.
+    """
+
+    def __init__(
+        self,
+        model: VDSR,
+        sources: Mapping[str, list[Any]],
+        couples: Mapping[str, list[Any]],
+        scales: Sequence[float],
+        config: TrainConfig,
+        *,
+        hold_out: float,
+        pieces: int,
+        validate_every: int | None = None,
+        epochs: int | None = None,
+        strips: bool = False,
+        groups: Mapping[str, str] | None = None,
+        blur: float = 0.0,
+        noise: float = 0.0,
+        scale_range: tuple[float, float] | None = None,
+        device: str | None = None,
+        stop: threading.Event | None = None,
+        **patches: Any,
+    ) -> None:
+        parts = split_with_pairs(sources, couples, hold_out, model.halo, config.seed, strips=strips, groups=groups)
+        (train, train_pairs), (held, held_pairs) = (
+            ([hr for low, hr in part if low is None], [both for both in part if both[0] is not None]) for part in parts
+        )
+        where = choose_device(device)
+        degrade_held, degrade = (make_degrade(blur, noise, (config.seed, number)) for number in (3, 4))
+        self.scales = tuple(sorted({*scales, *(scale_range or ())}))
+        self.hold_out = HoldOut(held, self.scales, held_pairs, degrade=degrade_held, pieces=pieces, device=str(where))
+        data = Patches(
+            train, scales, pairs=train_pairs, scale_range=scale_range, degrade=degrade, device=where, **patches
+        )
+        self.images = digest_images(data, self.hold_out)
+        if epochs is not None:
+            config = replace(config, steps=math.ceil(epochs * len(data) / config.batch_size))
+        if validate_every is None and config.seconds is None:
+            validate_every = min(1000, max(1, config.steps // 20))
+        self.trainer = Trainer(
+            model, data, config, validate=self.hold_out.validate, validate_every=validate_every, stop=stop
+        )
+
+    def resume(self, file: RunFile) -> Found:
+        """Bring the trainer to where the run in a file was left; what that had found."""
+        return Found(**file.load(self.trainer, self.images))
+
+    def run(
+        self,
+        model: VDSR,
+        describe: Callable[[Found], dict[str, Any]],
+        *,
+        scales: tuple[float, ...],
+        patience: int | None = None,
+        file: RunFile | None = None,
+        found: Found | None = None,
+    ) -> Iterator[FineTuneProgress]:
+        """Train, and keep a network in `model`: the best one on the held-out part, or the last one.
+
+        Parameters
+        ----------
+        model : VDSR
+            Gets weights, scales and card. It is `trainer.result` itself where the last one is kept.
+        describe : callable
+            Gives the card, from what has been found.
+        scales : tuple of float
+            Those of a network that has been trained.
+        patience : int or None
+            After how many validations without a better one to stop; None keeps the last network.
+        file : RunFile, optional
+            Where network and state are saved: at the start, when it is due, if `patience` is given at each validation,
+            and at the end.
+        found : Found, optional
+            From `resume`, if the run in `file` is resumed.
+
+        Yields
+        ------
+        FineTuneProgress
+            First for step 0, unless resumed, then after each step.
+        """
+        with nullcontext() if file is None else file.held():
+            yield from self._run(model, describe, scales, patience, file, found)
+
+    def _run(
+        self,
+        model: VDSR,
+        describe: Callable[[Found], dict[str, Any]],
+        scales: tuple[float, ...],
+        patience: int | None,
+        file: RunFile | None,
+        found: Found | None,
+    ) -> Iterator[FineTuneProgress]:
+        """What `run` does, while the file is locked."""
+        trainer, hold_out = self.trainer, self.hold_out
+        before = hold_out.restore(model)
+        if found is None:
+            scores = hold_out.means(before)
+            found = Found(before=scores, after=scores)
+            model.card = describe(found)
+            self._save(model, found, file)
+            yield self._describe_start(before)
+        elif file is not None:
+            kept = load_checkpoint(file.path)
+            model.load_state_dict(kept.state_dict())
+            model.scales, model.card = kept.scales, kept.card
+        try:
+            for progress in trainer.run():
+                due = file is not None and file.is_due()
+                record = FineTuneProgress(**vars(progress))
+                if progress.gain is not None:
+                    found.waited += 1
+                    if patience is None or progress.gain > hold_out.gain(found.after):
+                        found.after, found.waited = hold_out.means(hold_out.last), 0
+                        model.load_state_dict(trainer.result.state_dict())
+                        model.scales = scales
+                    model.card = describe(found)
+                    record = self._describe_validation(record, before, found)
+                    due = due or patience is not None
+                if due and progress.share < 1 and (trouble := self._try_to_save(model, found, file)):
+                    record = replace(record, warning=trouble)
+                yield record
+                if patience is not None and found.waited >= patience:
+                    break
+        except (GeneratorExit, Stopped) as reason:
+            self._save(model, found, file)
+            if isinstance(reason, GeneratorExit):
+                raise
+            return
+        if file is not None:
+            file.finish(model)
+
+    def _save(self, model: VDSR, found: Found, file: RunFile | None) -> None:
+        """Save the network that is kept, and what is needed to resume."""
+        if file is not None:
+            file.save(model, self.trainer, self.images, asdict(found))
+
+    def _try_to_save(self, model: VDSR, found: Found, file: RunFile | None) -> str:
+        """Save; what a full disk says, once: it is tried again later."""
+        try:
+            self._save(model, found, file)
+        except OSError as error:
+            if str(error) not in found.warned:
+                found.warned.append(str(error))
+                return str(error)
+        return ""
+
+    def _describe_start(self, before: list[NDArray[np.float64]]) -> FineTuneProgress:
+        """The record of step 0."""
+        scores = self.hold_out.means(before)
+        data = self.trainer.data
+        patches = data.hr.numel() / data.patch**2
+        few = (
+            f"There is little to train with, {patches:.0f} patches: what the held-out part says about other images is "
+        )
+        return FineTuneProgress(
+            step=0,
+            share=0.0,
+            learning_rate=self.trainer.config.learning_rate,
+            loss=math.nan,
+            clipped=0.0,
+            patches_per_second=math.nan,
+            seconds_left=math.nan,
+            psnr=float(np.mean(list(scores.values()))),
+            gain=self.hold_out.gain(scores),
+            scores=compare(self.hold_out.bicubic, scores, scores),
+            preview=self.hold_out.preview(before, before),
+            warning=few + "uncertain. Add images." if patches < FEW_PATCHES else "",
+        )
+
+    def _describe_validation(
+        self, progress: FineTuneProgress, before: list[NDArray[np.float64]], found: Found
+    ) -> FineTuneProgress:
+        """The record of a step after which the network was validated; overfitting is named once."""
+        hold_out, warning = self.hold_out, progress.warning
+        gain, best = progress.gain or 0, hold_out.gain(found.after)
+        if not warning and "worse" not in found.warned and found.waited >= 3 and gain < best - STUCK_GAIN:
+            found.warned.append("worse")
+            warning = (
+                f"overfitting: {gain:+.2f} dB over bicubic on the held-out part, {best:+.2f} dB earlier. The best "
+            )
+            warning += "network is kept. Add images, or lower `learning_rate`."
+        return replace(
+            progress,
+            scores=compare(hold_out.bicubic, found.before, hold_out.means(hold_out.last)),
+            preview=hold_out.preview(before, hold_out.last),
+            warning=warning,
+        )
+
+
+def compare(
+    bicubic: Mapping[str, float], before: Mapping[str, float], after: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """The three figures of each scale, as a card has them."""
+    return {
+        scale: {"bicubic": round(bicubic[scale], 3), "before": round(before[scale], 3), "after": round(after[scale], 3)}
+        for scale in bicubic
+    }
+
+
+def count_images(sources: Mapping[str, Sequence[Any]], what: str) -> list[str]:
+    """How many images or pairs there are, in words; nothing if there are none."""
+    planes = sum(len(source) for source in sources.values())
+    plural = "s" if len(sources) > 1 else ""
+    return [f"{len(sources)} {what}{plural} ({planes} plane{'s' if planes > 1 else ''})"] if sources else []
