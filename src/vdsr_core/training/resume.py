@@ -95,7 +95,9 @@ def check_settings(begun: dict[str, Any], given: dict[str, Any], path: str | os.
     """Raise if a run is to be resumed with other settings than it was begun with."""
     for name, value in given.items():
         if begun.get(name) != value:
-            msg = f"`{name}` must be that of the run in {path}, {begun.get(name)}, got {value}. Leave it out to resume."
+            msg = (
+                f"`{name}` must be that of the run in {path}, {begun.get(name)}, got {value}. Start again to change it."
+            )
             raise ValueError(msg)
 
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from vdsr_core import ImageFile, fine_tune, load_checkpoint, read_image, save_checkpoint, write_image
 from vdsr_core.cli import fine_tune as cli_fine_tune
 from vdsr_core.cli.main import app
-from vdsr_core.cli.train import hold
+from vdsr_core.training.recipe import FineTuneConfig
+from vdsr_core.training.resume import RunFile
 from vdsr_core.training.trainer import Trainer
 
 QUICK = ["--scales", "2", "--steps", "6", "--batch-size", "2", "--patch", "16", "--validate-every", "2"]
@@ -49,7 +50,18 @@ def rows_of(path):
 def test_fine_tune_gives_the_weights_of_the_function(run, sharp):
     (sharp / "broken.png").write_bytes(b"nothing")
     write_image(sharp / "invalid.tif", ImageFile(np.full((30, 30), np.nan, np.float32), "YX"))
-    words = ["--learning-rate", "1e-3", "--noise", "0.01", "--theta", "0.1", "--hold-out", "0.4"]
+    words = [
+        "--learning-rate",
+        "1e-3",
+        "--noise",
+        "0.01",
+        "--theta",
+        "0.1",
+        "--hold-out",
+        "0.4",
+        "--optimizer",
+        "adamw",
+    ]
     result = run("-o", "out.safetensors", "--from", "tiny.safetensors", *QUICK, *words)
     assert result.exit_code == 0, result.stderr
     assert "broken.png" in result.stderr
@@ -58,7 +70,15 @@ def test_fine_tune_gives_the_weights_of_the_function(run, sharp):
     assert f"vdsr: 2 of {total} images left out" in result.stderr
     (sharp / "invalid.tif").unlink()
     images = {path.name: read_image(path) for path in sorted(sharp.glob("*.tif"))}
-    options = {"steps": 6, "batch_size": 2, "patch": 16, "validate_every": 2, "noise": 0.01, "theta": 0.1}
+    options = {
+        "steps": 6,
+        "batch_size": 2,
+        "patch": 16,
+        "validate_every": 2,
+        "noise": 0.01,
+        "theta": 0.1,
+        "optimizer": "adamw",
+    }
     with warnings.catch_warnings(action="ignore"):
         model = fine_tune(
             images, model="tiny.safetensors", scales=[2], learning_rate=1e-3, hold_out=0.4, seed=0, **options
@@ -71,12 +91,12 @@ def test_fine_tune_gives_the_weights_of_the_function(run, sharp):
     assert [row["step"] for row in rows_of("out.train.csv")] == ["2", "4", "6"]
 
 
-def test_fine_tune_has_the_defaults_of_the_function():
-    known = inspect.signature(fine_tune).parameters
+def test_fine_tune_has_an_option_for_each_setting():
+    """All but the time; with the defaults of the function."""
     given = inspect.signature(cli_fine_tune.fine_tune).parameters
-    same = [name for name in given if name in known]
-    assert len(same) == 14
-    assert {name: given[name].default for name in same} == {name: known[name].default for name in same}
+    settings = FineTuneConfig().to_json()
+    del settings["seconds"]
+    assert {name: given[name].default for name in settings} == settings
 
 
 def test_fine_tune_interrupted_and_resumed_is_uninterrupted(run, monkeypatch):
@@ -93,9 +113,9 @@ def test_fine_tune_interrupted_and_resumed_is_uninterrupted(run, monkeypatch):
         patch.setattr(Trainer, "_advance", interrupt)
         result = run("-o", "out.safetensors", *words)
     assert result.exit_code == 130
-    assert "interrupted after step 3; --resume goes on from out.safetensors" in result.stderr
+    assert "interrupted after step 3; --resume continues out.safetensors" in result.stderr
     assert run("-o", "out.safetensors", *words).exit_code == 1  # it exists
-    result = run("-o", "out.safetensors", *words, "--resume")
+    result = run("-o", "out.safetensors", "--from", "tiny.safetensors", "--resume")  # all else is in the file
     assert result.exit_code == 0, result.stderr
     assert torch.equal(parameters("out.safetensors"), parameters("whole.safetensors"))
     assert [row["gain"] for row in rows_of("out.train.csv")] == [row["gain"] for row in rows_of("whole.train.csv")]
@@ -106,7 +126,7 @@ def test_fine_tune_that_is_refused_leaves_the_log_of_the_other(run, sharp):
     words = ["-o", "out.safetensors", "--from", "tiny.safetensors", *QUICK]
     assert run(*words).exit_code == 0
     log = (sharp.parent / "out.train.csv").read_bytes()
-    with hold(sharp.parent / "out.safetensors"):
+    with RunFile(sharp.parent / "out.safetensors", {}).held():
         result = run(*words, "--overwrite")
     assert result.exit_code == 1
     assert "which another one is writing" in result.stderr

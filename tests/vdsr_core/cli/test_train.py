@@ -17,8 +17,9 @@ from vdsr_core import (
     read_image,
     write_image,
 )
-from vdsr_core.cli.train import hold, parse_time
+from vdsr_core.cli.train import parse_time
 from vdsr_core.network.checkpoint import load_trainer
+from vdsr_core.training.resume import RunFile
 from vdsr_core.training.trainer import Trainer
 
 
@@ -194,7 +195,7 @@ def test_resuming_with_other_pixels_is_named(photographs, train, monkeypatch):
     (photographs / "2.png").write_bytes((photographs / "1.png").read_bytes())
     result = train("--resume")
     assert result.exit_code == 1
-    assert "must hold the images of the training to resume, got other pixels under their names" in result.stderr
+    assert "`images` must be those that the run in out.safetensors was begun with, got others" in result.stderr
 
 
 @pytest.mark.parametrize("preset", ["finetune", "kim2016"])
@@ -205,7 +206,7 @@ def test_resumed_after_ctrl_c_equals_uninterrupted(photographs, train, monkeypat
         stop_at(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
         result = train("--preset", preset, "--overwrite")
     assert result.exit_code == 130
-    assert "interrupted after step 3; --resume goes on from out.safetensors" in result.stderr
+    assert "interrupted after step 3; --resume continues out.safetensors" in result.stderr
     assert load_trainer("out.safetensors")[1]["step"] == 3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     result = train("--resume")
@@ -217,7 +218,7 @@ def test_resumed_after_ctrl_c_equals_uninterrupted(photographs, train, monkeypat
 
 
 def test_two_trainings_do_not_write_one_file(photographs, train):
-    with hold(photographs.parent / "out.safetensors"):
+    with RunFile(photographs.parent / "out.safetensors", {}).held():
         result = train()
     assert result.exit_code == 1
     assert "which another one is writing. Wait for that one, or choose another name." in result.stderr
@@ -229,6 +230,7 @@ KILLED = """
 import os, signal, sys
 import torch
 from vdsr_core.cli.main import app
+from vdsr_core.training.resume import RunFile
 from vdsr_core.training.trainer import Trainer
 
 def advance(self, *args, ordinary=Trainer._advance):
@@ -258,13 +260,13 @@ def test_killed_training_loses_the_steps_since_the_last_checkpoint(photographs, 
 def test_resume_refuses_another_training(photographs, train, vdsr, folder, draw):
     assert "out.safetensors does not exist" in train("--resume").stderr
     assert train().exit_code == 0
-    assert "got a finished network" in train("--resume").stderr
+    assert "which holds a finished network" in train("--resume").stderr
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
         assert train("--overwrite").exit_code == 130
-    assert "`steps` must be as the training was begun, 6, got 7" in train("--resume", "--steps", "7").stderr
+    assert "`steps` must be that of the run in out.safetensors, 6, got 7" in train("--resume", "--steps", "7").stderr
     draw(folder / "sharp" / "new.png", (30, 30))
-    assert "got ['new.png'] missing or too many" in train("--resume").stderr
+    assert "`images` must be those that the run in out.safetensors was begun with" in train("--resume").stderr
 
 
 def test_a_training_that_exists_is_kept(photographs, train):
@@ -303,7 +305,7 @@ def test_bad_images_are_left_out_named_and_counted(photographs, train, draw):
     for path in photographs.iterdir():
         if path.suffix == ".png":
             path.write_bytes(b"")
-    assert "must hold an image to train with, got 9 that cannot be used" in train("--overwrite").stderr
+    assert "must hold an image to train with, got none. Check them" in train("--overwrite").stderr
 
 
 @pytest.mark.parametrize(
