@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vdsr_core.cli.terminal import INTERRUPTED, Device, parse_scales, plain_errors
+from vdsr_core.cli.terminal import INTERRUPTED, Device, parse_scales, plain_errors, say
 from vdsr_core.cli.training import check_output, follow, read_planes, typed_options
 from vdsr_core.training.recipe import NETWORK, FineTuneConfig
 
@@ -107,5 +107,5 @@ def fine_tune(
         save_checkpoint(output, network)
     for scale, found in network.card["hold_out"].items():
         figures = ", ".join(f"{name} {found[name]:.2f}" for name in ("bicubic", "before", "after"))
-        typer.echo(f"scale {scale}  {figures} dB")
-    typer.echo(f"{output}  {network.card['summary']}")
+        say(f"scale {scale}  {figures} dB")
+    say(f"{output}  {network.card['summary']}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vdsr_core.cli.terminal import INTERRUPTED, Device, parse_scales, plain_errors
+from vdsr_core.cli.terminal import INTERRUPTED, Device, parse_scales, plain_errors, say
 from vdsr_core.cli.training import Images, check_output, follow, read_planes, typed_options
 from vdsr_core.training.recipe import NETWORK, PRESETS, TrainConfig, describe_recipe
 
@@ -351,5 +351,5 @@ def train_on(session: Session, card: dict[str, Any], file: RunFile, resume: bool
         return False
     scores = network.card["hold_out"].values()
     gain = sum(row["after"] - row["bicubic"] for row in scores) / len(scores)
-    typer.echo(f"{file.path}  {trainer.step} steps, {trainer.spent:.0f} s, {gain:+.2f} dB over bicubic")
+    say(f"{file.path}  {trainer.step} steps, {trainer.spent:.0f} s, {gain:+.2f} dB over bicubic")
     return True

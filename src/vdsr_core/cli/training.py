@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vdsr_core.cli.log import TrainingLog
-from vdsr_core.cli.terminal import complain, progress_bar, training_table
+from vdsr_core.cli.terminal import complain, plain, progress_bar, say, training_table
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     import torch
@@ -69,7 +69,7 @@ def read_planes(inputs: Iterable[str], scales: Sequence[float]) -> Images:
         for text in inputs:
             total = len(list_folder(text))
             count += total
-            for path, image in progress.track(read_folder(text), total, description=Path(text).name):
+            for path, image in progress.track(read_folder(text), total, description=plain(Path(text).name)):
                 names = itertools.chain([path.name, str(path)], (f"{path} ({n})" for n in itertools.count(3)))
                 name = next(name for name in names if name not in found.planes)
                 try:
@@ -83,10 +83,10 @@ def read_planes(inputs: Iterable[str], scales: Sequence[float]) -> Images:
                 found.planes |= planes
                 found.files |= dict.fromkeys(planes, path)
                 for why in skipped.values():
-                    typer.echo(f"vdsr: {path}: left out, {why}", err=True)
+                    say(f"vdsr: {path}: left out, {why}", err=True)
                 found.skipped |= skipped
     if bad := bad + len(found.skipped):
-        typer.echo(f"vdsr: {bad} of {count} images left out", err=True)
+        say(f"vdsr: {bad} of {count} images left out", err=True)
     return found
 
 
@@ -121,7 +121,7 @@ def follow(run: Iterator[FineTuneProgress], output: Path, step: int, device: tor
     def warn(text: str) -> None:
         """Say it, once."""
         if text and text not in told:
-            typer.echo(f"vdsr: warning: {text}", err=True)
+            say(f"vdsr: warning: {text}", err=True)
         told.add(text)
 
     def attempt(work: Callable[..., None], *arguments: Any) -> None:
@@ -141,7 +141,7 @@ def follow(run: Iterator[FineTuneProgress], output: Path, step: int, device: tor
                     show(progress, log.loss)
                 warn(progress.warning)
                 if anyone(bool(signals), device) and progress.share < 1:
-                    typer.echo(f"vdsr: interrupted after step {progress.step}; --resume continues {output}", err=True)
+                    say(f"vdsr: interrupted after step {progress.step}; --resume continues {output}", err=True)
                     return False
             if log:
                 attempt(log.draw)

@@ -123,9 +123,8 @@ def test_the_verdict_agrees_with_the_figures_as_shown(before, gain, lead):
 
 def test_steps_keep_the_best_in_the_given_network(start):
     """Closing early leaves the best so far; it stops after `patience` validations without a better one."""
-    run = fine_tune_steps(
-        start, rectangles(64), validate_every=1, patience=99, learning_rate=0.1, **QUICK | {"steps": 99}
-    )
+    options = QUICK | {"steps": 99, "optimizer": "adamw", "learning_rate": 1e-2}
+    run = fine_tune_steps(start, rectangles(64), validate_every=1, patience=99, **options)
     gains = []
     for progress in run:
         gains.append(progress.gain)
