@@ -232,6 +232,11 @@ def choose_preset(given: dict[str, Any]) -> str:
     return name
 
 
+def choose_start(given: dict[str, Any]) -> str:
+    """The first weights of a new network."""
+    return given.get("initial") or ("he" if choose_preset(given) == "kim2016" else "identity")
+
+
 def start_network(given: dict[str, Any]) -> VDSR:
     """The network to train."""
     from vdsr_core.network.checkpoint import load_model
@@ -239,11 +244,9 @@ def start_network(given: dict[str, Any]) -> VDSR:
 
     if "start" in given:
         return load_model(given["start"])
-    paper = choose_preset(given) == "kim2016"
-    shape = {} if paper else dict(NETWORK)
+    shape = {} if choose_preset(given) == "kim2016" else dict(NETWORK)
     shape |= {name: given[name] for name in ("depth", "width", "fold", "blocks") if name in given}
-    start = given.get("initial") or ("he" if paper else "identity")
-    return make_model(given.get("seed", 0), VDSRConfig(**shape), start=start)
+    return make_model(given.get("seed", 0), VDSRConfig(**shape), start=choose_start(given))
 
 
 def make_config(given: dict[str, Any]) -> TrainConfig:
@@ -306,7 +309,7 @@ def make_card(
     from vdsr_core.training.session import count_images
 
     start, trainer = session.trainer.result, session.trainer
-    origin = f"{given.get('initial', 'default')} start"
+    origin = f"{choose_start(given)} start"
     if "start" in given:
         origin = f"from {start.card.get('name', Path(given['start']).name)}"
     recipe = describe_recipe(trainer.config, trainer.data.patch, given.get("scales", (2, 3, 4)))

@@ -17,7 +17,7 @@ from vdsr_core.dataset.patches import Patches
 from vdsr_core.dataset.planes import make_degrade
 from vdsr_core.dataset.split import split_with_pairs
 from vdsr_core.network.checkpoint import load_checkpoint
-from vdsr_core.network.engine import choose_device
+from vdsr_core.network.devices import choose_device
 from vdsr_core.network.model import VDSR
 from vdsr_core.stopping import Stopped
 from vdsr_core.training.progress import STUCK_GAIN, Progress

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from vdsr_core import save_checkpoint
 from vdsr_core.cli.terminal import FIGURES, training_table
-from vdsr_core.training.trainer import Progress
+from vdsr_core.training.progress import Progress
 
 
 def progress(step, gain=None, share=0.5):
