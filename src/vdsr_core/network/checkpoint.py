@@ -252,9 +252,8 @@ def from_arrays(arrays: Mapping[str, Tensor], name: str = "arrays") -> VDSR:
     maps = MAPS[: min(len(MAPS), max(0, channels - outputs))]
     config = VDSRConfig(depth, width, fold=max(1, math.isqrt(outputs)), maps=maps)
     widths = [config.fold**2 + len(maps)] + [width] * (depth - 1) + [config.fold**2]
-    for number, (inputs, outputs) in enumerate(
-        pairwise(widths)
-    ):  # before the network is made: a file may claim any width
+    # Before the network is made, for a file may claim any width.
+    for number, (inputs, outputs) in enumerate(pairwise(widths)):
         for kind, shape in (("weight", (outputs, inputs, 3, 3)), ("bias", (outputs,))):
             array = arrays[f"{kind}_{number:02d}"]
             if array.shape != shape or not array.is_floating_point():

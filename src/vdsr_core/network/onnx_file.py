@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from vdsr_core.files import check_target, replacing
 from vdsr_core.images.color import OFFSET, TO_RGB, TO_YCBCR, rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.images.resampling import make_taps, resize
-from vdsr_core.network.model import VDSR, check_network
+from vdsr_core.network.model import VDSR, Strength, check_network
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -44,6 +45,10 @@ def save_onnx(
     ``ilr`` is the interpolated image, and its output ``sr`` is as large. With `scale` its input is ``image``, and
     ``sr`` has `scale` times as many rows and columns. The file's metadata hold ``scale``, ``scales``, ``halo`` (in
     output pixels), ``range``, ``config`` and ``card``, each as JSON.
+
+    A network with maps has further inputs, which are zeros if they are left out: ``noise``, (batch or 1, 2), with the
+    gain and the offset of the variance of each image's noise, ``gain * value + offset``; and ``compression``,
+    (batch or 1). Both are in units of the range.
 
     Parameters
     ----------
@@ -111,7 +116,7 @@ class _Nodes:
         """A constant; returns its name."""
         from onnx import numpy_helper
 
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.constants.append(numpy_helper.from_array(np.array(values, order="C"), name))
         return name
 
 
@@ -138,13 +143,17 @@ def make_graph(
     if rescale:
         x = graph.add("Add", graph.add("Mul", x, span), low)
     graph.nodes[-1].output[0] = "sr"
+    dims: dict[str, list[str | int]] = {"noise": ["images", 2], "compression": ["images"]}
+    strengths = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims[name]) for name in model.config.maps]
+    for name in model.config.maps:  # an input that is a constant, too, may be left out
+        graph.keep(name, np.zeros([1, 2][: len(dims[name])], np.float32))
     sides = {given: ("rows", "columns"), "sr": ("rows", "columns") if scale is None else ("rows_sr", "columns_sr")}
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", channels, *pair])
         for name, pair in sides.items()
     ]
     made = helper.make_model(
-        helper.make_graph(graph.nodes, "vdsr", ends[:1], ends[1:], graph.constants),
+        helper.make_graph(graph.nodes, "vdsr", [ends[0], *strengths], ends[1:], graph.constants),
         producer_name="napari-vdsr",
         producer_version=metadata.version("napari-vdsr"),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -228,7 +237,7 @@ def _apply_layers(graph: _Nodes, ilr: str, model: VDSR) -> str:
         missing = graph.add("Mod", graph.add("Sub", np.array([0]), sides), np.array([side]))
         ends = graph.add("Concat", np.zeros(6, np.int64), missing, axis=0)
         x = graph.add("SpaceToDepth", graph.add("Pad", ilr, ends, mode="edge"), blocksize=side)
-    x = graph.add("Relu", convolve(x, 0))
+    x = graph.add("Relu", convolve(_add_maps(graph, x, model.config.maps), 0))
     if model.config.blocks:
         for number in range(1, last, 2):
             x = graph.add("Add", x, convolve(graph.add("Relu", convolve(x, number)), number + 1))
@@ -240,6 +249,23 @@ def _apply_layers(graph: _Nodes, ilr: str, model: VDSR) -> str:
         x = graph.add("DepthToSpace", x, blocksize=side)
         x = graph.add("Slice", x, np.array([0, 0]), sides, np.array([2, 3]))
     return x
+
+
+def _add_maps(graph: _Nodes, squares: str, maps: Sequence[str]) -> str:
+    """The folded image and the maps beside it, as channels; `VDSR.prepare` in the words of ONNX."""
+    if not maps:
+        return squares
+    mean = graph.add("ReduceMean", squares, axes=[1])  # (B, 1, H / fold, W / fold)
+    parts = [squares]
+    if "noise" in maps:
+        gain, offset = (graph.add("Gather", "noise", np.array([number]), axis=1) for number in (0, 1))  # (B, 1) each
+        gain, offset = (graph.add("Unsqueeze", value, np.array([2, 3])) for value in (gain, offset))
+        variance = graph.add("Add", graph.add("Mul", gain, mean), offset)
+        parts.append(graph.add("Sqrt", graph.add("Relu", variance)))
+    if "compression" in maps:
+        step = graph.add("Unsqueeze", "compression", np.array([1, 2, 3]))
+        parts.append(graph.add("Expand", step, graph.add("Shape", mean)))
+    return graph.add("Concat", *parts, axis=1)
 
 
 def check_graph(
@@ -259,12 +285,17 @@ def check_graph(
     if not find_spec("onnxruntime"):
         return None
     runtime = import_module("onnxruntime")
-    session = runtime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors: it warns of inputs that may be left out
+    session = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     rescale, rng, largest = Rescale(*(in_range or (0.0, 1.0))), np.random.default_rng(0), 0.0
+    strengths = [Strength(0.01, 1e-4, 0.05), Strength(0.0, 4e-4, 0.0)]
+    given = {"noise": [strength[:2] for strength in strengths], "compression": [strength[2] for strength in strengths]}
     for shape in ((1, 1), (23, 40)):
         image = rescale.inverse(rng.random((2, 3 if rgb else 1, *shape)), np.float32)
-        (sr,) = session.run(None, {session.get_inputs()[0].name: image})
-        expected = apply_network(model, rescale.forward(image), scale)
+        feeds = {name: np.array(given[name], np.float32) for name in model.config.maps}
+        (sr,) = session.run(None, feeds | {session.get_inputs()[0].name: image})
+        expected = apply_network(model, rescale.forward(image), scale, strengths)
         difference = np.abs(rescale.forward(sr) - expected).max() / max(1, np.abs(expected).max())
         largest = max(largest, float(difference))
     if not largest <= AGREEMENT:
@@ -274,11 +305,14 @@ def check_graph(
     return largest
 
 
-def apply_network(model: VDSR, images: NDArray[Any], scale: int | None = None) -> NDArray[np.float64]:
+def apply_network(
+    model: VDSR, images: NDArray[Any], scale: int | None = None, strengths: Sequence[Strength] | None = None
+) -> NDArray[np.float64]:
     """What PyTorch makes of images, (B, 1 or 3, H, W) in [0, 1], which are interpolated first if there is a scale."""
     ilr = resize(images.astype(np.float64), scale) if scale else images.astype(np.float64)
     ycbcr = rgb_to_ycbcr(ilr.swapaxes(0, 1)) if images.shape[1] == 3 else ilr.swapaxes(0, 1)  # (C, B, H, W)
     with torch.inference_mode():
         luma = torch.from_numpy(ycbcr[0][:, None]).float()
-        ycbcr[0] = copy.deepcopy(model).float().cpu()(luma)[:, 0].numpy()
+        table = None if strengths is None else torch.tensor(strengths)
+        ycbcr[0] += copy.deepcopy(model).float().cpu().residual(luma, table)[:, 0].numpy()
     return (ycbcr_to_rgb(ycbcr) if images.shape[1] == 3 else ycbcr).swapaxes(0, 1)
