@@ -60,7 +60,8 @@ class ImageFile:
         be seen, such as ``gAMA``), ``geotiff`` (dict of tag to (type, count, value), as tifffile has them),
         ``imagej`` (dict of display settings and calibration, by ImageJ's own names), ``channels`` and ``planes``
         (one dict of OME attributes per channel, and per plane in the order of the axes), ``samples`` (what the samples
-        after red, green and blue are, where these are the first three of more channels), ``not_kept`` (names of
+        after red, green and blue are, where these are the first three of more channels), ``bits`` (of a sample, where
+        these are fewer than those of the dtype), ``not_kept`` (names of
         what the file holds beside, which is not carried), ``provenance`` (dict of what JSON holds: how this package
         made the image; `write_pyramid` writes it).
 

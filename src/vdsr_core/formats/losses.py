@@ -11,7 +11,7 @@ LABELS = {
     "pixel_size": "the pixel size", "channel_names": "names of channels", "icc_profile": "the colour profile",
     "z_step": "the distance of planes", "time_step": "the time step", "channel_colors": "colours of channels",
     "channel_windows": "display ranges", "origin": "the position", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC",
-    "geotiff": "GeoTIFF tags",
+    "geotiff": "GeoTIFF tags", "bits": "the number of bits",
 }  # fmt: skip
 
 _SHOWN = ("mode", "min", "max", "LUTs", "Ranges")  # of ImageJ: carried as colours and ranges, too
@@ -30,6 +30,8 @@ def list_losses(image: ImageFile, keeps: Collection[str], texts: Collection[str]
         The keywords of texts that it holds; None for all.
     """
     fields = [name for name in ("pixel_size", "channel_names", "icc_profile") if getattr(image, name) is not None]
+    if {"samples", "channel_colors"} <= image.extra.keys() and "samples" in keeps:  # red, green and blue
+        keeps = {*keeps, "channel_colors"}
     lost = [LABELS[name] for name in (*fields, *image.extra) if name in LABELS and name not in keeps]
     words = image.extra.get("text", {})
     lost += [f"the text {word}" for word in words if texts is not None and word not in texts]

@@ -63,10 +63,10 @@ def _extra_samples(page: Any) -> tuple[int, ...]:
 def _few_bits(page: Any) -> bool:
     """Whether samples have fewer bits than their dtype, and 1 is not to stay the smallest step: white is the largest.
 
-    Gray of 9 to 15 bits, as cameras write it, keeps its intensities.
+    Gray of 9 to 15 bits, as cameras write it, keeps its intensities, and says how many bits it has.
     """
     small = page.dtype.kind == "u" and page.bitspersample < 8 * page.dtype.itemsize
-    return small and (page.bitspersample < 8 or _is_rgb(page))
+    return bool(small and (page.bitspersample < 8 or page.samplesperpixel > 1))
 
 
 def has_plain_pixels(series: TiffPageSeries) -> bool:
@@ -80,7 +80,8 @@ def has_plain_pixels(series: TiffPageSeries) -> bool:
 
 def read_colors(series: TiffPageSeries, data: Any, axes: str) -> tuple[Any, str, dict[str, Any]]:
     """Return gray, RGB, RGBA or channels with black at zero, their axes, and what is known of colours beside."""
-    page, known = series.keyframe, dict[str, Any]()
+    page: Any = series.keyframe
+    known: dict[str, Any] = {}
     rgb, extra = _is_rgb(page), _extra_samples(page)
     if not has_plain_pixels(series):
         data = native(data)
@@ -97,6 +98,8 @@ def read_colors(series: TiffPageSeries, data: Any, axes: str) -> tuple[Any, str,
             data, rgb = gray_alpha_to_rgba(data), True
         if rgb and extra == (PREMULTIPLIED,):
             data = _straighten(data)
+    if page.dtype.kind == "u" and page.bitspersample < 8 * page.dtype.itemsize and not _few_bits(page):
+        known = {**known, "bits": page.bitspersample}
     if "S" in axes and not (rgb and (not extra or extra in ((PREMULTIPLIED,), (STRAIGHT,)))):
         if rgb:
             known |= {"samples": extra, "channel_colors": CHANNEL_COLORS + ((255, 255, 255),) * len(extra)}

@@ -20,8 +20,8 @@ TEXTS = {
     "Title": 269, "Description": 270, "Make": 271, "Model": 272, "DateTime": 306, "Author": 315, "HostComputer": 316,
     "Copyright": 33432,
 }  # fmt: skip
-PLAIN_KEEPS = {"pixel_size", "icc_profile", "xmp", "iptc", "geotiff", "samples"}
-IMAGEJ_KEEPS = PLAIN_KEEPS - {"samples"} | {
+PLAIN_KEEPS = {"pixel_size", "icc_profile", "xmp", "iptc", "geotiff", "samples", "bits"}
+IMAGEJ_KEEPS = PLAIN_KEEPS - {"samples", "bits"} | {
     "channel_names", "z_step", "time_step", "channel_colors", "channel_windows", "origin", "imagej"
 }  # fmt: skip
 _XMP, _IPTC = 700, 33723

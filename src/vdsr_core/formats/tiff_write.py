@@ -47,6 +47,9 @@ def write_tiff(path: Path, image: ImageFile, *, ome: bool) -> None:
             "predictor": data.dtype.kind in "iu" and data.dtype.itemsize <= 4,
             "tile": (256, 256) if rows * columns > _TILED_PIXELS else None,
         }
+    if flavor == "plain" and data.dtype == np.uint16 and (bits := image.extra.get("bits")):
+        data = np.minimum(data, 2**bits - 1)
+        options |= {"bitspersample": bits, "compression": None, "predictor": None}  # what is packed is not compressed
     if flavor == "plain" and "Description" in image.extra.get("text", {}):
         options["description"] = image.extra["text"]["Description"].encode()
     tifffile.imwrite(

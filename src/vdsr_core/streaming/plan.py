@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -30,6 +31,7 @@ from vdsr_core.upscaling.inference import find_range, super_resolve
 
 Index = tuple[int, ...]
 Range = tuple[float, float]
+COMPRESSION = 100  # how much smaller than its pixels a result may be on disk
 PLACES = ("source", "target", "overwrite", "name", "stamp")  # fields of a plan that its pixels do not depend on
 
 
@@ -273,11 +275,13 @@ def plan(
     one = tuple(slice(0, 1 if letter in "YX" else n) for letter, n in zip(image.axes, data.shape, strict=True))
     with naming_chunks(data):
         super_resolve(np.zeros_like(data[one]), scale, model=network, tile=tile, **options)  # raises for wrong options
+    pair, sizes = scale_pair(scale), dict(zip(image.axes, data.shape, strict=True))
+    sizes["Y"], sizes["X"] = scaled_shape((sizes["Y"], sizes["X"]), pair)
+    check_room(Path(target), math.prod(sizes.values()) * data.dtype.itemsize)
+    with naming_chunks(data):
         found = in_range if in_range is not None else find_range(data, **options)
     channels = 1 if image.rgb or image.channel_axis is None else image.data.shape[image.channel_axis]
     ranges = check_ranges(found, channels)
-    pair, sizes = scale_pair(scale), dict(zip(image.axes, image.data.shape, strict=True))
-    sizes["Y"], sizes["X"] = scaled_shape((sizes["Y"], sizes["X"]), pair)
     return Plan(
         source="" if isinstance(source, ImageFile) else str(Path(source).resolve()),
         target=str(Path(target).resolve()),
@@ -296,3 +300,12 @@ def plan(
         nan=nan,
         stamp=stamp(image, "" if isinstance(source, ImageFile) else str(Path(source).resolve())),
     )
+
+
+def check_room(target: Path, nbytes: int) -> None:
+    """Raise if a result is far too large for the disk, however well it is compressed, as after a false shape."""
+    free = shutil.disk_usage(target.resolve().parent).free
+    if nbytes > COMPRESSION * free:
+        msg = f"`target` must find room for {nbytes / 1e9:.3g} GB before compression, got {free / 1e9:.3g} GB free at "
+        msg += f"{target}. Check the shape of the source, or choose another disk."
+        raise ValueError(msg)
