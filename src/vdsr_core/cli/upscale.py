@@ -41,7 +41,7 @@ def upscale(
         list[str],
         typer.Argument(
             metavar="IN...",
-            help="Image files, folders of them, or patterns such as 'plate/*.tif'; - for standard input.",
+            help="Image files, folders, patterns such as 'plate/*.tif', URLs of OME-Zarr; - for standard input.",
             show_default=False,
         ),
     ],

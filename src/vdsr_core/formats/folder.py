@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.io import SUFFIXES, read_image
+from vdsr_core.formats.urls import is_url, open_url
 from vdsr_core.formats.zarr_array import is_zarr
 
 CURVES = ".train.png"  # the end of the name of a picture that a training writes beside its network
@@ -61,6 +62,9 @@ def find_images(text: str, recursive: bool = False, results: Path | None = None)
 
     A path need not exist. With `recursive`, the subfolders of a folder are searched, except `results`.
     """
+    if is_url(text):
+        yield open_url(text), Path()
+        return
     path = Path(text)
     if not is_image_folder(path) and (path.exists() or not glob.has_magic(text)):
         yield path, Path()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from vdsr_core.formats.geotiff import scale_geotiff
+from vdsr_core.formats.urls import is_url
 from vdsr_core.memory import check_free
 
 if TYPE_CHECKING:
@@ -178,10 +180,14 @@ def refuse(cause: str) -> NoReturn:
 
 def inside(folder: Path, name: object) -> Path:
     """The path of a part of a folder, as a file in it names it; refused if it leads outside, even by a link."""
-    path = folder / str(name)
-    if ".." in path.parts[len(folder.parts) :] or not path.resolve().is_relative_to(folder.resolve()):
+    if is_url(folder):
+        leads_out = is_url(name) or str(name).startswith("/") or ".." in re.split(r"[/\\]|%2f", str(name).lower())
+    else:
+        path = folder / str(name)
+        leads_out = ".." in path.parts[len(folder.parts) :] or not path.resolve().is_relative_to(folder.resolve())
+    if leads_out:
         refuse(f"it names {str(name)!r} as a part of itself, which lies outside of it. Give the path of that image.")
-    return path
+    return folder / str(name)
 
 
 def check_memory(nbytes: int) -> None:

@@ -18,6 +18,7 @@ from vdsr_core.formats.ome_xml import fits_ome
 from vdsr_core.formats.png_jpeg import read_jpeg, read_png, write_jpeg, write_png
 from vdsr_core.formats.tiff_read import read_tiff, tiff_names, tiff_parts
 from vdsr_core.formats.tiff_write import write_tiff
+from vdsr_core.formats.urls import existing_url, is_url
 from vdsr_core.formats.webp import LONGEST, read_webp, write_webp
 from vdsr_core.formats.zarr_array import is_zarr, read_zarr, write_zarr, zarr_names
 
@@ -63,7 +64,7 @@ def image_names(path: str | os.PathLike[str]) -> list[str]:
 def image_parts(path: Path) -> list[Path]:
     """The files that the image of a file is spread over, itself among them; only itself if it cannot be read."""
     try:
-        return tiff_parts(path) if path.is_file() and _kind(path) == "TIFF" else [path]
+        return [path] if is_url(path) or not path.is_file() or _kind(path) != "TIFF" else tiff_parts(path)
     except Exception:  # reading the image will say why
         return [path]
 
@@ -75,7 +76,7 @@ def read_image(path: str | os.PathLike[str], *, lazy: bool = False, name: str | 
     ----------
     path : path
         A TIFF (plain, BigTIFF, OME, ImageJ), PNG, JPEG or WebP file, or the folder of a zarr array, or of an OME-Zarr
-        image, of which it is the finest level. Pixels keep
+        image, of which it is the finest level; or the URL of such a zarr, as fsspec takes it. Pixels keep
         dtype, intensities and axis order, except: an orientation tag is applied; 1-bit becomes 8-bit gray;
         palettes and gray with alpha become RGB(A), but a palette that is a ramp from black to one colour
         (a LUT over intensities) leaves the intensities; white-is-zero is inverted.
@@ -121,6 +122,8 @@ def read_image(path: str | os.PathLike[str], *, lazy: bool = False, name: str | 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
     """Return `path`, checked to be there."""
+    if is_url(path):
+        return existing_url(path)
     path = check_path("path", path)
     if not path.exists():
         msg = f"{path} does not exist. Check its name and folder."
@@ -131,9 +134,10 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 @contextmanager
 def _named_errors(path: Path) -> Iterator[str]:
     """Give the kind of a file to be read; whatever that raises becomes a ValueError that names the file."""
-    kind = "zarr" if path.is_dir() else _kind(path)
+    remote = is_url(path)
+    kind = "zarr" if remote or path.is_dir() else _kind(path)
     try:
-        if path.is_file() and path.stat().st_size == 0:
+        if not remote and path.is_file() and path.stat().st_size == 0:
             refuse("it is empty. Copy or export it again.")
         yield kind
     except (Unreadable, MemoryError) as error:  # the latter: a header that claims too much, or a true giant

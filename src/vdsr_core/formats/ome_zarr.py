@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vdsr_core.formats.image_file import ImageFile
+from vdsr_core.formats.urls import is_url
 from vdsr_core.images.intensity import cast
 from vdsr_core.images.tiling import cover
 
@@ -218,9 +219,9 @@ def _says(path: Path) -> dict[str, Any]:
     """What a group says as OME-Zarr; {} if there is none."""
     import zarr
 
-    if not path.is_dir():  # a TIFF
+    if not is_url(path) and not path.is_dir():  # a TIFF
         return {}
-    attributes: Any = zarr.open_group(path, mode="r").attrs.asdict()
+    attributes: Any = zarr.open_group(str(path), mode="r").attrs.asdict()
     return dict(attributes.get("ome", attributes))
 
 

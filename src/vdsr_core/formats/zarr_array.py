@@ -34,12 +34,12 @@ def read_zarr(path: Path) -> ImageFile:
     """Read a zarr array, lazily."""
     import zarr
 
-    node = zarr.open(path, mode="r")
+    node = zarr.open(str(path), mode="r")
     if isinstance(node, zarr.Group) and (datasets := multiscale_of(node.attrs.asdict()).get("datasets")):
         path = inside(path, datasets[0]["path"])
-        node = zarr.open_array(path, mode="r")
+        node = zarr.open_array(str(path), mode="r")
     if isinstance(node, zarr.Array):
-        node = open_array(path)
+        node = open_array(str(path))
     else:
         refuse(_describe_group(path, node))
     if node.dtype.kind not in "iuf":
@@ -88,7 +88,7 @@ def level_paths(path: Path) -> list[Path]:
     """Where the levels of an OME-Zarr image are, the finest first; `path` itself if it is an array."""
     import zarr
 
-    node = zarr.open(path, mode="r")
+    node = zarr.open(str(path), mode="r")
     levels = multiscale_of(node.attrs.asdict()).get("datasets", ()) if isinstance(node, zarr.Group) else ()
     return [inside(path, level["path"]) for level in levels] or [path]
 
@@ -108,18 +108,18 @@ def zarr_names(path: Path) -> list[str]:
     """The paths of the images inside a plate or a collection of OME-Zarr; that of the group itself, if it is none."""
     import zarr
 
-    says: Any = zarr.open(path, mode="r").attrs.asdict()
+    says: Any = zarr.open(str(path), mode="r").attrs.asdict()
     says = says.get("ome", says)
     if "plate" in says:
         wells = [inside(path, well["path"]) for well in says["plate"]["wells"]]
         images = [inside(well, image["path"]) for well in wells for image in well_of(well)["images"]]
         return [image.relative_to(path).as_posix() for image in images]
     if says.get("bioformats2raw.layout") == 3:
-        listed: Any = zarr.open_group(path / "OME", mode="r").attrs.asdict() if is_zarr(path / "OME") else {}
+        listed: Any = zarr.open_group(str(path / "OME"), mode="r").attrs.asdict() if is_zarr(path / "OME") else {}
         listed = listed.get("ome", listed).get("series")
         if listed:
             return [str(name) for name in listed if inside(path, name)]
-        return sorted((name for name in zarr.open_group(path, mode="r").group_keys() if name.isdecimal()), key=int)
+        return sorted((name for name in zarr.open_group(str(path), mode="r").group_keys() if name.isdecimal()), key=int)
     return [""]
 
 
@@ -127,7 +127,7 @@ def well_of(path: Path) -> dict[str, Any]:
     """What a well of a plate says of its images."""
     import zarr
 
-    says: Any = zarr.open_group(path, mode="r").attrs.asdict()
+    says: Any = zarr.open_group(str(path), mode="r").attrs.asdict()
     return dict(says.get("ome", says).get("well", {"images": []}))
 
 
@@ -136,7 +136,7 @@ def _ome_zarr_metadata(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
     import zarr
 
     try:
-        says: Any = dict(zarr.open_group(path.parent, mode="r").attrs)
+        says: Any = dict(zarr.open_group(str(path.parent), mode="r").attrs)
     except FileNotFoundError:
         return {}
     ours, says = says.get("vdsr_core"), says.get("ome", says)

@@ -16,6 +16,7 @@ import numpy as np
 
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.io import check_quality, check_writable, read_image, write_image
+from vdsr_core.formats.urls import is_url
 from vdsr_core.images.resampling import scaled_shape
 from vdsr_core.memory import check_free
 from vdsr_core.network.checkpoint import load_model
@@ -96,7 +97,7 @@ def upscale_files(
     Parameters
     ----------
     sources : path or iterable of paths
-        Image files, folders of them, or patterns such as ``plate/*.tif``.
+        Image files, folders of them, patterns such as ``plate/*.tif``, or URLs of OME-Zarr.
     output : path
         File for one image, whose suffix names the format; or folder (it exists, has no suffix or ends with a slash),
         which is made if missing. A ``.ome.zarr``, and a ``.tif`` of 1 GiB or more, is written piece by piece as
@@ -225,7 +226,8 @@ def upscale_file(
 ) -> Iterator[float | str]:
     """Upscale one image in memory; yields the fraction that is done, then what was written."""
     start, dtype = time.perf_counter(), image.data.dtype
-    if not isinstance(image.data, np.ndarray) and job.source.is_file():  # a TIFF: whole, it is read only once
+    if not isinstance(image.data, np.ndarray) and not is_url(job.source) and job.source.is_file():
+        # A TIFF: whole, it is read only once.
         image = replace(image, data=read_image(job.source, name=job.name).data)
     shape = upscaled_shape(image, scale)
     way_out = "Write .ome.zarr or .ome.tif, which is done piece by piece."

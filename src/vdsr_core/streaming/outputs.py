@@ -12,6 +12,7 @@ from pathlib import Path
 from vdsr_core.formats.folder import find_images, is_image_folder
 from vdsr_core.formats.io import image_names, image_parts
 from vdsr_core.formats.ome_zarr import bind
+from vdsr_core.formats.urls import is_url, resolve
 
 FORMATS = ("tif", "ome.tif", "png", "jpg", "webp", "zarr", "ome.zarr")  # suffixes of the files in a folder of results
 PATTERN = "{name}_{scale}"
@@ -64,7 +65,7 @@ def list_jobs(
             for inside, (stem, kind) in zip(found.values(), map(split_name, found), strict=True)
         ]
         made = {target.resolve() for target in targets}
-        pairs = [pair for pair in zip(found, targets, strict=True) if pair[0].resolve() not in made]
+        pairs = [pair for pair in zip(found, targets, strict=True) if resolve(pair[0]) not in made]
     elif len(found) == 1 and format is None:
         pairs = [(path, Path(output)) for path in found]
     else:
@@ -89,8 +90,8 @@ def without_parts(paths: Iterable[Path]) -> Iterator[Path]:
     """The paths without files that are parts of the image of an earlier one: OME-TIFF may have several files."""
     seen: set[Path] = set()
     for path in paths:
-        if path.resolve() not in seen:
-            seen.update(part.resolve() for part in image_parts(path))
+        if resolve(path) not in seen:
+            seen.update(resolve(part) for part in image_parts(path))
             yield path
 
 
@@ -120,7 +121,7 @@ def split_job(source: Path, target: Path, folder: bool) -> list[Job]:
         names = [""]
     if names == [""]:
         return [Job(source, target)]
-    inside = source.is_dir()  # in zarr the names are paths
+    inside = is_url(source) or source.is_dir()  # in zarr the names are paths
     stem, kind = split_name(target)
     if kind.lower() == "ome.zarr" or (inside and folder and kind.lower() == "zarr"):
         whole = target.with_name(f"{stem}.ome.zarr")
@@ -153,7 +154,7 @@ def check_targets(jobs: Iterable[Job]) -> None:
     for job in jobs:
         source, target = job.source, job.target
         other = sources.setdefault(target.resolve(), job)
-        if other != job or source.resolve().is_relative_to(target.resolve()):
+        if other != job or resolve(source).is_relative_to(target.resolve()):
             msg = f"{target} must be the output of one image and hold no input, got {other.source} and {source}. "
             msg += "Choose another output, or upscale them one by one."
             raise ValueError(msg)

@@ -21,6 +21,7 @@ from vdsr_core.formats import ome_zarr
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.ome_xml import fits_ome
 from vdsr_core.formats.pyramid import TIFF, check_place, choose_format
+from vdsr_core.formats.urls import is_url
 from vdsr_core.images.ranges import check_ranges
 from vdsr_core.images.resampling import scale_pair, scaled_shape
 from vdsr_core.network.checkpoint import fingerprint, load_model
@@ -260,7 +261,8 @@ def plan(
     """
     format = choose_format(Path(target), format)
     check_place(Path(target), format, overwrite)
-    if not isinstance(source, ImageFile) and Path(source).resolve().is_relative_to(Path(target).resolve()):
+    place = "" if isinstance(source, ImageFile) else str(source if is_url(source) else Path(source).resolve())
+    if place and Path(place).is_relative_to(Path(target).resolve()):
         msg = f"`target` must not hold the source, {source}, got {target}. Choose another name."
         raise ValueError(msg)
     tile = check_whole("tile", tile, 1)
@@ -283,7 +285,7 @@ def plan(
     channels = 1 if image.rgb or image.channel_axis is None else image.data.shape[image.channel_axis]
     ranges = check_ranges(found, channels)
     return Plan(
-        source="" if isinstance(source, ImageFile) else str(Path(source).resolve()),
+        source=place,
         target=str(Path(target).resolve()),
         identity=identify(image),
         axes=image.axes,
@@ -298,7 +300,7 @@ def plan(
         overwrite=overwrite,
         name=name,
         nan=nan,
-        stamp=stamp(image, "" if isinstance(source, ImageFile) else str(Path(source).resolve())),
+        stamp=stamp(image, place),
     )
 
 
