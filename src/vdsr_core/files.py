@@ -86,7 +86,17 @@ def _scratch(path: Path) -> Iterator[Path]:
     finally:
         lock.release()
         if not any(Path(name).glob(f"{OLD}/*")):  # which may be the only copy
-            shutil.rmtree(name, ignore_errors=True)
+            _remove(Path(name))
+
+
+def _remove(scratch: Path) -> None:
+    """Remove a scratch folder, the lock last: without it nobody could tell that the rest is ours."""
+    for entry in scratch.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != LOCK:
+            entry.unlink()
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 @cache
@@ -108,7 +118,7 @@ def tidy(folder: Path) -> None:
             for old in left.glob(f"{OLD}/*"):
                 if not (folder / old.name).exists():
                     os.replace(old, folder / old.name)
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left)
             lock.release()
 
 

@@ -26,6 +26,7 @@ from vdsr_core.streaming.outputs import PATTERN, Job, bind_images, is_folder, li
 from vdsr_core.streaming.plan import plan
 from vdsr_core.streaming.source import open_source
 from vdsr_core.streaming.stream import stream
+from vdsr_core.streaming.workspace import sweep
 from vdsr_core.upscaling.inference import super_resolve_tiles
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ def follow(
     for number, job in enumerate(jobs, 1):
         progress = FileProgress(job.source, job.target, job.name, number, len(jobs))
         if job.target.exists() and not overwrite:
+            sweep(job.target)
             yield replace(progress, fraction=1.0, outcome="kept", message="it exists")
             continue
         yield progress

@@ -44,6 +44,11 @@ def find_version() -> str:
         return "unknown"
 
 
+def work_folder(target: Path) -> Path:
+    """The hidden folder beside a target in which its shards are collected."""
+    return target.with_name(f".{target.name}.partial")
+
+
 @dataclass(frozen=True)
 class Plan:
     """A job of upscaling one file into another: all that its pixels depend on, as JSON can hold it.
@@ -131,8 +136,7 @@ class Plan:
     @property
     def folder(self) -> Path:
         """Where the work goes on, beside the target."""
-        target = Path(self.target)
-        return target.with_name(f".{target.name}.partial")
+        return work_folder(Path(self.target))
 
     @property
     def tiff(self) -> bool:

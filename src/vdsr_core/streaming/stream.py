@@ -24,7 +24,7 @@ from vdsr_core.streaming.pack import pack
 from vdsr_core.streaming.plan import Index, Plan
 from vdsr_core.streaming.shards import Shard, ShardMaker
 from vdsr_core.streaming.source import BadSource, open_source, raise_bad_chunks, stamp
-from vdsr_core.streaming.workspace import holding, is_published, missing, naming_full_disk, prepare, publish, remove
+from vdsr_core.streaming.workspace import holding, is_published, missing, naming_full_disk, prepare, publish, sweep
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -99,7 +99,7 @@ def stream(
         msg = "`model` must be the network of the plan, got another one. Make a new plan."
         raise ValueError(msg)
     if is_published(plan):
-        remove(plan)  # a process may have been killed before it did so
+        sweep(Path(plan.target))  # a process may have been killed before it did so
         return iter(())
     check_place(Path(plan.target), plan.format, plan.overwrite)
     source = image if image is not None else open_source(plan.source, plan.axes, plan.name)

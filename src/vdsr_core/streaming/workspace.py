@@ -28,7 +28,7 @@ from vdsr_core.formats.pyramid import check_place, warn_of_pyramid_loss
 from vdsr_core.network.checkpoint import save_checkpoint
 from vdsr_core.network.model import VDSR
 from vdsr_core.streaming.notes import IMAGE, NOTES, Note, read_note, shard_name, to_text
-from vdsr_core.streaming.plan import PLACES, Index, Plan
+from vdsr_core.streaming.plan import PLACES, Index, Plan, work_folder
 from vdsr_core.streaming.source import is_same, stamp
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def prepare(plan: Plan, image: ImageFile, model: VDSR, unchanged: Callable[[Inde
     """
     plan.folder.mkdir(mode=0o700, exist_ok=True)
     check_owner(plan.folder)
-    with beginning(plan):
+    with beginning(plan.folder):
         old, target = plan.folder / OLD, Path(plan.target)
         if old.exists() and not target.exists():  # killed while the target was replaced
             os.replace(old, target)
@@ -186,7 +186,7 @@ def publish(plan: Plan, image: ImageFile) -> None:
         If the source has changed since the plan's stamp was made.
     """
     target, old = Path(plan.target), plan.folder / OLD
-    with beginning(plan):
+    with beginning(plan.folder):
         check_place(target, plan.format, plan.overwrite)
         if stamp(image, plan.source) != plan.stamp or not is_same(image, plan.identity):
             write_plan(replace(plan, stamp=""))  # each shard is compared with the source before it counts again
@@ -199,14 +199,19 @@ def publish(plan: Plan, image: ImageFile) -> None:
         if target.is_dir():
             os.replace(target, old)
         os.replace(made, target)
-    remove(plan)
+    sweep(target)
 
 
-def remove(plan: Plan) -> None:
-    """Remove the folder of a plan whose target is in its place, if it is still there."""
-    with suppress(OSError), beginning(plan):
-        clear(plan.folder)
-        shutil.rmtree(plan.folder, ignore_errors=True)
+def sweep(target: Path) -> None:
+    """Remove the hidden folder beside a target that is in its place, unless it holds work on another one."""
+    folder = work_folder(target)
+    with suppress(OSError):  # there is none, or not one of ours
+        check_owner(folder)
+        with beginning(folder):
+            plan = read_plan(folder)
+            if plan is None or is_published(replace(plan, target=str(target))):
+                clear(folder)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear(folder: Path) -> None:
@@ -253,10 +258,10 @@ def check_same(plan: Plan, other: Plan) -> None:
     raise FileExistsError(msg)
 
 
-def beginning(plan: Plan) -> AbstractContextManager[None]:
-    """The lock of all that changes the folder as a whole."""
-    msg = f"{plan.folder} must be prepared by one process, got another one that is at it. Start again later."
-    return locked(plan.folder / LOCK, msg, timeout=PATIENCE)
+def beginning(folder: Path) -> AbstractContextManager[None]:
+    """The lock of all that changes the folder of a plan as a whole."""
+    msg = f"{folder} must be prepared by one process, got another one that is at it. Start again later."
+    return locked(folder / LOCK, msg, timeout=PATIENCE)
 
 
 def holding(plan: Plan, what: str) -> AbstractContextManager[None]:
