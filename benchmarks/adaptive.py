@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from vdsr_core import degrade, load_model, psnr, read_image, resize
+from vdsr_core.dataset.planes import network_planes
 from vdsr_core.images.resampling import make_taps
 from vdsr_core.network.engine import Engine
-from vdsr_core.upscaling.inference import network_planes
 
 HALF_LEVEL = 0.5 / 255
 Plane = NDArray[np.float32]

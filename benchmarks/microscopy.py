@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from vdsr_core import Patches, Trainer, load_model, read_image, save_checkpoint
 from vdsr_core.dataset.hold_out import HoldOut
+from vdsr_core.dataset.planes import network_planes
 from vdsr_core.training.recipe import PRESETS
-from vdsr_core.upscaling.inference import network_planes
 
 # Chosen before anything was measured: fluorescence of several kinds and a confocal image of a plant. The two images of
 # bacteria are alike, so both are held out.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from vdsr_core.dataset.patches import Degrade, check_pairs, interpolate_low
 from vdsr_core.dataset.registration import check_registered
 from vdsr_core.formats.io import ImageFile
+from vdsr_core.images.axes import find_axes, open_image
 from vdsr_core.images.degradation import degrade
-from vdsr_core.images.ranges import Range
-from vdsr_core.upscaling.inference import find_range, network_planes
+from vdsr_core.images.intensity import Rescale
+from vdsr_core.images.ranges import Range, find_rescales
+from vdsr_core.upscaling.inference import find_range
+from vdsr_core.upscaling.job import encode
 
 Plane = NDArray[np.float32]
 Pair = tuple[Plane, Plane]
@@ -135,3 +138,32 @@ def find_pairs(
         else:
             skipped[name] = "smaller than 8 x 8 pixels" if both else "constant"
     return sources, scales, skipped
+
+
+def network_planes(
+    image: ArrayLike,
+    *,
+    channel_axis: int | None = None,
+    rgb: bool = False,
+    in_range: Range | Sequence[Range] | None = None,
+) -> Iterator[NDArray[np.float32] | None]:
+    """What the network sees of an image: plane by plane, each in the range that `super_resolve` maps it to.
+
+    Parameters
+    ----------
+    image, channel_axis, rgb, in_range
+        As in `super_resolve`.
+
+    Yields
+    ------
+    (M, N) ndarray or None
+        Each plane of each channel, or its luma; None for a plane of a constant channel, which the network never sees.
+    """
+    pixels = open_image(image)
+    axes = find_axes(pixels, channel_axis, rgb)
+    rescales = find_rescales(pixels, axes, in_range)
+    for index in np.ndindex(*axes.leading):
+        leading = tuple(slice(i, i + 1) for i in index)
+        rescale = rescales[axes.channel_of(leading)]
+        values = axes.unpack(np.asarray(pixels[axes.native((*leading, *(slice(0, n) for n in axes.plane)))]))
+        yield encode(values, rescale)[0].astype(np.float32) if isinstance(rescale, Rescale) else None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vdsr_core import VDSR, ImageFile, VDSRConfig, degrade, find_range, load_checkpoint, psnr, resize, save_checkpoint
 from vdsr_core.dataset.hold_out import HoldOut, windows
-from vdsr_core.dataset.planes import find_pairs, find_planes
+from vdsr_core.dataset.planes import find_pairs, find_planes, network_planes
 from vdsr_core.dataset.split import cut, split, split_with_pairs
 from vdsr_core.evaluation import restore
 from vdsr_core.images.intensity import Rescale
@@ -19,7 +19,6 @@ from vdsr_core.network.checkpoint import load_trainer
 from vdsr_core.network.engine import Engine
 from vdsr_core.training.fine_tune import fine_tune, fine_tune_steps, verdict
 from vdsr_core.training.trainer import Trainer
-from vdsr_core.upscaling.inference import network_planes
 
 QUICK = {"scales": [2], "steps": 3, "batch_size": 2, "patch": 16}
 

@@ -1,0 +1,343 @@
+"""One image on its way through one network, tile by tile."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from vdsr_core.arguments import is_whole
+from vdsr_core.images.axes import find_axes, open_image
+from vdsr_core.images.color import rgb_to_ycbcr, ycbcr_to_rgb
+from vdsr_core.images.intensity import Rescale, cast, opaque
+from vdsr_core.images.missing import check_policy, fill, nearest, widen
+from vdsr_core.images.ranges import Range, find_rescales
+from vdsr_core.images.resampling import Taps, check_window, make_taps, scale_pair, scaled_shape
+from vdsr_core.images.tiling import Slices, Tile, check_tile, cover, halve
+from vdsr_core.memory import check_free, free_memory
+from vdsr_core.network.checkpoint import load_model
+from vdsr_core.network.devices import make_engine
+from vdsr_core.network.engine import IN_CACHE, Engine
+from vdsr_core.network.model import VDSR
+from vdsr_core.stopping import Stopped, stop_if
+
+MAX_SCALE = 1000
+Window = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of `super_resolve`, not checked yet; the fields are its arguments."""
+
+    scale: float | tuple[float, float]
+    model: VDSR | Engine | str | os.PathLike[str] | None = None
+    channel_axis: int | None = None
+    rgb: bool = False
+    in_range: Range | Sequence[Range] | None = None
+    tile: int | None = 1024
+    window: Window | None = None
+    nan: str = "raise"
+    device: str | torch.device | None = None
+
+
+class Job:
+    """One image on its way through one network: checked options, and the memory that has proved to suffice.
+
+    Parameters
+    ----------
+    image : array_like
+        As in `super_resolve`.
+    options : Options
+        What is asked for; an engine may stand in the place of the model.
+    near, stop : optional
+        As in `super_resolve_tiles`.
+    """
+
+    def __init__(
+        self,
+        image: ArrayLike,
+        options: Options,
+        near: tuple[int, ...] | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.image = open_image(image)
+        self.scale = check_scale(options.scale)
+        self.axes = find_axes(self.image, options.channel_axis, options.rgb)
+        self.tile = check_tile(options.tile)
+        self.plane = scaled_shape(self.axes.plane, self.scale)
+        self.grid = (*self.axes.leading, *self.plane)  # of the whole result, without colour
+        self.window = check_window(options.window, self.plane)
+        engine: Any = options.model
+        if not isinstance(engine, Engine):
+            engine = make_engine(find_network(options.model, self.scale), options.device)
+        self.engine, self.device = engine, engine.device
+        self.in_range = options.in_range
+        self.keep_nan = check_policy(options.nan) and self.image.dtype.kind == "f"
+        self.part = None if options.window is None else self.source()
+        extent = (*self.axes.leading, *(part.stop - part.start for part in self.window))
+        self.shape = tuple(part.stop for part in self.axes.native(tuple(slice(0, n) for n in extent)))  # of `out`
+        self.near = check_near(near, self.shape)
+        self.stop = stop
+        self.most = self.engine.most  # pixels that fit on the device at once, as far as is known
+
+    @cached_property
+    def rescales(self) -> list[Rescale | float]:
+        """The map of each channel to [0, 1], or its only value; reads the image, or the part that is needed."""
+        return find_rescales(self.image, self.axes, self.in_range, self.part, self.keep_nan)
+
+    def check_memory(self, result: int) -> None:
+        """Raise if the result and one tile on the CPU need more memory than is free; reads no pixels."""
+        tile = max(self.plane) if self.tile is None else self.tile
+        spans = zip(self.plane, self.window, strict=True)
+        side = [min(n, min(tile, part.stop - part.start) + 2 * self.engine.halo) for n, part in spans]
+        piece = self.engine.memory(side[0], side[1]) if self.device.type == "cpu" else 0
+        smaller = result < free_memory() / 2
+        way_out = "Use a smaller `tile`." if smaller else "Use `super_resolve_tiles` with `out` on disk."
+        check_free(result + piece, "`image`, upscaled, and a tile at work", way_out)
+
+    def run(self, out: Any) -> Iterator[Tile]:
+        """Write all tiles into `out`, yielding each when it is written; ends early when it is to stop."""
+        for batch in self.batches():
+            try:
+                stop_if(self.stop)
+                self.write(batch, out)
+            except Stopped:
+                return
+            yield from (self.place(tile) for tile in batch)
+
+    def place(self, tile: Tile) -> Tile:
+        """A tile on the grid of `out`: what it reads beyond that is left out."""
+        first = [0] * len(self.axes.leading) + [part.start for part in self.window]
+        stops = [*self.axes.leading, *(part.stop for part in self.window)]
+        read, write, crop = [], [], []
+        for r, w, start, stop in zip(tile.read, tile.write, first, stops, strict=True):
+            low = max(r.start, start)
+            read.append(slice(low - start, min(r.stop, stop) - start))
+            write.append(slice(w.start - start, w.stop - start))
+            crop.append(slice(w.start - low, w.stop - low))
+        return Tile(*(self.axes.native(tuple(part)) for part in (read, write, crop)))
+
+    def tiles(self) -> list[Tile]:
+        """The tiles of the window, in the order they are wanted."""
+        found = cover(self.grid, self.tile, self.engine.halo, self.window, align=self.engine.align)
+        if self.near is None:
+            return found
+        *planes, row, column = (self.near[axis] for axis in self.axes.order)
+        point = (*planes, row + self.window[0].start, column + self.window[1].start)
+
+        def distance(tile: Tile) -> tuple[int, int]:
+            away = [max(w.start - at, at - w.stop + 1, 0) for w, at in zip(tile.write, point, strict=True)]
+            return sum(away[:-2]), away[-2] ** 2 + away[-1] ** 2
+
+        return sorted(found, key=distance)
+
+    def source(self) -> tuple[slice, slice]:
+        """The rows and columns of the image that the window needs."""
+        whole = cover(self.plane, None, self.engine.halo, self.window, align=self.engine.align)[0]
+        rows, columns = (t.source for t in self.taps(whole.read))
+        return self.widened((rows, columns)) if self.keep_nan else (rows, columns)
+
+    def batches(self) -> Iterator[list[Tile]]:
+        """Tiles, a few of equal size at a time."""
+        batch: list[Tile] = []
+        for tile in self.tiles():
+            more = (len(batch) + 1) * math.prod(_size(tile))
+            if batch and (more > self.engine.pixels or _size(tile) != _size(batch[0])):
+                yield batch
+                batch = []
+            batch.append(tile)
+        yield batch
+
+    def write(self, tiles: list[Tile], out: Any) -> None:
+        """Compute tiles of equal size; where memory runs out, halve the batch, then the tile."""
+        pixels = len(tiles) * math.prod(_size(tiles[0]))
+        parts = self.split(tiles)
+        if pixels <= self.most or not parts:
+            try:
+                results = self.compute(tiles)
+            except MemoryError as error:
+                if not parts:
+                    raise
+                self.most = pixels // 2
+                warnings.warn(f"{self.device} ran out of memory ({error}); going on with smaller tiles", stacklevel=4)
+            else:
+                for tile, result in zip(tiles, results, strict=True):
+                    out[self.place(tile).write] = self.axes.pack(result)
+                return
+        for part in parts:
+            self.write(part, out)
+
+    def split(self, tiles: list[Tile]) -> list[list[Tile]]:
+        """The same pixels in smaller pieces; nothing if there are none."""
+        middle = len(tiles) // 2
+        if middle:
+            return [tiles[:middle], tiles[middle:]]
+        parts = halve(tiles[0], self.grid, self.engine.halo, self.engine.align)
+        return [[part] for part in parts] if len(parts) > 1 else []
+
+    def compute(self, tiles: list[Tile]) -> list[NDArray[Any]]:
+        """The written parts of tiles, (colours, rows, columns) each."""
+        results: dict[int, NDArray[Any]] = {}
+        todo = []
+        for number, tile in enumerate(tiles):
+            rescale = self.rescales[self.axes.channel_of(tile.write)]
+            if isinstance(rescale, Rescale):
+                todo.append((number, tile, rescale))
+            else:
+                results[number] = np.full((self.axes.colours, *_size(tile, "write")), rescale, self.image.dtype)
+        if todo:
+            taps = [self.taps(tile.read) for _, tile, _ in todo]
+            windows = [
+                encode(self.pixels(tile, t, rescale.low), rescale)
+                for (_, tile, rescale), t in zip(todo, taps, strict=True)
+            ]
+            for (number, tile, rescale), sr in zip(todo, self.engine.run(windows, taps, self.stop), strict=True):
+                values = sr[:, *tile.crop[-2:]]
+                results[number] = decode(values, rescale, self.image.dtype)
+        if self.keep_nan:
+            for number, tile in enumerate(tiles):
+                results[number][self.holes(tile)] = np.nan
+        return [results[number] for number in range(len(tiles))]
+
+    def taps(self, read: Slices) -> tuple[Taps, Taps]:
+        """The taps of some rows and columns of the result."""
+        rows, columns = (
+            make_taps(n, s, part.start, part.stop)
+            for n, s, part in zip(self.axes.plane, self.scale, read[-2:], strict=True)
+        )
+        return rows, columns
+
+    def pixels(self, tile: Tile, taps: tuple[Taps, Taps], rest: float) -> NDArray[Any]:
+        """The input pixels that a tile needs, (colours, rows, columns); NaN is filled, at last by `rest`."""
+        rows, columns = (t.source for t in taps)
+        if not self.keep_nan:
+            return self.read(tile, (rows, columns))
+        wide = self.widened((rows, columns))
+        values = self.read(tile, wide)
+        if np.isnan(values).any():
+            values = np.concatenate([fill(values[:3], rest), fill(values[3:], opaque(values.dtype))])
+        down, right = (part.start - more.start for part, more in zip((rows, columns), wide, strict=True))
+        return values[:, down : down + rows.stop - rows.start, right : right + columns.stop - columns.start]
+
+    def holes(self, tile: Tile) -> NDArray[Any]:
+        """Where the result is NaN because the nearest input pixel is, (colours, rows, columns)."""
+        rows, columns = (
+            nearest(n, s, part) for n, s, part in zip(self.axes.plane, self.scale, tile.write[-2:], strict=True)
+        )
+        values = self.read(tile, (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)))
+        unknown: NDArray[Any] = np.isnan(values)
+        return unknown[:, rows[:, None] - rows[0], columns - columns[0]]
+
+    def widened(self, parts: tuple[slice, slice]) -> tuple[slice, slice]:
+        """Rows and columns of the image, and those that fill their NaN."""
+        rows, columns = (widen(part, n) for part, n in zip(parts, self.axes.plane, strict=True))
+        return rows, columns
+
+    def read(self, tile: Tile, parts: tuple[slice, slice]) -> NDArray[Any]:
+        """Rows and columns of the plane that a tile lies in, (colours, rows, columns)."""
+        return self.axes.unpack(np.asarray(self.image[self.axes.native((*tile.read[:-2], *parts))]))
+
+
+def encode(window: NDArray[Any], rescale: Rescale) -> NDArray[np.float64]:
+    """Image units to what the network and the taps take: gray, or luma, chroma and alpha; (C, h, w)."""
+    if len(window) == 1:
+        return rescale.forward(window)
+    values = rescale.forward(window[:3])
+    if len(window) == 3:
+        return rgb_to_ycbcr(values)
+    # Premultiplied: the colour of transparent pixels must not bleed into the others.
+    alpha = window[3:].astype(np.float64) / opaque(window.dtype)
+    return np.concatenate([rgb_to_ycbcr(values * alpha), alpha])
+
+
+def decode(values: NDArray[Any], rescale: Rescale, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The inverse of `encode`, some rows at a time, so that what lies in between stays in the cache."""
+    image = np.empty(values.shape, dtype)
+    for top in range(0, values.shape[1], IN_CACHE):
+        image[:, top : top + IN_CACHE] = _decode(values[:, top : top + IN_CACHE], rescale, dtype)
+    return image
+
+
+def _decode(values: NDArray[Any], rescale: Rescale, dtype: np.dtype[Any]) -> NDArray[Any]:
+    if len(values) == 1:
+        return rescale.inverse(values, dtype)
+    colours = ycbcr_to_rgb(values[:3].astype(np.float64))
+    if len(values) == 3:
+        return rescale.inverse(colours, dtype)
+    alpha = np.clip(values[3:].astype(np.float64), 0, 1)
+    step = 0.5 / opaque(dtype) if dtype.kind in "ui" else 0.0  # less comes out as no alpha at all
+    visible = alpha > max(step, np.finfo(values.dtype).eps)
+    colours = np.where(visible, colours / np.where(visible, alpha, 1), 0)
+    # Overshoot divided by a small alpha is no colour.
+    colours = np.where(alpha < 1 - 1e-6, np.clip(colours, 0, 1), colours)
+    return np.concatenate([rescale.inverse(colours, dtype), cast(alpha * opaque(dtype), dtype)])
+
+
+def _size(tile: Tile, part: str = "read") -> tuple[int, int]:
+    """Rows and columns of a part of a tile."""
+    rows, columns = (s.stop - s.start for s in getattr(tile, part)[-2:])
+    return rows, columns
+
+
+def check_out(out: Any, shape: tuple[int, ...], image: Any) -> None:
+    """Raise unless the result, of `shape`, can be written to `out`."""
+    if not all(hasattr(out, name) for name in ("shape", "dtype", "__setitem__")):
+        msg = f"`out` must be an array, got {type(out).__name__}. Use `np.empty({shape}, {image.dtype.name!r})`."
+        raise TypeError(msg)
+    if tuple(out.shape) != shape or out.dtype != image.dtype:
+        msg = f"`out` must have shape {shape} and dtype {image.dtype}, got {tuple(out.shape)} and {out.dtype}."
+        raise ValueError(msg)
+    if not out.flags.writeable if isinstance(out, np.ndarray) else getattr(out, "read_only", False):
+        msg = "`out` must be writable, got a read-only array. Open or copy it for writing."
+        raise ValueError(msg)
+    if isinstance(out, np.ndarray) and isinstance(image, np.ndarray) and np.may_share_memory(out, image):
+        msg = "`out` must not share memory with `image`, which is read until the last tile. Use `image.copy()`."
+        raise ValueError(msg)
+
+
+def find_network(model: Any, scale: tuple[float, float]) -> VDSR:
+    """The network itself; warns where the scale lies below those that it was trained for."""
+    network = model if isinstance(model, VDSR) else load_model(model)
+    if max(scale) < min(network.scales, default=0):
+        known = ", ".join(f"{known:g}" for known in network.scales)
+        msg = f"the network was trained for x{known}: at x{max(scale):g} it adds too much and may be worse than "
+        msg += "bicubic interpolation. Compare the two, or take a network for smaller scales."
+        warnings.warn(msg, stacklevel=4)
+    return network
+
+
+def check_scale(scale: object) -> tuple[float, float]:
+    """`scale` as (rows, columns), checked to enlarge."""
+    pair = scale_pair(scale)
+    if min(pair) < 1 or max(pair) == 1:
+        msg = f"`scale` must be greater than 1, got {scale}. Use `degrade` to reduce an image."
+        raise ValueError(msg)
+    if max(pair) > MAX_SCALE:
+        msg = f"`scale` must be at most {MAX_SCALE}, got {scale}. The network was made for scales of 2 to 4."
+        raise ValueError(msg)
+    return pair
+
+
+def check_near(near: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """`near`, checked to have a number for each axis of `out`."""
+    if near is None:
+        return None
+    if not isinstance(near, tuple | list | np.ndarray) or not all(map(is_whole, near)):
+        msg = f"`near` must be whole numbers, one for each axis of `out`, got {near!r}. Leave it out for the usual "
+        msg += "order."
+        raise TypeError(msg)
+    if len(near) != len(shape):
+        msg = (
+            f"`near` must have a number for each axis of `out`, {shape}, got {near}. Leave it out for the usual order."
+        )
+        raise ValueError(msg)
+    return tuple(map(int, near))
