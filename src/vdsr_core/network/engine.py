@@ -24,7 +24,7 @@ from vdsr_core.network.threads import mind_forks
 from vdsr_core.stopping import Stopped
 
 # Strips of layers live at once, by measurement: with what the memory allocator cannot use again, as heights differ.
-LIVE_STRIPS = {"torch": 12, "ncnn": 22}
+LIVE_STRIPS = {"torch": 12, "ncnn": 22, "ncnn, blocks": 22}
 # The interpolated image and the sum, and what `inference` makes of them, bytes per pixel.
 PLANE_BYTES = 32
 # Pixels in a batch: the GPU is busy for some milliseconds, or Apple's for a good half of a second.
@@ -107,9 +107,10 @@ class Engine:
         rows, columns = -(-rows // config.fold), -(-columns // config.fold)  # positions of the layers
         cores = torch.get_num_threads() if rows * columns >= LARGE else 1  # each has strips of its own
         wide = min(columns, BAND + 2 * config.depth) if self._network or cores > 1 else columns
-        strip = tallest(rows, config.depth, choose_rows(wide, self.name))
+        kind = f"{self.name}, blocks" if self._network and config.blocks else self.name
+        strip = tallest(rows, config.depth, choose_rows(wide, kind))
         # Each layer also keeps two rows, twice while the next two are made.
-        live = cores * (LIVE_STRIPS[self.name] * strip + 4 * config.depth)
+        live = cores * (LIVE_STRIPS[kind] * strip + 4 * config.depth)
         return live * wide * config.width * self.dtype.itemsize + planes
 
     @torch.inference_mode()

@@ -49,6 +49,7 @@ class NcnnNetwork:
     def __init__(self, layers: Sequence[Layer], threads: int, blocks: bool = False) -> None:
         self._widths = [weight.shape[1] for weight, _ in layers]
         self._blocks, self._owner = blocks, os.getpid()
+        self._kind = "ncnn, blocks" if blocks else "ncnn"  # of strips
         self._outputs = len(layers[-1][1])
         self._inner, self._final = (_build(layers, threads, final, blocks) for final in (False, True))
 
@@ -114,7 +115,7 @@ class NcnnNetwork:
         pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()
         try:
             height = squares.shape[1]
-            for part in cut(height, len(self._widths), rows or choose_rows(squares.shape[2], "ncnn")):
+            for part in cut(height, len(self._widths), rows or choose_rows(squares.shape[2], self._kind)):
                 above, strip = self._run(squares[:, part], above, part.stop == height, pools, stop)
                 yield strip
         finally:
