@@ -71,14 +71,19 @@ class Plain(nn.Module):
 @pytest.fixture(params=[InputLast, Trunk, Plain])
 def net(request):
     torch.manual_seed(0)
-    return request.param()
+    net = request.param()
+    for parameter in net.parameters():
+        if parameter.ndim == 4:  # so that all layers matter
+            nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+    return net
 
 
 def check_same(path, net):
     """The file gives what the network gives that it was saved from."""
     model, ilr = load_model(path), torch.rand(2, 1, 19, 26)
     with torch.inference_mode():
-        torch.testing.assert_close(model(ilr), net(ilr), atol=1e-6, rtol=1e-6)
+        assert (net(ilr) - ilr).abs().max() > 0.01
+        torch.testing.assert_close(model(ilr), net(ilr), atol=1e-5, rtol=1e-5)
     return model
 
 

@@ -155,3 +155,11 @@ def test_openvino_equals_onnx_runtime(run, model, options):
         image = rng.random((2, 3 if options.get("rgb") else 1, rows, columns), np.float32)
         (sr,) = compiled(image).values()
         np.testing.assert_allclose(sr, run(image, **options), atol=1e-4)
+
+
+def test_without_onnx_it_says_what_to_install(tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setattr(onnx_file, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'napari-vdsr\[export\]'"):
+        save_onnx(tmp_path / "net.onnx", tiny_model)
+    monkeypatch.setattr(onnx_file, "find_spec", lambda name: name == "onnx")
+    assert save_onnx(tmp_path / "net.onnx", tiny_model) is None
