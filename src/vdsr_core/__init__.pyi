@@ -14,7 +14,7 @@ from .memory import free_memory
 from .network.bioimageio_file import save_bioimageio
 from .network.checkpoint import load_checkpoint, load_model, save_checkpoint
 from .network.devices import list_devices
-from .network.model import VDSR, VDSRConfig
+from .network.model import VDSR, VDSRConfig, make_model
 from .network.onnx_file import save_onnx
 from .network.pretrained import model_names, read_card
 from .streaming.files import FileProgress, upscale_files
@@ -65,6 +65,7 @@ __all__ = [
     "list_devices",
     "load_checkpoint",
     "load_model",
+    "make_model",
     "model_names",
     "plan",
     "psnr",

@@ -30,7 +30,7 @@ from napari_vdsr.layers import source as _layers
 from napari_vdsr.models import library
 from napari_vdsr.upscale.layer_list import LayerList
 
-NEW_RATE, RATE = 5e-4, 1e-4  # learning rates for a new network and for one that was trained before
+NEW_RATE, RATE = 1e-3, 3e-4  # learning rates for a new network and for one that was trained before
 SMALLEST = 32  # pixels of the shorter side: a patch and a tested patch
 BYTES = 4.0  # of a pixel in training, for the sharp image and for each scale
 NO_IMAGE = "Open an image first, such as File > Open Sample > U2OS cells."

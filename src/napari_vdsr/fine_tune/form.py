@@ -90,7 +90,7 @@ class Form:
         self.hold_out = SpinBox(label="Kept for testing, %", value=20, min=5, max=50)
         self.hold_out.tooltip = "The fraction that is never trained with: of each layer, or of the images of a folder."
         self.steps = count("Steps", 1000, 10_000_000, "The maximum number of training steps.")
-        self.rate = NumberBox(label="Learning rate", value=1e-4, min=1e-7, max=1, step=1e-5)
+        self.rate = NumberBox(label="Learning rate", value=3e-4, min=1e-7, max=1, step=1e-5)
         self.rate.tooltip = "How far a step changes the network at first; it falls to zero as a cosine."
         self.theta = NumberBox(label="Gradient clip", value=0, min=0, max=10, step=0.001)
         self.theta.native.setSpecialValueText("none")

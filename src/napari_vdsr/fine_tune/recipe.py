@@ -41,7 +41,7 @@ class Recipe:
     blur: float = 0.0
     noise: float = 0.0
     steps: int = 1000
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
     theta: float | None = None
     batch_size: int = 16
     patch: int = 48
@@ -54,7 +54,8 @@ class Recipe:
 
     def options(self) -> dict[str, Any]:
         """The keywords of `fine_tune`."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "model", "threads")}
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "model", "threads")}
+        return given if self.theta is None else given | {"optimizer": "adamw"}  # Muon is not clipped
 
 
 def with_length(recipe: Recipe, length: str) -> Recipe:

@@ -19,9 +19,9 @@ def python_script(recipe: Recipe, data: Data, left_out: Container[str] = ()) -> 
     start = f"load_model({recipe.model!r})" if recipe.model else "load_model()"
     lines = []
     if recipe.model == NEW:
-        names = ["VDSR", "ImageFile", "fine_tune", "save_checkpoint"]
-        start = f"VDSR(scales={list(recipe.scales)}, card={{'name': {NEW!r}}})"
-        lines.append(f"torch.manual_seed({recipe.seed})")
+        names = ["VDSRConfig", "ImageFile", "fine_tune", "make_model", "save_checkpoint"]
+        start = f"make_model({recipe.seed}, VDSRConfig(fold=2, blocks=True), start='identity')"
+        lines.append(f"start.card = {{'name': {NEW!r}}}")
     if data.folder is not None:
         names = ["read_image", *(name for name in names if name != "ImageFile")]
     given = given_options(recipe) | {"scales": list(recipe.scales)}
@@ -34,8 +34,8 @@ def python_script(recipe: Recipe, data: Data, left_out: Container[str] = ()) -> 
             f"from vdsr_core import {', '.join(sorted(names, key=str.casefold))}",
             "",
             f"torch.set_num_threads({recipe.threads})  # as in the widget: another number rounds differently",
-            *lines,
             f"start = {start}",
+            *lines,
             *_data_lines(data, left_out),
             "network = fine_tune(",
             "    images,",
@@ -52,7 +52,7 @@ def python_script(recipe: Recipe, data: Data, left_out: Container[str] = ()) -> 
 
 def given_options(recipe: Recipe) -> dict[str, Any]:
     """The keywords of `fine_tune` that are not as they would be without."""
-    plain = {f.name: f.default for f in fields(Recipe)} | {"strips": False}
+    plain = {f.name: f.default for f in fields(Recipe)} | {"strips": False, "optimizer": "muon"}
     return {name: value for name, value in recipe.options().items() if name == "scales" or value != plain[name]}
 
 

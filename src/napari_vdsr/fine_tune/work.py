@@ -132,12 +132,11 @@ def start_network(recipe: Recipe) -> VDSR:
     """A network of one's own to begin with."""
     if recipe.model != NEW:
         return copy.deepcopy(load_network(recipe.model))
-    from vdsr_core import VDSR
+    from vdsr_core import VDSRConfig, make_model
 
-    torch = load_torch()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return VDSR(scales=recipe.scales, card={"name": NEW})
+    network = make_model(recipe.seed, VDSRConfig(fold=2, blocks=True), start="identity")
+    network.scales, network.card = recipe.scales, {"name": NEW}
+    return network
 
 
 def watch(network: VDSR, look: Callable[[], None]) -> None:

@@ -601,10 +601,12 @@ def test_the_command_gives_the_same_weights(opened, qtbot, tmp_path, network):
 
 def test_a_new_network_is_that_of_the_command():
     """`vdsr fine-tune --new` begins with `make_model`."""
-    from vdsr_core.network.model import make_model
+    from vdsr_core import VDSRConfig, make_model
+    from vdsr_core.training.recipe import NETWORK
 
     started = start_network(Recipe("new", NEW, scales=(2.0,), seed=3))
-    np.testing.assert_array_equal(weights(started), weights(make_model(3)))
+    expected = make_model(3, VDSRConfig(**NETWORK), start="identity")
+    np.testing.assert_array_equal(weights(started), weights(expected))
 
 
 @pytest.mark.parametrize("place", ["images", "checkpoint", "network"])
