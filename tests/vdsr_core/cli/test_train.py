@@ -13,6 +13,7 @@ import zarr
 
 from vdsr_core import (
     ImageFile,
+    VDSRConfig,
     load_checkpoint,
     read_image,
     write_image,
@@ -268,6 +269,43 @@ def test_resume_refuses_another_training(photographs, train, vdsr, folder, draw)
     assert "`steps` must be that of the run in out.safetensors, 6, got 7" in train("--resume", "--steps", "7").stderr
     draw(folder / "sharp" / "new.png", (30, 30))
     assert "`images` must be those that the run in out.safetensors was begun with" in train("--resume").stderr
+
+
+def test_a_new_network_has_the_shape_that_is_asked_for(photographs, vdsr):
+    words = ["train", "sharp", "-o", "new.safetensors", "--scales", "2", "--steps", "1", "--overwrite"]
+    small = ["--depth", "4", "--width", "8"]
+    for more, expected in (
+        (small, VDSRConfig(4, 8, fold=2, blocks=True)),
+        ([*small, "--fold", "3", "--no-blocks"], VDSRConfig(4, 8, fold=3)),
+        ([*small, "--preset", "kim2016"], VDSRConfig(4, 8)),
+    ):
+        result = vdsr(*words, *more, model=None)
+        assert result.exit_code == 0, result.stderr
+        assert load_checkpoint("new.safetensors").config == expected
+    result = vdsr(*words, "--from", "new.safetensors", "--depth", "4", model=None)
+    assert "--depth goes without --from" in result.stderr
+
+
+def test_a_branch_starts_from_an_unfinished_training_and_keeps_groups_apart(photographs, vdsr, monkeypatch):
+    """Constant learning rate, interrupted; then a training from it whose learning rate falls."""
+    (photographs.parent / "credits.csv").write_text(
+        "file,source\n" + "".join(f"sharp/{n}.png,{'one' if n < 4 else 'other'}\n" for n in range(5))
+    )
+    words = ["--scales", "2", "--batch-size", "2", "--patch", "16", "--groups", "credits.csv"]
+    small = ["--depth", "4", "--width", "8", "--decay", "0", "--steps", "100"]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 8, lambda: os.kill(os.getpid(), signal.SIGINT))
+        assert vdsr("train", "sharp", "-o", "trunk.safetensors", *words, *small, model=None).exit_code == 130
+    config = load_trainer("trunk.safetensors")[1]["config"]
+    assert (config["optimizer"], config["decay"]) == ("muon", 0)
+    assert {row["learning_rate"] for row in rows_of("trunk.train.csv")[-3:]} == {"0.001"}
+    branch = ["--from", "trunk.safetensors", "--preset", "default", "--decay", "1", "--steps", "4"]
+    result = vdsr("train", "sharp", "-o", "branch.safetensors", *words, *branch, model=None)
+    assert result.exit_code == 0, result.stderr
+    rates = [float(row["learning_rate"]) for row in rows_of("branch.train.csv")]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < rates[0] / 2
+    assert load_checkpoint("branch.safetensors").card["recipe"].startswith("from trunk; default: at most 4 steps")
 
 
 def test_a_training_that_exists_is_kept(photographs, train):
