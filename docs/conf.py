@@ -1,6 +1,9 @@
 """Settings of Sphinx."""
 
+import subprocess
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 project = "napari-vdsr"
 author = "napari-vdsr developers"
@@ -15,6 +18,11 @@ extensions = [
     "myst_parser",
     "sphinx_gallery.gen_gallery",
 ]
+# The page of the command is made from its own help.
+page = Path(__file__).with_name("command.md")
+words = ["vdsr_core.cli.main", "utils", "docs", "--name", "vdsr", "--title", "Command", "--output", str(page)]
+subprocess.run([sys.executable, "-m", "typer", *words], check=True, stdout=subprocess.DEVNULL)
+
 exclude_patterns = ["_build", "models_table.md", "gallery"]
 myst_heading_anchors = 3
 extlinks = {"doi": ("https://doi.org/%s", "doi:%s"), "arxiv": ("https://arxiv.org/abs/%s", "arXiv:%s")}

@@ -15,7 +15,7 @@ from vdsr_core.cli.doctor import doctor, info
 from vdsr_core.cli.evaluate import evaluate
 from vdsr_core.cli.export import export
 from vdsr_core.cli.fine_tune import fine_tune
-from vdsr_core.cli.terminal import Device, Model, SeveralScales, plain_errors, say
+from vdsr_core.cli.terminal import Command, Device, Model, plain_errors, say
 from vdsr_core.cli.train import train
 from vdsr_core.cli.upscale import upscale
 
@@ -88,8 +88,5 @@ def verify(
         raise typer.Exit(int(bad > 0))
 
 
-for command in (upscale, verify, export, info, doctor):
-    app.command()(command)
-for several in (evaluate, train):
-    app.command(cls=SeveralScales)(several)
-app.command("fine-tune", cls=SeveralScales)(fine_tune)
+for command in (upscale, verify, evaluate, train, fine_tune, export, info, doctor):
+    app.command(command.__name__.replace("_", "-"), cls=Command)(command)

@@ -208,17 +208,25 @@ def expand(text: str) -> list[Path]:
     return [path for path, _ in find_images(text)]
 
 
-class SeveralScales(TyperCommand):
-    """A command that takes the words after ``--scales`` as one: an option of click has a fixed number of words."""
+class Command(TyperCommand):
+    """A command that names decimal commas, and takes the words after ``--scales`` as one.
+
+    An option of click has a fixed number of words.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Join the numbers that follow ``--scales`` by spaces."""
+        """Join the numbers that follow ``--scales`` by spaces, then parse as usual."""
         start = args.index("--scales") + 1 if "--scales" in args else len(args)
         stop = start
         while stop < len(args) and re.fullmatch(r"[\d.,]*\d[\d.,]*", args[stop]):
             stop += 1
         joined = [" ".join(args[start:stop])] if start < stop else []
-        return super().parse_args(ctx, [*args[:start], *joined, *args[stop:]])
+        try:
+            return super().parse_args(ctx, [*args[:start], *joined, *args[stop:]])
+        except typer.BadParameter as error:
+            if any(re.fullmatch(r"(.*=)?[-+]?\d*,\d+", word) for word in args):
+                error.message = f"{error.message}. Numbers have a decimal point and no comma, such as 2.5 or 1000."
+            raise
 
 
 def parse_scales(text: str) -> list[float]:

@@ -90,7 +90,7 @@ def upscale(
     ] = 1024,
     device: Device = None,
     in_range: Annotated[
-        tuple[str, str] | None,
+        tuple[float, float] | None,
         typer.Option(
             metavar="LOW HIGH",
             help="Darkest and brightest intensity that matter, in the image's own units.",
@@ -186,7 +186,6 @@ def upscale(
         "pixel_size": None if pixel_size is None else parse_length(pixel_size),
     }
     share = None if part is None else parse_part(part)
-    low_high = None if in_range is None else tuple(read_number(text, "--in-range") for text in in_range)
     with plain_errors():
         from vdsr_core.network.checkpoint import load_model
         from vdsr_core.streaming.cluster import connect
@@ -198,7 +197,7 @@ def upscale(
             goal = Goal.of(**wanted)
         network = load_model(model)
         options: dict[str, Any] = {
-            "model": network, "tile": tile, "device": device, "in_range": low_high, "nan": nan
+            "model": network, "tile": tile, "device": device, "in_range": in_range, "nan": nan
         }  # fmt: skip
         check_options([wanted["scale"] or 2], **options)
         names: dict[str, Any] = {"pattern": pattern, "recursive": recursive}

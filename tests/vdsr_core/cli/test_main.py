@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -114,6 +115,47 @@ def test_a_wrong_command_line_is_named(folder, vdsr, words, message, draw):
     result = vdsr(*words, model=None)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
+
+
+NUMBERS = [
+    (name, param.opts[0], param.nargs)
+    for name, command in get_command(app).commands.items()
+    for param in command.params
+    if re.search("int|float", str(get_type_hints(command.callback).get(param.name)))
+]
+
+
+def test_options_that_take_numbers_are_found():
+    assert {("upscale", "--in-range", 2), ("train", "--theta", 1), ("verify", "--samples", 1)} <= set(NUMBERS)
+
+
+@pytest.mark.parametrize(("command", "option", "words"), NUMBERS)
+def test_a_comma_in_a_number_is_named_in_every_option(vdsr, command, option, words):
+    result = vdsr(command, "x", option, *["1"] * (words - 1), "2,5", model=None)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert option in result.stderr
+    assert "Numbers have a decimal point and no comma" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["upscale", "x", "-o", "y", "--scale", "2,5"],
+        ["upscale", "x", "-o", "y", "--scale", "2,1.5"],
+        ["upscale", "x", "-o", "y", "--size", "4,096x"],
+        ["upscale", "x", "-o", "y", "--pixel-size", "0,1um"],
+        ["upscale", "x", "-o", "y.tif", "--scale", "2", "--part", "1,5/2"],
+        ["evaluate", "x", "--scales", "2,5"],
+        ["evaluate", "x", "--scales", "2,3,4"],
+        ["train", "x", "-o", "y.safetensors", "--scales", "2", "2,5"],
+        ["train", "x", "-o", "y.safetensors", "--time-budget", "1,5h"],
+        ["fine-tune", "x", "-o", "y.safetensors", "--scales", "2,5"],
+    ],
+)
+def test_a_comma_is_never_a_separator(vdsr, words):
+    result = vdsr(*words, model=None)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.search("decimal point|must be (COLUMNSxROWS|a number from|a time)", result.stderr)
 
 
 def test_no_words_show_the_help(vdsr):

@@ -202,7 +202,7 @@ def test_upscale_checks_the_target_before_computing(folder, vdsr, monkeypatch, t
         (["a.png", "-o", "b.png", "--size", "x"], "must be COLUMNSxROWS"),
         (["a.png", "-o", "b.png", "--pixel-size", "0,1um"], "must have a decimal point, not a comma, got '0,1'"),
         (["a.png", "-o", "b.png", "--pixel-size", "0.1"], "must be a positive number and a unit"),
-        (["a.png", "-o", "b.png", "--scale", "2", "--in-range", "0,5", "1"], "must have a decimal point"),
+        (["a.png", "-o", "b.png", "--scale", "2", "--in-range", "0,5", "1"], "Numbers have a decimal point"),
         (["a.png", "-o", "out", "--scale", "2", "--pattern", "x"], "--pattern must be a file name that holds {name}"),
         (["a.png", "-o", "b.png", "--scale", "0.5"], "must be greater than 1"),
         (["a.png", "-o", "b.png", "--scale", "nan"], "finite"),
