@@ -1,6 +1,6 @@
 """Fine-tune the default network on single images and print what that gives on the part held out.
 
-python benchmarks/fine_tuning.py cells.tif ... [--scales 2 3 4] [--steps 400]
+python benchmarks/fine_tuning.py cells.tif ... [--model photo] [--scales 2 3 4] [--steps 400]
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 import warnings
 from pathlib import Path
 
-from vdsr_core import fine_tune, read_image
+from vdsr_core import FineTuneConfig, fine_tune, read_image
 
 
 def main() -> None:
@@ -20,6 +20,9 @@ def main() -> None:
     parser.add_argument("--scales", nargs="+", type=float, default=[2.0])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--model", help="where to start")
+    parser.add_argument("--optimizer", default=FineTuneConfig.optimizer)
+    parser.add_argument("--learning-rate", type=float, default=FineTuneConfig.learning_rate)
     options = parser.parse_args()
     print("image  scale  bicubic  before  after  minutes  processor minutes", flush=True)
     for path in options.images:
@@ -27,7 +30,10 @@ def main() -> None:
         with warnings.catch_warnings(action="ignore"):
             network = fine_tune(
                 read_image(path),
+                model=options.model,
                 scales=options.scales,
+                optimizer=options.optimizer,
+                learning_rate=options.learning_rate,
                 steps=options.steps,
                 batch_size=options.batch_size,
                 validate_every=25,
