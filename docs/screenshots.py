@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 
 import napari
 from PIL import Image
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QFileDialog
 
-from napari_vdsr.upscale import disk as _saving
+from napari_vdsr.upscale import disk as _disk
 from napari_vdsr.upscale.widget import UpscaleWidget
 
 IMAGES = Path(__file__).parent / "images"
@@ -19,42 +19,33 @@ SIZE = (1280, 800)
 
 
 def main() -> None:
-    """Look at a preview of the sample, upscale it, check the result, and take a picture of each."""
-    viewer = open_sample()
+    """Look at a preview of the sample, upscale it, look at the result, and take a picture of each."""
+    viewer = napari.Viewer()
+    viewer.window.resize(*SIZE)
+    viewer.open_sample("napari-vdsr", "u2os")
     _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
+    widget.restore_defaults()
     wait(lambda: widget.facts is not None)
-    widget.choose_layer(viewer.layers[0])
     take(viewer, "before")
     show_preview(viewer, widget)
     viewer.reset_view()
-    widget.tile.setValue(96)  # the sample is small
+    widget.form.tile.value = 96  # the sample is small
     widget.start()
-    wait(lambda: widget.run.fraction() > 0.5)
+    wait(lambda: widget.queue.batch is not None and widget.queue.batch.fraction() > 0.5)
     take(viewer, "running")
     wait(lambda: widget.run is None)
-    widget.tile.setValue(0)
+    widget.form.tile.value = 0
     look_closely(viewer)
     take(viewer, "result")
-    widget.compare.setValue(50)
+    widget.looking.on.value = True
     take(viewer, "compare")
-    widget.compare.setValue(0)
+    widget.looking.on.value = False
     viewer.theme = "light"
     check(viewer, widget)
     viewer.theme = "dark"
     show_reason(viewer, widget)
     save_to_disk(viewer, widget)
     viewer.close()
-
-
-def open_sample() -> napari.Viewer:
-    """A viewer with the first channel of the sample in view."""
-    viewer = napari.Viewer()
-    viewer.window.resize(*SIZE)
-    viewer.open_sample("napari-vdsr", "u2os")
-    viewer.layers.selection.active = viewer.layers[0]
-    for layer in viewer.layers[1:]:
-        layer.visible = False
-    return viewer
 
 
 def look_closely(viewer: napari.Viewer) -> None:
@@ -68,11 +59,10 @@ def show_preview(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
     look_closely(viewer)
     steps = [canvas(viewer)]
     widget.preview_button.setChecked(True)
-    wait(lambda: widget.preview is not None and widget.preview.total > 0)
-    done = 0
-    while not widget.preview.complete:
-        wait(lambda done=done: widget.preview.done > done)
-        done = widget.preview.done
+    count = 0
+    while not widget.previews.complete:
+        wait(lambda count=count: sum(preview.done for preview in widget.previews.shown) > count)
+        count = sum(preview.done for preview in widget.previews.shown)
         steps.append(canvas(viewer))
     take(viewer, "preview")
     durations = [1500] + [350] * (len(steps) - 2) + [3000]
@@ -88,7 +78,7 @@ def canvas(viewer: napari.Viewer) -> Image.Image:
 
 
 def check(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
-    """What was added, and a trial."""
+    """What was invented, and a trial."""
     widget.start_check("added")
     wait(lambda: widget.run is None)
     take(viewer, "added_light")
@@ -100,25 +90,25 @@ def check(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
 
 def show_reason(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
     """A scale that memory forbids."""
-    widget.advanced.expand(animate=False)
-    widget.scale.setValue(1000)
+    widget.form.scale.value = 1000
     take(viewer, "reason")
 
 
 def save_to_disk(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
     """A result that grows on disk."""
-    widget.scale.setValue(4)
-    widget.result.setCurrentIndex(2)
-    widget.tile.setValue(128)
+    widget.form.scale.value, widget.form.tile.value, widget.form.result.value = 4, 128, "disk"
+    widget.choices.layer_list.tick(widget.choices.layers[:1])
     viewer.reset_view()
-    _saving.SHARD = 256  # the sample is small
+    _disk.SHARD = 256  # the sample is small
     with TemporaryDirectory() as folder:
-        widget.ask_for_target = lambda _: str(Path(folder, "U2OS cells x4.ome.zarr"))  # type: ignore[method-assign]
+        QFileDialog.getSaveFileName = lambda *_: (str(Path(folder, "U2OS cells x4")), "")  # type: ignore[method-assign]
         widget.start()
-        wait(lambda: widget.run.done > 5)
+        wait(lambda: widget.run is not None and widget.run.done > 5)
         take(viewer, "disk")
         widget.cancel()
         wait(lambda: widget.run is None)
+        widget.discard()
+        widget.restore_defaults()
 
 
 def wait(condition: Callable[[], bool], seconds: float = 600) -> None:

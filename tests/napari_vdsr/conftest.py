@@ -1,5 +1,7 @@
 """Fixtures for the tests of the plugin."""
 
+from types import SimpleNamespace
+
 import pytest
 
 
@@ -13,11 +15,14 @@ def data_folder(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def preferences(monkeypatch):
-    """Nor the preferences, of the plugin or of napari."""
-    monkeypatch.setattr("napari_vdsr.layers.writer.prefer_own_reader", lambda: None)
-    from napari_vdsr.upscale.preferences import DEFAULTS
+    """Nor the preferences, of the plugin or of napari; a model was proposed already."""
+    from napari_vdsr.upscale import preferences
 
-    monkeypatch.setattr("napari_vdsr.upscale.form.preference", DEFAULTS.__getitem__)
+    monkeypatch.setattr("napari_vdsr.layers.writer.prefer_own_reader", lambda: None)
+
+    session = SimpleNamespace(**preferences.DEFAULTS | {"proposed": True})
+    monkeypatch.setattr(preferences, "_settings", lambda: session)
+    return session
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ class Job(QObject):
     ----------
     work : callable
         Takes the event that says "stop" and gives the generator; it may raise `Cancelled` when the event is set.
+    words : str, optional
+        What it does, for napari, which lists what is at work when its window is closed.
 
     Attributes
     ----------
@@ -38,12 +40,13 @@ class Job(QObject):
     stepped = Signal(object, object)
     ended = Signal(object, object)
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, words: str = "looking at images and networks") -> None:
         super().__init__()
+        self._words = words
         self.cancelled = threading.Event()
         self._taken = threading.Event()
         self._work = work
-        self.worker = create_worker(self._run, _start_thread=False, _ignore_errors=True)
+        self.worker = create_worker(self, _start_thread=False, _ignore_errors=True)
 
     def start(self) -> None:
         """Begin."""
@@ -56,7 +59,12 @@ class Job(QObject):
         """Ask for the end; `ended` follows."""
         self.cancelled.set()
 
-    def _run(self) -> None:
+    def __str__(self) -> str:
+        """What napari calls it when it lists what is at work."""
+        return f"VDSR super-resolution: {self._words}"
+
+    def __call__(self) -> None:
+        """Do the work, in the thread."""
         error: Exception | None = None
         try:
             for step in self._work(self.cancelled):

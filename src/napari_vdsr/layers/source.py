@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ SMALLEST = 4  # rows and columns
 LARGE = 8192  # rows or columns: more are slow to draw in one piece
 TIMES = "\u00d7"
 CHANNEL_LABELS = ("c", "ch", "channel", "channels")
+STACK_LABELS = ("t", "time", "z", "plane", "y", "x", "row", "column")  # of axes that hold no channels
+OPAQUE = ("opaque", "translucent", "translucent_no_depth")
 LOOKS = ("blending", "opacity", "interpolation2d", "interpolation3d", "projection_mode", "rendering")
 GRAY_LOOKS = ("colormap", "contrast_limits", "gamma")
 
@@ -144,14 +147,14 @@ def coarsest(layer: Image) -> Any:
 def choices_of_channels(layer: Image) -> list[tuple[str, int | None]]:
     """What can be said about the channels of a layer: (words, channel axis), the likeliest first."""
     if layer.rgb:
-        return [("RGB: luma through the network", None)]
-    choices: list[tuple[str, int | None]] = [("None: one intensity", None)]
+        return [("Colour photo: brightness enhanced, colour interpolated", None)]
+    choices: list[tuple[str, int | None]] = [("Gray", None)]
     labelled = None
     if layer.ndim > 2:
         shape = finest(layer).shape
         for axis, label in enumerate(layer.axis_labels):
-            name = f"axis {axis}" if label.lstrip("-").isdigit() else f"axis {axis}, {label}"
-            choices.append((f"Independent along {name} ({shape[axis]})", axis))
+            if label.lower() not in STACK_LABELS:
+                choices.append((f"{shape[axis]} channels (axis {axis}), each on its own", axis))
             if label.lower() in CHANNEL_LABELS:
                 labelled = axis
     if labelled is not None:
@@ -164,11 +167,32 @@ def is_ours(layer: Any) -> bool:
     return "vdsr" in layer.metadata
 
 
+def results_of(layer: Image, layers: Iterable[Any]) -> list[Any]:
+    """The layers, among others, that were made of a layer."""
+    made = [other for other in map(bare, layers) if other.metadata.get("vdsr", {}).get("source")]
+    return [other for other in made if other.metadata["vdsr"]["source"]["layer"] == layer.name]
+
+
+def put_above(layers: Any, layer: Image, shown: Image) -> list[Any]:
+    """Insert what shows a layer right above it and all that was made of it; give those of them that are visible.
+
+    If these are hidden, the picture is the same but for this layer, whatever the blending of any layer is.
+    """
+    stack = [other for other in (layer, *results_of(layer, layers)) if other in layers]
+    layers.insert(max((layers.index(other) for other in stack), default=len(layers) - 1) + 1, shown)
+    return [other for other in stack if other.visible]
+
+
 def group_of(layer: Image) -> tuple[Any, ...]:
     """What the layers of one file, or of one array with channels, have in common."""
     stem = re.sub(r" \[\d+\]$", "", layer.name)
     where = layer.source.path or layer.source.sample or stem
     return (str(where), tuple(finest(layer).shape), layer.rgb)
+
+
+def covers(layer: Image) -> bool:
+    """Whether a layer hides what lies under it, so that the same layer twice looks like one."""
+    return layer.blending in OPAQUE and layer.opacity == 1
 
 
 def whole(layer: Image, channel_axis: int | None = None) -> Source:
@@ -277,12 +301,19 @@ def looks(layer: Image) -> dict[str, Any]:
     return {"rgb": layer.rgb} | {name: getattr(layer, name) for name in names}
 
 
-def layer_keywords(layer: Image, source: Source, scale: float, names: Iterable[str]) -> dict[str, Any]:
-    """All keywords of the result's layer, `metadata` aside; `names` are those taken already."""
+def layer_keywords(layer: Image, source: Source, scale: float, model: str | None) -> dict[str, Any]:
+    """All keywords of the result's layer, `metadata` and `multiscale` aside."""
     found = placement(layer, source.factors(scale), source.start(scale)) | looks(layer)
-    found["name"] = free_name(f"{layer.name} [VDSR x{scale:g}]", names)
-    found["multiscale"] = False
-    return found
+    return found | {"name": f"{layer.name} [VDSR {model_name(model)} x{scale:g}]"}
+
+
+def model_name(model: str | None) -> str:
+    """A network in one word or two, for names of layers."""
+    if model is None:
+        from vdsr_core import model_names
+
+        return model_names()[0]
+    return Path(model).stem
 
 
 def views(out: NDArray[Any], axes: tuple[int, int]) -> list[NDArray[Any]]:
@@ -325,7 +356,7 @@ def describe(
 ) -> dict[str, Any]:
     """What ``metadata["vdsr"]`` says of a result."""
     return {
-        "model": model or "default",
+        "model": model or model_name(None),
         "scale": scale,
         "in_range": in_range,
         "channel_axis": source.channel_axis,

@@ -1,27 +1,29 @@
-"""What is chosen in the Upscale widget: a layer, its channels, planes and region, a scale, a range."""
+"""What is chosen in the Upscale widget, following a viewer: layers, channels, planes, a region, a scale, a range."""
 
 from __future__ import annotations
 
 import math
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from napari.layers import Image, Labels, Shapes
+from napari.layers import Image, Shapes
 from napari.viewer import Viewer
-from qtpy.QtCore import QTimer, Signal  # type: ignore[attr-defined]
+from psygnal import Signal
+from qtpy.QtCore import QTimer
 
 from napari_vdsr.layers import regions as _regions
 from napari_vdsr.layers import source as _layers
-from napari_vdsr.upscale import work as _upscaling
-from napari_vdsr.upscale.form import UpscaleForm
+from napari_vdsr.upscale.form import BY_HAND, Form
+from napari_vdsr.upscale.layer_list import LayerList
+from napari_vdsr.upscale.work import Ranges, Task
 
-SETTLED = 300  # milliseconds without a move after which a view is looked at
 WHOLE, VIEW = "whole", "view"
+ALL, CURRENT = "all", "current"
 
 
-class UpscaleChoices(UpscaleForm):
-    """The choices, following the layers of a viewer.
+class Choices:
+    """The form, and what it means for the layers of a viewer.
 
     Parameters
     ----------
@@ -30,297 +32,306 @@ class UpscaleChoices(UpscaleForm):
 
     Attributes
     ----------
-    changed : Signal
-        Another choice, or the chosen layer looks different now.
-    outdated : Signal
-        What was made of the chosen layer is no longer true.
-    settling : QTimer
-        Runs out when the view, or a shape, stands still.
+    changed : Signal()
+        Another choice, or a chosen layer looks different now.
+    outdated : Signal()
+        What was made of the chosen layers is no longer true.
+    moved : Signal()
+        The view, or a shape, has moved.
     """
 
-    changed = Signal()
-    outdated = Signal()
+    changed, outdated, moved = Signal(), Signal(), Signal()
 
     def __init__(self, viewer: Viewer) -> None:
-        super().__init__()
         self.viewer = viewer
-        self._ranges: dict[tuple[Any, ...], _upscaling.Found] = {}  # found once for each layer
-        self._watched: Image | None = None  # the chosen layer
-        self._shapes: Shapes | None = None  # the chosen region
-        self.settling = QTimer(self)
-        self.settling.setInterval(SETTLED)
-        self.settling.setSingleShot(True)
-        self.layer.currentIndexChanged.connect(self._layer_changed)
-        self.range.currentIndexChanged.connect(self._range_changed)
-        self.scale.valueChanged.connect(self._show_pixel_size)
-        self.scale.valueChanged.connect(self.trial.hide)  # it was for another scale
-        self.pixel_size.valueChanged.connect(self._pixel_size_given)
-        self.region.currentIndexChanged.connect(self._region_chosen)
-        for control in (self.scale, self.tile):
-            control.valueChanged.connect(self.changed)
-        for combo in (self.channels, self.planes, self.result):
-            combo.currentIndexChanged.connect(self.changed)
-        for edit in (self.low, self.high):
-            edit.textChanged.connect(self.changed)
+        self.layer_list = LayerList()
+        self.form = Form(self.layer_list, self._offer_channels, self._offer_planes, self._offer_regions)
+        self._looking_soon = False
+        self._watched: list[tuple[Any, Any]] = []  # events of the ticked layers and of the chosen shapes
+        form = self.form
+        form.recall()
+        self.layer_list.ticks_changed.connect(self._ticked)
+        form.scale.changed.connect(self._show_pixel_size)
+        form.pixel_size.changed.connect(self._pixel_size_given)
+        form.range.changed.connect(self._range_changed)
+        form.channels.changed.connect(self._channels_chosen)
+        for control in (form.region, form.planes, form.result, form.tile, form.low, form.high, form.scale):
+            control.changed.connect(lambda *_: self.changed.emit())
+        form.region.changed.connect(self._watch)
         dims, camera = viewer.dims.events, _regions.camera(viewer).events
-        connections: list[tuple[Any, Any]] = [
-            (event, self._list_layers) for event in _layers.list_events(viewer.layers)
+        self._connections: list[tuple[Any, Any]] = [
+            (event, self.list_layers) for event in _layers.list_events(viewer.layers)
         ]
         view = (camera.center, camera.zoom, dims.current_step, dims.order, dims.ndisplay)
-        connections += [(event, self._view_moved) for event in view]
-        self._connect_to_viewer(connections)
-
-    def _connect_to_viewer(self, connections: list[tuple[Any, Any]]) -> None:
-        """Follow events of the viewer, which outlives the widget."""
-        for event, callback in connections:
+        self._connections += [(event, self._view_moved) for event in view]
+        self._connections += [(viewer.layers.selection.events.changed, self._selected)]
+        for event, callback in self._connections:
             event.connect(callback)
-        self.destroyed.connect(partial(_disconnect, connections))
+        self.list_layers()
 
-    def passing_layers(self) -> list[Image | None]:
-        """Layers of the widget's own that are not offered."""
-        return []
+    def leave(self) -> None:
+        """Follow the viewer no longer."""
+        for event, callback in self._connections + self._watched:
+            event.disconnect(callback)
+        self._connections, self._watched = [], []
 
-    def _list_layers(self, event: Any = None) -> None:
-        """Offer the image layers there are, keeping the choice."""
-        chosen = self.layer.currentData()
-        self._list_regions()
+    @property
+    def following(self) -> bool:
+        """Whether the viewer is followed."""
+        return bool(self._connections)
+
+    # ------------------------------------------------------------------------------------ following the viewer
+
+    def list_layers(self, event: Any = None) -> None:
+        """Offer the image layers there are, keeping the ticks; without any, the first group is ticked."""
         images = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Image)]
-        passing = self.passing_layers()
-        images = [layer for layer in images if layer not in passing]
-        self.layer.blockSignals(True)
-        self.layer.clear()
-        for layer in images:
-            self.layer.addItem(layer.name, layer)
-        if chosen in images:
-            self.layer.setCurrentIndex(images.index(chosen))
-        self.layer.blockSignals(False)
-        if self.layer.currentData() is not chosen or chosen is None:
-            self._layer_changed()
-        else:
-            self.changed.emit()
+        images = [layer for layer in images if not layer.metadata.get("vdsr", {}).keys() & {"check", "shown"}]
+        self.layer_list.offer(images)
+        if not self.layers:
+            self.choose_layer(self.viewer.layers.selection.active)
+        if not self.layers:
+            self.choose_layer(next((layer for layer in images if not _layers.is_ours(layer)), None))
+        self._offer()
 
-    def _list_regions(self) -> None:
-        """Offer the view and the Shapes layers there are, keeping the choice."""
-        chosen = self.region.currentData()
-        shapes = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
-        choices: list[tuple[str, Any]] = [("Whole layer", WHOLE), ("Current view", VIEW)]
-        choices += [(f"Shape in “{layer.name}”", layer) for layer in shapes]
-        self.region.blockSignals(True)
-        self.region.clear()
-        for words, data in choices:
-            self.region.addItem(words, data)
-        found = [i for i, (_, data) in enumerate(choices) if data == chosen]
-        self.region.setCurrentIndex(found[0] if found else 0)
-        self.region.blockSignals(False)
-        if self.region.currentData() != chosen:
-            self._region_chosen()
+    def _selected(self, event: Any = None) -> None:
+        """Look at the selection soon: while a layer is inserted it is another one for a moment."""
+        if not self._looking_soon:
+            self._looking_soon = True
+            QTimer.singleShot(0, self._tick_selected)
 
-    def _region_chosen(self) -> None:
-        """Follow the shapes of a chosen layer."""
-        if self._shapes is not None:
-            self._shapes.events.data.disconnect(self._view_moved)
-            self._shapes.events.highlight.disconnect(self._view_moved)
-        region = self.region.currentData()
-        self._shapes = region if isinstance(region, Shapes) else None
-        if self._shapes is not None:
-            self._shapes.events.data.connect(self._view_moved)
-            self._shapes.events.highlight.connect(self._view_moved)
-        self.changed.emit()
-
-    def _view_moved(self, event: Any = None) -> None:
-        """Wait until the view, or a shape, stands still."""
-        self.settling.start()
+    def _tick_selected(self) -> None:
+        """Tick what is selected in the list of layers, unless it is among what is ticked."""
+        self._looking_soon = False
+        if not self.following:
+            return
+        offered = self.layer_list.layers()
+        chosen = [_layers.bare(layer) for layer in self.viewer.layers.selection]
+        chosen = [layer for layer in offered if layer in chosen and not _layers.is_ours(layer)]
+        if len(chosen) == 1:
+            if _layers.group_of(chosen[0]) not in [_layers.group_of(layer) for layer in self.layers]:
+                self.choose_layer(chosen[0])
+        elif chosen and chosen != self.layers:
+            self.layer_list.tick(chosen)
 
     def choose_layer(self, layer: Any) -> None:
-        """Choose a layer if it is one that can be upscaled; a result is not chosen by itself."""
-        for index in range(self.layer.count()):
-            if self.layer.itemData(index) is _layers.bare(layer):
-                self.layer.setCurrentIndex(index)
-        if isinstance(layer, Labels):
-            self.say(f"“{layer.name}” is a Labels layer: its numbers name objects and cannot be interpolated.")
+        """Tick a layer and the others of its file, if it can be upscaled; a result is not ticked by itself."""
+        layer, offered = _layers.bare(layer), self.layer_list.layers()
+        if layer in offered and not _layers.is_ours(layer):
+            group = _layers.group_of(layer)
+            fellows = [other for other in offered if not _layers.is_ours(other) and _layers.group_of(other) == group]
+            self.layer_list.tick(fellows)
 
-    def _layer_changed(self) -> None:
-        """Offer what the layer has: channels and planes."""
-        layer = self.layer.currentData()
-        if self._watched is not None:
-            self._watched.events.data.disconnect(self._data_changed)
-            self._watched.events.scale.disconnect(self._placement_changed)
-        if layer is not None:
-            layer.events.data.connect(self._data_changed)
-            layer.events.scale.connect(self._placement_changed)
-        self._watched = layer
-        for combo in (self.channels, self.planes):
-            combo.blockSignals(True)
-            combo.clear()
-        choices = _layers.choices_of_channels(layer) if layer is not None else []
-        for words, axis in choices:
-            self.channels.addItem(words, axis)
-        self.channels.setEnabled(len(choices) > 1)
-        self.channels.setToolTip(
-            "Each channel gets a range of its own."
-            if len(choices) > 1
-            else "Read from the layer: it has no axis that could hold channels."
-        )
-        stack = layer is not None and layer.ndim > 2
-        self.planes.addItem("All planes" if stack else "One plane", "all")
-        if stack:
-            self.planes.addItem("The current plane", "current")
-        self.planes.setEnabled(stack)
-        self.planes.setToolTip(
-            "Planes and times are upscaled one by one, along rows and columns only."
-            if stack
-            else "The layer has rows and columns only."
-        )
-        for combo in (self.channels, self.planes):
-            combo.blockSignals(False)
-        self._show_pixel_size()
-        self.trial.hide()
-        self.changed.emit()
+    @property
+    def layers(self) -> list[Image]:
+        """The layers that are ticked."""
+        return self.layer_list.ticked()
 
-    def _placement_changed(self, event: Any = None) -> None:
-        """The layer lies elsewhere now."""
+    @property
+    def first(self) -> Image | None:
+        """The first of them; it says what can be chosen."""
+        return next(iter(self.layers), None)
+
+    def _ticked(self) -> None:
+        """Offer what other layers have, or layers with other pixels or in another place."""
         self.outdated.emit()
+        self._offer()
+
+    def _offer(self) -> None:
+        """Offer what the layers have: channels and planes."""
+        form = self.form
+        axis = None if self._deep() is None else _layers.choices_of_channels(self._deep())[0][1]
+        before = list(form.channels.choices)
+        for box in (form.channels, form.planes, form.region):
+            box.reset_choices()
+        if list(form.channels.choices) != before:
+            form.channels.value = axis  # the likeliest is the first
+        form.channels.enabled = len(form.channels.choices) > 1
+        form.planes.enabled = len(form.planes.choices) > 1
+        form.channels.tooltip = (
+            "Each channel gets a range of its own."
+            if form.channels.enabled
+            else (
+                "Read from the layer: its colours stay together."
+                if self.first is not None and self.first.rgb
+                else "Read from the layer: it has no axis that could hold channels."
+            )
+        )
+        form.planes.tooltip = "Planes and times are upscaled one by one, along rows and columns only."
+        self._watch()
         self._show_pixel_size()
-        self.changed.emit()
+        self._range_changed()
+
+    def _deep(self) -> Image | None:
+        """The first ticked layer that may have channels."""
+        return next((layer for layer in self.layers if layer.ndim > 2 and not layer.rgb), None)
+
+    def _offer_channels(self, box: Any) -> list[tuple[str, Any]]:
+        layer = self._deep() or self.first
+        return _layers.choices_of_channels(layer) if layer is not None else [("Gray", None)]
+
+    def _offer_planes(self, box: Any) -> list[tuple[str, Any]]:
+        deep = any(layer.ndim > 2 for layer in self.layers)
+        return [("All planes", ALL), ("The current plane", CURRENT)] if deep else [("One plane", ALL)]
+
+    def _offer_regions(self, box: Any) -> list[tuple[str, Any]]:
+        shapes = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
+        named = [(f"Shape in “{layer.name}”", layer) for layer in shapes]
+        return [("Whole layer", WHOLE), ("Current view", VIEW), *named]
+
+    def _watch(self, *_: Any) -> None:
+        """Follow the ticked layers, and the shapes of a chosen region."""
+        for event, callback in self._watched:
+            event.disconnect(callback)
+        self._watched = []
+        for layer in self.layers:
+            events = layer.events
+            self._watched += [(events.data, self._layer_changed), (events.scale, self._layer_changed)]
+        if isinstance(shapes := self.form.region.value, Shapes):
+            self._watched += [(shapes.events.data, self._view_moved), (shapes.events.highlight, self._view_moved)]
+        for event, callback in self._watched:
+            event.connect(callback)
+
+    def _layer_changed(self, event: Any = None) -> None:
+        """A layer has other pixels, or lies elsewhere now."""
+        self._ticked()
+
+    def _view_moved(self, event: Any = None) -> None:
+        self.moved.emit()
+
+    def _channels_chosen(self, axis: int | None) -> None:
+        self._show_pixel_size()
+        self.outdated.emit()
+
+    # --------------------------------------------------------------------------------- what the controls mean
+
+    def axis(self, layer: Image) -> int | None:
+        """The axis of independent channels of a layer."""
+        axis = self.form.channels.value
+        return axis if axis is not None and not layer.rgb and axis < layer.ndim else None
 
     def _pixel(self) -> tuple[float, float, str]:
-        """Height, width and unit of a pixel of the layer; nothing if it says none."""
-        layer = self.layer.currentData()
-        if layer is None or layer.ndim < (2 if self.channels.currentData() is None else 3):
+        """Height, width and unit of a pixel of the first layer; nothing if it says none."""
+        layer = self.first
+        if layer is None or layer.ndim < (2 if self.axis(layer) is None else 3):
             return 0, 0, ""
-        height, width, unit = _layers.pixel_size(layer, _layers.plane_axes(layer.ndim, self.channels.currentData()))
+        height, width, unit = _layers.pixel_size(layer, _layers.plane_axes(layer.ndim, self.axis(layer)))
         return (height, width, unit) if unit or (height, width) != (1, 1) else (0, 0, "")
 
-    def _show_pixel_size(self) -> None:
-        """Show what size the scale gives the pixels."""
+    def _show_pixel_size(self, *_: Any) -> None:
+        """Show what size the scale gives the pixels, if the layer says any."""
         height, width, unit = self._pixel()
-        self.pixel_size.blockSignals(True)
-        self.pixel_size.setEnabled(width > 0)
-        self.pixel_size.setSuffix(f" {unit}" if unit else "")
-        self.pixel_size.setSpecialValueText("" if width else "\u2013")
+        box, scale = self.form.pixel_size, self.form.scale
+        box.visible = width > 0
         if width:
-            self.pixel_size.setRange(width / self.scale.maximum(), width / self.scale.minimum())
-            self.pixel_size.setSingleStep(width / 20)
-            self.pixel_size.setValue(width / self.scale.value())
+            with box.changed.blocked():
+                box.native.setSuffix(f" {unit}" if unit else "")
+                box.native.setRange(width / scale.max, width / scale.min)
+                box.step, box.value = width / 20, width / scale.value
             tip = f"The pixel size of the result; it sets the scale. The layer has {width:.6g} {unit}".rstrip() + "."
             if height != width:
-                tip += f"\nThis is the width; {height:.6g} in height become {height / self.scale.value():.6g}."
-        else:
-            self.pixel_size.setRange(0, 0)
-            tip = "The layer says no pixel size: neither its scale nor its units are set."
-        self.pixel_size.setToolTip(tip)
-        self.pixel_size.blockSignals(False)
+                tip += f"\nThis is the width; {height:.6g} in height become {height / scale.value:.6g}."
+            box.tooltip = tip
 
     def _pixel_size_given(self, value: float) -> None:
         """Set the scale that gives the pixels this size."""
-        self.scale.setValue(self._pixel()[1] / value)
+        if width := self._pixel()[1]:
+            self.form.scale.value = width / value
 
-    def _data_changed(self, event: Any = None) -> None:
-        """Forget what was found in the old pixels; napari tells of new values in the same array here, too."""
-        if self._watched is not None:
-            self.forget_ranges(self._watched)
-            self.outdated.emit()
-            self._layer_changed()
-
-    def forget_ranges(self, layer: Image) -> None:
-        """Forget the ranges that were found in a layer."""
-        for key in [key for key in self._ranges if key[0] == layer.unique_id]:
-            del self._ranges[key]
-
-    def _range_changed(self) -> None:
-        given = self.range.currentIndex() == 1
-        self.low.setEnabled(given)
-        self.high.setEnabled(given)
+    def _range_changed(self, *_: Any) -> None:
+        """Offer the layer's own range to be changed."""
+        form, layer = self.form, self.first
+        given = form.range.value == BY_HAND
+        if given and not form.low.enabled and layer is not None:
+            limits = (0, 255) if layer.rgb and layer.dtype == np.uint8 else layer.contrast_limits_range
+            form.low.value, form.high.value = map(float, limits)
+        form.low.enabled = form.high.enabled = given
         self.changed.emit()
 
     def given_range(self) -> tuple[float, float] | None:
-        """The range that the user gave; None if it is to be found.
-
-        Raises
-        ------
-        ValueError
-            If it is no range.
-        """
-        if self.range.currentIndex() == 0:
-            return None
-        low, high = float(self.low.text()), float(self.high.text())
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError
-        return low, high
+        """The range that the user gave; None if it is to be found."""
+        return (self.form.low.value, self.form.high.value) if self.form.range.value == BY_HAND else None
 
     def bad_range(self) -> bool:
         """Whether the given range cannot be used."""
-        try:
-            self.given_range()
-        except ValueError:
-            return True
-        return False
+        given = self.given_range()
+        return given is not None and given[0] >= given[1]
 
-    def source(self) -> _layers.Source:
-        """What is chosen to be upscaled; there must be a layer.
+    def source(self, layer: Image) -> _layers.Source:
+        """What is chosen of a layer.
 
         Raises
         ------
         NoRegion
             If the chosen region is not on the layer.
         """
-        layer = self.layer.currentData()
-        axis = self.channels.currentData()
-        if self.planes.currentData() == "current":
-            source = _layers.current_plane(layer, self.viewer.dims.point, axis)
-        else:
-            source = _layers.whole(layer, axis)
-        return self.in_region(source)
+        if self.form.planes.value == CURRENT:
+            return self.in_region(layer, self.plane(layer))
+        return self.in_region(layer, _layers.whole(layer, self.axis(layer)))
 
-    def source_or_none(self) -> _layers.Source | None:
-        """What is chosen, if it can be upscaled."""
-        layer = self.layer.currentData()
-        if layer is None or _layers.why_not(layer, self.channels.currentData()):
-            return None
-        try:
-            return self.source()
-        except _regions.NoRegion:
-            return None
+    def plane(self, layer: Image) -> _layers.Source:
+        """The plane of a layer that is shown, with all of its channels."""
+        return _layers.current_plane(layer, self.viewer.dims.point, self.axis(layer))
 
-    def in_region(self, source: _layers.Source) -> _layers.Source:
+    def shown(self, layer: Image) -> tuple[_layers.Source, str]:
+        """What is shown of the chosen region of a layer, one channel of one plane, and its name in words."""
+        plane, axis, words = self.plane(layer), self.axis(layer), f"“{layer.name}”"
+        if axis is not None:
+            point = np.asarray(self.viewer.dims.point)[-layer.ndim :]
+            channel = min(max(round(layer.world_to_data(point)[axis]), 0), plane.data.shape[axis] - 1)
+            part = list(plane.part)
+            part[axis] = slice(channel, channel + 1)
+            plane, words = replace(plane, part=tuple(part)), f"channel {channel} of {words}"
+        return self.in_region(layer, plane), words
+
+    def in_region(self, layer: Image, source: _layers.Source) -> _layers.Source:
         """The chosen region of a source."""
-        layer, region = self.layer.currentData(), self.region.currentData()
-        if region == WHOLE:
-            return source
+        region = self.form.region.value
         if region == VIEW:
             return _regions.in_view(self.viewer, layer, source)
-        return _regions.in_shapes(self.viewer, layer, source, region)
+        if isinstance(region, Shapes):
+            return _regions.in_shapes(self.viewer, layer, source, region)
+        return source
 
-    def task(self, source: _layers.Source) -> _upscaling.Task:
-        """The work that is chosen."""
-        layer = self.layer.currentData()
-        return _upscaling.Task(
+    def sources(self) -> list[tuple[Image, _layers.Source]]:
+        """The layers that can be upscaled, with what is chosen of each."""
+        found = []
+        for layer in self.layers:
+            if not _layers.why_not(layer, self.axis(layer)):
+                try:
+                    found.append((layer, self.source(layer)))
+                except _regions.NoRegion:
+                    continue
+        return found
+
+    def task(self, layer: Image, source: _layers.Source, in_range: Ranges | None = None) -> Task:
+        """The work that is chosen for a layer."""
+        form = self.form
+        return Task(
             source,
-            self.scale.value(),
-            model=self.model.currentData(),
-            device=self.device.currentData(),
-            tile=self.tile.value() or None,
-            in_range=self.given_range() or self.known_range(layer, source),
+            form.scale.value,
+            model=form.model.currentData(),
+            device=form.device.value,
+            tile=int(form.tile.value) or None,
+            in_range=self.given_range() or in_range,
             looked_at=_layers.coarsest(layer),
-            near=_regions.centre_of_view(self.viewer, layer, source, self.scale.value()),
+            near=_regions.centre_of_view(self.viewer, layer, source, form.scale.value),
         )
 
-    def bytes_needed(self, source: _layers.Source) -> int:
-        """The memory of the result."""
-        return math.prod(source.result_shape(self.scale.value())) * int(np.dtype(source.data.dtype).itemsize)
+    def settings(self) -> dict[str, Any]:
+        """What is chosen, layers aside, to be chosen again."""
+        form = self.form
+        names = ("scale", "tile", "range", "low", "high", "result", "keep")
+        return {name: getattr(form, name).value for name in names} | {"model": form.model.currentData()}
 
-    def keep_range(self, layer: Image, found: _upscaling.Found | None) -> None:
-        """Use a range that was found for all that is made of the layer."""
-        if found is not None and layer in self.viewer.layers:
-            self._ranges[layer.unique_id, found.source.channel_axis] = found
-
-    def known_range(self, layer: Image, source: _layers.Source) -> _upscaling.Ranges | None:
-        """The range that was found in the pixels that the layer has now."""
-        found = self._ranges.get((layer.unique_id, source.channel_axis))
-        return found.in_range if found is not None and found.source.data is source.data else None
+    def choose(self, settings: dict[str, Any]) -> None:
+        """Choose this again."""
+        for name, value in settings.items():
+            if name == "model":
+                self.form.model.choose(value or "")
+            else:
+                getattr(self.form, name).value = value
 
 
-def _disconnect(connections: list[tuple[Any, Any]]) -> None:
-    """Leave a viewer that outlives the widget."""
-    for event, callback in connections:
-        event.disconnect(callback)
+def bytes_needed(source: _layers.Source, scale: float) -> int:
+    """The memory of a result."""
+    return math.prod(source.result_shape(scale)) * int(np.dtype(source.data.dtype).itemsize)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +17,7 @@ from numpy.typing import NDArray
 
 from napari_vdsr.background.pytorch import computing, load_network, stop_if
 from napari_vdsr.layers.source import Slices, Source
+from napari_vdsr.models import library
 from napari_vdsr.upscale.work import Ranges, Task, Watched, coarse_levels, find_ranges, repeat
 
 if TYPE_CHECKING:
@@ -171,3 +176,35 @@ def _open(folder: Any, level: int) -> Any:
     import zarr
 
     return zarr.open_array(f"{folder}/{level}", mode="r")
+
+
+def list_unfinished() -> dict[str, dict[str, Any]]:
+    """The results that are not finished, by their targets, each with the layer and the settings of its run."""
+    try:
+        noted = json.loads(_list().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {target: record for target, record in noted.items() if _partial(target).is_dir()}
+
+
+def note_unfinished(target: str, record: dict[str, Any] | None) -> None:
+    """Note a result that is begun; None says that it is finished, or not wanted."""
+    noted = list_unfinished() | {target: record}
+    _list().parent.mkdir(parents=True, exist_ok=True)
+    _list().write_text(json.dumps({key: one for key, one in noted.items() if one is not None}), encoding="utf-8")
+
+
+def discard(target: str) -> None:
+    """Delete what is there of a result that is not finished."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(_partial(target))
+    note_unfinished(target, None)
+
+
+def _list() -> Path:
+    return library.data_folder() / "unfinished results.json"
+
+
+def _partial(target: str) -> Path:
+    """Where `vdsr_core.stream` collects a target that is not finished."""
+    return Path(target).with_name(f".{Path(target).name}.partial")

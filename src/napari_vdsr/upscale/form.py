@@ -1,193 +1,205 @@
-"""The face of the Upscale widget: its controls and where they are."""
+"""The controls of the Upscale widget, as magicgui containers."""
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QDoubleSpinBox,
-    QFormLayout,
-    QLineEdit,
-    QProgressBar,
-    QPushButton,
-    QScrollArea,
-    QSlider,
-    QSpinBox,
-    QVBoxLayout,
-    QWidget,
-)
-from superqt import QCollapsible
+from collections.abc import Callable
+from typing import Any
 
-from napari_vdsr.forms import make_box, make_collapsible, make_combo, make_form, make_row, make_text
+from magicgui.widgets import CheckBox, ComboBox, Container
+from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+from napari_vdsr.forms import (
+    Held,
+    NumberBox,
+    align_labels,
+    ignore_wheel,
+    make_box,
+    make_collapsible,
+    make_row,
+    make_text,
+)
 from napari_vdsr.models.box import ModelBox
+from napari_vdsr.upscale.layer_list import LayerList
 from napari_vdsr.upscale.preferences import preference
 
 HONEST = "The network predicts detail from what it saw in other images; it does not measure it."
 MAX_SCALE = 1000
 MEMORY, LAZY, DISK = "memory", "lazy", "disk"  # where a result is
+RESULTS = [("In memory", MEMORY), ("Compute while I look around", LAZY), ("On disk, as OME-Zarr", DISK)]
+Offer = Callable[[Any], list[tuple[str, Any]]]
+AUTOMATIC, BY_HAND = "automatic", "by hand"  # black and white level
 
 
-class UpscaleForm(QWidget):
-    """All controls of the Upscale widget, without what they do."""
+class Form:
+    """The controls, without what they do; `chosen` and `advanced` are magicgui containers.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    layers : LayerList
+        The list of layers.
+    offer_channels, offer_planes, offer_regions : callable
+        Give the choices there are now, as magicgui asks for them.
+    """
+
+    def __init__(self, layers: LayerList, offer_channels: Offer, offer_planes: Offer, offer_regions: Offer) -> None:
+        self.layers, self.model = layers, ModelBox()
+        self.scale = NumberBox(name="scale", label="Enlarge by", value=2.0, min=1.01, max=MAX_SCALE, step=0.5)
+        self.scale.tooltip = "Output pixels per input pixel along rows and columns; it need not be an integer."
+        self.pixel_size = NumberBox(name="pixel_size", label="Pixel size", value=0, min=0, max=1)
+        self.pixel_size.native.setKeyboardTracking(False)
+        self.channels = choice("channels", "Channels", "", offer_channels)
+        self.planes = choice("planes", "Z and time", "", offer_planes)
+        self.region = choice(
+            "region",
+            "Region",
+            "The whole layer, what the canvas shows now, or what lies inside a shape: the selected shapes of a Shapes "
+            "layer, or its last one. A region comes out as it does in the whole layer.",
+            offer_regions,
+        )
+        self.chosen = Container(
+            widgets=[
+                Held(self.layers, name="layers", label="Layers"),
+                self.scale,
+                self.pixel_size,
+                Held(self.model, name="model", label="Model"),
+                self.channels,
+                self.planes,
+                self.region,
+            ]
+        )
+        self.advanced = self._build_advanced()
+        for container in (self.chosen, self.advanced):
+            container.margins = (0, 0, 0, 0)
+
+    def _build_advanced(self) -> Container[Any]:
+        """What hardly anybody has to change."""
+        self.device = choice("device", "Device", "Looking for devices…", [("Automatic", None)])
+        self.result = choice(
+            "result",
+            "Result",
+            "In memory: all of it is computed now. While I look around: a layer of several levels, the finest of which "
+            "is computed where one looks, when one looks; for images that are large or lie on disk. On disk: all is "
+            "computed now and written to an OME-Zarr folder, in little memory; a cancelled run can be resumed.",
+            RESULTS,
+        )
+        self.tile = NumberBox(name="tile", label="Tile size", value=0, min=0, max=4096, step=32)
+        self.tile.native.setSpecialValueText("Automatic")
+        self.range = choice(
+            "range",
+            "Black and white",
+            "The intensities that become 0 and 1 for the network: automatic finds them once for the whole layer, so "
+            "that hot pixels do not count and a region comes out as in the whole. Values outside are not clipped.",
+            [AUTOMATIC, BY_HAND],
+        )
+        limits = {"min": -1e15, "max": 1e15, "step": 1.0, "enabled": False}
+        self.low = NumberBox(name="low", label="Black", value=0, **limits)
+        self.high = NumberBox(name="high", label="White", value=255, **limits)
+        self.keep = CheckBox(name="keep", label="", text="Keep finished tiles when cancelled")
+        self.keep.tooltip = "If not, the layer of a cancelled run is removed."
+        return Container(widgets=[self.device, self.result, self.tile, self.range, self.low, self.high, self.keep])
+
+    def recall(self) -> None:
+        """Begin with what was chosen last."""
+        self.scale.value = preference("scale")
+        self.result.value = preference("result")
+        self.keep.value = preference("keep")
+        if wanted := preference("model"):
+            self.model.setCurrentIndex(max(0, self.model.findData(wanted)))
+
+
+class Face(QWidget):
+    """How the form, the buttons and the texts are laid out."""
+
+    def __init__(self, form: Form, looking: Container[Any], queue: QWidget) -> None:
         super().__init__()
-        chosen = self._build_choices()
-        self.estimate = make_text()
-        self.message = make_text()
-        self.preview_button = QPushButton("Preview")
+        self.hint, self.hint_button, self.no_hint_button = make_text(), QPushButton(), QPushButton("No, thanks")
+        self.hint_box = QWidget()
+        hint = QVBoxLayout(self.hint_box)
+        hint.setContentsMargins(0, 0, 0, 0)
+        hint.addWidget(self.hint)
+        hint.addLayout(make_row(self.hint_button, self.no_hint_button))
+        self.asynchronous = QPushButton("Allow background drawing (napari setting)")
+        self.asynchronous.setToolTip(
+            "Without it napari would freeze while it computes. The same as Preferences > Experimental > Render images "
+            "asynchronously; it stays on until it is turned off there."
+        )
+        self.estimate, self.caution, self.message, self.trial = (make_text() for _ in range(4))
+        self.preview_button, self.run_button, self.cancel_button = map(QPushButton, ("Preview", "Run", "Cancel"))
         self.preview_button.setCheckable(True)
-        self.run_button = QPushButton("Run")
+        self.cancel_button.setToolTip("Ends the run within a second. (Escape)")
+        self.bar = QProgressBar()
         self.disk_button = QPushButton("Save to disk…")
         self.disk_button.setToolTip("Runs with the result on disk: an OME-Zarr folder, shown while it grows.")
-        self.disk_button.hide()
-        self.cancel_button = QPushButton("Cancel")
-        self.cancel_button.setEnabled(False)
-        self.cancel_button.setToolTip("Ends the run within a second.")
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(True)
-        self.bar.hide()
-        self.copy_button = QPushButton("Copy as Python")
-        self.copy_button.setToolTip("Copies a script for napari's console that gives the same layer.")
-        inner = QWidget()
-        column = QVBoxLayout(inner)
+        self.nan_button = QPushButton("Replace NaN…")
+        self.nan_button.setToolTip("Adds a copy of the layer in which a number stands for NaN and infinity.")
+        self.copy_button, self.folder_button = QPushButton("Copy as Python"), QPushButton("A folder of files…")
+        self.copy_button.setToolTip("Copies a few lines for napari's console that give the same layers.")
+        self.defaults_button, self.guide_button = QPushButton("Restore defaults"), QPushButton("?")
+        self.guide_button.setFixedWidth(28)
+        self.guide_button.setToolTip("Opens the guide.")
+        self.unfinished = choice("unfinished", "", "Results on disk that are not finished.")
+        self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
+        self.unfinished_box = make_box(make_row(self.unfinished.native, self.resume_button, self.discard_button))
+        self.original_button = QPushButton("Show original")
+        self.original_button.setCheckable(True)
+        self.original_button.setToolTip("Shows the source in place of the result, as while the key B is held down.")
+        self.added_button, self.agrees_button = QPushButton("What was invented"), QPushButton("Agrees with original?")
+        self.try_button = QPushButton("Try on this image")
+        advanced = QWidget()
+        folded = QVBoxLayout(advanced)
+        folded.setContentsMargins(0, 0, 0, 0)
+        for part in (form.advanced.native, self.asynchronous):
+            folded.addWidget(part)
+        folded.addLayout(make_row(self.defaults_button, self.copy_button))
+        self.advanced = make_collapsible("Advanced", advanced, open_=False)
+        self.checks = make_collapsible("Look at the result", self._build_checks(looking), open_=True)
+        column = QVBoxLayout(self)
         column.setContentsMargins(6, 6, 6, 6)
-        column.addLayout(chosen)
-        column.addWidget(self._build_advanced())
-        column.addWidget(self.estimate)
+        for part in (self.hint_box, form.chosen.native, self.advanced, self.estimate, self.caution):
+            column.addWidget(part)
         column.addLayout(make_row(self.preview_button, self.run_button, self.cancel_button))
-        column.addWidget(self.bar)
-        column.addWidget(self.message)
-        column.addWidget(self.disk_button)
-        column.addWidget(self.copy_button)
-        column.addWidget(self._build_checks())
+        for part in (self.bar, self.message, self.disk_button, self.nan_button, self.unfinished_box, queue):
+            column.addWidget(part)
+        column.addWidget(self.checks)
+        column.addLayout(make_row(self.folder_button, self.guide_button))
         column.addStretch()
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(inner)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scroll)
-        self.setMinimumWidth(300)
+        self._containers = form.chosen, form.advanced, looking
+        some_times = self.hint_box, self.asynchronous, self.bar, self.disk_button, self.nan_button, self.unfinished_box
+        for hidden in (*some_times, self.trial):
+            hidden.hide()
+        ignore_wheel(self)
+
+    def _build_checks(self, looking: Container[Any]) -> QWidget:
+        """What shows the difference, and tells how far a result can be trusted."""
+        looking.margins = (0, 0, 0, 0)
+        box = QWidget()
+        column = QVBoxLayout(box)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.original_button)
+        column.addWidget(looking.native)
+        column.addLayout(make_row(self.added_button, self.agrees_button))
+        column.addWidget(self.try_button)
+        column.addWidget(self.trial)
+        honest = make_text(HONEST)
+        honest.setObjectName("honest")
+        column.addWidget(honest)
+        return box
+
+    def showEvent(self, event: Any) -> None:
+        """Align what could not be measured before."""
+        super().showEvent(event)
+        align_labels(*self._containers)
 
     def say(self, words: str) -> None:
         """Show one sentence below the buttons."""
         self.message.setText(words)
         self.message.setVisible(bool(words))
 
-    def _build_checks(self) -> QCollapsible:
-        """What tells how far a result can be trusted."""
-        self.compare = QSlider(Qt.Orientation.Horizontal)
-        self.compare.setRange(0, 100)
-        self.compare.setToolTip("Draws the source over the left part of the view, up to here; 0 takes it away.")
-        self.try_button = QPushButton("Try on this image")
-        self.try_button.setToolTip(
-            "Makes the middle of the current plane, or of its chosen region (of channels: the first), smaller by the\n"
-            "scale, upscales it back, and compares bicubic interpolation and the network with the original. No layer\n"
-            "is added."
-        )
-        self.added_button = QPushButton("Added detail")
-        self.consistency_button = QPushButton("Consistency")
-        self.trial = make_text()
-        self.trial.hide()
-        honest = make_text(HONEST)
-        honest.setObjectName("honest")
-        lines = make_form()
-        lines.addRow("Source | result", self.compare)
-        box = QWidget()
-        column = QVBoxLayout(box)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addLayout(lines)
-        column.addLayout(make_row(self.added_button, self.consistency_button))
-        column.addWidget(self.try_button)
-        column.addWidget(self.trial)
-        column.addWidget(honest)
-        return make_collapsible("Check the result", box, open_=True)
 
-    def _build_choices(self) -> QFormLayout:
-        """What a run needs to know."""
-        self.layer = make_combo("The image to upscale. It stays as it is; the result is a new layer.")
-        self.scale = ShortSpinBox()
-        self.scale.setRange(1.01, MAX_SCALE)
-        self.scale.setSingleStep(0.5)
-        self.scale.setValue(preference("scale"))
-        self.pixel_size = ShortSpinBox()
-        self.pixel_size.setKeyboardTracking(False)
-        self.scale.setToolTip("Output pixels per input pixel along rows and columns. It need not be a whole number.")
-        self.model = ModelBox()
-        self.channels = make_combo("")
-        self.planes = make_combo("")
-        self.region = make_combo(
-            "The whole layer, what the canvas shows now, or what lies inside a shape: the selected shapes of a Shapes\n"
-            "layer, or its last one. A region comes out as it does in the whole layer."
-        )
-        self.device = make_combo("Looking for devices…")
-        self.device.addItem("Automatic", None)
-        lines = make_form()
-        for label, control in (
-            ("Layer", self.layer),
-            ("Scale", self.scale),
-            ("Pixel size", self.pixel_size),
-            ("Model", self.model),
-            ("Channels", self.channels),
-            ("Planes", self.planes),
-            ("Region", self.region),
-            ("Device", self.device),
-        ):
-            lines.addRow(label, control)
-        return lines
-
-    def _build_advanced(self) -> QCollapsible:
-        """What hardly anybody has to change, closed."""
-        self.tile = QSpinBox()
-        self.tile.setRange(0, 4096)
-        self.tile.setSingleStep(32)
-        self.tile.setSpecialValueText("Automatic")
-        self.range = make_combo(
-            "The intensities that become 0 and 1 for the network: by default found once for the whole layer, so that\n"
-            "hot pixels do not count and a region comes out as it does in the whole. Values outside are not clipped."
-        )
-        self.range.addItems(["Found in the layer", "Given"])
-        self.low, self.high = QLineEdit("0"), QLineEdit("255")
-        for edit, word in ((self.low, "0"), (self.high, "1")):
-            edit.setToolTip(f"The intensity that becomes {word}. Choose “Given” to set it.")
-            edit.setEnabled(False)
-        self.result = make_combo(
-            "In memory: all of it is computed now. Lazy: a layer of several levels, the finest of which is computed\n"
-            "where one looks, when one looks; for images that are large or lie on disk. On disk: all is computed now\n"
-            "and written to an OME-Zarr folder, which needs little memory; a run that is cancelled goes on later."
-        )
-        self.result.addItem("In memory", MEMORY)
-        self.result.addItem("Lazy: computed where you look", LAZY)
-        self.result.addItem("On disk: saved as OME-Zarr", DISK)
-        self.asynchronous = QPushButton("Render asynchronously")
-        self.asynchronous.setToolTip("Turns on asynchronous rendering, as under Preferences > Experimental.")
-        self.asynchronous.hide()
-        self.keep = QCheckBox("Keep finished tiles when cancelled")
-        self.keep.setChecked(preference("keep"))
-        self.keep.setToolTip("If not, the layer of a cancelled run is removed.")
-        lines = make_form()
-        lines.addRow("Result", self.result)
-        lines.addRow(self.asynchronous)
-        lines.addRow("Tile size", self.tile)
-        lines.addRow("Range", self.range)
-        lines.addRow("", make_box(make_row(self.low, self.high)))
-        lines.addRow(self.keep)
-        box = QWidget()
-        box.setLayout(lines)
-        self.advanced = make_collapsible("Advanced", box, open_=False)
-        return self.advanced
-
-
-class ShortSpinBox(QDoubleSpinBox):
-    """A number without trailing zeros."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setDecimals(9)
-
-    def textFromValue(self, value: float) -> str:
-        """The number in up to six digits."""
-        return f"{value:.6g}"
+def choice(name: str, label: str, tooltip: str, choices: Any = ()) -> ComboBox:
+    """A list of choices that does not widen the widget."""
+    box = ComboBox(name=name, label=label, choices=choices)
+    box.tooltip = f"<qt>{tooltip}</qt>" if tooltip else ""
+    box.native.setSizeAdjustPolicy(box.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.native.setMinimumContentsLength(12)
+    return box

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Hashable
 from functools import partial
 from typing import Any
 
+from napari.experimental import link_layers, unlink_layers
 from napari.layers import Image
 from napari.viewer import Viewer
 from numpy.typing import NDArray
@@ -50,26 +51,26 @@ class Preview(QObject):
         super().__init__()
         self.viewer, self.source_layer = viewer, layer
         self.layer: Image | None = None
-        self.found: _upscaling.Found | None = None
+        self._state: Hashable = None  # of the source's pixels
+        self._hidden: list[Image] = []
         self.total = self.done = 0
         fits = (side for side in SIDES if (side + 2 * facts.halo) ** 2 <= TILE_SECONDS * facts.speed)
         self.side = max(fits, default=SIDES[0])
         self._tiles: dict[tuple[Any, ...], NDArray[Any]] = {}  # finished, the oldest first
         self._task: _upscaling.Task | None = None
         self._grid: _layers.Slices = ()
+        self._places: list[_layers.Slices] = []
         self._job: Job | None = None
 
     def show(self, task: _upscaling.Task) -> None:
         """Show a region: what is known of it at once, the rest as it is finished."""
         grid = tile_aligned(task.source, task.scale, self.side)
-        if self.layer is not None and grid == self._grid and self._same(task) and (self.running or self.complete):
+        if self.running and grid == self._grid and self._same(task):
             return
         self.stop()
         self._task, self._grid = task, grid
-        places = cut(self._grid, task.source.plane_axes, self.side)
-        missing = [place for place in places if self._key(place) not in self._tiles]
-        self.total, self.done = len(places), len(places) - len(missing)
-        self._job = Job(partial(_upscaling.preview, task, self._grid, missing))
+        self._places = cut(self._grid, task.source.plane_axes, self.side)
+        self._job = Job(partial(_upscaling.preview, task, self._grid, self._places))
         self._job.stepped.connect(self._stepped)
         self._job.ended.connect(self._ended)
         self._job.start()
@@ -84,8 +85,12 @@ class Preview(QObject):
         """Take the layer away."""
         self.stop()
         if self.layer is not None and self.layer in self.viewer.layers:
+            unlink_layers([self.layer, self.source_layer], _layers.GRAY_LOOKS)
             self.viewer.layers.remove(self.layer)
         self.layer = None
+        for layer in self._hidden:
+            layer.visible = True
+        self._hidden = []
 
     @property
     def complete(self) -> bool:
@@ -111,11 +116,13 @@ class Preview(QObject):
         if job is not self._job:
             return
         if isinstance(step, _upscaling.Base):
-            assert self._task is not None
-            if self._task.in_range is None:
-                self.found = _upscaling.Found(self._task.source, step.in_range)
-            self._task = replace(self._task, in_range=step.in_range)
+            if step.state != self._state:  # other pixels, also in the same array
+                self._tiles.clear()
+            self._state = step.state
+            missing = [place for place in self._places if self._key(place) not in self._tiles]
+            self.total, self.done = len(self._places), len(self._places) - len(missing)
             self._lay(step.pixels)
+            self._places[:] = missing  # the job waits until this step is handled
         else:
             self._keep(step)
             self.done += 1
@@ -141,12 +148,18 @@ class Preview(QObject):
             return
         names = [layer.name for layer in self.viewer.layers]
         name = _layers.free_name(f"{self.source_layer.name} [VDSR preview]", names)
-        self.layer = Image(pixels, name=name, **placement, **_layers.looks(self.source_layer))
+        said = {"vdsr": {"shown": "preview"}}
+        self.layer = Image(pixels, name=name, metadata=said, **placement, **_layers.looks(self.source_layer))
         _layers.widen_range(self.layer, self.source_layer)
         active = self.viewer.layers.selection.active
-        above = self.viewer.layers.index(self.source_layer) + 1
-        self.viewer.layers.insert(above, self.layer)
+        under = _layers.put_above(self.viewer.layers, self.source_layer, self.layer)
         self.viewer.layers.selection.active = active  # a preview is looked at, not worked with
+        if not self.source_layer.rgb:
+            link_layers([self.layer, self.source_layer], _layers.GRAY_LOOKS)
+        if not _layers.covers(self.source_layer):  # both together would count twice
+            self._hidden = under
+            for layer in under:
+                layer.visible = False
 
     def _keep(self, piece: _upscaling.Piece) -> None:
         """Keep a tile, and the latest others as far as there is room."""
@@ -169,7 +182,7 @@ class Preview(QObject):
 
 def _options(task: _upscaling.Task) -> tuple[Any, ...]:
     """What the pixels of a preview depend on, their place aside."""
-    return task.scale, task.model, task.device, str(task.in_range), task.source.channel_axis
+    return task.scale, task.model, task.device, str(task.in_range), task.source.channel_axis, task.source.rgb
 
 
 def tile_aligned(source: _layers.Source, scale: float, side: int) -> _layers.Slices:

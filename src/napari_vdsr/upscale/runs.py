@@ -1,120 +1,139 @@
-"""Work that a widget has started: its layer, its bars, and what is said of it."""
+"""Work on one layer that a widget has started: its layer, and what is said of it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from napari.utils import cancelable_progress
 from napari.viewer import Viewer
 
-from napari_vdsr.background import pytorch as _work
 from napari_vdsr.background.job import Job, Work
+from napari_vdsr.background.pytorch import Cancelled
 from napari_vdsr.forms import sentence
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.layers import writer as _writer
 from napari_vdsr.upscale import checks as _checks
-from napari_vdsr.upscale import disk as _saving
-from napari_vdsr.upscale import work as _upscaling
+from napari_vdsr.upscale import disk as _disk
+from napari_vdsr.upscale import work as _work
+from napari_vdsr.upscale.layer import layer_data
+
+if TYPE_CHECKING:
+    from vdsr_core import Score
+
+HELPS, HARMS = 0.1, -0.05  # dB more than bicubic interpolation from which a network helps, or harms
 
 
-class Run:
-    """An upscaling at work: its layer and its bar in the Activity dock."""
+class Single:
+    """Work with one result at its end, of whose progress nothing is known."""
 
-    in_memory = True  # the result can be looked at as a whole
+    in_memory = False  # whether the result can be looked at as a whole
+    result: Image | None = None
 
-    def __init__(
-        self, viewer: Viewer, layer: Image, source: _layers.Source, task: _upscaling.Task, work: Work | None = None
-    ) -> None:
-        self.viewer, self.layer, self.source, self.task = viewer, layer, source, task
-        self.job = Job(work or partial(_upscaling.upscale, task))
-        self.result: Image | None = None
-        self.found: _upscaling.Found | None = None
-        self.total = self.done = self._before = 0
-        self._data = layer.data
-        self._metadata: dict[str, Any] = {}
-        self._shown = 0
-        self._began = 0.0
-        self._pause = 0.0  # before the next refresh: large layers take long to draw
-        self._refreshed = 0.0
-        self._activity = cancelable_progress(total=0, desc=f"VDSR: {layer.name}")
+    def __init__(self, layer: Image, task: _work.Task, work: Work, words: str) -> None:
+        self.layer, self.source, self.task = layer, task.source, task
+        self.job = Job(work, words)
+        self.total = self.done = 0
+        self.began = time.perf_counter()
 
     def step(self, step: Any) -> None:
-        """Take a step of the job: the first one adds the layer, each other one is a tile."""
-        if isinstance(step, _upscaling.Written):
-            self.done = step.done
-            return
-        self._start(step, step.count)
-        levels = _layers.views(step.out, self.source.plane_axes)
-        self._add(levels if len(levels) > 1 else step.out, multiscale=len(levels) > 1)
+        """Take a step of the job."""
 
-    def _start(self, step: Any, total: int) -> None:
-        """Note what is known now: the range, the tile, how much there is to do."""
-        self.total, self._began = total, time.perf_counter()
-        if self.task.in_range is None:
-            self.found = _upscaling.Found(self.source, step.in_range)
-        self._metadata = describe(self.layer, self.task, step.in_range, step.tile) | {
-            "tiles": total,
-            "tiles_done": 0,
-        }
-
-    def _add(self, data: Any, *, multiscale: bool) -> None:
-        """Add the layer."""
-        names = [other.name for other in self.viewer.layers]
-        keywords = _layers.layer_keywords(self.layer, self.source, self.task.scale, names)
-        keywords["multiscale"] = multiscale
-        result = Image(data, metadata={"vdsr": self._metadata}, **keywords)
-        _layers.widen_range(result, self.layer)
-        self.viewer.add_layer(result)
-        self.result = result
-
-    def look(self) -> bool:
-        """Show the tiles that are new; whether there is progress to show."""
-        if self._activity.is_canceled:
-            self.job.cancel()
-        now = time.perf_counter()
-        if self._activity.total != self.total:
-            self._activity.reset(total=self.total)
-        elif self.done > self._shown and now > self._refreshed + self._pause:
-            self._activity.update(self.done - self._shown)
-            self._shown = self.done
-            if self.result is not None and self.result.visible:
-                self.result.refresh(extent=False, thumbnail=False, highlight=False)
-                self._pause = 5 * (time.perf_counter() - now)
-                self._refreshed = now
-        return self.total > 0
+    def look(self) -> None:
+        """Show what is new."""
 
     def fraction(self) -> float:
         """How much of the work is done."""
         return self.done / self.total if self.total else 0
 
-    def left(self) -> str:
-        """The time that is left, in words."""
-        here = self.done - self._before
-        if not here:
-            return ""
-        return f"{_layers.duration((time.perf_counter() - self._began) * (self.total - self.done) / here)} left"
+    def end(self, error: Exception | None, *, keep: bool) -> str:
+        """Say how it went."""
+        if isinstance(error, Cancelled):
+            return "Cancelled."
+        return sentence(error) if error is not None else self.tell()
+
+    def tell(self) -> str:
+        """Say how it went when it went well."""
+        return f"Done in {_layers.duration(time.perf_counter() - self.began)}."
+
+
+class Run(Single):
+    """An upscaling at work, and its layer, which shows the interpolated source where it is not finished."""
+
+    in_memory = True
+
+    def __init__(self, viewer: Viewer, layer: Image, task: _work.Task, work: Work | None = None) -> None:
+        super().__init__(layer, task, work or partial(_work.upscale, task), f"upscaling {layer.name}")
+        self.layers = viewer.layers  # not the viewer: the queue outlives no window
+        self._data = layer.data
+        self._hidden: list[Image] = []  # the source and earlier results, in whose place the result stands
+        self._shown = 0
+        self._refreshed = self._pause = 0.0  # large layers take long to draw
+
+    def step(self, step: Any) -> None:
+        """Take a step of the job: the first one adds the layer, each other one is a tile."""
+        if isinstance(step, _work.Written):
+            self.done = step.done
+            return
+        self.total = step.count
+        self.add(step.out, step.in_range, step.tile, tiles=step.count, tiles_done=0)
+
+    def add(self, data: Any, in_range: _work.Ranges, tile: int, **record: Any) -> None:
+        """Add the layer in the place of its source, which is hidden, unless the result is a part that covers it."""
+        pixels, keywords, _ = layer_data(self.layer, self.task, data, in_range, tile, **record)
+        keywords["name"] = _layers.free_name(keywords["name"], [other.name for other in self.layers])
+        result = Image(pixels, **keywords)
+        _layers.widen_range(result, self.layer)
+        under = _layers.put_above(self.layers, self.layer, result)
+        self.result = result
+        whole = tuple(slice(0, n) for n in self.source.data.shape[: len(self.source.part)])
+        if self.source.part == whole or not _layers.covers(self.layer):
+            self._hidden = under
+            for layer in under:
+                layer.visible = False
+
+    def look(self) -> None:
+        """Show the tiles that are new."""
+        now = time.perf_counter()
+        if self.done > self._shown and now > self._refreshed + self._pause:
+            self._shown = self.done
+            if self.result is not None and self.result.visible:
+                self.result.refresh(extent=False, thumbnail=False, highlight=False)
+                self._refreshed = time.perf_counter()
+                self._pause = 5 * (self._refreshed - now)
+
+    def drop(self) -> None:
+        """Take the layer away, and show its source again."""
+        if self.result is not None and self.result in self.layers:
+            self.layers.remove(self.result)
+        self.result = None
+        for layer in self._hidden:
+            layer.visible = True
+
+    def show_source(self, on: bool) -> None:
+        """Show the source in place of the result, or the other way round."""
+        if self.result is not None:
+            self.layer.visible, self.result.visible = on, not on
 
     def end(self, error: Exception | None, *, keep: bool) -> str:
-        """Close the bar, finish or drop the layer, and say how it went."""
-        self._activity.close()
-        seconds = time.perf_counter() - self._began
+        """Finish or drop the layer, and say how it went."""
+        kept = keep and self.done > 0 and self.result is not None
         if self.result is not None:
-            self._metadata["tiles_done"] = self.done
-            if error is not None and not (keep and self.done):
-                self.viewer.layers.remove(self.result)
+            self.result.metadata["vdsr"]["tiles_done"] = self.done
+            if error is not None and not kept:
+                self.drop()
             else:
                 self.result.refresh()
-        if error is None:
-            changed = " The source was changed meanwhile." if self.layer.data is not self._data else ""
-            return f"Done in {_layers.duration(seconds)}.{changed}"
-        here = keep and self.done and self.result is not None
-        kept = f"{self.done} of {self.total} tiles are kept." if here else "Nothing is kept."
-        if isinstance(error, _work.Cancelled):
-            return f"Cancelled. {kept}"
-        return sentence(error)
+        if isinstance(error, Cancelled):
+            return "Cancelled. " + (f"{self.done} of {self.total} tiles are kept." if kept else "Nothing is kept.")
+        return super().end(error, keep=keep)
+
+    def tell(self) -> str:
+        """The time, and whether the source is another one now."""
+        changed = " The source was changed meanwhile." if self.layer.data is not self._data else ""
+        return super().tell() + changed
 
 
 class Save(Run):
@@ -122,158 +141,129 @@ class Save(Run):
 
     in_memory = False
 
-    def __init__(
-        self, viewer: Viewer, layer: Image, source: _layers.Source, task: _upscaling.Task, target: str
-    ) -> None:
-        image = _writer.describe_source(layer, source)
+    def __init__(self, viewer: Viewer, layer: Image, task: _work.Task, target: str) -> None:
+        image = _writer.describe_source(layer, task.source)
         levels = list(layer.data) if layer.multiscale else [layer.data]
-        super().__init__(viewer, layer, source, task, partial(_saving.save, task, image, levels, target))
+        super().__init__(viewer, layer, task, partial(_disk.save, task, image, levels, target))
         self.target = target
+        self.before = 0  # pieces from an earlier run
 
     def step(self, step: Any) -> None:
         """Take a step of the job: the first one adds the layer, the last one gives it the finished file."""
-        if isinstance(step, _saving.Saved):
+        if isinstance(step, _disk.Saved):
             self.done = step.done
-        elif isinstance(step, _saving.Whole):
+        elif isinstance(step, _disk.Whole):
             if self.result is not None:
                 self.result.data = step.levels
         else:
-            self._start(step, step.total)
-            self._metadata["target"] = self.target
-            self.done = self._before = self._shown = step.done
-            self._add(step.levels, multiscale=True)
+            self.total, self.done, self.before = step.total, step.done, step.done
+            self.add(step.levels, step.in_range, step.tile, target=self.target, tiles=step.total)
 
     def end(self, error: Exception | None, *, keep: bool) -> str:
-        """Close the bar, take away the layer of what is not finished, and say how it went."""
+        """Take away the layer of what is not finished, and say how it went."""
         words = super().end(error, keep=False)
         if error is None:
+            _disk.note_unfinished(self.target, None)
             return f"{words} The result is in {self.target}."
-        if isinstance(error, _work.Cancelled):
-            return "Cancelled. What is finished is kept: run again with the same name to go on."
+        if isinstance(error, Cancelled):
+            if not self.done:
+                return "Cancelled. Nothing was finished yet."
+            return f"Cancelled. {self.done} of {self.total} pieces are kept: resume it below, or run it again."
         return words
 
 
-class Single:
-    """Work with one result at its end, of whose progress nothing is known."""
-
-    def __init__(self, layer: Image, source: _layers.Source, task: _upscaling.Task, work: Work) -> None:
-        self.layer, self.source, self.task = layer, source, task
-        self.job = Job(work)
-        self.found: _upscaling.Found | None = None
-        self.total = self.done = 0
-
-    def look(self) -> bool:
-        """How far it is cannot be said."""
-        return False
-
-    def fraction(self) -> float:
-        """Nothing is done until all is."""
-        return 0
-
-    def left(self) -> str:
-        """The time that is left cannot be said either."""
-        return ""
-
-
-class Lazy(Single):
+class Lazy(Run):
     """A layer in the making whose finest level is computed where one looks."""
 
     in_memory = False
 
-    def __init__(self, viewer: Viewer, layer: Image, source: _layers.Source, task: _upscaling.Task) -> None:
+    def __init__(self, viewer: Viewer, layer: Image, task: _work.Task) -> None:
         levels = list(layer.data) if layer.multiscale else [layer.data]
-        super().__init__(layer, source, task, partial(_upscaling.build_pyramid, task, levels))
-        self.viewer = viewer
-        self.result: Image | None = None
+        super().__init__(viewer, layer, task, partial(_work.build_pyramid, task, levels))
 
-    def step(self, pyramid: _upscaling.Pyramid) -> None:
+    def step(self, step: _work.Pyramid) -> None:
         """Add the layer; nothing of its finest level is computed."""
-        if self.task.in_range is None:
-            self.found = _upscaling.Found(self.source, pyramid.in_range)
-        names = [other.name for other in self.viewer.layers]
-        keywords = _layers.layer_keywords(self.layer, self.source, self.task.scale, names) | {"multiscale": True}
-        metadata = describe(self.layer, self.task, pyramid.in_range, pyramid.tile) | {"lazy": True}
-        result = Image(pyramid.levels, metadata={"vdsr": metadata}, **keywords)
-        _layers.widen_range(result, self.layer)
-        self.viewer.add_layer(result)
-        self.result = result
+        self.add(step.levels, step.in_range, step.tile, lazy=True)
 
-    def end(self, error: Exception | None, *, keep: bool) -> str:
-        """Say how it went."""
-        if isinstance(error, _work.Cancelled):
-            return "Cancelled."
-        return sentence(error) if error else "Zoom in: what you look at is computed, the rest is not."
+    def tell(self) -> str:
+        """Say what happens from now on."""
+        return "Zoom in: what you look at is computed, all tiles of a view at once; the rest is not."
 
 
 class Try(Single):
-    """A comparison at work."""
+    """Networks that are compared on the plane and channel that is shown."""
 
-    def __init__(self, layer: Image, source: _layers.Source, task: _upscaling.Task) -> None:
-        super().__init__(layer, source, task, partial(_upscaling.try_out, task))
-        self.trial: _upscaling.Trial | None = None
+    def __init__(self, layer: Image, task: _work.Task, models: Mapping[str, str | None], where: str) -> None:
+        super().__init__(layer, task, partial(_work.try_out, task, models), "trying networks")
+        self.scores: list[Score] = []
+        self.total, self._where = len(models) + 1, where
 
-    def step(self, trial: _upscaling.Trial) -> None:
-        """Take the result."""
-        self.trial = trial
+    def step(self, step: Score) -> None:
+        """Take the score of one method."""
+        self.scores.append(step)
+        self.done += 1
 
-    def end(self, error: Exception | None, *, keep: bool) -> str:
-        """Say how it went."""
-        if isinstance(error, _work.Cancelled):
-            return "Cancelled."
-        if error is not None or self.trial is None:
-            return sentence(error)
-        psnr, ssim = self.trial.psnr, self.trial.ssim
-        rows, columns = self.trial.shape
+    def tell(self) -> str:
+        """A verdict, then the figures of each method with the best marked."""
+        bicubic, *networks = self.scores
+        best = max(networks, key=lambda score: score.psnr)
+        gain = best.psnr - bicubic.psnr
+        verdict = f"“{best.method}” is closest to the original here."
+        if gain < HARMS:
+            verdict = "Every network is worse than bicubic interpolation here: they have not learnt images like this."
+        elif gain < HELPS:
+            verdict = "No network is better than bicubic interpolation here."
+        rows = ""
+        for score in self.scores:
+            name = f"<b>{score.method}</b>" if score is best else score.method
+            figures = f"{score.psnr:.2f}&nbsp;dB", f"{score.psnr - bicubic.psnr:+.2f}", f"{score.ssim:.4f}"
+            rows += f"<tr><td>{name}</td>{''.join(f'<td align=right>{figure}</td>' for figure in figures)}</tr>"
         return (
-            f"{rows} {_layers.TIMES} {columns} pixels, made {self.task.scale:g} times smaller and upscaled back:\n"
-            f"Bicubic {psnr['bicubic']:.2f} dB, SSIM {ssim['bicubic']:.4f}\n"
-            f"Network {psnr['vdsr']:.2f} dB, SSIM {ssim['vdsr']:.4f} ({psnr['vdsr'] - psnr['bicubic']:+.2f} dB)"
+            f"{verdict}<br>Parts of {self._where}, made {self.task.scale:g} times smaller and upscaled back, against "
+            f"the original (PSNR, more than bicubic, SSIM):<table cellpadding=2>{rows}</table>"
         )
 
 
 class Check(Single):
     """A difference between a result and its source in the making, for a layer of its own."""
 
-    def __init__(self, run: Run | Lazy, kind: str, source: _layers.Source) -> None:
+    def __init__(self, run: Run, kind: str, source: _layers.Source) -> None:
         assert run.result is not None
         work = partial(_checks.compare, kind, source, run.source, run.task.scale, _layers.finest(run.result))
-        super().__init__(run.layer, source, run.task, work)
-        self.run = run
+        super().__init__(run.layer, run.task, work, "comparing a result with its source")
+        self.run, self.kind = run, kind
         self.difference: _checks.Difference | None = None
 
-    def step(self, difference: _checks.Difference) -> None:
-        """Add the layer."""
-        self.difference = difference
-        viewer, added = self.run.viewer, difference.kind == _checks.ADDED
-        name = f"{self.layer.name} [{'added by VDSR' if added else 'VDSR made small again - source'}]"
+    def step(self, step: _checks.Difference) -> None:
+        """Show the difference, in the place of the one that was shown before."""
+        self.difference = step
+        layers, added = self.run.layers, self.kind == _checks.ADDED
+        name = f"[{'invented' if added else 'disagrees'}] {self.layer.name}"
         scale = self.task.scale if added else 1
-        factors, start = difference.source.factors(scale), difference.source.start(scale)
-        viewer.add_layer(
+        factors, start = step.source.factors(scale), step.source.start(scale)
+        for before in [layer for layer in layers if layer.metadata.get("vdsr", {}).get("check") == name]:
+            layers.remove(before)
+        layers.append(
             Image(
-                difference.pixels,
-                name=_layers.free_name(name, [other.name for other in viewer.layers]),
+                step.pixels,
+                name=_layers.free_name(name, [other.name for other in layers]),
                 colormap="PiYG",
-                contrast_limits=_checks.limits(difference.pixels),
+                contrast_limits=_checks.limits(step.pixels),
                 blending="translucent_no_depth",
+                metadata={"vdsr": {"check": name}},
                 **_layers.placement(self.layer, factors, start),
             )
         )
 
-    def end(self, error: Exception | None, *, keep: bool) -> str:
-        """Say how large the difference is."""
-        if isinstance(error, _work.Cancelled):
-            return "Cancelled."
-        if error is not None or self.difference is None:
-            return sentence(error)
+    def tell(self) -> str:
+        """A verdict, then how large the difference is, and what its colours mean."""
+        assert self.difference is not None
         rms, spread = self.difference.rms, self.difference.spread
-        share = f"{rms:.3g} (RMS), {100 * rms / spread:.2g} % of the source's own contrast" if spread else f"{rms:.3g}"
-        if self.difference.kind == _checks.ADDED:
-            return f"The network changed the interpolated image by {share}. This is predicted, not measured."
-        return f"Made small again, the result differs from the source by {share}."
-
-
-def describe(layer: Image, task: _upscaling.Task, in_range: _upscaling.Ranges, tile: int) -> dict[str, Any]:
-    """What ``metadata["vdsr"]`` says of a result."""
-    return _layers.describe(
-        layer, task.source, model=task.model, scale=task.scale, in_range=in_range, tile=tile, device=task.device
-    )
+        share = 100 * rms / spread if spread else 0.0
+        _, high = _checks.limits(self.difference.pixels)
+        legend = f"Green is brighter, pink is darker than that, by up to {high:.3g}; white is equal."
+        if self.kind == _checks.ADDED:
+            verdict = f"The network changed the interpolated image by {share:.2g} % of its contrast (RMS {rms:.3g})."
+            return f"{verdict} This is predicted, not measured. {legend}"
+        verdict = "The result agrees with the original" if share < 2 else "The result departs from the original"
+        return f"{verdict}: made small again, it differs by {share:.2g} % of its contrast (RMS {rms:.3g}). {legend}"

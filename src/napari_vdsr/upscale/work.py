@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,14 @@ from napari_vdsr.background.pytorch import computing, examine_now, load_network,
 from napari_vdsr.layers.source import Slices, Source, core_channels, count_tiles
 
 if TYPE_CHECKING:
-    from vdsr_core import Tile
+    from vdsr_core import Score, Tile
 
 Range = tuple[float, float]
 Ranges = Range | list[Range]
 
-TRY_SIDE = 512
+SMOOTH = 1 << 24  # pixels of a result that are interpolated before it begins; of more, the nearest ones are taken
+CHECKED = 1 << 30  # bytes of an array whose checksum is taken; of more, some pixels are left out
+KEPT = 16  # ranges that are remembered
 LAZY_TILE = 256  # what is in view is computed in whole tiles
 COARSER = 4  # times fewer pixels a side from one made level to the next
 SMALLEST_LEVEL = 256  # pixels a side
@@ -89,14 +92,6 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The range of the pixels that a source is a part of; it holds as long as the layer has these pixels."""
-
-    source: Source
-    in_range: Ranges
-
-
-@dataclass(frozen=True)
 class Base:
     """The first step of a preview.
 
@@ -105,11 +100,14 @@ class Base:
     in_range : (low, high), or list of them
         As given or found.
     pixels : ndarray
-        The source's pixels at the size of the result, each as often as it takes.
+        The source, interpolated to the size of the result.
+    state : hashable
+        What tells the pixels of the source from those that it had before.
     """
 
     in_range: Ranges
     pixels: NDArray[Any]
+    state: Hashable
 
 
 @dataclass(frozen=True)
@@ -127,23 +125,6 @@ class Piece:
 
     place: Slices
     pixels: NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """How well a network restores an image that was made small.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Rows and columns compared.
-    psnr, ssim : dict
-        For "bicubic" and "vdsr".
-    """
-
-    shape: tuple[int, int]
-    psnr: dict[str, float]
-    ssim: dict[str, float]
 
 
 class Watched:
@@ -166,8 +147,8 @@ def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Writte
     with computing(cancelled):
         tile = task.tile or examine_now(task.model, task.device).tile
         in_range = find_ranges(task, cancelled)
-        source, shape = task.source, task.source.result_shape(task.scale)
-        out = np.zeros(shape, np.dtype(source.data.dtype))
+        source = task.source
+        out = interpolate(source, task.scale, source.grid(task.scale))
         options: dict[str, Any] = {"channel_axis": core_channels(source), "rgb": source.rgb, "in_range": in_range}
         if (window := source.window(task.scale)) is not None:
             options["window"] = window
@@ -180,11 +161,11 @@ def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Writte
 
 
 def preview(task: Task, grid: Slices, places: Sequence[Slices], cancelled: threading.Event) -> Iterator[Base | Piece]:
-    """Give the source's own pixels of a grid, then the tiles that are wanted, in their order."""
+    """Give the interpolated pixels of a grid, then the tiles that are still in `places` when those were received."""
     source = task.source
     with computing(cancelled):
         in_range = find_ranges(task, cancelled)
-        yield Base(in_range, repeat(source, task.scale, grid))
+        yield Base(in_range, interpolate(source, task.scale, grid), fingerprint(source.data))
         image = Watched(source.data, cancelled, source.planes)
         options = {"channel_axis": core_channels(source), "rgb": source.rgb, "in_range": in_range}
         for place in places:
@@ -195,6 +176,19 @@ def preview(task: Task, grid: Slices, places: Sequence[Slices], cancelled: threa
                 pass
             stop_if(cancelled)
             yield Piece(place, out)
+
+
+def interpolate(source: Source, scale: float, grid: Slices, *, most: int = SMOOTH) -> NDArray[Any]:
+    """A source, interpolated bicubically on a grid; what is large or read piece by piece gives its nearest pixels."""
+    from vdsr_core import resize
+
+    if type(source.data) is not np.ndarray or math.prod(p.stop - p.start for p in grid) > most:
+        return repeat(source, scale, grid)
+    axes = source.plane_axes
+    part = tuple(slice(None) if axis in axes else p for axis, p in enumerate(grid))
+    image = np.moveaxis(source.data[part], axes, (-2, -1))  # (..., rows, columns), colours among the leading axes
+    out = resize(image, scale, window=(grid[axes[0]], grid[axes[1]]))
+    return np.ascontiguousarray(np.moveaxis(out, (-2, -1), axes))
 
 
 def repeat(source: Source, scale: float, grid: Slices) -> NDArray[Any]:
@@ -267,76 +261,72 @@ def run_tiles(
     )
 
 
+_ranges: dict[Hashable, tuple[Any, Ranges]] = {}  # by the pixels they were found in, the oldest first
+
+
 def find_ranges(task: Task, cancelled: threading.Event) -> Ranges:
     """The range that was given, or the one of the whole layer: the same for a plane and for all planes."""
-    from vdsr_core import find_range
-
     if task.in_range is not None:
         return task.in_range
-
-    def find(data: Any) -> Ranges:
-        image: Any = Watched(data, cancelled)
-        channels = core_channels(replace(task.source, data=data))  # a coarse level may be as narrow as colour
-        found = find_range(image, channel_axis=channels, rgb=task.source.rgb)
-        if isinstance(found, list) and channels != task.source.channel_axis:
-            return (min(low for low, _ in found), max(high for _, high in found))
-        return found
-
     looked_at = task.source.data if task.looked_at is None else task.looked_at
-    found = find(looked_at)
-    if _pinched(found) and looked_at is not task.source.data:  # a coarse level may be flat where the finest is not
-        found = find(task.source.data)
+    key = (fingerprint(looked_at), task.source.channel_axis, task.source.rgb)
+    if key not in _ranges:
+        found = _find_range(task.source, looked_at, cancelled)
+        pairs = found if isinstance(found, list) else [found]
+        if any(low >= high for low, high in pairs) and looked_at is not task.source.data:
+            found = _find_range(task.source, task.source.data, cancelled)  # only the coarse level is flat
+        _ranges[key] = (None if isinstance(looked_at, np.ndarray) else looked_at), found  # an id must not come again
+        while len(_ranges) > KEPT:
+            del _ranges[next(iter(_ranges))]
+    return _ranges[key][1]
+
+
+def _find_range(source: Source, data: Any, cancelled: threading.Event) -> Ranges:
+    from vdsr_core import find_range
+
+    image: Any = Watched(data, cancelled)
+    channels = core_channels(replace(source, data=data))  # a coarse level may be as narrow as colour
+    found = find_range(image, channel_axis=channels, rgb=source.rgb)
+    if isinstance(found, list) and channels != source.channel_axis:
+        return (min(low for low, _ in found), max(high for _, high in found))
     return found
 
 
-def _pinched(found: Ranges) -> bool:
-    pairs = found if isinstance(found, list) else [found]
-    return any(low >= high for low, high in pairs)
+def fingerprint(data: Any) -> Hashable:
+    """What tells the pixels of an array from others, also when they are changed in place."""
+    if not isinstance(data, np.ndarray):
+        return id(data)
+    step = math.ceil((data.nbytes / CHECKED) ** (1 / max(1, data.ndim)))
+    sample = np.ascontiguousarray(data[(slice(None, None, max(1, step)),) * data.ndim])
+    return data.shape, data.dtype.str, zlib.crc32(sample.reshape(-1).view(np.uint8).data)
 
 
-def try_out(task: Task, cancelled: threading.Event) -> Iterator[Trial]:
-    """Make the middle of a plane small, upscale it back, and compare with what it was."""
-    from vdsr_core import degrade, psnr, resize, ssim
+def try_out(task: Task, models: Mapping[str, str | None], cancelled: threading.Event) -> Iterator[Score]:
+    """Make parts of a plane small, let networks upscale them back, and score each; bicubic interpolation is first.
 
+    Parameters
+    ----------
+    task : Task
+        Of one plane; of its channels, the first is taken.
+    models : dict
+        The networks, by the names that their scores get.
+    """
+    from vdsr_core import compare_models
+
+    source = task.source
     with computing(cancelled):
-        tile = task.tile or examine_now(task.model, task.device).tile
         in_range = find_ranges(task, cancelled)
-        low, high = in_range[0] if isinstance(in_range, list) else in_range
-        if low >= high:
-            msg = "`image` must not be constant. Choose a layer or a range with some contrast."
-            raise ValueError(msg)
-        hr = middle(task.source).astype(np.float32)  # (colours, rows, columns)
-        ilr = resize(small := degrade(hr, task.scale), task.scale)
-        sr = np.empty_like(ilr)
-        colour = {"rgb": True, "channel_axis": 0} if task.source.rgb else {"channel_axis": 0}
-        for _ in run_tiles(task, tile, Watched(small, cancelled), sr, in_range=(low, high), **colour):
-            pass
-        stop_if(cancelled)
-        hr = hr[:, : ilr.shape[1], : ilr.shape[2]]
-        border = math.ceil(task.scale)
-
-        def mean_ssim(image: NDArray[Any]) -> float:
-            pairs = zip(hr, image, strict=True)
-            return float(np.mean([ssim(*pair, data_range=high - low, crop_border=border) for pair in pairs]))
-
-        results = {"bicubic": ilr, "vdsr": sr}
-        yield Trial(
-            hr.shape[1:],
-            {name: psnr(hr, image, data_range=high - low, crop_border=border) for name, image in results.items()},
-            {name: mean_ssim(image) for name, image in results.items()},
+        in_range = in_range[0] if isinstance(in_range, list) else in_range
+        pixels = np.asarray(source.data[source.part]).reshape(_lengths(source))
+        scores = compare_models(
+            pixels, task.scale, models=dict(models), rgb=source.rgb, in_range=in_range, device=task.device
         )
+        for score in scores:
+            stop_if(cancelled)
+            yield score
 
 
-def middle(source: Source) -> NDArray[Any]:
-    """Up to 512 x 512 pixels in the middle of the first plane of a source, (colours, rows, columns)."""
-    row, column = source.plane_axes
-    part = [slice(p.start, p.start + 1) for p in source.part]
-    for axis in (row, column):
-        whole = source.part[axis]
-        side = min(TRY_SIDE, whole.stop - whole.start)
-        first = whole.start + (whole.stop - whole.start - side) // 2
-        part[axis] = slice(first, first + side)
-    pixels = np.asarray(source.data[tuple(part)])
-    sides = pixels.shape[row], pixels.shape[column]
-    colours = pixels.shape[-1] if source.rgb else 1
-    return np.moveaxis(pixels.reshape(*sides, colours)[..., :3], -1, 0)
+def _lengths(source: Source) -> list[int]:
+    """Rows, columns and colours of a source of one plane."""
+    sides = [source.part[axis].stop - source.part[axis].start for axis in source.plane_axes]
+    return sides + list(source.data.shape[len(source.part) :])

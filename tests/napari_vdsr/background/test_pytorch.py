@@ -18,7 +18,7 @@ from napari_vdsr.background import pytorch as _work
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale import script as _script
 from napari_vdsr.upscale import work as _upscaling
-from vdsr_core import find_range, save_checkpoint, super_resolve
+from vdsr_core import compare_models, find_range, resize, save_checkpoint, super_resolve
 
 
 @pytest.fixture
@@ -52,8 +52,7 @@ def test_a_stack_whose_coarsest_level_is_as_narrow_as_colour(network):
     np.testing.assert_allclose(started.out, expected, rtol=0, atol=1e-5)
     viewer = ViewerModel()
     viewer.add_layer(layer)
-    script = _script.python_line(layer, task.source, scale=2, model=network, in_range=None)
-    exec(script, {"viewer": viewer})
+    exec(_script.python_script([(layer, task)]), {"viewer": viewer})
     np.testing.assert_allclose(viewer.layers[-1].data, expected, rtol=0, atol=1e-5)
 
 
@@ -64,7 +63,9 @@ def test_cancel_takes_effect_after_a_tile_and_before_the_next_is_read(network):
     cancelled.set()
     with pytest.raises(_work.Cancelled):
         next(run)
-    assert np.count_nonzero(started.out) == started.out[first.tile.write].size
+    expected = resize(data := make_task(network, 20, 24).source.data, 2)  # what is not finished is interpolated
+    expected[first.tile.write] = super_resolve(data, 2, model=network)[first.tile.write]
+    np.testing.assert_allclose(started.out, expected, rtol=0, atol=1e-5)
 
 
 def test_one_run_at_a_time_and_threads_are_given_back(network):
@@ -138,12 +139,23 @@ def test_missing_torch_says_what_to_do(monkeypatch, platform, words):
 def test_trial_of_colour_and_of_a_constant_layer(network):
     colour = np.random.default_rng(0).integers(0, 255, (30, 34, 3)).astype(np.uint8)
     task = _upscaling.Task(_layers.whole(Image(colour, rgb=True)), 2, model=network)
-    (trial,) = _upscaling.try_out(task, threading.Event())
-    assert trial.shape == (30, 34)
-    assert trial.psnr.keys() == trial.ssim.keys() == {"bicubic", "vdsr"}
+    scores = list(_upscaling.try_out(task, {"mine": network}, threading.Event()))
+    assert [score.method for score in scores] == ["bicubic", "mine"]
+    again = compare_models(colour, 2, models={"mine": network}, rgb=True)
+    assert [score.psnr for score in scores] == [score.psnr for score in again]
     flat = _upscaling.Task(_layers.whole(Image(np.full((20, 20), 7, np.uint8))), 2, model=network)
-    with pytest.raises(ValueError, match="constant"):
-        list(_upscaling.try_out(flat, threading.Event()))
+    with pytest.raises(ValueError, match="detail"):
+        list(_upscaling.try_out(flat, {"mine": network}, threading.Event()))
+
+
+def test_a_range_is_that_of_the_pixels_there_are_now(network):
+    task = make_task(network, 20, 24)
+    never = threading.Event()
+    assert _upscaling.find_ranges(task, never) == find_range(task.source.data)
+    task.source.data[:] *= 3  # in place
+    assert _upscaling.find_ranges(task, never) == find_range(task.source.data)
+    task.source.data[3, 5] = 100  # one pixel
+    assert _upscaling.fingerprint(task.source.data) != _upscaling.fingerprint(task.source.data[::-1])
 
 
 def test_a_speed_is_kept_with_its_network(network):

@@ -234,16 +234,16 @@ def test_train_watch_pause_stop_use_and_find_again(viewer, opened, qtbot, make_n
 
     click(qtbot, widget.watch.use_button)
     _, upscale = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
-    assert upscale.model.currentData() == str(path)
+    assert upscale.form.model.currentData() == str(path)
     qtbot.waitUntil(lambda: upscale.facts is not None, timeout=WAIT)
     upscale.choose_layer(viewer.layers["cells"])
-    click(qtbot, upscale.run_button)
+    click(qtbot, upscale.face.run_button)
     qtbot.waitUntil(lambda: upscale.run is None, timeout=WAIT)
     np.testing.assert_array_equal(viewer.layers[-1].data, super_resolve(image, 2, model=path))
 
     again = make_napari_viewer_proxy()
     _, upscale = again.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
-    assert upscale.model.findData(str(path)) > 0
+    assert upscale.form.model.findData(str(path)) > 0
     _, widget = again.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
     widget.own.choose("cells fine-tuned")
     assert card["summary"] in widget.own.card.text()
@@ -415,7 +415,7 @@ def test_upscaling_meanwhile_takes_its_turn(viewer, opened, qtbot, network):
     _, upscale = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
     upscale.choose_model_file(network)
     qtbot.waitUntil(lambda: upscale.facts is not None, timeout=WAIT)
-    click(qtbot, upscale.run_button)
+    click(qtbot, upscale.face.run_button)
     qtbot.waitUntil(lambda: upscale.run is None, timeout=WAIT)
     np.testing.assert_array_equal(viewer.layers[-1].data, super_resolve(image, 2, model=network))
     losses = len(widget.training.losses)

@@ -8,8 +8,8 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_vdsr.layers import source as _layers
-from napari_vdsr.layers import writer as _writer
 from napari_vdsr.upscale import script as _script
+from napari_vdsr.upscale.work import Task
 from vdsr_core import super_resolve
 
 # napari says so of any rotated volume that it shows in 2D.
@@ -39,7 +39,7 @@ def make_layer(shape, keywords):
 
 def make_result(layer, source, scale, pixels=None):
     pixels = np.zeros(source.result_shape(scale), np.float32) if pixels is None else pixels
-    return Image(pixels, **_layers.layer_keywords(layer, source, scale, []))
+    return Image(pixels, **_layers.layer_keywords(layer, source, scale, None))
 
 
 def corner(layer, source=None, *, far=False):
@@ -120,7 +120,7 @@ def test_channels_come_from_rgb_then_labels_then_the_user():
     labelled = Image(np.zeros((3, 12, 16)), axis_labels=("c", "y", "x"))
     assert [axis for _, axis in _layers.choices_of_channels(gray)] == [None]
     assert [axis for _, axis in _layers.choices_of_channels(colour)] == [None]
-    assert [axis for _, axis in _layers.choices_of_channels(labelled)] == [0, None, 1, 2]
+    assert [axis for _, axis in _layers.choices_of_channels(labelled)] == [0, None]
     assert _layers.choices_of_channels(Image(np.zeros((3, 12, 16))))[0][1] is None
 
 
@@ -152,34 +152,34 @@ def test_python_line_gives_the_same_layer(case, tmp_path, tiny_model):
     viewer = ViewerModel()
     layer = viewer.add_layer(make_layer(*CASES[case]))
     source = _layers.whole(layer)
-    exec(_script.python_line(layer, source, scale=2.5, **options), {"viewer": viewer})
+    exec(_script.python_script([(layer, Task(source, 2.5, **options))]), {"viewer": viewer})
     pixels = super_resolve(source.data, 2.5, rgb=layer.rgb, **options)
     expected, result = make_result(layer, source, 2.5, pixels), viewer.layers[-1]
-    assert result.name == expected.name
+    assert result.name == "source [VDSR tiny x2.5]"
+    assert result.metadata["vdsr"]["in_range"] == (0.1, 0.8)
     np.testing.assert_array_equal(result.data, expected.data)
     np.testing.assert_allclose(corner(result), corner(expected), atol=1e-9)
     np.testing.assert_allclose(corner(result, far=True), corner(expected, far=True), atol=1e-9)
 
 
-@pytest.mark.parametrize("lazy", [True, False])
-def test_python_line_has_all_digits_of_the_scale(lazy):
+def test_python_script_has_all_digits_of_the_scale():
     scale = 2.309468822  # with six digits there would be a row more
     layer = Image(np.zeros((1320, 4), np.float32))
     source = _layers.whole(layer)
-    script = _script.python_line(layer, source, lazy=lazy, scale=scale, in_range=(0, 1))
-    given = float(re.search(r"super_resolve\(image, ([^,]+)", script).group(1))
+    script = _script.python_script([(layer, Task(source, scale))])
+    given = float(re.search(r"viewer.layers\[name\], ([0-9.]+)", script).group(1))
     assert source.result_shape(given) == source.result_shape(scale) == (3048, 9)
-    script = _script.disk_script(
-        layer,
-        source,
-        _writer.describe_source(layer, source),
-        "a.ome.zarr",
-        scale=scale,
-        in_range=(0, 1),
-        device=None,
-        model=None,
-    )
-    assert f"plan(image, {scale}, " in script
+
+
+@pytest.mark.parametrize("blending", ["additive", "opaque"])
+def test_a_result_is_put_right_above_its_source(blending):
+    viewer = ViewerModel()
+    cells, over = (viewer.add_image(np.zeros((8, 8)), name=name, blending=blending) for name in ("cells", "over"))
+    made = [Image(np.zeros((8, 8)), metadata={"vdsr": {"source": {"layer": "cells"}}}) for _ in range(2)]
+    assert _layers.put_above(viewer.layers, cells, made[0]) == [cells]
+    cells.visible = False
+    assert _layers.put_above(viewer.layers, cells, made[1]) == [made[0]]
+    assert list(viewer.layers) == [cells, *made, over]
 
 
 @pytest.mark.parametrize(

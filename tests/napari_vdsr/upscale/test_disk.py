@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from napari.layers import Image
 
 from napari_vdsr.layers import source as _layers
+from napari_vdsr.upscale import disk as _disk
 from napari_vdsr.upscale.disk import Growing
 
 SHAPE = (20, 24, 3)
@@ -35,3 +36,17 @@ def test_growing_result_of_one_plane_lies_in_that_plane(rng):
     source = _layers.current_plane(Image(stack), (2, 0, 0))
     growing = Growing(source, 3, np.zeros((1, 15, 18), np.float32), (0, 1, 2))
     np.testing.assert_array_equal(growing[0], np.kron(stack[2], np.ones((3, 3), np.float32)))
+
+
+def test_unfinished_results_are_those_whose_folder_is_there(tmp_path):
+    targets = [str(tmp_path / name) for name in ("a.ome.zarr", "b.ome.zarr")]
+    for target in targets:
+        _disk.note_unfinished(target, {"layer": "cells", "settings": {"scale": 2}})
+    assert _disk.list_unfinished() == {}
+    folder = tmp_path / ".b.ome.zarr.partial"
+    folder.mkdir()
+    _disk.note_unfinished(targets[1], {"layer": "cells", "settings": {"scale": 2}})
+    assert _disk.list_unfinished() == {targets[1]: {"layer": "cells", "settings": {"scale": 2}}}
+    _disk.discard(targets[1])
+    assert not folder.exists()
+    assert _disk.list_unfinished() == {}

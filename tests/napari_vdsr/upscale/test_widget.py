@@ -7,14 +7,25 @@ import pytest
 
 pytest.importorskip("napari")
 from napari.components import ViewerModel
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QInputDialog
 
 from napari_vdsr.layers import regions as _regions
 from napari_vdsr.layers.source import TIMES
-from napari_vdsr.upscale.choices import UpscaleChoices
-from napari_vdsr.upscale.work import Found
-from vdsr_core import find_range, read_image, resize, save_checkpoint, super_resolve
+from napari_vdsr.upscale.looking import find_canvas
+from napari_vdsr.upscale.queue import queue_of
+from napari_vdsr.upscale.targets import FolderDialog
+from vdsr_core import (
+    ImageFile,
+    compare_models,
+    find_range,
+    load_checkpoint,
+    read_image,
+    resize,
+    save_checkpoint,
+    super_resolve,
+    write_image,
+)
 from vdsr_core.network.engine import Engine
 
 WAIT = 60_000
@@ -40,7 +51,7 @@ def opened(viewer, qtbot):
         qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
         if model is not None:
             widget.choose_model_file(model)
-            qtbot.waitUntil(lambda: widget.facts is not None or bool(widget._trouble), timeout=WAIT)
+            qtbot.waitUntil(lambda: widget.facts is not None or bool(widget.examiner.trouble), timeout=WAIT)
         return widget
 
     return open_with
@@ -52,7 +63,7 @@ def click(qtbot, button):
 
 
 def run(qtbot, widget):
-    click(qtbot, widget.run_button)
+    click(qtbot, widget.face.run_button)
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
 
 
@@ -62,30 +73,39 @@ def noise(*shape, dtype=np.uint16):
 
 def test_run_with_defaults(viewer, opened, qtbot):
     image = noise(40, 48)
-    widget = opened(image, name="cells", scale=(0.5, 0.25), units=("um", "um"), colormap="green")
-    assert f"80 {TIMES} 96, uint16, 15.4 kB" in widget.estimate.text()
-    assert "Time: about" in widget.estimate.text()
-    assert "CPU" in widget.device.toolTip()
+    widget = opened(image, name="cells", scale=(0.5, 0.25), units=("um", "um"), colormap="green", blending="additive")
+    assert f"80 {TIMES} 96, uint16, 15.4 kB" in widget.face.estimate.text()
+    assert "Time: about" in widget.face.estimate.text() or "less than a second" in widget.face.estimate.text()
+    assert "CPU" in widget.form.device.tooltip
     run(qtbot, widget)
-    result = viewer.layers["cells [VDSR x2]"]
+    source, result = viewer.layers["cells"], viewer.layers["cells [VDSR photo x2]"]
     np.testing.assert_array_equal(result.data, super_resolve(image, 2, tile=widget.facts.tile))
-    np.testing.assert_allclose(result.data_to_world((-0.5, -0.5)), viewer.layers[0].data_to_world((-0.5, -0.5)))
-    assert result.units == viewer.layers[0].units
+    np.testing.assert_allclose(result.data_to_world((-0.5, -0.5)), source.data_to_world((-0.5, -0.5)))
+    assert result.units == source.units
     assert result.colormap.name == "green"
     record = result.metadata["vdsr"]
     assert record["tiles_done"] == record["tiles"]
-    assert record["in_range"] == widget.task(widget.source()).in_range
-    assert "Done" in widget.message.text()
+    assert record["in_range"] == find_range(image)
+    assert "Done" in widget.face.message.text()
     run(qtbot, widget)
-    assert [layer.name for layer in viewer.layers] == ["cells", "cells [VDSR x2]", "cells [VDSR x2] [1]"]
+    names = ["cells", "cells [VDSR photo x2]", "cells [VDSR photo x2] [1]"]
+    assert [layer.name for layer in viewer.layers] == names
+    assert [layer.visible for layer in viewer.layers] == [False, False, True]  # nothing counts twice
+    click(qtbot, widget.face.original_button)
+    assert [layer.visible for layer in viewer.layers] == [True, False, False]
+    click(qtbot, widget.face.original_button)
+    assert [layer.visible for layer in viewer.layers] == [False, False, True]
+    image //= 2  # in place, of which napari tells nothing
+    run(qtbot, widget)
+    assert viewer.layers[-1].metadata["vdsr"]["in_range"] == find_range(image)
 
 
 def test_rgb_current_plane_and_channels(viewer, opened, qtbot, network):
     colour = noise(24, 20, 3, dtype=np.uint8)
     widget = opened(colour, name="colour", rgb=True, model=network)
-    widget.scale.setValue(1.5)
+    widget.form.scale.value = 1.5
     run(qtbot, widget)
-    result = viewer.layers["colour [VDSR x1.5]"]
+    result = viewer.layers["colour [VDSR tiny x1.5]"]
     assert result.rgb
     np.testing.assert_array_equal(result.data, super_resolve(colour, 1.5, model=network, rgb=True))
 
@@ -93,11 +113,11 @@ def test_rgb_current_plane_and_channels(viewer, opened, qtbot, network):
     viewer.add_image(stack, name="stack", axis_labels=("c", "t", "y", "x"))
     widget.choose_layer(viewer.layers["stack"])
     viewer.dims.set_point(1, 2)
-    widget.planes.setCurrentIndex(1)
-    assert f" {TIMES} ".join(["2", "1", "36", "30"]) in widget.estimate.text()
+    widget.form.planes.value = "current"
+    assert f" {TIMES} ".join(["2", "1", "36", "30"]) in widget.face.estimate.text()
     run(qtbot, widget)
     whole = super_resolve(stack, 1.5, model=network, channel_axis=0)
-    result = viewer.layers["stack [VDSR x1.5]"]
+    result = viewer.layers["stack [VDSR tiny x1.5]"]
     np.testing.assert_array_equal(result.data, whole[:, 2:3])
     assert result.metadata["vdsr"]["source"]["part"] == ((0, 2), (2, 3), (0, 24), (0, 20))
     exec(widget.copy_python(), {"viewer": viewer})
@@ -112,45 +132,46 @@ def test_current_view_and_a_shape(viewer, opened, qtbot, network):
     camera = _regions.camera(viewer)
     camera.center = layer.data_to_world((60, 70))
     camera.zoom *= 5
-    widget.region.setCurrentIndex(1)
-    before = widget.estimate.text()
+    widget.form.region.value = "view"
+    before = widget.face.estimate.text()
     camera.zoom *= 2
-    qtbot.waitUntil(lambda: widget.estimate.text() != before, timeout=WAIT)
+    qtbot.waitUntil(lambda: widget.face.estimate.text() != before, timeout=WAIT)
     run(qtbot, widget)
-    seen = viewer.layers["cells [VDSR x2]"]
+    seen = viewer.layers["cells [VDSR tiny x2]"]
     assert max(seen.data.shape) < 200
     corner = np.rint(np.array(layer.world_to_data(seen.data_to_world((-0.5, -0.5)))) * 2 + 1).astype(int)
     rows, columns = (slice(c, c + n) for c, n in zip(corner, seen.data.shape, strict=True))
     np.testing.assert_allclose(seen.data, whole[rows, columns].astype(int), rtol=0, atol=1)  # cut otherwise
 
     viewer.add_shapes([np.array([[20, 30], [35, 50]])], shape_type="rectangle", name="mine", scale=(0.5, 0.5))
-    assert widget.region.itemText(2) == "Shape in “mine”"
-    widget.region.setCurrentIndex(2)
+    assert "Shape in “mine”" in widget.form.region.native.itemText(2)
+    widget.form.region.value = viewer.layers["mine"].__wrapped__
     run(qtbot, widget)
     exec(widget.copy_python(), {"viewer": viewer})
-    np.testing.assert_array_equal(viewer.layers[-1].data, viewer.layers[-2].data)
-    np.testing.assert_array_equal(viewer.layers[-1].translate, viewer.layers[-2].translate)
+    shape = viewer.layers["cells [VDSR tiny x2] [1]"]
+    np.testing.assert_array_equal(viewer.layers[-1].data, shape.data)
+    np.testing.assert_array_equal(viewer.layers[-1].translate, shape.translate)
+    assert viewer.layers["cells"].visible  # it shows where the part does not cover it
     viewer.layers["mine"].selected_data = {0}
     viewer.layers["mine"].remove_selected()
-    qtbot.waitUntil(lambda: "no shape yet" in widget.message.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "no shape yet" in widget.face.message.text(), timeout=WAIT)
     viewer.layers.remove("mine")
-    assert widget.region.currentText() == "Whole layer"
+    assert widget.form.region.current_choice == "Whole layer"
 
 
 def test_scale_and_pixel_size_go_together(viewer, opened, qtbot, network):
     widget = opened(noise(20, 24), name="plain", model=network)
-    assert not widget.pixel_size.isEnabled()
-    assert "no pixel size" in widget.pixel_size.toolTip()
+    assert widget.form.pixel_size.native.isHidden()
     layer = viewer.add_image(noise(20, 24), name="cells", scale=(0.65, 0.325), units=("um", "um"))
     widget.choose_layer(layer)
-    assert widget.pixel_size.text() == "0.1625 µm"
-    widget.pixel_size.setValue(0.1)
-    assert widget.scale.value() == pytest.approx(3.25)
-    assert "0.65 in height become 0.2" in widget.pixel_size.toolTip()
+    assert widget.form.pixel_size.native.text() == "0.1625 µm"
+    widget.form.pixel_size.value = 0.1
+    assert widget.form.scale.value == pytest.approx(3.25)
+    assert "0.65 in height become 0.2" in widget.form.pixel_size.tooltip
     run(qtbot, widget)
-    np.testing.assert_allclose(viewer.layers["cells [VDSR x3.25]"].scale, (0.2, 0.1))
+    np.testing.assert_allclose(viewer.layers["cells [VDSR tiny x3.25]"].scale, (0.2, 0.1))
     layer.scale = (1, 1)
-    assert widget.pixel_size.text() == "0.307692 µm"
+    assert widget.form.pixel_size.native.text() == "0.307692 µm"
 
 
 def test_multiscale_is_upscaled_from_its_finest_level(viewer, opened, qtbot, network):
@@ -158,7 +179,7 @@ def test_multiscale_is_upscaled_from_its_finest_level(viewer, opened, qtbot, net
     viewer.add_image([image, image[::2, ::2]], name="pyramid")
     widget = opened(model=network)
     run(qtbot, widget)
-    result = viewer.layers["pyramid [VDSR x2]"]
+    result = viewer.layers["pyramid [VDSR tiny x2]"]
     in_range = result.metadata["vdsr"]["in_range"]
     assert in_range == find_range(image[::2, ::2])
     np.testing.assert_array_equal(result.data, super_resolve(image, 2, model=network, in_range=in_range))
@@ -173,14 +194,14 @@ def test_lazy_result_computes_what_is_looked_at(viewer, opened, qtbot, network, 
     image = noise(2, 900, 1200)
     viewer.show()  # a level is chosen when it is drawn
     widget = opened(image, name="big", model=network)
-    widget.advanced.expand(animate=False)
-    widget.result.setCurrentIndex(1)
-    assert "freeze" in widget.message.text()
-    click(qtbot, widget.asynchronous)
+    widget.face.advanced.expand(animate=False)
+    widget.form.result.value = "lazy"
+    assert "freeze" in widget.face.message.text()
+    click(qtbot, widget.face.asynchronous)
     assert get_settings().experimental.async_
     calls.clear()
     run(qtbot, widget)
-    result = viewer.layers["big [VDSR x2]"]
+    result = viewer.layers["big [VDSR tiny x2]"]
     assert [level.shape for level in result.data] == [(2, 1800, 2400), (2, 900, 1200)]
     assert not calls
     np.testing.assert_allclose(result.data_to_world((0, -0.5, -0.5)), (0, -0.5, -0.5))
@@ -191,7 +212,7 @@ def test_lazy_result_computes_what_is_looked_at(viewer, opened, qtbot, network, 
     in_range = result.metadata["vdsr"]["in_range"]
     expected = super_resolve(image, 2, model=network, in_range=in_range, window=(slice(0, 256), slice(256, 512)))
     np.testing.assert_array_equal(np.asarray(result.data[0][:, :256, 256:512]), expected)
-    for button, name in ((widget.added_button, "added by VDSR"), (widget.consistency_button, "small again")):
+    for button, name in ((widget.face.added_button, "invented"), (widget.face.agrees_button, "disagrees")):
         click(qtbot, button)
         qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
         seen = viewer.layers[-1]
@@ -202,6 +223,7 @@ def test_lazy_result_computes_what_is_looked_at(viewer, opened, qtbot, network, 
     exec(widget.copy_python(), {"viewer": viewer})
     again = viewer.layers[-1]
     assert again.multiscale
+    again.visible = False
     np.testing.assert_array_equal(np.asarray(again.data[0][0, :256, :256]), np.asarray(result.data[0][0, :256, :256]))
 
 
@@ -216,44 +238,68 @@ def test_result_on_disk_grows_is_cancelled_and_goes_on(viewer, opened, qtbot, ne
     monkeypatch.setattr("napari_vdsr.upscale.disk.SHARD", 64)
     image = noise(300, 2, 220)
     widget = opened(image, name="cells", axis_labels=("y", "c", "x"), scale=(0.5, 1, 0.25), units="um", model=network)
-    widget.tile.setValue(32)
-    widget.result.setCurrentIndex(2)
-    assert widget.run_button.text() == "Run and save\u2026"
+    widget.form.tile.value = 32
+    widget.form.result.value = "disk"
+    assert widget.face.run_button.text() == "Run and save\u2026"
     whole = super_resolve(image, 2, model=network, channel_axis=1)
-    click(qtbot, widget.run_button)
+    click(qtbot, widget.face.run_button)
     qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
-    growing = viewer.layers["cells [VDSR x2]"].data[0]
+    growing = viewer.layers["cells [VDSR tiny x2]"].data[0]
     (window,) = growing._written[:1]
     channel, rows, columns = window
     part = np.s_[rows, channel, columns]
     np.testing.assert_allclose(growing[part], whole[part].astype(int), rtol=0, atol=1)
     last = np.s_[599:600, 1, 439:440]
     np.testing.assert_array_equal(growing[last], image[299:, 1, 219:])
-    click(qtbot, widget.cancel_button)
+    click(qtbot, widget.face.cancel_button)
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
-    assert "run again" in widget.message.text()
+    assert "pieces are kept" in widget.face.message.text()
     assert [layer.name for layer in viewer.layers] == ["cells"]
     assert not names.exists()
 
-    click(qtbot, widget.run_button)
+    widget.form.scale.value = 3  # it is resumed with what it was begun with
+    assert not widget.face.unfinished_box.isHidden()
+    click(qtbot, widget.face.resume_button)
     qtbot.waitUntil(lambda: widget.run.total > 0, timeout=WAIT)
-    assert widget.run._before > 0
+    assert widget.run.before > 0
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
-    assert str(names) in widget.message.text()
-    result = viewer.layers["cells [VDSR x2]"]
+    assert str(names) in widget.face.message.text()
+    assert widget.form.scale.value == 2
+    assert widget.face.unfinished_box.isHidden()
+    result = viewer.layers["cells [VDSR tiny x2]"]
     assert result.multiscale
     np.testing.assert_allclose(result.data[0], whole.astype(int), rtol=0, atol=1)
     np.testing.assert_allclose(result.data_to_world((-0.5, 0, -0.5)), (-0.25, 0, -0.125))
     read = read_image(names)
     assert (read.axes, read.pixel_size, read.unit) == ("CYX", (0.25, 0.125), "µm")
-    click(qtbot, widget.run_button)
+    click(qtbot, widget.face.run_button)
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
-    assert "exists" in widget.message.text()
+    assert "exists" in widget.face.message.text()
     monkeypatch.chdir(names.parent)
     exec(widget.copy_python(), {"viewer": viewer})
     again = read_image("cells x2.ome.zarr")
     assert (again.axes, again.pixel_size, again.unit) == (read.axes, read.pixel_size, read.unit)
     np.testing.assert_array_equal(again.data[...], read.data[...])
+
+
+def test_folder_of_files(viewer, opened, qtbot, network, tmp_path):
+    sources, results = tmp_path / "plate", tmp_path / "results"
+    sources.mkdir()
+    image = noise(20, 24)
+    write_image(sources / "one.tif", ImageFile(image, "YX"))
+    (sources / "two.tif").write_bytes(b"no image")
+    widget = opened(noise(8, 8), model=network)
+    click(qtbot, widget.face.folder_button)
+    dialog = widget.findChild(FolderDialog)
+    begin = dialog.buttons.button(QDialogButtonBox.StandardButton.Ok)
+    assert not begin.isEnabled()
+    dialog.sources.line_edit.value, dialog.target.line_edit.value = str(sources), str(results)
+    dialog.format.value = "png"
+    click(qtbot, begin)
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    assert "1 done, 1 failed" in widget.face.message.text()
+    assert "two.tif" in widget.face.message.text()
+    np.testing.assert_array_equal(read_image(results / "one_x2.png").data, super_resolve(image, 2, model=network))
 
 
 def test_lazy_layer_gives_the_range_of_all_planes(viewer, opened, qtbot, network):
@@ -262,145 +308,163 @@ def test_lazy_layer_gives_the_range_of_all_planes(viewer, opened, qtbot, network
     lazy = pytest.importorskip("dask.array").from_array(stack, chunks=(1, 20, 24))
     widget = opened(lazy, name="lazy", contrast_limits=(0, 16000), model=network)
     viewer.dims.set_point(0, 0)
-    widget.planes.setCurrentIndex(1)
+    widget.form.planes.value = "current"
     run(qtbot, widget)
-    plane = viewer.layers["lazy [VDSR x2]"].data
+    plane = viewer.layers["lazy [VDSR tiny x2]"].data
     np.testing.assert_array_equal(plane, super_resolve(stack, 2, model=network)[:1])
     assert viewer.layers[-1].contrast_limits == [0, 16000]
-
-
-def test_a_range_is_that_of_the_pixels_the_layer_has_now(qtbot):
-    viewer = ViewerModel()
-    choices = UpscaleChoices(viewer)
-    qtbot.addWidget(choices)
-    pixels, new = noise(20, 24), noise(20, 24) * 10
-    layer, other = viewer.add_image(pixels), viewer.add_image(noise(20, 24))
-    choices.choose_layer(layer)
-    found = Found(choices.source(), (100, 4000))
-    choices.keep_range(layer, found)
-    assert choices.task(choices.source()).in_range == (100, 4000)
-    layer.data = new
-    choices.keep_range(layer, found)  # of a run that had begun before
-    assert choices.task(choices.source()).in_range is None
-    layer.data = pixels
-    choices.keep_range(layer, found)
-    choices.choose_layer(other)
-    layer.data = new
-    choices.choose_layer(layer)
-    assert choices.task(choices.source()).in_range is None
-    choices.keep_range(layer, Found(choices.source(), (1000, 40000)))
-    new //= 2
-    layer.data = new  # other values in the same array
-    assert choices.task(choices.source()).in_range is None
 
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_cancel_ends_the_worker_at_once(viewer, opened, qtbot, keep):
     widget = opened(noise(*SEVERAL), name="cells")
-    widget.keep.setChecked(keep)
-    click(qtbot, widget.run_button)
-    assert not widget.run_button.isEnabled()
+    widget.form.keep.value = keep
+    click(qtbot, widget.face.run_button)
     qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
-    qtbot.wait(300)  # well within a tile
-    assert "cells [VDSR x2]" in viewer.layers
-    assert widget.bar.value() > 0
+    assert "cells [VDSR photo x2]" in viewer.layers
+    qtbot.waitUntil(lambda: widget.face.bar.value() > 0, timeout=WAIT)
     started = widget.run
-    click(qtbot, widget.cancel_button)
+    click(qtbot, widget.face.cancel_button)
     done = started.done
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
     assert started.done <= done + 1  # a tile may have been on its way to the viewer
-    assert "Cancelled" in widget.message.text()
-    assert ("cells [VDSR x2]" in viewer.layers) is keep
+    assert "Cancelled" in widget.face.message.text()
+    assert ("cells [VDSR photo x2]" in viewer.layers) is keep
     if keep:
-        record = viewer.layers["cells [VDSR x2]"].metadata["vdsr"]
+        record = viewer.layers["cells [VDSR photo x2]"].metadata["vdsr"]
         assert 0 < record["tiles_done"] < record["tiles"]
-    assert widget.run_button.isEnabled()
+    assert widget.face.run_button.isEnabled()
 
 
 def test_cancel_in_the_activity_dock(viewer, opened, qtbot):
     widget = opened(noise(*SEVERAL))
-    click(qtbot, widget.run_button)
+    click(qtbot, widget.face.run_button)
     qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
-    widget.run._activity.cancel()
+    widget.queue._activity.cancel()
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
-    assert "Cancelled" in widget.message.text()
+    assert "Cancelled" in widget.face.message.text()
 
 
 def test_layers_deleted_and_changed_while_running(viewer, opened, qtbot):
     widget = opened(noise(*SEVERAL), name="cells")
-    click(qtbot, widget.run_button)
+    click(qtbot, widget.face.run_button)
     qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
     viewer.layers["cells"].data = noise(10, 10)
     viewer.layers.remove("cells")
-    viewer.layers.remove("cells [VDSR x2]")
+    assert widget.choices.layers == []  # an unfinished result is not taken in its place
+    QApplication.processEvents()
+    viewer.layers.remove("cells [VDSR photo x2]")
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
-    assert "Open an image" in widget.message.text()
-    assert not widget.run_button.isEnabled()
+    assert "Open an image" in widget.face.message.text()
+    assert not widget.face.run_button.isEnabled()
 
 
 def test_viewer_closed_while_running(make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
+    viewer.show()
     viewer.add_image(noise(*SEVERAL))
-    _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
-    click(qtbot, widget.run_button)
-    qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
-    job = widget.run.job
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
+    click(qtbot, widget.face.run_button)
+    queue = widget.queue
+    qtbot.waitUntil(lambda: queue.run.done > 0, timeout=WAIT)
+    job = queue.run.job
+    assert "VDSR super-resolution: upscaling" in str(job)  # what napari calls it when it asks
+    dock.destroyOnClose()  # without the panel, too
     viewer.close()
+    del widget, dock
     gc.collect()
     QApplication.processEvents()
     qtbot.waitUntil(lambda: not job.worker.is_running, timeout=WAIT)
     assert job.cancelled.is_set()
 
 
-def test_widget_closed_while_running(viewer, opened, qtbot):
-    widget = opened(noise(*SEVERAL), name="cells")
-    click(qtbot, widget.run_button)
-    qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
-    job = widget.run.job
-    viewer.window.remove_dock_widget(widget)
-    widget.deleteLater()
-    qtbot.waitUntil(job.cancelled.is_set, timeout=WAIT)
-    qtbot.waitUntil(lambda: not job.worker.is_running, timeout=WAIT)
-    viewer.add_image(noise(8, 8))
-    viewer.layers.remove("cells")
+def test_panel_opened_again_finds_the_run(viewer, opened, qtbot):
+    viewer.show()
+    closed = opened(noise(*SEVERAL), name="cells")
+    click(qtbot, closed.face.run_button)
+    qtbot.waitUntil(lambda: closed.run.done > 0, timeout=WAIT)
+    viewer.window.remove_dock_widget(closed)
+    assert not closed.choices.following
+    _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
+    assert widget is not closed
+    assert widget.run.done > 0
+    assert [layer.name for layer in widget.choices.layers] == ["cells"]  # not the result, which napari made active
+    qtbot.waitUntil(lambda: widget.face.bar.isVisibleTo(widget), timeout=WAIT)
+    assert "photo" in widget.face.message.text()
+    click(qtbot, widget.face.run_button)  # waits for its turn
+    assert "1 waiting" in widget.face.message.text()
+    waiting = queue_of(viewer).batches[-1]
+    qtbot.mouseClick(widget.queue_list.rows[waiting][3], Qt.MouseButton.LeftButton)
+    assert waiting not in queue_of(viewer).batches
+    click(qtbot, widget.face.cancel_button)
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    assert "Cancelled" in widget.face.message.text()
 
 
-@pytest.mark.parametrize(
-    ("image", "words"),
-    [(noise(12, 3), "at least 4 rows"), (np.full((8, 8), np.nan, np.float32), "64 NaN")],
-    ids=["tiny", "nan"],
-)
-def test_bad_layer_is_one_sentence(viewer, opened, qtbot, image, words):
-    widget = opened(image)
-    if widget.run_button.isEnabled():
-        run(qtbot, widget)
-    assert words in widget.message.text()
+def test_nan_is_replaced_in_a_copy(viewer, opened, qtbot, network, monkeypatch):
+    image = noise(8, 8).astype(np.float32)
+    image[2, 3] = np.nan
+    widget = opened(image, name="cells", model=network)
+    assert widget.face.nan_button.isHidden()
+    run(qtbot, widget)
+    assert "1 NaN" in widget.face.message.text()
     assert len(viewer.layers) == 1
+    monkeypatch.setattr(QInputDialog, "getDouble", lambda *given: (given[3], True))  # the number that is offered
+    click(qtbot, widget.face.nan_button)
+    copy = viewer.layers["cells without NaN"]
+    np.testing.assert_array_equal(copy.data, np.nan_to_num(image, nan=np.nanmin(image)))
+    assert np.isnan(viewer.layers["cells"].data[2, 3])
+    run(qtbot, widget)
+    assert "cells without NaN [VDSR tiny x2]" in viewer.layers
 
 
-def test_why_run_is_disabled(viewer, opened, qtbot, tmp_path):
+def test_why_run_is_disabled(viewer, opened, qtbot, tmp_path, preferences):
     widget = opened()
-    assert "Open an image" in widget.message.text()
+    face, form = widget.face, widget.form
+    assert "Open an image" in face.message.text()
     viewer.add_labels(np.zeros((8, 8), np.uint8))
-    assert "Labels" in widget.message.text()
+    assert "Labels" in face.message.text()
+    viewer.add_image(noise(12, 3), name="narrow")
+    assert "at least 4 rows" in face.message.text()
     viewer.add_image(noise(300, 300), name="cells")
-    assert widget.run_button.isEnabled()
-    assert not widget.disk_button.isVisibleTo(widget)
-    widget.scale.setValue(1000)
-    assert "180.0 GB" in widget.message.text()
-    assert "lazy result" in widget.message.text()
-    assert widget.disk_button.isVisibleTo(widget)
-    widget.scale.setValue(2)
-    widget.range.setCurrentIndex(1)
-    widget.low.setText("300")
-    assert "two numbers" in widget.run_button.toolTip()
-    widget.range.setCurrentIndex(0)
+    qtbot.waitUntil(lambda: [layer.name for layer in widget.choices.layers] == ["cells"], timeout=WAIT)
+    assert face.run_button.isEnabled()
+    assert face.disk_button.isHidden()
+    assert not face.caution.text()
+    form.scale.value = 8
+    assert f"trained for {TIMES}1.25 to {TIMES}4" in face.caution.text()
+    form.scale.value = 40
+    assert "about" in face.caution.text()
+    assert "region first" in face.caution.text()
+    form.scale.value = 1000
+    assert "180.0 GB" in face.message.text()
+    assert not face.disk_button.isHidden()
+    form.scale.value = 2
+    form.range.value = "by hand"
+    layer = viewer.layers["cells"]
+    assert [form.low.value, form.high.value] == list(layer.contrast_limits_range)
+    form.low.value = form.high.value + 1
+    assert "black level" in face.run_button.toolTip()
+    form.range.value = "automatic"
     (tmp_path / "no model.safetensors").write_bytes(b"nothing")
     widget.choose_model_file(str(tmp_path / "no model.safetensors"))
-    qtbot.waitUntil(lambda: not widget.run_button.isEnabled(), timeout=WAIT)
-    assert "is not a safetensors file" in widget.message.text()
+    qtbot.waitUntil(lambda: not face.run_button.isEnabled(), timeout=WAIT)
+    assert "is not a safetensors file" in face.message.text()
     widget.choose_model_file("")
-    qtbot.waitUntil(widget.run_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
+    assert face.run_button.isEnabled()
+
+    assert face.hint_box.isHidden()  # it was answered once
+    preferences.proposed = False
+    widget.update_state()
+    assert not face.hint_box.isHidden()
+    click(qtbot, face.hint_button)
+    assert form.model.currentData() == preferences.model == "microscopy"
+    assert preferences.proposed
+    assert face.hint_box.isHidden()
+    click(qtbot, face.defaults_button)
+    assert (form.model.currentData(), preferences.model, form.scale.value) == (None, "", 2)
+    qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
 
 
 def test_runtime_error_is_reported(opened, qtbot, network, monkeypatch):
@@ -414,49 +478,118 @@ def test_runtime_error_is_reported(opened, qtbot, network, monkeypatch):
     widget = opened(noise(16, 16), model=network)
     monkeypatch.setattr(vdsr_core, "super_resolve_tiles", fail)
     run(qtbot, widget)
-    assert widget.message.text() == "CUDA out of memory"
+    assert widget.face.message.text() == "CUDA out of memory"
     monkeypatch.undo()
     run(qtbot, widget)
-    assert "Done" in widget.message.text()
+    assert "Done" in widget.face.message.text()
 
 
-def test_try_on_this_image(opened, qtbot, network):
-    widget = opened(noise(3, 32, 30), model=network)
-    click(qtbot, widget.try_button)
+def test_try_on_this_image(viewer, opened, qtbot, network):
+    stack = noise(3, 32, 30)
+    widget = opened(stack, name="cells", axis_labels=("c", "y", "x"), model=network)
+    viewer.dims.set_point(0, 2)
+    click(qtbot, widget.face.try_button)
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
-    assert f"32 {TIMES} 30 pixels" in widget.trial.text()
-    assert "Bicubic" in widget.trial.text()
-    assert "SSIM" in widget.trial.text()
+    text = widget.face.trial.text()
+    assert "channel 2 of “cells”" in text
+    scores = compare_models(stack[2], 2, models={"tiny": network}, in_range=find_range(stack, channel_axis=0)[0])
+    assert f"{[score.psnr for score in scores][1]:.2f}&nbsp;dB" in text
+    assert all(f"<td>{name}" in text or f"<b>{name}" in text for name in ("bicubic", "photo", "microscopy", "tiny"))
+    widget.form.scale.value = 1.5
+    assert widget.face.trial.isHidden()  # it was for another scale
+    viewer.layers["cells"].data = stack[:, :5]
+    assert not widget.face.try_button.isEnabled()
+    assert "at least 6 pixels" in widget.face.try_button.toolTip()
 
 
 def test_checks_of_a_result(viewer, opened, qtbot, network):
     image = noise(30, 40)
     widget = opened(image, name="cells", scale=(0.5, 0.5), translate=(3, 4), blending="additive", model=network)
-    assert "Run first" in widget.added_button.toolTip()
+    assert "Run first" in widget.face.added_button.toolTip()
     run(qtbot, widget)
     for button, words, shape in (
-        (widget.added_button, "predicted, not measured", (60, 80)),
-        (widget.consistency_button, "differs from the source", (30, 40)),
+        (widget.face.added_button, "predicted, not measured", (60, 80)),
+        (widget.face.agrees_button, "made small again", (30, 40)),
     ):
-        click(qtbot, button)
-        qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
-        assert words in widget.trial.text()
+        for _ in range(2):  # a new one takes the place of the one before
+            click(qtbot, button)
+            qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+            QApplication.processEvents()
+        assert words in widget.face.trial.text()
         layer = viewer.layers[-1]
         assert layer.data.shape == shape
         np.testing.assert_allclose(layer.data_to_world((-0.5, -0.5)), (2.75, 3.75))
+    assert len(viewer.layers) == 4
     ilr = resize(image.astype(np.float32), 2)
-    np.testing.assert_allclose(viewer.layers[2].data, viewer.layers["cells [VDSR x2]"].data - ilr, atol=0.01)
+    added = viewer.layers["[invented] cells"]
+    np.testing.assert_allclose(added.data, viewer.layers["cells [VDSR tiny x2]"].data - ilr, atol=0.01)
+    run(qtbot, widget)
+    assert widget.face.trial.isHidden()  # it was for the result before
 
-    widget.compare.setValue(50)
-    over = viewer.layers["cells [VDSR compare]"]
-    np.testing.assert_array_equal(over.data, image[:, :20])
-    np.testing.assert_allclose(over.data_to_world((-0.5, -0.5)), (2.75, 3.75))
-    widget.compare.setValue(25)
-    np.testing.assert_array_equal(over.data, image[:, :10])
-    assert [widget.layer.itemText(i) for i in range(widget.layer.count())][:2] == ["cells", "cells [VDSR x2]"]
-    assert "cells [VDSR compare]" not in [widget.layer.itemText(i) for i in range(widget.layer.count())]
-    widget.compare.setValue(0)
-    assert "cells [VDSR compare]" not in viewer.layers
+
+def test_compare_shows_both_sides_of_a_line(viewer, opened, qtbot, network):
+    viewer.show()
+    image = noise(30, 40)
+    widget = opened(image, name="cells", scale=(0.5, 0.5), translate=(3, 4), blending="additive", model=network)
+    run(qtbot, widget)
+    source, result = viewer.layers["cells"], viewer.layers["cells [VDSR tiny x2]"]
+    _regions.camera(viewer).zoom /= 2  # all is in view
+    widget.looking.on.value = True
+    left, right = viewer.layers["[left] cells"], viewer.layers["[right] cells"]
+    assert not source.visible
+    assert not result.visible
+    np.testing.assert_array_equal(left.data, image[:, :20])
+    np.testing.assert_array_equal(right.data, result.data[:, 40:])
+    np.testing.assert_allclose(left.data_to_world((-0.5, -0.5)), (2.75, 3.75))
+    np.testing.assert_allclose(right.data_to_world((-0.5, -0.5)), left.data_to_world((-0.5, 19.5)))
+    result.contrast_limits = (10, 2000)
+    result.colormap = "green"
+    for layer in (source, left, right):
+        assert layer.contrast_limits == [10, 2000]
+        assert layer.colormap.name == "green"
+
+    line = widget.looking.comparison.line
+    qtbot.waitUntil(line.isVisible, timeout=WAIT)
+    width, middle = line.width(), line.height() // 2
+    assert line.mask().contains(QPoint(width // 2, middle))
+    assert not line.mask().contains(QPoint(width // 4, middle))
+    qtbot.mousePress(line, Qt.MouseButton.LeftButton, pos=QPoint(width // 2, middle))
+    qtbot.mouseMove(line, QPoint(width // 2 - width // 10, middle))
+    qtbot.waitUntil(lambda: left.data.shape[1] < 20, timeout=WAIT)
+    qtbot.mouseRelease(line, Qt.MouseButton.LeftButton)
+    np.testing.assert_allclose(
+        right.data_to_world((0, -0.5)), left.data_to_world((0, left.data.shape[1] - 0.5)), atol=0.26
+    )
+    widget.looking.left.value = "bicubic"
+    left = viewer.layers["[left] cells"].data
+    np.testing.assert_array_equal(left, resize(image, 2)[:, : left.shape[1]])
+
+    before = widget.looking.right.value
+    run(qtbot, widget)
+    qtbot.waitUntil(lambda: widget.looking.right.value is not before, timeout=WAIT)  # another result
+    qtbot.waitUntil(lambda: "[right] cells" in viewer.layers, timeout=WAIT)
+    latest = viewer.layers["cells [VDSR tiny x2] [1]"]
+    shown = viewer.layers["[right] cells"].data
+    np.testing.assert_array_equal(shown, latest.data[:, -shown.shape[1] :])
+    assert not latest.visible
+    widget.looking.on.value = False
+    assert [layer.visible for layer in viewer.layers] == [False, False, True]
+
+
+def test_keys(viewer, opened, qtbot, network):
+    viewer.show()
+    widget = opened(noise(30, 40), name="cells", model=network)
+    listed = {str(key) for key in ViewerModel.class_keymap}
+    assert {"Ctrl+Enter", "Escape", "Shift+C", "B"} <= listed  # what Preferences > Shortcuts shows
+    canvas = find_canvas(widget)
+    qtbot.keyClick(canvas, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
+    qtbot.waitUntil(lambda: "cells [VDSR tiny x2]" in viewer.layers and widget.run is None, timeout=WAIT)
+    qtbot.keyPress(canvas, Qt.Key.Key_B)
+    assert [layer.visible for layer in viewer.layers] == [True, False]
+    qtbot.keyRelease(canvas, Qt.Key.Key_B)
+    qtbot.waitUntil(lambda: [layer.visible for layer in viewer.layers] == [False, True], timeout=WAIT)
+    qtbot.keyClick(canvas, Qt.Key.Key_C, Qt.KeyboardModifier.ShiftModifier)
+    assert "[left] cells" in viewer.layers
 
 
 def test_menu_opens_the_widget_with_the_active_layer(viewer, qtbot):
@@ -469,7 +602,7 @@ def test_menu_opens_the_widget_with_the_active_layer(viewer, qtbot):
     assert "napari-vdsr.open_upscale_widget" in menu
     get_app_model().commands.execute_command("napari-vdsr.open_upscale_widget").result()
     _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
-    assert widget.layer.currentText() == "first"
+    assert [layer.name for layer in widget.choices.layers] == ["first"]
     assert len(viewer.layers) == 2
     qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
 
@@ -483,13 +616,14 @@ def test_import_loads_no_torch():
 def test_preview_follows_the_view_and_is_the_result(viewer, opened, qtbot, network, monkeypatch):
     monkeypatch.setattr("napari_vdsr.upscale.preview.SIDES", (64,))
     image = noise(200, 240)
-    widget = opened(image, name="cells", model=network)
+    widget = opened(image, name="cells", model=network, blending="additive")
     click(qtbot, widget.preview_button)
     qtbot.waitUntil(lambda: widget.preview is not None and widget.preview.complete, timeout=WAIT)
-    assert "complete" in widget.message.text()
+    assert "complete" in widget.face.message.text()
+    assert not viewer.layers["cells"].visible
     layer = viewer.layers["cells [VDSR preview]"]
     assert [entry.name for entry in viewer.layers] == ["cells", "cells [VDSR preview]"]
-    assert widget.layer.count() == 1
+    assert len(widget.choices.layer_list.layers()) == 1
     whole = super_resolve(image, 2, model=network)
     np.testing.assert_allclose(layer.data, whole.astype(int), rtol=0, atol=1)
 
@@ -501,15 +635,19 @@ def test_preview_follows_the_view_and_is_the_result(viewer, opened, qtbot, netwo
     rows, columns = (slice(c, c + n) for c, n in zip(corner, layer.data.shape, strict=True))
     np.testing.assert_allclose(layer.data, whole[rows, columns].astype(int), rtol=0, atol=1)
 
-    widget.scale.setValue(3)
+    widget.form.scale.value = 3
     qtbot.waitUntil(lambda: layer.scale[0] == 1 / 3, timeout=WAIT)
     qtbot.waitUntil(lambda: widget.preview.complete, timeout=WAIT)
-    in_range = find_range(image)
-    assert widget.task(widget.source()).in_range == in_range
+    before = np.array(layer.data)
+    image[:] = 4000 - image  # in place, of which napari tells nothing
+    camera = _regions.camera(viewer)
+    camera.zoom *= 1.01
+    qtbot.waitUntil(lambda: widget.preview.complete and not np.array_equal(layer.data, before), timeout=WAIT)
+    assert not viewer.layers["cells [VDSR preview]"].metadata["vdsr"].get("source")
     run(qtbot, widget)
-    assert [entry.name for entry in viewer.layers] == ["cells", "cells [VDSR x3]"]
+    assert [entry.name for entry in viewer.layers] == ["cells", "cells [VDSR tiny x3]"]
     assert not widget.preview_button.isChecked()
-    assert viewer.layers["cells [VDSR x3]"].metadata["vdsr"]["in_range"] == in_range
+    assert viewer.layers["cells [VDSR tiny x3]"].metadata["vdsr"]["in_range"] == find_range(image)
 
 
 def test_preview_taken_away(viewer, opened, qtbot):
@@ -519,8 +657,52 @@ def test_preview_taken_away(viewer, opened, qtbot):
     job = widget.preview._job
     assert viewer.layers["cells [VDSR preview]"].data.shape[0] == 1
     viewer.layers.remove("cells [VDSR preview]")
+    QApplication.processEvents()
     assert not widget.preview_button.isChecked()
     qtbot.waitUntil(lambda: not job.worker.is_running, timeout=WAIT)
     click(qtbot, widget.preview_button)
     viewer.layers.remove("cells")
     assert len(viewer.layers) == 0
+
+
+def test_three_channels_look_like_their_source(viewer, qtbot, network):
+    """The demo: what lies on top changes with the blending of the first channel, translucent, and of the others."""
+    viewer.show()
+    viewer.open_sample("napari-vdsr", "u2os")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale")
+    assert [layer.name for layer in widget.choices.layers] == ["U2OS cells", "U2OS cells [1]", "U2OS cells [2]"]
+    sources = list(viewer.layers)
+    qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
+    before = brightness(viewer, qtbot)
+    quiet = load_checkpoint(network)  # adds nothing, as a network that was never trained would add noise
+    for parameter in quiet.parameters():
+        parameter.data.zero_()
+    save_checkpoint(network, quiet)
+    widget.choose_model_file(network)
+    qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
+    assert "3 results" in widget.face.estimate.text()
+    run(qtbot, widget)
+    assert [layer.name for layer in viewer.layers if layer not in sources] == [
+        f"{layer.name} [VDSR tiny x2]" for layer in sources
+    ]
+    assert brightness(viewer, qtbot) == pytest.approx(before, rel=0.02)
+    widget.looking.on.value = True
+    assert brightness(viewer, qtbot) == pytest.approx(before, rel=0.02)
+    widget.looking.on.value = False
+    QApplication.processEvents()
+    widget.form.scale.value = 1.5
+    click(qtbot, widget.preview_button)
+    qtbot.waitUntil(lambda: widget.previews.complete, timeout=WAIT)
+    assert brightness(viewer, qtbot) == pytest.approx(before, rel=0.02)
+    viewer.layers.selection.active = sources[1]  # one of the three: they stay ticked
+    QApplication.processEvents()
+    assert len(widget.choices.layers) == 3
+    viewer.layers.selection.clear()
+    viewer.layers.selection.update(sources[:2])
+    qtbot.waitUntil(lambda: len(widget.choices.layers) == 2, timeout=WAIT)
+
+
+def brightness(viewer, qtbot):
+    """The mean intensity of the rendered canvas."""
+    qtbot.wait(100)
+    return viewer.screenshot(canvas_only=True, flash=False)[..., :3].mean()

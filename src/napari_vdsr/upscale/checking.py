@@ -1,0 +1,81 @@
+"""How far the last result can be trusted, and which network restores an image best."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from napari.layers import Image
+
+from napari_vdsr.layers import regions as _regions
+from napari_vdsr.layers import source as _layers
+from napari_vdsr.models.library import list_networks
+from napari_vdsr.upscale.choices import Choices
+from napari_vdsr.upscale.queue import Batch, Queue
+from napari_vdsr.upscale.runs import Check, Run, Try
+
+RUN_FIRST = "Run first: this is about the last result, as long as it and its source are there."
+
+
+class Checking:
+    """The checks of what is chosen, and of what was made last."""
+
+    def __init__(self, choices: Choices, queue: Queue) -> None:
+        self._choices, self._queue = choices, queue
+
+    def last_results(self) -> list[Run]:
+        """The results of the last run that has any, each of whose source is there."""
+        return next((batch.results for batch in reversed(self._queue.batches) if batch.over and batch.results), [])
+
+    def check(self, kind: str) -> Batch:
+        """Compare the last result, or the one that is selected, with its source; there must be one.
+
+        Raises
+        ------
+        NoRegion
+            If the result is too large to be compared as a whole, and out of view.
+        """
+        results = self.last_results()
+        active = self._active()
+        last = next((run for run in results if active is not None and active in (run.result, run.layer)), results[-1])
+        source = last.source if last.in_memory else self._seen(last)
+        return Batch(f"Checking {last.layer.name}", [Check(last, kind, source)])
+
+    def _seen(self, last: Run) -> _layers.Source:
+        """What is in view of a result that is too large to be looked at as a whole, or not computed yet."""
+        viewer = self._choices.viewer
+        plane = _layers.current_plane(last.layer, viewer.dims.point, last.source.channel_axis)
+        pairs = zip(plane.part, last.source.part, strict=True)
+        part = tuple(seen if upscaled.start <= seen.start < upscaled.stop else upscaled for seen, upscaled in pairs)
+        return _regions.in_view(viewer, last.layer, replace(plane, part=part))
+
+    def why_no_trial(self) -> str:
+        """One sentence on why networks cannot be tried; empty if they can."""
+        layer, needed = self._tried(), math.ceil(4 * self._choices.form.scale.value)
+        if layer is None:
+            return ""
+        try:
+            source, words = self._choices.shown(layer)
+        except _regions.NoRegion as error:
+            return str(error)
+        sides = [source.part[axis].stop - source.part[axis].start for axis in source.plane_axes]
+        return "" if min(sides) >= needed else f"{words} is too small: at least {needed} pixels a side are needed."
+
+    def trial(self) -> Batch:
+        """Compare all networks that fit on what is shown of the selected layer, or of the first one; one is needed."""
+        layer = self._tried()
+        assert layer is not None
+        source, words = self._choices.shown(layer)
+        models = {network.name: network.model or network.name for network in list_networks()}
+        chosen = self._choices.form.model.currentData()
+        if chosen is not None and chosen not in models.values():
+            models[_layers.model_name(chosen)] = chosen
+        task = self._choices.task(layer, source)
+        return Batch(f"Trying {len(models)} models", [Try(layer, task, models, words)])
+
+    def _tried(self) -> Image | None:
+        active = self._active()
+        return active if active in self._choices.layers else self._choices.first
+
+    def _active(self) -> Image | None:
+        return _layers.bare(self._choices.viewer.layers.selection.active)

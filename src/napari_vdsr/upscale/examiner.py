@@ -1,0 +1,115 @@
+"""What is known of the chosen network on the chosen device, found beside the viewer."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from psygnal import Signal
+
+from napari_vdsr.background.job import Job
+from napari_vdsr.background.pytorch import Cancelled, Facts, examine
+from napari_vdsr.forms import sentence
+from napari_vdsr.models.box import FROM_FILE
+from napari_vdsr.models.library import list_networks
+from napari_vdsr.upscale import disk as _disk
+from napari_vdsr.upscale.form import Form
+from napari_vdsr.upscale.preferences import remember
+from napari_vdsr.upscale.work import LAZY_TILE
+
+LOG = logging.getLogger("napari_vdsr")
+FAST = "fast"  # the network whose time is told beside a long one
+
+
+class Examiner:
+    """Loads the network that is chosen, finds the devices and measures the speed.
+
+    Attributes
+    ----------
+    facts : Facts or None
+        None until they are found.
+    fast : Facts or None
+        Of the fast network, once they were asked for; None where it is chosen or missing.
+    trouble : str
+        Why the network or the device cannot be used.
+    outdated : Signal()
+        Another network or device is chosen.
+    changed : Signal()
+        There is more known.
+    """
+
+    outdated, changed = Signal(), Signal()
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self._job: Job | None = None
+        self.facts: Facts | None = None
+        self.fast: Facts | None = None
+        self.trouble = ""
+        self._asked_for: tuple[str | None, str | None] | None = None
+        form.model.activated.connect(self.choose)
+        form.device.changed.connect(lambda *_: self.examine())
+
+    def choose(self) -> None:
+        """Ask for a file if one is wanted, then look at the network if it is another one."""
+        if self._form.model.currentData() == FROM_FILE:
+            self._form.model.ask_for_file()
+        if (self._form.model.currentData(), self._form.device.value) != self._asked_for:
+            self.examine()
+        remember(model=self._form.model.currentData() or "")
+
+    def examine(self) -> None:
+        """Look at what is chosen."""
+        self._asked_for = (self._form.model.currentData(), self._form.device.value)
+        self.stop()
+        self.facts, self.fast, self.trouble = None, None, ""
+        self.outdated.emit()
+        self._job = Job(partial(examine, *self._asked_for))
+        self._job.stepped.connect(self._examined)
+        self._job.ended.connect(self._ended)
+        self._job.start()
+        self.changed.emit()
+
+    def compare_with_fast(self) -> None:
+        """Look at the fast network, too, where there is one and another is chosen."""
+        name = self._form.model.currentData()
+        there = any(network.name == FAST and not network.own for network in list_networks())
+        if self._job is None and self.facts is not None and self.fast is None and there and name != FAST:
+            self._job = Job(partial(examine, FAST, self._form.device.value))
+            self._job.stepped.connect(self._found_fast)
+            self._job.start()
+
+    def stop(self) -> None:
+        """Wait for nothing more."""
+        if self._job is not None:
+            self._job.cancel()
+
+    def _examined(self, job: Job, facts: Facts) -> None:
+        """Show what is known."""
+        if job is not self._job:
+            return
+        self.facts = facts
+        found = facts.devices.items()
+        devices = [(f"{name.upper()}: {words}" if name != "cpu" else "CPU", name) for name, words in found]
+        with self._form.device.changed.blocked():
+            self._form.device.choices = [("Automatic", None), *devices]
+        self._form.device.tooltip = facts.chosen
+        self._form.tile.tooltip = (
+            f"Side of a tile in output pixels; {facts.halo} more are computed around it. The result does not depend\n"
+            f"on it; memory and how often there is something new to see do. Automatic is {facts.tile} here,\n"
+            f"{LAZY_TILE} where it is computed while you look around, {_disk.TILE} on disk."
+        )
+        self._job = None
+        self.changed.emit()
+
+    def _found_fast(self, job: Job, facts: Facts) -> None:
+        if job is self._job:
+            self.fast, self._job = facts, None
+            self.changed.emit()
+
+    def _ended(self, job: Job, error: Exception | None) -> None:
+        """Show why a network or device cannot be used."""
+        if job is self._job and error is not None and not isinstance(error, Cancelled):
+            self.trouble = sentence(error)
+            LOG.error("model or device", exc_info=error)
+            self.changed.emit()

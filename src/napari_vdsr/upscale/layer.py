@@ -1,0 +1,128 @@
+"""An image layer in, the upscaled layer out: the function behind the widget, for scripts and `magic_factory`."""
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+from napari_vdsr.layers import source as _layers
+from napari_vdsr.upscale.work import Pyramid, Ranges, Started, Task, build_pyramid, upscale
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.types
+
+# No `from __future__ import annotations` here: magicgui reads these.
+Hidden = Annotated[Any, {"bind": None}]  # an argument without a control
+
+
+def offer_models(widget: Any) -> list[tuple[str, str | None]]:
+    """The networks that come with the package, for a list of choices."""
+    from vdsr_core import model_names
+
+    default, *others = model_names()
+    return [(default, None), *((name, name) for name in others)]
+
+
+def upscale_layer(
+    layer: "napari.layers.Image",
+    scale: Annotated[float, {"min": 1.01, "max": 1000, "step": 0.5}] = 2.0,
+    *,
+    model: Annotated[str | None, {"choices": offer_models}] = None,
+    channel_axis: Hidden = None,
+    part: Hidden = None,
+    in_range: Hidden = None,
+    tile: Hidden = None,
+    device: Hidden = None,
+    lazy: bool = False,
+    target: Hidden = None,
+) -> "napari.types.LayerDataTuple":
+    """Upscale an image layer; the result lies exactly on its source.
+
+    Parameters
+    ----------
+    layer : Image
+        The source; it stays as it is.
+    scale : float, optional
+        Output pixels per input pixel along rows and columns.
+    model : str, optional
+        Name or file of the network; by default the one for photographs.
+    channel_axis : int, optional
+        The axis of independent channels, each of which gets a range of its own.
+    part : tuple of slice, optional
+        What to take along each axis of the layer, the whole by default. It comes out as it does in the whole.
+    in_range : (low, high) or list of them, optional
+        The intensities that become 0 and 1 for the network. By default they are found in all planes of the layer, in
+        its coarsest level if it has several.
+    tile : int, optional
+        Side of a tile in output pixels; the result does not depend on it.
+    device : str, optional
+        Where to compute, such as ``"cpu"`` or ``"cuda:0"``.
+    lazy : bool, optional
+        Give levels of which the finest is computed where one looks, when one looks.
+    target : str, optional
+        The OME-Zarr folder to write the result into; an interrupted run is resumed.
+
+    Returns
+    -------
+    LayerDataTuple
+        Pixels or levels, the keywords of the layer, and ``"image"``: what ``Layer.create`` takes.
+
+    Raises
+    ------
+    ValueError
+        If the layer cannot be upscaled.
+    """
+    source = _layers.whole(layer, channel_axis)
+    if reason := _layers.why_not(layer, channel_axis):
+        raise ValueError(reason)
+    if part is not None:
+        source = replace(source, part=tuple(part))
+    task = Task(source, scale, model, device, tile, in_range, _layers.coarsest(layer))
+    levels = list(layer.data) if layer.multiscale else [layer.data]
+    never = threading.Event()
+    if target is not None:
+        from napari_vdsr.layers.writer import describe_source
+        from napari_vdsr.upscale.disk import Opened, Whole, save
+
+        for step in save(task, describe_source(layer, source), levels, target, never):
+            if isinstance(step, Opened):
+                opened = step
+            elif isinstance(step, Whole):
+                data = step.levels
+        return layer_data(layer, task, data, opened.in_range, opened.tile, target=str(target))
+    if lazy:
+        pyramid: Pyramid = next(iter(build_pyramid(task, levels, never)))
+        return layer_data(layer, task, pyramid.levels, pyramid.in_range, pyramid.tile, lazy=True)
+    for begun in upscale(task, never):
+        if isinstance(begun, Started):
+            started = begun
+    return layer_data(layer, task, started.out, started.in_range, started.tile)
+
+
+def layer_data(
+    layer: "napari.layers.Image", task: Task, data: Any, in_range: Ranges, tile: int, **record: Any
+) -> "napari.types.LayerDataTuple":
+    """A result with all that its layer needs.
+
+    Parameters
+    ----------
+    layer : Image
+        The source.
+    task : Task
+        What was done.
+    data : array or list of them
+        The pixels, or the levels.
+    in_range, tile
+        As given or found.
+    **record
+        What ``metadata["vdsr"]`` says besides.
+    """
+    if not isinstance(data, list):
+        levels = _layers.views(data, task.source.plane_axes)
+        data = levels if len(levels) > 1 else data
+    said = _layers.describe(
+        layer, task.source, model=task.model, scale=task.scale, in_range=in_range, tile=tile, device=task.device
+    )
+    keywords = _layers.layer_keywords(layer, task.source, task.scale, task.model)
+    keywords |= {"multiscale": isinstance(data, list), "metadata": {"vdsr": said | record}}
+    return data, keywords, "image"

@@ -1,0 +1,214 @@
+"""What the Upscale widget shows on the canvas beside the layers themselves: previews, and a comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from magicgui.widgets import CheckBox, Container
+from napari.layers import Image
+from napari.viewer import Viewer
+from psygnal import Signal
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
+from qtpy.QtWidgets import QMainWindow, QWidget
+
+from napari_vdsr.background.pytorch import Facts
+from napari_vdsr.layers import regions as _regions
+from napari_vdsr.layers import source as _layers
+from napari_vdsr.upscale.choices import Choices
+from napari_vdsr.upscale.compare import BICUBIC, SOURCE, CanvasLine, Compare
+from napari_vdsr.upscale.form import choice
+from napari_vdsr.upscale.preferences import preference, remember
+from napari_vdsr.upscale.preview import Preview
+from napari_vdsr.upscale.queue import Batch, Queue
+
+
+class Previews:
+    """A preview of each ticked layer, as long as it is wanted.
+
+    Attributes
+    ----------
+    stepped : Signal()
+        There is more to see.
+    failed : Signal(Exception)
+        One of them has failed.
+    """
+
+    stepped, failed = Signal(), Signal(object)
+
+    def __init__(self, viewer: Viewer, choices: Choices) -> None:
+        self._viewer, self._choices = viewer, choices
+        self.shown: list[Preview] = []
+
+    def show(self, facts: Facts) -> None:
+        """Show what the network makes of the view.
+
+        Raises
+        ------
+        NoRegion
+            If a layer is not in view.
+        """
+        layers = self._choices.layers
+        if [preview.source_layer for preview in self.shown] != layers:
+            self.close()
+        for number, layer in enumerate(layers):
+            source = _regions.in_view(self._viewer, layer, self._choices.plane(layer))
+            if number == len(self.shown):
+                preview = Preview(self._viewer, layer, facts)
+                preview.stepped.connect(self.stepped.emit)
+                preview.ended.connect(lambda _, error: self.failed.emit(error))
+                self.shown.append(preview)
+            self.shown[number].show(self._choices.task(layer, source))
+
+    def stop(self) -> None:
+        """Compute nothing more."""
+        for preview in self.shown:
+            preview.stop()
+
+    def close(self) -> None:
+        """Take them away."""
+        shown, self.shown = self.shown, []
+        for preview in shown:
+            preview.close()
+
+    def belongs(self, layer: Any) -> bool:
+        """Whether a layer is a preview, or the source of one."""
+        return any(layer in (preview.layer, preview.source_layer) for preview in self.shown)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all tiles in view are there."""
+        return bool(self.shown) and all(preview.complete for preview in self.shown)
+
+    def words(self) -> str:
+        """How far they are."""
+        total, done = (sum(getattr(one, name) for one in self.shown) for name in ("total", "done"))
+        if not total:
+            return ""
+        if self.complete:
+            return "The preview of this view is complete."
+        return f"Preview: {done} of {total} tiles; the rest is the interpolated image."
+
+
+class Looking:
+    """The controls of the comparison, and what they do.
+
+    Attributes
+    ----------
+    said : Signal(str)
+        Why there is nothing to compare.
+    """
+
+    said = Signal(str)
+
+    def __init__(self, choices: Choices, queue: Queue) -> None:
+        self._choices, self._queue = choices, queue
+        self.comparison: Compare | None = None
+        self._following, self._showing = True, False
+        self.on = CheckBox(name="on", label="", text="Compare: drag the line on the canvas", value=False)
+        self.on.tooltip = "Shows one picture to the left of a line and another one to the right of it. (Shift+C)"
+        self.left = choice("left", "Left", "What is shown to the left of the line.", self._offer)
+        self.right = choice("right", "Right", "What is shown to the right of the line.", self._offer)
+        self.container: Container[Any] = Container(widgets=[self.on, self.left, self.right])
+        self.left.value = preference("left")
+        self.on.changed.connect(self._switched)
+        for side in (self.left, self.right):
+            side.changed.connect(lambda *_: self.show())
+        self.left.changed.connect(lambda side: remember(left=side) if isinstance(side, str) else None)
+        queue.ended.connect(self._finished)
+        self._switched(on=False)
+
+    def leave(self) -> None:
+        """Follow the queue no longer."""
+        if self._following:
+            self._following = False
+            self._queue.ended.disconnect(self._finished)
+
+    def _offer(self, box: Any) -> list[tuple[str, Any]]:
+        """The sides: the newest result first on the right, the source first on the left."""
+        done = [(batch.title, batch) for batch in reversed(self._queue.batches) if batch.over and batch.results]
+        plain: list[tuple[str, Any]] = [("Source, nearest pixels", SOURCE), ("Bicubic interpolation", BICUBIC)]
+        return done + plain if box.name == "right" else plain + done
+
+    def _finished(self, batch: Batch) -> None:
+        """Offer a new result, and compare it if a comparison is on."""
+        if self.comparison is not None:
+            for run in batch.results:
+                made = _layers.results_of(run.layer, self._choices.viewer.layers)
+                self.comparison.leave_hidden([run.layer, *(one for one in made if one is not run.result)])
+        self.offer_again()
+        if batch.results:
+            self.right.value = batch  # which shows it
+
+    def offer_again(self) -> None:
+        """Offer the results that are still there."""
+        for side in (self.left, self.right):
+            side.reset_choices()
+        self.show()
+
+    def _switched(self, on: bool) -> None:
+        for side in (self.left, self.right):
+            side.visible = on
+        self.show()
+
+    def pairs(self) -> list[tuple[Image, Any, Any]]:
+        """For each source what is on the left and on the right of the line."""
+        sides = self.left.value, self.right.value
+        results: list[dict[Image, Image]] = []
+        for side in sides:
+            runs = side.results if isinstance(side, Batch) else []
+            results.append({run.layer: run.result for run in runs if run.result is not None})
+        sources = next((list(found) for found in reversed(results) if found), self._choices.layers)
+        here = [layer for layer in sources if layer in self._choices.viewer.layers]
+        return [
+            (
+                layer,
+                *(
+                    found.get(layer, SOURCE) if isinstance(side, Batch) else side
+                    for side, found in zip(sides, results, strict=True)
+                ),
+            )
+            for layer in here
+        ]
+
+    def show(self) -> None:
+        """Compare what is in view, if that is wanted."""
+        if self._showing:  # layers that come and go tell of it
+            return
+        self._showing = True
+        try:
+            self._show()
+        except _regions.NoRegion as error:
+            self.said.emit(str(error))
+        finally:
+            self._showing = False
+
+    def _show(self) -> None:
+        if not self.on.value:
+            if self.comparison is not None:
+                self.comparison.close()
+            return
+        if self.comparison is None:
+            canvas = find_canvas(self.container.native)
+            self.comparison = Compare(self._choices.viewer, CanvasLine(canvas) if canvas is not None else None)
+        self.comparison.show(self.pairs(), self._choices.axis, self._scale())
+
+    def _scale(self) -> float:
+        """The scale of bicubic interpolation: that of the result beside it, if there is one."""
+        for side in (self.right.value, self.left.value):
+            if isinstance(side, Batch) and side.results:
+                return side.results[0].task.scale
+        return float(self._choices.form.scale.value)
+
+    def belongs(self, layer: Any) -> bool:
+        """Whether a layer is part of the comparison, or a source of it."""
+        shown = self.comparison.shown if self.comparison is not None else []
+        return any(layer in both for both in shown)
+
+
+def find_canvas(widget: QWidget) -> QWidget | None:
+    """The canvas of the window that a widget is docked in."""
+    above: Any = widget
+    while above is not None and not isinstance(above, QMainWindow):
+        above = above.parent()
+    centre = above.centralWidget() if above is not None else None
+    return centre.findChild(QOpenGLWidget) if centre is not None else None
