@@ -33,7 +33,8 @@ def estimate_noise(image: Any) -> Noise:
 
     Blocks at places that follow from the image's shape are sorted by their mean. In each bin of intensity, a low
     quantile of the variances of the blocks' second differences [1]_ comes from blocks that hold noise and nothing
-    else. The line is fitted to these variances by least absolute deviations. Blocks with clipped pixels do not count.
+    else. The line is fitted to these variances by least absolute deviations. Blocks with clipped pixels, or with NaN,
+    do not count.
 
     Parameters
     ----------
@@ -99,9 +100,10 @@ def block_places(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
 
 
 def measure_blocks(blocks: NDArray[Any]) -> tuple[Values, Values]:
-    """Means and variances of the noise of those of (N, side, side) blocks that are not clipped."""
-    values = blocks.astype(np.float64)
-    clipped = (values == values.min()) | (values == values.max())
+    """Means and variances of the noise of those of (N, side, side) blocks that are finite and not clipped."""
+    values = blocks[np.isfinite(blocks).all((1, 2))].astype(np.float64)
+    ends = (values.min(), values.max()) if len(values) else (0.0, 0.0)
+    clipped = np.isin(values, ends)
     values = values[clipped.mean((1, 2)) <= CLIPPED]
     windows = sliding_window_view(values, (3, 3), axis=(1, 2))  # (N, side - 2, side - 2, 3, 3)
     response = np.einsum("nijkl,kl->nij", windows, KERNEL)

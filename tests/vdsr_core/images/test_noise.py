@@ -35,6 +35,15 @@ def test_constant_images_have_no_noise(value):
     assert estimate_noise(np.full((40, 50), value, np.uint16)) == (0, 0)
 
 
+def test_pixels_without_a_value_do_not_count():
+    noisy = degrade(blobs(), 1, shot_noise=2, read_noise=10, seed=1)
+    holes = noisy.copy()
+    holes[40:150, 100:230] = holes[7, 7] = np.nan
+    gain, offset = estimate_noise(holes)
+    assert gain * 100 + offset == pytest.approx(2 * 100 + 10**2, rel=0.2)
+    assert estimate_noise(np.full_like(noisy, np.nan)) == (0, 0)
+
+
 def test_black_level_makes_the_offset_negative():
     noisy = degrade(blobs(), 1, shot_noise=4, seed=1) + 500
     gain, offset = estimate_noise(noisy)
