@@ -153,8 +153,8 @@ class Training(Saving):
         from vdsr_core.cli.main import app
 
         out = folder / self.name
-        words = ["train", str(folder / "images"), "-o", str(out), "--scales", "2", "--patch", "10", "--batch", "2"]
-        words += ["--from", str(folder / "first.safetensors"), "--steps", str(3 + variant), "--validate-every", "1"]
+        words = ["train", str(folder / "images"), "-o", str(out), "--scales", "2", "--patch", "10", "--batch-size", "2"]
+        words += ["--from", str(folder / "first.safetensors"), "--steps", str(3 + variant)]
         if out.exists():
             words = ["train", str(folder / "images"), "-o", str(out), "--resume"]
         result = CliRunner().invoke(app, words)
