@@ -182,7 +182,7 @@ def _entry(path: Path, header: Mapping[str, str], key: str, kind: type) -> Any:
     """An entry of a header, checked to be of the kind that `save_checkpoint` writes."""
     try:
         value = json.loads(header[key])
-    except ValueError:
+    except (ValueError, RecursionError):
         value = header[key]
     if type(value) is not kind:
         what = {int: "a whole number", list: "a list", dict: "an object"}[kind]

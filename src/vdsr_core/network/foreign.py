@@ -49,6 +49,7 @@ SUFFIXES = {
     ".pb": "a TensorFlow graph",
     ".caffemodel": "a file of Caffe",
 }
+GROWTH, SMALL = 20, 2**26  # how many times its size a file may take, and bytes that any may take
 
 
 def find_kind(path: Path) -> str:
@@ -84,7 +85,7 @@ def _find_archive(path: Path) -> str:
     except zipfile.BadZipFile as error:
         msg = f"{path} is a damaged zip archive: {error}. Copy or save it again."
         raise ValueError(msg) from error
-    check_free(size, f"{path}, unpacked,", "Load it on a larger machine.")
+    check_growth(path, size)
     if PACKED in names:
         return PACKAGE
     if {"rdf.yaml", "bioimageio.yaml"} & set(names):
@@ -94,6 +95,16 @@ def _find_archive(path: Path) -> str:
     if any(name.endswith("data.pkl") for name in names):
         return STATE if size <= 2 * path.stat().st_size else "a compressed archive, which PyTorch does not write"
     return NPZ if all(name.endswith(".npy") for name in names) else "a zip archive: unpack it first"
+
+
+def check_growth(path: Path, size: int) -> None:
+    """Raise if what a file says that it holds, in bytes, is far more than trained weights can be packed into."""
+    most = max(GROWTH * path.stat().st_size, SMALL)
+    if size > most:
+        msg = f"{path} must not grow much when it is unpacked, got {size / 1e9:.3g} GB, more than {most / 1e9:.3g} GB. "
+        msg += "Save the weights without compression."
+        raise ValueError(msg)
+    check_free(size, f"{path}, unpacked,", "Load it on a larger machine.")
 
 
 @contextmanager
