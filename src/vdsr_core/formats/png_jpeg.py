@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import struct
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+logging.getLogger("imagecodecs").addHandler(logging.NullHandler())  # it tells of damaged chunks, as we do
 LEVEL = 4  # of a PNG's compression: larger by 1 % than 6, libpng's default, and encoded 1.4 times as fast
 SEEN = ("gAMA", "cHRM", "cICP", "sRGB", "mDCV", "cLLI")  # chunks of a PNG that say how its values are to be seen
 _TOLD = ("iCCP", "pHYs", "eXIf", "tEXt", "zTXt", "iTXt")  # chunks that Pillow reads
@@ -65,18 +67,20 @@ def read_png(path: Path) -> ImageFile:
 
 
 def _chunks(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """The names and contents of a PNG's chunks."""
-    start = 8
-    while start < len(content):
-        (length,) = struct.unpack(">I", content[start : start + 4].rjust(4, b"\xff"))
-        name = content[start + 4 : start + 8]
-        if start + 12 + length > len(content):
+    """The names and contents of a PNG's chunks, without damaged ones that the pixels do not need."""
+    start, name = 8, ""
+    while name != "IEND":
+        if start + 12 > len(content) or start + 12 + int.from_bytes(content[start : start + 4], "big") > len(content):
             refuse("it ends before its pixels do. Copy or export it again.")
-        yield name.decode("latin-1"), content[start + 8 : start + 8 + length]
-        if name == b"IEND":
-            return
-        start += 12 + length
-    refuse("it ends before its pixels do. Copy or export it again.")
+        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
+        name, chunk = content[start + 4 : start + 8].decode("latin-1"), content[start + 8 : end]
+        if zlib.crc32(content[start + 4 : end]) == int.from_bytes(content[end : end + 4], "big"):
+            yield name, chunk
+        elif name[0].isupper():
+            refuse(f"its chunk {name!r} is damaged. Copy or export it again.")
+        else:
+            warnings.warn(f"The chunk {name!r} of a PNG is damaged and left out.", stacklevel=3)
+        start = end + 4
 
 
 def _told(chunks: Iterable[tuple[str, bytes]]) -> Image:

@@ -75,6 +75,7 @@ def has_plain_pixels(series: TiffPageSeries) -> bool:
     extra = _extra_samples(page)
     alpha = extra == (PREMULTIPLIED,) or (not _is_rgb(page) and extra == (STRAIGHT,))
     known = page.photometric in (BLACK_IS_ZERO, RGB) or _is_jpeg(page)
+    known = known and (page.compression != 1 or page.predictor == 1)  # a predictor of nothing: only damaged files
     return known and page.dtype.kind in "iuf" and not alpha and not _few_bits(page)
 
 

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import struct
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,9 +71,11 @@ def open_tiff(path: Path) -> Iterator[TiffFile]:
 
 def _count_pages(tif: TiffFile) -> int:
     """The number of pages, whose list is neither a ring nor broken off."""
-    if not len(tif.pages):
+    try:
+        offset = tif.pages.first.offset
+    except IndexError:  # len(tif.pages) would say it, too, but would never end in a ring
         refuse(f"it holds no image. {WAY_OUT}")
-    tiff, handle, offset, seen = tif.tiff, tif.filehandle, tif.pages.first.offset, set[int]()
+    tiff, handle, seen = tif.tiff, tif.filehandle, set[int]()
     while offset:
         if offset in seen:
             refuse(f"its list of pages leads back to an earlier one after {len(seen)}. {WAY_OUT}")
@@ -215,7 +218,7 @@ def _open_pixels(path: Path, series: TiffPageSeries, number: int, level: int = 0
 
 
 def _read_fax(path: Path, series: TiffPageSeries) -> NDArray[np.bool_]:
-    """Return the pixels of fax pages, as libtiff decodes them; where marks are missing, tifffile may read others."""
+    """Return the pixels of fax pages as libtiff decodes them; warn where tifffile decodes others."""
     from PIL.TiffImagePlugin import TiffImageFile
 
     pages, numbered = [], [page for page in series.pages if page is not None]
@@ -223,4 +226,12 @@ def _read_fax(path: Path, series: TiffPageSeries) -> NDArray[np.bool_]:
         for page in numbered:
             picture.seek(page.index)
             pages.append(np.asarray(picture) ^ (series.keyframe.photometric == 0))  # Pillow inverts white-is-zero
-    return np.reshape(pages, series.shape)
+    found: NDArray[np.bool_] = np.reshape(pages, series.shape)
+    try:
+        differ = f"{np.mean(series.asarray() != found):.1%}"
+    except Exception:  # codes that only libtiff knows, or damaged ones
+        differ = "some"
+    if differ != "0.0%":
+        msg = f"Decoders of faxes differ in {differ} of the pixels; those of libtiff are taken. Look at the image."
+        warnings.warn(msg, stacklevel=4)
+    return found

@@ -69,14 +69,17 @@ def open_array(store: Any) -> zarr.Array[Any]:
 @cache
 def _array_type() -> type[zarr.Array[Any]]:
     import zarr
+    from zarr.errors import BoundsCheckError
 
     class Pixels(zarr.Array[Any]):
         def __getitem__(self, window: Any) -> Any:
             try:
                 return super().__getitem__(window)
-            except (IndexError, MemoryError):
+            except MemoryError:
                 raise
             except Exception as error:
+                if isinstance(error, BoundsCheckError) or str(error).startswith("too many indices"):
+                    raise
                 cause = " ".join(str(error).split()).rstrip(".") or type(error).__name__
                 msg = f"a part of the image cannot be read: {cause}. Copy or export it again."
                 raise ValueError(msg) from error

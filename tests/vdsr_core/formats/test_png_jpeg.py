@@ -164,3 +164,17 @@ def test_long_texts_of_a_png_do_not_fill_the_memory(tmp_path):
     (tmp_path / "a.png").write_bytes(with_chunks(np.zeros((4, 4), np.uint8), (b"zTXt", bomb)))
     with pytest.raises(ValueError, match=r"a.png is not a readable PNG: .*"):
         read_image(tmp_path / "a.png")
+
+
+def test_damaged_chunk_is_left_out_or_refused(tmp_path):
+    content = bytearray(with_chunks(np.zeros((4, 4), np.uint8), (b"tEXt", b"Author\0me"), (b"tEXt", b"Comment\0a")))
+    content[content.index(b"me")] ^= 1
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.warns(UserWarning, match="^The chunk 'tEXt' of a PNG is damaged and left out"):
+        assert read_image(tmp_path / "a.png").extra == {"text": {"Comment": "a"}}
+    content[content.index(b"IDAT") + 6] ^= 1
+    (tmp_path / "a.png").write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="its chunk 'IDAT' is damaged"):
+            read_image(tmp_path / "a.png")

@@ -412,3 +412,12 @@ def test_what_ome_says_beside_the_image_is_named(tmp_path):
         tiff.pages.first.tags[270].overwrite(xml)
     _, said = rewrite(tmp_path / "a.ome.tif", tmp_path / "b.ome.tif")
     assert said == ["not kept: Instrument of OME"]
+
+
+def test_fax_that_decoders_read_differently_is_told(tmp_path, monkeypatch):
+    """Instead of a file that they truly read differently: another second decoder."""
+    Image.fromarray(pixels((40, 33), top=1) > 0).save(tmp_path / "a.tif", compression="group4")
+    expected = read_image(tmp_path / "a.tif").data
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", lambda self: np.arange(1320).reshape(40, 33) < 132)
+    with pytest.warns(UserWarning, match=r"^Decoders of faxes differ in \d+\.\d% of the pixels; those of libtiff are"):
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif").data, expected)
