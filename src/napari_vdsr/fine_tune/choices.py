@@ -29,8 +29,10 @@ from napari_vdsr.forms import refill
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.models import library
 from napari_vdsr.upscale.layer_list import LayerList
+from vdsr_core import FineTuneConfig
 
-NEW_RATE, RATE = 1e-3, 3e-4  # learning rates for a new network and for one that was trained before
+RATE = FineTuneConfig.learning_rate  # for a network that was trained before
+NEW_RATE = 5 * RATE
 SMALLEST = 32  # pixels of the shorter side: a patch and a tested patch
 BYTES = 4.0  # of a pixel in training, for the sharp image and for each scale
 NO_IMAGE = "Open an image first, such as File > Open Sample > U2OS cells."
@@ -143,7 +145,7 @@ class Choices:
                 recipe, data = self.recipe(), self.data()
             except ValueError:
                 return [(shown, length) for length, shown in words.items()]
-            held_out = held_out_pixels(data, recipe.hold_out)
+            held_out = held_out_pixels(data, recipe.config.hold_out)
             for length in LENGTHS:
                 seconds = estimate_seconds(with_length(recipe, length), self.speed, held_out)
                 words[length] += f", {_layers.duration(seconds)}"
@@ -250,22 +252,22 @@ class Choices:
             If the scales are not numbers from 1.1 to 32.
         """
         form = self.form
-        return Recipe(
-            form.name.value,
-            form.model.currentData(),
-            threads=count_threads(),
+        theta = form.theta.value or None
+        config = FineTuneConfig(
             scales=read_scales(form.scales.value),
             blur=form.blur.value if form.camera else 0.0,
             noise=form.noise.value / 100 if form.camera else 0.0,
             learning_rate=form.rate.value,
-            theta=form.theta.value or None,
+            optimizer=FineTuneConfig.optimizer if theta is None else "adamw",  # clips; Muon's steps have a fixed size
+            theta=theta,
             patch=form.patch.value,
             hold_out=form.hold_out.value / 100,
             strips=form.kind.value != FOLDER,
             seed=form.seed.value,
-            device=form.device.value,
             **{name: box.value for name, box in form.of_length.items()},
         )
+        model, device = form.model.currentData(), form.device.value
+        return Recipe(form.name.value, config, model, threads=count_threads(), device=device)
 
     def why_not(self) -> str:
         """One sentence on why a training cannot begin; empty if it can."""
@@ -307,7 +309,7 @@ class Choices:
         words = f"Learns to enlarge by {scales}. " if self.form.kind.value != PAIRS else ""
         if self.speed is None:
             return f"{words}Time: measuring…"
-        seconds = estimate_seconds(recipe, self.speed, held_out_pixels(data, recipe.hold_out))
+        seconds = estimate_seconds(recipe, self.speed, held_out_pixels(data, recipe.config.hold_out))
         return f"{words}Time: at most about {_layers.duration(seconds)}; less if nothing better is found."
 
     def show_lengths(self) -> None:

@@ -92,7 +92,7 @@ def gather(data: Data, cancelled: threading.Event) -> Material:
         return ImageFile(np.array(source.data[source.part]), axes_of(source))  # a copy: the layer may change meanwhile
 
     if data.folder is not None:
-        return read_folder(Path(data.folder), cancelled)
+        return gather_folder(Path(data.folder), cancelled)
     images = {name: read(source) for name, source in data.sources.items()}
     return Material(images, {name: (read(low), read(high)) for name, (low, high) in data.pairs.items()})
 
@@ -121,23 +121,23 @@ def rectangles(layer: Image, source: Source, shapes: Shapes) -> list[Source]:
     return list(parts.values())
 
 
-def read_folder(folder: Path, cancelled: threading.Event) -> Material:
+def gather_folder(folder: Path, cancelled: threading.Event) -> Material:
     """All images of a folder; those that cannot be read are left out."""
-    from vdsr_core import read_image
+    from vdsr_core import read_folder
 
-    paths = image_files(folder)
     images: dict[str, ImageFile] = {}
     left_out = {}
-    for path in paths:
+    for path, image in read_folder(folder):
         stop_if(cancelled)
         try:
-            image = read_image(path)
+            if isinstance(image, Exception):
+                raise image
             images[path.name] = replace(image, data=np.asarray(image.data))
-        except (ValueError, OSError) as error:
+        except (ValueError, TypeError, OSError, RuntimeError) as error:
             left_out[path.name] = str(error)
     if not images:
         first = next(iter(left_out.values()), "")
-        msg = f"“{folder.name}” holds no image that can be read: {len(paths)} files were tried. {first}"
+        msg = f"“{folder.name}” holds no image that can be read: {len(left_out)} files were tried. {first}"
         raise ValueError(msg.strip())
     return Material(images, {}, left_out)
 

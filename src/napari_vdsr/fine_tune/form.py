@@ -14,6 +14,7 @@ from napari_vdsr.fine_tune.recipe import LENGTHS, NEW
 from napari_vdsr.forms import Held, NumberBox, align_labels, make_collapsible, make_combo, make_row, make_text
 from napari_vdsr.models.box import ModelBox
 from napari_vdsr.upscale.layer_list import LayerList
+from vdsr_core import FineTuneConfig
 
 LAYERS, PAIRS, FOLDER = "Image layers", "Pairs: blurred and sharp", "A folder of images"
 REDUCED, CAMERA = "Reduced only", "With blur and noise"
@@ -90,11 +91,11 @@ class Form:
         self.hold_out = SpinBox(label="Kept for testing, %", value=20, min=5, max=50)
         self.hold_out.tooltip = "The fraction that is never trained with: of each layer, or of the images of a folder."
         self.steps = count("Steps", 1000, 10_000_000, "The maximum number of training steps.")
-        self.rate = NumberBox(label="Learning rate", value=3e-4, min=1e-7, max=1, step=1e-5)
+        self.rate = NumberBox(label="Learning rate", value=FineTuneConfig.learning_rate, min=1e-7, max=1, step=1e-5)
         self.rate.tooltip = "How far a step changes the network at first; it falls to zero as a cosine."
         self.theta = NumberBox(label="Gradient clip", value=0, min=0, max=10, step=0.001)
         self.theta.native.setSpecialValueText("none")
-        self.theta.tooltip = "Theta: no element of the gradient exceeds theta / learning rate. 0 clips nothing."
+        self.theta.tooltip = "Theta: no element of the gradient exceeds theta / learning rate; trains with AdamW then."
         self.batch = count("Patches per step", 16, 256, "How many patches the network sees in each step (batch size).")
         self.patch = count("Patch size", 48, 256, "Rows and columns of a patch in pixels.", least=16)
         self.every = count(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import os
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from napari_vdsr.background.pytorch import load_torch
 from napari_vdsr.fine_tune.data import Data, shape_of
+from vdsr_core import FineTuneConfig
 
 NEW = "A new network"
+NETWORK: dict[str, Any] = {"fold": 2, "blocks": True}  # its shape, as in `vdsr fine-tune --new`
 LENGTHS: dict[str, dict[str, Any]] = {  # what the choices of a length mean
     "Quick look": {"steps": 100, "batch_size": 8, "validate_every": 25, "patience": 4},
     "Good": {"steps": 1000, "batch_size": 16, "validate_every": 50, "patience": 6},
@@ -22,45 +24,46 @@ PIECES, OF_PLANE, PIECE = 8, 4, 192  # what is measured of the held-out part, an
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: plain values, kept beside an unfinished training. Those that `fine_tune` has are as there.
+    """How to train: plain values, kept beside an unfinished training.
 
     Attributes
     ----------
     name : str
-        Of the network that comes out.
+        Name of the new network.
+    config : FineTuneConfig
+        Settings of `fine_tune`.
     model : str or None
         Where to start: name or file of a network, None for the default, or `NEW`.
     threads : int
         Processor cores that compute; another number rounds differently.
+    device : str or None
+        Where to compute; None for the best device.
     """
 
     name: str
+    config: FineTuneConfig = field(default_factory=FineTuneConfig)
     model: str | None = None
     threads: int = 1
-    scales: tuple[float, ...] = (2.0, 3.0, 4.0)
-    blur: float = 0.0
-    noise: float = 0.0
-    steps: int = 1000
-    learning_rate: float = 3e-4
-    theta: float | None = None
-    batch_size: int = 16
-    patch: int = 48
-    hold_out: float = 0.2
-    strips: bool = True
-    validate_every: int = 50
-    patience: int = 5
-    seed: int = 0
     device: str | None = None
 
-    def options(self) -> dict[str, Any]:
-        """The keywords of `fine_tune`."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "model", "threads")}
-        return given if self.theta is None else given | {"optimizer": "adamw"}  # Muon is not clipped
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The scales to learn."""
+        return tuple(self.config.scales or ())  # type: ignore[arg-type]
+
+    def to_json(self) -> dict[str, Any]:
+        """What JSON holds of it."""
+        return asdict(self) | {"config": self.config.to_json()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Recipe:
+        """The recipe that `to_json` was called of."""
+        return cls(**values | {"config": FineTuneConfig(**values["config"])})
 
 
 def with_length(recipe: Recipe, length: str) -> Recipe:
     """A recipe with the steps of one of `LENGTHS`."""
-    return replace(recipe, **LENGTHS[length])
+    return replace(recipe, config=replace(recipe.config, **LENGTHS[length]))
 
 
 def count_threads() -> int:
@@ -82,8 +85,9 @@ def estimate_seconds(recipe: Recipe, speed: float, held_out: int) -> float:
     held_out : int
         Pixels that are measured at each validation and scale; a look forwards takes a third of a step.
     """
-    training = recipe.steps * recipe.batch_size * recipe.patch**2
-    validations = 2 + recipe.steps // recipe.validate_every
+    config = recipe.config
+    training = config.steps * config.batch_size * config.patch**2
+    validations = 2 + config.steps // config.validate_every
     return speed * (training + validations * len(recipe.scales) * held_out / 3)
 
 

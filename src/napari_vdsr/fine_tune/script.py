@@ -9,51 +9,48 @@ from pathlib import Path
 from typing import Any
 
 from napari_vdsr.fine_tune.data import Data, axes_of, image_files
-from napari_vdsr.fine_tune.recipe import NEW, Recipe
+from napari_vdsr.fine_tune.recipe import NETWORK, NEW, Recipe
 from napari_vdsr.layers.source import Source
+from vdsr_core import FineTuneConfig
 
 
 def python_script(recipe: Recipe, data: Data, left_out: Container[str] = ()) -> str:
     """A script for napari's console that gives the same weights; `left_out` names files that cannot be read."""
-    names = ["ImageFile", "fine_tune", "load_model", "save_checkpoint"]
+    names = {"fine_tune", "save_checkpoint", "ImageFile" if data.folder is None else "read_image"}
     start = f"load_model({recipe.model!r})" if recipe.model else "load_model()"
-    lines = []
     if recipe.model == NEW:
-        names = ["VDSRConfig", "ImageFile", "fine_tune", "make_model", "save_checkpoint"]
-        start = f"make_model({recipe.seed}, VDSRConfig(fold=2, blocks=True), start='identity')"
-        lines.append(f"start.card = {{'name': {NEW!r}}}")
-    if data.folder is not None:
-        names = ["read_image", *(name for name in names if name != "ImageFile")]
-    given = given_options(recipe) | {"scales": list(recipe.scales)}
-    return "\n".join(
-        [
-            "from pathlib import Path",
-            "",
-            "import numpy as np",
-            "import torch",
-            f"from vdsr_core import {', '.join(sorted(names, key=str.casefold))}",
-            "",
-            f"torch.set_num_threads({recipe.threads})  # as in the widget: another number rounds differently",
-            f"start = {start}",
-            *lines,
-            *_data_lines(data, left_out),
-            "network = fine_tune(",
-            "    images,",
-            "    pairs=pairs," if data.pairs else "",
-            "    model=start,",
-            *(f"    {name}={value!r}," for name, value in given.items()),
-            ")",
-            "print(network.card['summary'])",
-            f"save_checkpoint({recipe.name + '.safetensors'!r}, network)",
-            "",
-        ]
-    ).replace("\n\n    model", "\n    model")
+        names |= {"VDSRConfig", "make_model"}
+        shape = ", ".join(f"{name}={value!r}" for name, value in NETWORK.items())
+        start = f"make_model({recipe.config.seed}, VDSRConfig({shape}), start='identity')"
+    else:
+        names.add("load_model")
+    lines = [
+        "from pathlib import Path",
+        "",
+        "import numpy as np",
+        "import torch",
+        f"from vdsr_core import {', '.join(sorted(names, key=str.casefold))}",
+        "",
+        f"torch.set_num_threads({recipe.threads})  # as in the widget: another number rounds differently",
+        f"start = {start}",
+        *_data_lines(data, left_out),
+        "network = fine_tune(",
+        "    images,",
+        *(["    pairs=pairs,"] if data.pairs else []),
+        "    model=start,",
+        *(f"    {name}={value!r}," for name, value in given_options(recipe).items()),
+        ")",
+        "print(network.card['summary'])",
+        f"save_checkpoint({recipe.name + '.safetensors'!r}, network)",
+    ]
+    return "\n".join([*lines, ""])
 
 
 def given_options(recipe: Recipe) -> dict[str, Any]:
     """The keywords of `fine_tune` that are not as they would be without."""
-    plain = {f.name: f.default for f in fields(Recipe)} | {"strips": False, "optimizer": "muon"}
-    return {name: value for name, value in recipe.options().items() if name == "scales" or value != plain[name]}
+    plain = {f.name: f.default for f in fields(FineTuneConfig)}
+    given = {name: value for name, value in recipe.config.to_json().items() if value != plain[name]}
+    return given | ({"device": recipe.device} if recipe.device else {})
 
 
 def command_line(recipe: Recipe, data: Data) -> str:
@@ -61,11 +58,11 @@ def command_line(recipe: Recipe, data: Data) -> str:
     words = ["vdsr", "fine-tune", str(data.folder), "-o", f"{recipe.name}.safetensors"]
     if recipe.model is not None:
         words += ["--new"] if recipe.model == NEW else ["--from", recipe.model]
-    given = given_options(recipe)
-    words += ["--scales", *(f"{scale:.12g}" for scale in given.pop("scales"))]
-    for name, value in given.items():
+    for name, value in given_options(recipe).items():
         words.append(f"--{name.replace('_', '-')}")
-        if value is not True:
+        if name == "scales":
+            words.append(" ".join(f"{scale:.12g}" for scale in value))
+        elif value is not True:
             words.append(str(value))
     return shlex.join(words)
 

@@ -179,7 +179,7 @@ class Training(QObject):
         if progress.warning:
             self.warnings.append(in_words(progress.warning))
         if self.recipe is not None and not (self.paused or self.ending):
-            self.message = f"“{self.recipe.name}”: step {progress.step} of {self.recipe.steps}."
+            self.message = f"“{self.recipe.name}”: step {progress.step} of {self.recipe.config.steps}."
 
     def _ended(self, job: Job, error: Exception | None) -> None:
         """Say how it went."""

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -78,9 +77,7 @@ def list_unfinished() -> dict[str, Recipe]:
 
 def read_recipe(folder: Path) -> Recipe:
     """How an unfinished training was begun."""
-    values = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["recipe"]
-    known = {f.name: values[f.name] for f in fields(Recipe) if f.name in values}
-    return Recipe(**known | {"scales": tuple(values["scales"])})
+    return Recipe.from_json(json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["recipe"])
 
 
 def discard(name: str) -> None:
@@ -103,7 +100,7 @@ def keep(recipe: Recipe, material: Material) -> None:
     parts = [*material.images.values(), *(image for pair in material.pairs.values() for image in pair)]
     np.savez(folder / "images.npz", *(np.asarray(image.data) for image in parts))
     record = {
-        "recipe": asdict(recipe),
+        "recipe": recipe.to_json(),
         "names": list(material.images),
         "pairs": list(material.pairs),
         "axes": [image.axes for image in parts],

@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_vdsr.background.pytorch import computing, load_network, load_torch, stop_if
 from napari_vdsr.fine_tune.data import Data, gather
-from napari_vdsr.fine_tune.recipe import NEW, Recipe
+from napari_vdsr.fine_tune.recipe import NETWORK, NEW, Recipe
 from napari_vdsr.fine_tune.unfinished import at_work, bring_back, keep, remove, run_folder
 from napari_vdsr.models.library import free_name, save_model
 
@@ -116,11 +116,12 @@ def train_alone(
         steps = fine_tune_steps(
             network,
             material.images,
+            recipe.config,
             pairs=material.pairs,
             checkpoint=run_folder(recipe.name) / "network.safetensors",
             resume=data is None,
             stop=Either(cancelled, control.stopped),
-            **recipe.options(),
+            device=recipe.device,
         )
     with suppress(Stopped):
         yield from in_reports(take_turns(steps, control, cancelled))
@@ -134,9 +135,7 @@ def start_network(recipe: Recipe) -> VDSR:
         return copy.deepcopy(load_network(recipe.model))
     from vdsr_core import VDSRConfig, make_model
 
-    network = make_model(recipe.seed, VDSRConfig(fold=2, blocks=True), start="identity")
-    network.scales, network.card = recipe.scales, {"name": NEW}
-    return network
+    return make_model(recipe.config.seed, VDSRConfig(**NETWORK), start="identity")
 
 
 def watch(network: VDSR, look: Callable[[], None]) -> None:
@@ -206,7 +205,7 @@ def examine(
     from vdsr_core import fine_tune_steps, list_devices
 
     with computing(cancelled):
-        network = start_network(Recipe("", model))
+        network = start_network(Recipe("", model=model))
         image = np.random.default_rng(0).random((128, 64), dtype=np.float32)
         watch(network, lambda: stop_if(cancelled))
         options: dict[str, Any] = {"scales": [2.0], "steps": 3, "batch_size": 4, "patch": 48, "device": device}

@@ -26,7 +26,7 @@ from napari_vdsr.fine_tune.widget import TRAINING
 from napari_vdsr.fine_tune.work import Control, Finished, start_network, train
 from napari_vdsr.layers.source import whole
 from napari_vdsr.models import library as _models
-from vdsr_core import degrade, load_checkpoint, save_checkpoint, super_resolve
+from vdsr_core import FineTuneConfig, degrade, load_checkpoint, save_checkpoint, super_resolve
 
 WAIT = 60_000
 
@@ -291,12 +291,13 @@ from napari_vdsr.fine_tune import work as _training
 from napari_vdsr.fine_tune import unfinished as _unfinished
 from napari_vdsr.layers.source import Source
 from pathlib import Path
+from vdsr_core import FineTuneConfig
 
 _models.data_folder = lambda: Path(sys.argv[1])
 image = np.load(sys.argv[2])
 source = Source(image, "cells", False, None, (slice(0, 64), slice(0, 64)))
-recipe = _recipe.Recipe("cells", sys.argv[3], scales=(2.0,), steps=40, batch_size=2, patch=16, learning_rate=5e-3,
-                          validate_every=5)
+config = FineTuneConfig(scales=2, steps=40, batch_size=2, patch=16, learning_rate=5e-3, validate_every=5, strips=True)
+recipe = _recipe.Recipe("cells", config, sys.argv[3])
 for step in _training.train(recipe, _train_data.Data({"cells": source}), _training.Control(), threading.Event()):
     if isinstance(step, list) and step[-1].step >= 12:
         print("now", flush=True)
@@ -318,9 +319,8 @@ def test_killed_in_the_middle_and_resumed(viewer, opened, qtbot, tmp_path, netwo
     click(qtbot, widget.page.resume_button)
     wait_for_the_end(qtbot, widget)
     assert widget.training.losses[0][0] in (11, 16)
-    whole_run = Recipe(
-        "whole", network, scales=(2.0,), steps=40, batch_size=2, patch=16, learning_rate=5e-3, validate_every=5
-    )
+    options = {"scales": 2, "steps": 40, "batch_size": 2, "patch": 16, "learning_rate": 5e-3, "validate_every": 5}
+    whole_run = Recipe("whole", FineTuneConfig(**options, strips=True), network)
     source = whole(viewer.add_image(image, name="whole"))
     *_, last = train(whole_run, Data({"cells": source}), Control(), threading.Event())
     assert isinstance(last, Finished)
@@ -604,9 +604,10 @@ def test_a_new_network_is_that_of_the_command():
     from vdsr_core import VDSRConfig, make_model
     from vdsr_core.training.recipe import NETWORK
 
-    started = start_network(Recipe("new", NEW, scales=(2.0,), seed=3))
+    started = start_network(Recipe("new", FineTuneConfig(seed=3), NEW))
     expected = make_model(3, VDSRConfig(**NETWORK), start="identity")
     np.testing.assert_array_equal(weights(started), weights(expected))
+    assert started.config == expected.config
 
 
 @pytest.mark.parametrize("place", ["images", "checkpoint", "network"])
