@@ -42,10 +42,8 @@ class Training(QObject):
 
     Attributes
     ----------
-    changed : Signal()
-        It was begun, paused, resumed, stopped, or is over.
-    stepped : Signal()
-        There is more to show.
+    changed, stepped : Signal()
+        It was begun, paused, stopped, or is over; there is more to show.
     job : Job or None
         At work now.
     recipe, data : Recipe, Data or None
@@ -55,13 +53,9 @@ class Training(QObject):
     message, trouble, warnings : str, str, list of str
         How it goes, in a sentence; why it failed; and what is to be known about it.
     losses, gains : list of (int, float)
-        Step and loss; step and gain over the network before in dB, on the part that is kept for testing.
-    scores : dict
-        For each scale the PSNR in dB of interpolation, before, and now or after.
-    preview : Preview or None
-        A tested part.
-    progress : float
-        The share that is done.
+        Step and loss; step and gain over the network before in dB.
+    scores, preview : dict, Preview or None
+        The latest test: PSNR for each scale, and a picture.
     """
 
     changed, stepped = Signal(), Signal()
@@ -134,6 +128,7 @@ class Training(QObject):
         """End without a network."""
         if self.job is not None:
             self.job.cancel()
+            self._control.stopped.set()  # in the midst of a step
             self.message = "Cancelling…"
             self.changed.emit()
 

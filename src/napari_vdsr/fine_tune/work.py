@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,22 +24,6 @@ if TYPE_CHECKING:
 
 REPORTS = 0.2  # seconds between two reports of steps, at least
 TURN = 0.002  # seconds in which another piece of work can take its turn between two steps
-
-
-class Stopped(Exception):
-    """The user is content with what has been found."""
-
-
-class Either(threading.Event):
-    """Set when one of others is."""
-
-    def __init__(self, *others: threading.Event) -> None:
-        super().__init__()
-        self.others = others
-
-    def is_set(self) -> bool:
-        """Whether one of them is."""
-        return any(other.is_set() for other in self.others)
 
 
 @dataclass
@@ -80,53 +64,39 @@ class Finished:
 def train(
     recipe: Recipe, data: Data | None, control: Control, cancelled: threading.Event
 ) -> Iterator[Begun | list[FineTuneProgress] | Finished]:
-    """Fine-tune; without `data`, go on with the unfinished training of that name.
+    """Fine-tune; without `data`, resume the unfinished training of that name.
 
     Raises
     ------
     BlockingIOError
         If another one trains under this name.
     """
-    with at_work(recipe.name):
-        yield from train_alone(recipe, data, control, cancelled)
-
-
-def train_alone(
-    recipe: Recipe, data: Data | None, control: Control, cancelled: threading.Event
-) -> Iterator[Begun | list[FineTuneProgress] | Finished]:
-    """Fine-tune, as `train` does, with nobody else at it."""
     from vdsr_core import fine_tune_steps
 
-    with computing(cancelled):
-        load_torch()
-        network = start_network(recipe)
-        if data is None:
-            material = bring_back(recipe.name)
-        else:
-            material = gather(data, cancelled)
-            keep(recipe, material)
-        yield Begun(len(material.images) + len(material.pairs), material.left_out)
-
-        def look() -> None:
-            stop_if(cancelled)
-            if control.stopped.is_set():
-                raise Stopped
-
-        watch(network, look)
-        steps = fine_tune_steps(
-            network,
-            material.images,
-            recipe.config,
-            pairs=material.pairs,
-            checkpoint=run_folder(recipe.name) / "network.safetensors",
-            resume=data is None,
-            stop=Either(cancelled, control.stopped),
-            device=recipe.device,
-        )
-    with suppress(Stopped):
-        yield from in_reports(take_turns(steps, control, cancelled))
-    stop_if(cancelled)
-    yield finish(network, recipe.name)
+    with at_work(recipe.name):
+        with computing(cancelled):
+            load_torch()
+            network = start_network(recipe)
+            if data is None:
+                material = bring_back(recipe.name)
+            else:
+                material = gather(data, cancelled)
+                keep(recipe, material)
+            yield Begun(len(material.images) + len(material.pairs), material.left_out)
+            steps: Any = fine_tune_steps(
+                network,
+                material.images,
+                recipe.config,
+                pairs=material.pairs,
+                checkpoint=run_folder(recipe.name) / "network.safetensors",
+                resume=data is None,
+                stop=control.stopped,
+                device=recipe.device,
+            )
+        with closing(steps):
+            yield from in_reports(take_turns(steps, control, cancelled))
+        stop_if(cancelled)
+        yield finish(network, recipe.name)
 
 
 def start_network(recipe: Recipe) -> VDSR:
@@ -138,24 +108,6 @@ def start_network(recipe: Recipe) -> VDSR:
     return make_model(recipe.config.seed, VDSRConfig(**NETWORK), start="identity")
 
 
-def watch(network: VDSR, look: Callable[[], None]) -> None:
-    """Have a network and its copies look, before each layer forwards and backwards, whether to go on.
-
-    Where layers are not run as such, as in most steps on a CPU, `fine_tune_steps` looks at its `stop`.
-    """
-
-    def forwards(_: object, inputs: tuple[Any, ...]) -> None:
-        look()
-        if inputs[0].requires_grad:
-            inputs[0].register_hook(backwards)
-
-    def backwards(_: object) -> None:
-        look()
-
-    for layer in network.convolutions:
-        layer.register_forward_pre_hook(forwards)
-
-
 def take_turns(
     steps: Iterator[FineTuneProgress], control: Control, cancelled: threading.Event
 ) -> Iterator[FineTuneProgress]:
@@ -163,6 +115,7 @@ def take_turns(
     while True:
         with computing(cancelled):
             progress = next(steps, None)
+        stop_if(cancelled)
         if progress is None:
             return
         yield progress
@@ -207,11 +160,8 @@ def examine(
     with computing(cancelled):
         network = start_network(Recipe("", model=model))
         image = np.random.default_rng(0).random((128, 64), dtype=np.float32)
-        watch(network, lambda: stop_if(cancelled))
         options: dict[str, Any] = {"scales": [2.0], "steps": 3, "batch_size": 4, "patch": 48, "device": device}
-        steps = fine_tune_steps(network, image, validate_every=1000, **options)
-        times = []
-        for progress in steps:
-            if progress.step in (1, 2):
-                times.append(time.perf_counter())
+        steps = fine_tune_steps(network, image, validate_every=1000, stop=cancelled, **options)
+        times = [time.perf_counter() for progress in steps if progress.step in (1, 2)]
+        stop_if(cancelled)
         yield (times[1] - times[0]) / (4 * 48**2), list_devices()
