@@ -32,7 +32,7 @@ from napari_vdsr.upscale.layer_list import LayerList
 from vdsr_core import FineTuneConfig
 
 RATE = FineTuneConfig.learning_rate  # for a network that was trained before
-NEW_RATE = 5 * RATE
+NEW_RATE = 1e-3  # for a new one
 SMALLEST = 32  # pixels of the shorter side: a patch and a tested patch
 BYTES = 4.0  # of a pixel in training, for the sharp image and for each scale
 NO_IMAGE = "Open an image first, such as File > Open Sample > U2OS cells."
