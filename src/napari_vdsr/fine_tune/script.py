@@ -22,6 +22,7 @@ def python_script(recipe: Recipe, data: Data, left_out: Container[str] = ()) -> 
         names |= {"VDSRConfig", "make_model"}
         shape = ", ".join(f"{name}={value!r}" for name, value in NETWORK.items())
         start = f"make_model({recipe.config.seed}, VDSRConfig({shape}), start='identity')"
+        start += f"\nstart.card = {{'name': {NEW!r}}}"
     else:
         names.add("load_model")
     lines = [

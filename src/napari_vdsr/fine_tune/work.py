@@ -105,7 +105,9 @@ def start_network(recipe: Recipe) -> VDSR:
         return copy.deepcopy(load_network(recipe.model))
     from vdsr_core import VDSRConfig, make_model
 
-    return make_model(recipe.config.seed, VDSRConfig(**NETWORK), start="identity")
+    network = make_model(recipe.config.seed, VDSRConfig(**NETWORK), start="identity")
+    network.card = {"name": NEW}
+    return network
 
 
 def take_turns(
