@@ -41,6 +41,14 @@ def check_whole(name: str, value: Any, least: int = 0, hint: str = "Leave it out
     return operator.index(value)
 
 
+def check_switch(name: str, value: Any) -> bool:
+    """`value`, checked to be True or False."""
+    if not isinstance(value, bool):
+        msg = f"`{name}` must be True or False, got {value!r}. Leave it out for the default."
+        raise TypeError(msg)
+    return value
+
+
 def check_number(
     name: str,
     value: Any,

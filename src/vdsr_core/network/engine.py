@@ -8,12 +8,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from vdsr_core.images.resampling import Taps
 from vdsr_core.network import torch_strips
@@ -120,6 +122,8 @@ class Engine:
         taps: Sequence[tuple[Taps, Taps]],
         stop: threading.Event | None = None,
         strengths: Sequence[Strength] | None = None,
+        *,
+        self_ensemble: bool = False,
     ) -> NDArray[Any]:
         """Interpolate windows and add the predicted residual to the first channel of each.
 
@@ -133,6 +137,8 @@ class Engine:
             Ends the work between two layers of a strip, on a CPU.
         strengths : sequence of Strength, optional
             How noisy and compressed each window is, for a network that has maps; clean by default.
+        self_ensemble : bool, optional
+            Take the mean residual over the eight flips and rotations of the interpolated windows.
 
         Returns
         -------
@@ -149,7 +155,7 @@ class Engine:
         """
         try:
             with _without_autocast(self.device.type):  # the caller's is for what the caller computes
-                return self._compute(windows, taps, stop, strengths)
+                return self._compute(windows, taps, stop, strengths, self_ensemble)
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
@@ -165,13 +171,34 @@ class Engine:
         taps: Sequence[tuple[Taps, Taps]],
         stop: threading.Event | None,
         strengths: Sequence[Strength] | None,
+        self_ensemble: bool,
     ) -> NDArray[Any]:
         """What `run` returns."""
         pixels = (torch.from_numpy(np.ascontiguousarray(w, self.dtype)).to(self.device) for w in windows)
         sr = torch.stack([interpolate(p, *t) for p, t in zip(pixels, taps, strict=True)])  # (B, C, H, W)
         told = None if strengths is None else torch.tensor(strengths, dtype=sr.dtype, device=self.device)
-        sr[:, :1] += self._residual(sr[:, :1], stop, told)
+        find = self._mean_residual if self_ensemble else self._residual
+        sr[:, :1] += find(sr[:, :1], stop, told)
         return sr.cpu().numpy()
+
+    def _mean_residual(self, ilr: Tensor, stop: threading.Event | None, strengths: Tensor | None) -> Tensor:
+        """The mean residual over the flips and rotations of interpolated images [1]_, (B, 1, H, W).
+
+        Images are extended to whole squares first, so that a square is one however the image is turned.
+
+        References
+        ----------
+        .. [1] R. Timofte, R. Rothe, L. Van Gool, "Seven Ways to Improve Example-Based Single Image Super Resolution",
+               CVPR 2016. https://arxiv.org/abs/1511.02228
+        """
+        rows, columns = ilr.shape[2:]
+        whole = pad(ilr, (0, -columns % self.align, 0, -rows % self.align), mode="replicate")
+        total = torch.zeros_like(whole)
+        for transposed, flipped in product((False, True), ((), (2,), (3,), (2, 3))):
+            turned = (whole.mT if transposed else whole).flip(flipped)
+            residual = self._residual(turned, stop, strengths).flip(flipped)
+            total += residual.mT if transposed else residual
+        return total[..., :rows, :columns] / 8
 
     def _residual(self, ilr: Tensor, stop: threading.Event | None, strengths: Tensor | None) -> Tensor:
         """The residual of interpolated images in their dtype, (B, 1, H, W)."""

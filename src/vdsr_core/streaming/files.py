@@ -130,7 +130,7 @@ def upscale_files(
     stop : threading.Event, optional
         For other threads, which cannot close an iterator at work: when it is set, the iterator ends soon.
     **options
-        Other options of `super_resolve` that apply to each image: `in_range`, `tile`, `nan`.
+        Other options of `super_resolve` that apply to each image: `in_range`, `tile`, `nan`, `self_ensemble`.
 
     Yields
     ------

@@ -86,6 +86,8 @@ class Plan:
         Of the image in a source that holds several.
     nan : str
         ``raise`` or ``keep``, as in `super_resolve`.
+    self_ensemble : bool
+        As in `super_resolve`.
     stamp : str
         A checksum of sizes and times of the source's files, by which `stream` sees that the source has changed.
 
@@ -114,6 +116,7 @@ class Plan:
     overwrite: bool = False
     name: str | None = None
     nan: str = "raise"
+    self_ensemble: bool = False
     stamp: str = ""
 
     def to_json(self) -> str:
@@ -219,6 +222,7 @@ def plan(
     in_range: Range | Sequence[Range] | None = None,
     tile: int = 1024,
     nan: str = "raise",
+    self_ensemble: bool = False,
     shard: int = 2048,
     format: str | None = None,
     overwrite: bool = False,
@@ -238,7 +242,7 @@ def plan(
     target : path
         The folder of an OME-Zarr image, or the file of an OME-TIFF if it ends in ``.tif`` or ``.tiff``; it appears when
         it is whole.
-    model, in_range, tile, nan
+    model, in_range, tile, nan, self_ensemble
         As in `super_resolve`; the tile is also the chunk of the target.
     axes : str, optional
         What the axes of the source are, a letter each, if it says nothing or something wrong.
@@ -280,7 +284,8 @@ def plan(
     data: Any = image.data
     one = tuple(slice(0, 1 if letter in "YX" else n) for letter, n in zip(image.axes, data.shape, strict=True))
     with naming_chunks(data):
-        super_resolve(np.zeros_like(data[one]), scale, model=network, tile=tile, **options)  # raises for wrong options
+        more: dict[str, Any] = options | {"tile": tile, "self_ensemble": self_ensemble}
+        super_resolve(np.zeros_like(data[one]), scale, model=network, **more)  # raises for wrong options
     pair, sizes = scale_pair(scale), dict(zip(image.axes, data.shape, strict=True))
     sizes["Y"], sizes["X"] = scaled_shape((sizes["Y"], sizes["X"]), pair)
     check_room(Path(target), math.prod(sizes.values()) * data.dtype.itemsize)
@@ -304,6 +309,7 @@ def plan(
         overwrite=overwrite,
         name=name,
         nan=nan,
+        self_ensemble=self_ensemble,
         stamp=stamp(image, place),
     )
 

@@ -139,6 +139,7 @@ class ShardMaker:
                 tile=plan.tile,
                 window=(wanted["Y"], wanted["X"]),
                 nan=plan.nan,
+                self_ensemble=plan.self_ensemble,
                 stop=self.stop,
             )
             for _ in tiles:

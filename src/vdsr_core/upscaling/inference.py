@@ -32,6 +32,7 @@ def super_resolve(
     tile: int | None = 1024,
     window: Window | None = None,
     nan: str = "raise",
+    self_ensemble: bool = False,
     device: str | torch.device | None = None,
 ) -> Any:
     """Upscale an image with a very deep residual network [1]_.
@@ -66,6 +67,9 @@ def super_resolve(
         Whether pixels that are NaN are an error, or pixels without a value: the result is NaN where its nearest input
         pixel is. The network gets the mean of known neighbours there, up to 4 pixels away, and the low end of the range
         further inside; the range is found without them.
+    self_ensemble : bool, optional
+        Whether to take the mean over the eight flips and rotations of the interpolated image: a little better, in eight
+        times the time.
     device : str or torch.device, optional
         Where to compute: by default CUDA, MPS or the CPU, the first that is there and works.
 
@@ -126,7 +130,7 @@ def super_resolve(
     ((12, 30), dtype('uint16'))
     """
     image = unwrap(image)
-    options = Options(scale, model, channel_axis, rgb, in_range, tile, window, nan, device)
+    options = Options(scale, model, channel_axis, rgb, in_range, tile, window, nan, self_ensemble, device)
     if is_dask(image):
         from vdsr_core.upscaling.lazy import super_resolve_lazily
 
@@ -152,6 +156,7 @@ def super_resolve_tiles(
     window: Window | None = None,
     near: tuple[int, ...] | None = None,
     nan: str = "raise",
+    self_ensemble: bool = False,
     device: str | torch.device | None = None,
     stop: threading.Event | None = None,
 ) -> Iterator[Tile]:
@@ -162,7 +167,7 @@ def super_resolve_tiles(
 
     Parameters
     ----------
-    image, scale, model, channel_axis, rgb, in_range, tile, window, nan, device
+    image, scale, model, channel_axis, rgb, in_range, tile, window, nan, self_ensemble, device
         As in `super_resolve`.
     out : array
         Where to write: an ndarray, a memory map, a zarr array; of the shape of the result and the dtype of `image`.
@@ -191,7 +196,7 @@ def super_resolve_tiles(
     >>> [tile.write for tile in super_resolve_tiles(image, 2, out, tile=8)][-1]
     (slice(8, 16, None), slice(8, 16, None))
     """
-    options = Options(scale, model, channel_axis, rgb, in_range, tile, window, nan, device)
+    options = Options(scale, model, channel_axis, rgb, in_range, tile, window, nan, self_ensemble, device)
     job = Job(image, options, near, stop)
     check_out(out, job.shape, job.image)
     job.check_memory(0)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.arguments import is_whole
+from vdsr_core.arguments import check_switch, is_whole
 from vdsr_core.images.axes import find_axes, open_image
 from vdsr_core.images.color import rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.images.intensity import Rescale, cast, opaque
@@ -46,6 +46,7 @@ class Options:
     tile: int | None = 1024
     window: Window | None = None
     nan: str = "raise"
+    self_ensemble: bool = False
     device: str | torch.device | None = None
 
 
@@ -82,6 +83,7 @@ class Job:
         self.engine, self.device = engine, engine.device
         self.in_range = options.in_range
         self.keep_nan = check_policy(options.nan) and self.image.dtype.kind == "f"
+        self.self_ensemble = check_switch("self_ensemble", options.self_ensemble)
         self.part = None if options.window is None else self.source()
         extent = (*self.axes.leading, *(part.stop - part.start for part in self.window))
         self.shape = tuple(part.stop for part in self.axes.native(tuple(slice(0, n) for n in extent)))  # of `out`
@@ -200,7 +202,8 @@ class Job:
                 encode(self.pixels(tile, t, rescale.low), rescale)
                 for (_, tile, rescale), t in zip(todo, taps, strict=True)
             ]
-            for (number, tile, rescale), sr in zip(todo, self.engine.run(windows, taps, self.stop), strict=True):
+            found = self.engine.run(windows, taps, self.stop, self_ensemble=self.self_ensemble)
+            for (number, tile, rescale), sr in zip(todo, found, strict=True):
                 values = sr[:, *tile.crop[-2:]]
                 results[number] = decode(values, rescale, self.image.dtype)
         if self.keep_nan:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vdsr_core.arguments import check_switch
 from vdsr_core.images.axes import Axes, find_axes, open_image
 from vdsr_core.images.intensity import Extent
 from vdsr_core.images.missing import check_policy, widen
@@ -27,6 +28,7 @@ def super_resolve_lazily(image: Any, options: Options) -> Any:
     axes = find_axes(open_image(image), options.channel_axis, options.rgb)
     image = dask_graphs.tidy(image, axes.colour)
     pair, keep_nan = check_scale(options.scale), check_policy(options.nan)
+    check_switch("self_ensemble", options.self_ensemble)
     plane = scaled_shape(axes.plane, pair)
     part = check_window(options.window, plane)
     model = find_network(options.model, pair)

@@ -79,6 +79,15 @@ def test_upscale_keeps_pixels_without_a_value(folder, vdsr, network, draw, targe
     assert np.isnan(expected).sum() == 60
 
 
+@pytest.mark.parametrize("target", ["b.tif", "b.ome.zarr"])
+def test_upscale_takes_the_mean_over_turned_images(folder, vdsr, network, draw, target):
+    image = draw(folder / "a.tif", (20, 31), np.uint16)
+    assert vdsr("upscale", "a.tif", "-o", target, "--scale", 2, "--self-ensemble").exit_code == 0
+    best, plain = (super_resolve(image.data, 2, model=network, self_ensemble=switch) for switch in (True, False))
+    np.testing.assert_array_equal(read_image(target).data[...], best)
+    assert np.any(best != plain)
+
+
 @pytest.mark.parametrize("source", [("in",), ("in/*.png",), ("in/**",), ("in/a.png", "in/b.png"), ("in", "in/a.*")])
 def test_upscale_takes_folders_and_patterns(folder, vdsr, source, draw):
     (folder / "in").mkdir()

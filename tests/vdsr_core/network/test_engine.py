@@ -8,7 +8,7 @@ from vdsr_core import VDSR, VDSRConfig, load_model, super_resolve
 from vdsr_core.images.resampling import apply_taps, make_taps
 from vdsr_core.network import ncnn_engine
 from vdsr_core.network.engine import Engine, full_float32, interpolate
-from vdsr_core.network.model import Strength
+from vdsr_core.network.model import Strength, make_model
 
 CPU = torch.device("cpu")
 
@@ -33,6 +33,24 @@ def test_run_adds_the_residual_to_the_first_channel_only(rng, tiny_model):
     expected = tiny_model(torch.from_numpy(window[None, :1])).detach().numpy()[0, 0]
     np.testing.assert_allclose(out[0], expected, atol=1e-6)
     np.testing.assert_array_equal(out[1], window[1])
+
+
+@pytest.mark.parametrize("shape", [(12, 18), (11, 17)])
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_self_ensemble_is_the_mean_over_turned_images(rng, side, shape):
+    """Of images extended to whole squares, by NumPy; what it adds turns with the image."""
+    model = make_model(0, VDSRConfig(4, 6, fold=side, blocks=True)).double().requires_grad_(False)
+    ilr = rng.random(shape)
+    found = Engine(model, CPU).run([ilr[None]], [identity(*shape)], self_ensemble=True)[0, 0]
+    whole = np.pad(ilr, [(0, -n % side) for n in shape], mode="edge")
+
+    def residual(image):
+        return model.residual(torch.from_numpy(image.copy())[None, None])[0, 0].numpy()
+
+    turns = [np.rot90(residual(np.rot90(whole, k)), -k) for k in range(4)]
+    turns += [np.rot90(residual(np.rot90(whole, k).T).T, -k) for k in range(4)]
+    expected = ilr + np.mean(turns, 0)[: shape[0], : shape[1]]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 def test_what_shares_a_batch_does_not_matter(rng, tiny_model):

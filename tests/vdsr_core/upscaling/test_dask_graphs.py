@@ -69,7 +69,7 @@ def test_lazy_equals_eager_bit_for_bit(shape, options, scale, dtype, data):
         image[..., 3] /= 200
     chunks, tile = data.draw(chunks_of(shape)), data.draw(st.sampled_from([7, 16, None]))
     network = data.draw(st.sampled_from([{}, {"fold": 2, "blocks": True}, {"fold": 3}]))
-    options = {"model": make_model(**network), "tile": tile, **options}
+    options = {"model": make_model(**network), "tile": tile, "self_ensemble": data.draw(st.booleans()), **options}
     eager = super_resolve(image, scale, **options)
     result = super_resolve(da.from_array(image, chunks), scale, **options)
     assert (result.shape, result.dtype) == (eager.shape, eager.dtype)
@@ -187,6 +187,7 @@ def test_other_chunks_stay_readable(rng):
     [
         ({"scale": 0.5}, ValueError, "`scale` must be greater than 1"),
         ({"tile": 0}, ValueError, "`tile` must be at least 1"),
+        ({"self_ensemble": 8}, TypeError, "`self_ensemble` must be True or False, got 8"),
         ({"in_range": (2, 1)}, ValueError, "`in_range` must be two finite numbers"),
         ({"in_range": (1, 2, 3)}, ValueError, "`in_range` must be"),
         ({"rgb": True}, ValueError, "`rgb` must name one of at least 3 axes"),

@@ -45,13 +45,16 @@ def make_model(seed=0, depth=4, width=8, **shape):
 @pytest.mark.parametrize("scale", [2, 2.37, 3, 4, (1, 2.5)])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @given(
-    shape=st.tuples(st.integers(1, 24), st.integers(1, 24)), tile=st.integers(8, 40), network=st.sampled_from(SHAPES)
+    shape=st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    tile=st.integers(8, 40),
+    network=st.sampled_from(SHAPES),
+    self_ensemble=st.booleans(),
 )
 @settings(max_examples=16, deadline=None)
-def test_tiled_equals_whole(dtype, scale, shape, tile, network):
+def test_tiled_equals_whole(dtype, scale, shape, tile, network, self_ensemble):
     image = np.random.default_rng(1).random(shape).astype(dtype)
     model = make_model(**network).to(torch.float64 if dtype is np.float64 else torch.float32)
-    options = {"model": model, "in_range": (0, 1)}
+    options = {"model": model, "in_range": (0, 1), "self_ensemble": self_ensemble}
     whole = super_resolve(image, scale, tile=None, **options)
     tiled = super_resolve(image, scale, tile=tile, **options)
     assert np.abs(tiled - whole).max() <= TOLERANCE[dtype]
