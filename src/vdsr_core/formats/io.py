@@ -77,9 +77,11 @@ def read_image(path: str | os.PathLike[str], *, lazy: bool = False, name: str | 
     path : path
         A TIFF (plain, BigTIFF, OME, ImageJ), PNG, JPEG or WebP file, or the folder of a zarr array, or of an OME-Zarr
         image, of which it is the finest level; or the URL of such a zarr, as fsspec takes it. Pixels keep
-        dtype, intensities and axis order, except: an orientation tag is applied; 1-bit becomes 8-bit gray;
+        dtype, intensities and axis order, except: an orientation tag is applied; samples of fewer than 8 bits, and
+        colours of fewer than 16, fill their dtype (gray of 9 to 15 bits, as cameras write it, keeps its values);
         palettes and gray with alpha become RGB(A), but a palette that is a ramp from black to one colour
-        (a LUT over intensities) leaves the intensities; white-is-zero is inverted.
+        (a LUT over intensities) leaves the intensities; white-is-zero is inverted; colours that are multiplied by
+        alpha are divided by it. RGB with further samples that are not alpha is read as channels.
     lazy : bool, optional
         Whether to leave the pixels of a TIFF in the file, too, to be read window by window; not possible where they
         have to be changed as above.
@@ -225,18 +227,20 @@ def write_image(
     -----
     The image is written under a temporary name in the same folder and then renamed.
 
-    ============ ================================================================ =======================
-    suffix       what is written                                                  what is left out
-    ============ ================================================================ =======================
-    .ome.tif     OME-TIFF, deflate                                                ``exif``, ``imagej``
-    .tif         the first that fits: plain TIFF (one plane, no unit or a         ``exif``
-                 printer's one), an ImageJ hyperstack, OME-TIFF, plain TIFF
-    .png         8 or 16 bit                                                      channels, microscopic sizes
-    .jpg         8 bit, no chroma subsampling                                     the same
-    .webp        8 bit, lossless, gray as RGB                                     the same, ``iptc``
-    .zarr        version 3 array, chunks of 512 x 512, named dimensions, the      ``exif``, ``imagej``,
-                 rest under the attribute ``vdsr_core``                           ``icc_profile``
-    ============ ================================================================ =======================
+    ============ ==========================================================================================
+    suffix       what is written
+    ============ ==========================================================================================
+    .ome.tif     OME-TIFF, deflate
+    .tif         of plain TIFF (one plane, no unit or a printer's one), an ImageJ hyperstack and OME-TIFF the
+                 first that holds the pixels and loses least of the metadata; else plain TIFF
+    .png         8 or 16 bit
+    .jpg         8 bit, no chroma subsampling
+    .webp        8 bit, lossless, gray as RGB
+    .zarr        version 3 array, chunks of 512 x 512, named dimensions, sizes, names and colours of channels
+                 under the attribute ``vdsr_core``
+    ============ ==========================================================================================
+
+    Metadata that the format cannot hold are named in one warning, "not kept: ...".
 
     ImageJ stacks are not compressed (ImageJ's own reader wants them in one piece); it reads neither tiles
     nor a predictor after deflate, so single ImageJ planes go without both. Everything else is deflated,

@@ -51,6 +51,8 @@ def read_tiff(path: Path, *, lazy: bool = False, name: str | None = None) -> Ima
         data, axes, known = read_colors(series, pixels, series.axes)
         known = read_metadata(tif, series, known)
         profile = page.tags.valueof(34675)
+    if orientation != 1 and known["extra"].pop("geotiff", None):  # it places the pixels as they are stored
+        known["extra"]["not_kept"] = (*known["extra"].get("not_kept", ()), "GeoTIFF tags")
     if len(known.get("channel_names", ())) != count_channels(data.shape, axes):
         known.pop("channel_names", None)
     image = ImageFile(data, axes, icc_profile=fitting_profile(profile, axes), **known)

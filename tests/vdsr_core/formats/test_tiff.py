@@ -421,3 +421,11 @@ def test_fax_that_decoders_read_differently_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", lambda self: np.arange(1320).reshape(40, 33) < 132)
     with pytest.warns(UserWarning, match=r"^Decoders of faxes differ in \d+\.\d% of the pixels; those of libtiff are"):
         np.testing.assert_array_equal(read_image(tmp_path / "a.tif").data, expected)
+
+
+def test_geotiff_that_is_turned_is_named(tmp_path):
+    tags = [(code, *said, True) for code, said in GEO.items()] + [(274, 3, 1, 6, True)]
+    tifffile.imwrite(tmp_path / "a.tif", pixels((9, 16)), metadata=None, extratags=tags)
+    image = read_image(tmp_path / "a.tif")
+    assert image.data.shape == (16, 9)
+    assert image.extra == {"not_kept": ("GeoTIFF tags",)}
