@@ -57,7 +57,9 @@ def verify(
     target: Annotated[
         Path, typer.Argument(help="A .ome.zarr or .ome.tif that `vdsr upscale` made.", show_default=False)
     ],
-    source: Annotated[Path | None, typer.Option(help="Where its source is.", show_default="where it was")] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="IN", help="Where its source is.", show_default="where it was")
+    ] = None,
     model: Model = None,
     samples: Annotated[int, typer.Option(min=1, help="How many tiles, seams, and places of each level.")] = 8,
     seed: Annotated[int, typer.Option(help="Another number, other places.")] = 0,
@@ -79,7 +81,7 @@ def verify(
             if name:
                 say(target / name)
             options: dict[str, Any] = {"samples": samples, "seed": seed, "device": device}
-            for check in run(target / name, source=source and source / name, model=model, **options):
+            for check in run(target / name, source=source and f"{source}/{name}".rstrip("/"), model=model, **options):
                 where = ", ".join(f"{part.start}:{part.stop}" for part in check.window)
                 say(f"level {check.level}  [{where}]  {'' if check.ok else 'DIFFERS by '}{check.largest:g}")
                 bad += not check.ok

@@ -293,7 +293,10 @@ def estimate_files(jobs: list[Job], goal: Goal, options: dict[str, Any]) -> int:
         raise typer.BadParameter(msg, param_hint="--dry-run")
     device, failed = options.pop("device"), False
     for job in jobs:
-        place = (job.whole or job.target).with_suffix(f".dry{job.target.suffix}")
+        folder = next(parent for parent in job.target.resolve().parents if parent.is_dir())  # OUT may not be there yet
+        place = (
+            folder / f".vdsr-dry-run{'.tif' if job.target.name.lower().endswith(('.tif', '.tiff')) else '.ome.zarr'}"
+        )
         try:
             scale = goal.scale(open_source(read_image(job.source, lazy=True, name=job.name), options["axes"]))
             work = plan(job.source, scale, place, name=job.name, **options)

@@ -402,6 +402,10 @@ def test_upscale_says_what_it_would_do(vdsr, big, folder):
     assert "(90, 140) uint16" in result.stdout
     assert re.search(r"shards   15, 6, 2, 1, 1 in 5 levels, 32 x 32 each", result.stdout)
     assert sorted(path.name for path in folder.iterdir()) == ["big.zarr"]
+    result = vdsr(*big, "new/out/", "--format", "ome.tif", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "big.zarr -> new/out/big_x2.ome.tif  planned" in result.stdout
+    assert sorted(path.name for path in folder.iterdir()) == ["big.zarr"]
 
 
 def test_upscale_makes_parts(vdsr, big, folder):
