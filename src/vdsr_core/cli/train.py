@@ -288,16 +288,12 @@ def prepare(
         pieces=PIECES,
         epochs=EPOCHS if grid and not resumed and "steps" not in given else None,
         groups=read_groups(Path(given["groups"]), images.files) if "groups" in given else None,
-        blur=given.get("blur", 0.0),
-        noise=given.get("noise", 0.0),
-        scale_range=given.get("scale_range"),
         device=device,
-        gain=given.get("gain", (1, 1)),
-        offset=given.get("offset", (0, 0)),
         patch=given.get("patch", 41 if grid else 48),
         grid=grid,
         clip=LUMA if given.get("clip_luma") else None,
         seed=config.seed,
+        **{name: given[name] for name in ("scale_range", "blur", "noise", "gain", "offset") if name in given},
     )
     return session, images
 

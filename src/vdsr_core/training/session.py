@@ -77,27 +77,19 @@ class Session:
         Where to start; it is trained in place.
     sources, couples : mapping of name to list of (ndarray or None, ndarray)
         Images and pairs of images, from `find_planes` and `find_pairs`.
-    scales : sequence of float
-        To train for with `sources`; repeated ones count as often.
-    config : TrainConfig
-        How to train.
-    hold_out : float
-        The fraction that is held out.
+    scales, scale_range
+        As in `Patches`; the held-out part is measured at all scales, and at both ends of the range.
+    config, hold_out, blur, noise
+        As in `FineTuneConfig`.
     strips, groups
         As in `split`.
-    blur, noise : float
-        As in `FineTuneConfig`.
     pieces : int
         How many held-out pieces are measured, at most.
-    scale_range : (float, float) or None
-        As in `Patches`; the held-out part is measured at its ends, too.
     validate_every : int or None
         Steps between validations; None for 20, or more in a long training.
     epochs : int or None
         Train for so many passes over the patches instead.
-    device : str or None
-        As in `choose_device`.
-    stop : Event, optional
+    device, stop
         As in `Trainer`.
     **patches
         Other options of `Patches`.
@@ -181,56 +173,44 @@ class Session:
         FineTuneProgress
             First for step 0, unless resumed, then after each step.
         """
-        with nullcontext() if file is None else file.held():
-            yield from self._run(model, describe, scales, patience, file, found)
-
-    def _run(
-        self,
-        model: VDSR,
-        describe: Callable[[Found], dict[str, Any]],
-        scales: tuple[float, ...],
-        patience: int | None,
-        file: RunFile | None,
-        found: Found | None,
-    ) -> Iterator[FineTuneProgress]:
-        """What `run` does, while the file is locked."""
         trainer, hold_out = self.trainer, self.hold_out
-        before = hold_out.restore(model)
-        if found is None:
-            scores = hold_out.means(before)
-            found = Found(before=scores, after=scores)
-            model.card = describe(found)
-            self._save(model, found, file)
-            yield self._describe_start(before)
-        elif file is not None:
-            kept = load_checkpoint(file.path)
-            model.load_state_dict(kept.state_dict())
-            model.scales, model.card = kept.scales, kept.card
-        try:
-            for progress in trainer.run():
-                due = file is not None and file.is_due()
-                record = FineTuneProgress(**vars(progress))
-                if progress.gain is not None:
-                    found.waited += 1
-                    if patience is None or progress.gain > hold_out.gain(found.after):
-                        found.after, found.waited = hold_out.means(hold_out.last), 0
-                        model.load_state_dict(trainer.result.state_dict())
-                        model.scales = scales
-                    model.card = describe(found)
-                    record = self._describe_validation(record, before, found)
-                    due = due or patience is not None
-                if due and progress.share < 1 and (trouble := self._try_to_save(model, found, file)):
-                    record = replace(record, warning=trouble)
-                yield record
-                if patience is not None and found.waited >= patience:
-                    break
-        except (GeneratorExit, Stopped) as reason:
-            self._save(model, found, file)
-            if isinstance(reason, GeneratorExit):
-                raise
-            return
-        if file is not None:
-            file.finish(model)
+        with nullcontext() if file is None else file.held():
+            before = hold_out.restore(model)
+            if found is None:
+                scores = hold_out.means(before)
+                found = Found(before=scores, after=scores)
+                model.card = describe(found)
+                self._save(model, found, file)
+                yield self._describe_start(before)
+            elif file is not None:
+                kept = load_checkpoint(file.path)
+                model.load_state_dict(kept.state_dict())
+                model.scales, model.card = kept.scales, kept.card
+            try:
+                for progress in trainer.run():
+                    due = file is not None and file.is_due()
+                    record = FineTuneProgress(**vars(progress))
+                    if progress.gain is not None:
+                        found.waited += 1
+                        if patience is None or progress.gain > hold_out.gain(found.after):
+                            found.after, found.waited = hold_out.means(hold_out.last), 0
+                            model.load_state_dict(trainer.result.state_dict())
+                            model.scales = scales
+                        model.card = describe(found)
+                        record = self._describe_validation(record, before, found)
+                        due = due or patience is not None
+                    if due and progress.share < 1 and (trouble := self._try_to_save(model, found, file)):
+                        record = replace(record, warning=trouble)
+                    yield record
+                    if patience is not None and found.waited >= patience:
+                        break
+            except (GeneratorExit, Stopped) as reason:
+                self._save(model, found, file)
+                if isinstance(reason, GeneratorExit):
+                    raise
+                return
+            if file is not None:
+                file.finish(model)
 
     def _save(self, model: VDSR, found: Found, file: RunFile | None) -> None:
         """Save the network that is kept, and what is needed to resume."""
