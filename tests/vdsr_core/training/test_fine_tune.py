@@ -6,13 +6,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vdsr_core import VDSR, ImageFile, VDSRConfig, degrade, find_range, load_checkpoint, psnr, resize, save_checkpoint
-from vdsr_core.dataset.hold_out import HoldOut, windows
 from vdsr_core.dataset.planes import find_pairs, find_planes, network_planes
-from vdsr_core.dataset.split import cut, split, split_with_pairs
 from vdsr_core.evaluation import restore
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.network.checkpoint import load_trainer
@@ -243,12 +241,6 @@ def test_two_runs_do_not_write_one_checkpoint(start, tmp_path):
     next(fine_tune_steps(copy.deepcopy(start), rectangles(64), checkpoint=path, **QUICK))
 
 
-def test_images_of_one_field_of_view_are_held_out_by_strips():
-    plane = np.add.outer(np.zeros(50), np.arange(200))
-    train, held = split({"one": [(None, plane)], "two": [(None, plane)]}, 0.25, 20, strips=True)
-    assert [high.shape for _, high in train + held] == [(50, 130)] * 2 + [(50, 50)] * 2
-
-
 def test_an_image_file_says_what_its_axes_are(start):
     """A channel in the middle, and colour: the same as by the options."""
     image = np.stack([rectangles(32), rectangles(32, 1)], 1)
@@ -329,88 +321,6 @@ def test_an_empty_channel_of_a_pair_leaves_the_others(in_range):
     assert find_pairs([(empty, sharp[0])], in_range=in_range)[2] == {"pair 0": "constant"}
 
 
-def test_several_images_are_held_out_whole_and_one_by_a_strip_with_a_gap(rng):
-    planes = [rng.random((20, 20)) for _ in range(10)]
-    sources = {f"{n}": [(None, plane), (None, plane)] for n, plane in enumerate(planes)}
-    train, held = split(sources, 0.2, 4, seed=1)
-    of_train, of_held = ({plane[0, 0] for _, plane in part} for part in (train, held))
-    assert (len(of_train), len(of_held), len(held)) == (8, 2, 4)
-    assert not of_train & of_held
-    assert split(sources, 0.2, 4, seed=1)[1][0][1] is held[0][1]
-    plane = np.add.outer(np.zeros(50), np.arange(200))
-    train, held = split({"one": [(plane, plane)]}, 0.25, 20)
-    assert train[0][1].shape == train[0][0].shape == (50, 130)
-    np.testing.assert_array_equal(held[0][1], plane[:, 150:])
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_images_of_one_content_are_held_out_together(seed, rng):
-    planes = [rng.random((20, 20)) for _ in range(4)]
-    sources = {f"{n}": [(None, planes[n % 4].copy())] for n in range(8)}  # each twice
-    train, held = split(sources, 0.25, 4, seed)
-    contents = [{plane.tobytes() for _, plane in part} for part in (train, held)]
-    assert not contents[0] & contents[1]
-    assert (len(train), len(held)) == (6, 1)
-    once = {f"{n}": [(None, plane)] for n, plane in enumerate(planes)}
-    (_, expected), *none = split(once, 0.25, 4, seed)[1]
-    assert not none
-    assert {plane.tobytes() for _, plane in held} == {expected.tobytes()}
-    train, held = split({f"{n}": [(None, planes[0])] for n in range(3)}, 0.25, 4, seed)
-    assert len(train) == len(held) == 3
-    assert all(plane.shape == (12, 20) for _, plane in train)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_nothing_that_is_held_out_is_trained_with(seed, rng):
-    """Neither under another range, nor by way of an image that shares a plane with both, nor beside the pairs."""
-    one, two, three, *others = (np.rint(100 * rng.random((20, 20))) for _ in range(7))
-
-    def overlap(train, held):
-        contents = [{plane.tobytes() for _, plane in part} for part in (train, held)]
-        return contents[0] & contents[1]
-
-    pairs = find_pairs([(plane * factor, plane) for factor in (0.5, 1) for plane in (one, two, three)])[0]
-    assert not np.array_equal(pairs["pair 0"][0][1], pairs["pair 3"][0][1])  # the sharp one, in the range of each low
-    train, held = split(pairs, 0.3, 4, seed)
-    assert held
-    of_train, of_held = ({np.argsort(hr, None, stable=True).tobytes() for _, hr in part} for part in (train, held))
-    assert not of_train & of_held
-
-    stacks = {"a": [one, two], "b": [two, three], "c": [three], "d": others[:1], "e": others[1:2]}
-    sources = {name: [(None, plane) for plane in planes] for name, planes in stacks.items()}
-    for share in (0.2, 0.5):
-        assert not overlap(*split(sources, share, 4, seed))
-
-    images = {name: [(None, plane)] for name, plane in zip("abc", (one, two, three), strict=True)}
-    both = {name: [(plane + 1, plane)] for name, plane in zip("ab", (one, two), strict=True)}
-    train, held = split_with_pairs(images, both, 0.3, 4, seed)
-    assert not overlap(train, held)
-    assert len(train) + len(held) == 5
-    apart = {"x": [(others[0], others[0])]}
-    train, held = split_with_pairs(images, apart, 0.3, 4, seed)
-    assert [low is None for low, _ in held] == [True, False]  # of each
-
-
-def test_what_is_held_out_does_not_depend_on_order_and_little_on_other_images(rng):
-    planes = [rng.random((8, 8)) for _ in range(40)]
-
-    def held(numbers):
-        found = split({f"{n}": [(None, planes[number])] for n, number in enumerate(numbers)}, 0.25, 4)[1]
-        return {plane.tobytes() for _, plane in found}
-
-    assert len(held(range(40))) == 10
-    assert held(reversed(range(40))) == held(range(40))
-    assert len(held(range(36)) - held(range(40))) == 0  # nine of the ten, or those that are still there
-
-
-@pytest.mark.parametrize("side", [8, 12, 16, 32, 100])
-def test_cut_leaves_something_on_both_sides(side):
-    (_, train), (_, held) = cut((None, np.zeros((side, 8))), 0.2, 20)
-    assert len(held) >= min(16, side // 3)
-    assert len(train) >= side // 2 - 1
-    assert len(train) + len(held) <= side
-
-
 @pytest.mark.parametrize(
     ("image", "options"),
     [
@@ -486,42 +396,6 @@ def test_the_same_seed_gives_the_same_network(start):
     )
     assert torch.equal(weights(first), weights(second))
     assert not torch.equal(weights(first), weights(other))
-
-
-@given(rows=st.integers(1, 900), columns=st.integers(1, 900), count=st.integers(0, 9))
-@example(rows=900, columns=180, count=9)
-def test_pieces_are_spread_over_a_plane_and_do_not_overlap(rows, columns, count):
-    plane = np.add.outer(np.arange(rows), np.arange(columns)).astype(np.float32)
-    times = np.zeros(plane.shape)
-    found = windows(plane, count)
-    for window in found:
-        times[window] += 1
-    assert times.max() == 1
-    assert len(found) <= max(1, min(count, 4))
-    if max(rows, columns) > 2 * 192 and count > 1:
-        assert len(found) > 1
-    if min(rows, columns) > 1:
-        assert abs(np.argwhere(times).mean(0) - (np.array(plane.shape) - 1) / 2).max() <= 1
-
-
-def test_a_piece_has_detail_where_the_plane_has(rng):
-    plane = np.zeros((500, 700), np.float32)
-    plane[:40, :40] = rng.random((40, 40))
-    for count in (1, 4):
-        (window,) = windows(plane, count)
-        assert np.ptp(plane[window])
-    assert HoldOut([plane], [2]).pieces
-
-
-def test_score_of_bicubic_is_that_of_a_network_without_residual(start, rng):
-    shrink(start, 0)
-    hold_out = HoldOut([rng.random((300, 40)).astype(np.float32)] * 20, [2, 3])
-    assert len(hold_out.pieces) <= 16
-    assert len(HoldOut([rng.random((9, 40)).astype(np.float32)] * 40, [2], pieces=32).pieces) == 20
-    assert len(HoldOut([rng.random((900, 200)).astype(np.float32)], [2, 3]).pieces) == 8  # four of one plane
-    assert max(max(piece.hr.shape) for piece in hold_out.pieces) <= 192
-    assert hold_out.score(start) == pytest.approx(hold_out.bicubic, abs=1e-4)
-    assert hold_out.validate(start) == pytest.approx((np.mean(list(hold_out.bicubic.values())), 0), abs=1e-4)
 
 
 @pytest.mark.parametrize(

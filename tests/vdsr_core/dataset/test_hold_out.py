@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from vdsr_core.dataset.hold_out import HoldOut, windows
+
+
+@given(rows=st.integers(1, 900), columns=st.integers(1, 900), count=st.integers(0, 9))
+@example(rows=900, columns=180, count=9)
+def test_pieces_are_spread_over_a_plane_and_do_not_overlap(rows, columns, count):
+    plane = np.add.outer(np.arange(rows), np.arange(columns)).astype(np.float32)
+    times = np.zeros(plane.shape)
+    found = windows(plane, count)
+    for window in found:
+        times[window] += 1
+    assert times.max() == 1
+    assert len(found) <= max(1, min(count, 4))
+    if max(rows, columns) > 2 * 192 and count > 1:
+        assert len(found) > 1
+    if min(rows, columns) > 1:
+        assert abs(np.argwhere(times).mean(0) - (np.array(plane.shape) - 1) / 2).max() <= 1
+
+
+def test_a_piece_has_detail_where_the_plane_has(rng):
+    plane = np.zeros((500, 700), np.float32)
+    plane[:40, :40] = rng.random((40, 40))
+    for count in (1, 4):
+        (window,) = windows(plane, count)
+        assert np.ptp(plane[window])
+    assert HoldOut([plane], [2]).pieces
+
+
+def test_score_of_bicubic_is_that_of_a_network_without_residual(tiny_model, rng):
+    with torch.no_grad():
+        for parameter in tiny_model.convolutions[-1].parameters():
+            parameter.zero_()
+    hold_out = HoldOut([rng.random((300, 40)).astype(np.float32)] * 20, [2, 3])
+    assert len(hold_out.pieces) <= 16
+    assert len(HoldOut([rng.random((9, 40)).astype(np.float32)] * 40, [2], pieces=32).pieces) == 20
+    assert len(HoldOut([rng.random((900, 200)).astype(np.float32)], [2, 3]).pieces) == 8  # four of one plane
+    assert max(max(piece.hr.shape) for piece in hold_out.pieces) <= 192
+    assert hold_out.score(tiny_model) == pytest.approx(hold_out.bicubic, abs=1e-4)
+    assert hold_out.validate(tiny_model) == pytest.approx((np.mean(list(hold_out.bicubic.values())), 0), abs=1e-4)
