@@ -84,7 +84,7 @@ class Draw:
 
     def image(self):
         shape = self.shape()
-        values = self.values(shape, self.rare(self.one("u1", "u2", "i2", "f4", "f8"), *DTYPES))
+        values = np.asarray(self.values(shape, self.rare(self.one("u1", "u2", "i2", "f4", "f8"), *DTYPES)))
         change = self.rare(
             lambda a: a,
             lambda a: a[..., ::-1],
@@ -98,7 +98,7 @@ class Draw:
             lambda a: "image",
             lambda a: memoryview(np.ascontiguousarray(a)) if a.dtype.kind in "iuf" and a.dtype.isnative else a,
         )
-        return change(values)
+        return change(values) if values.ndim else values
 
     def arguments(self):
         scale = self.rare(
