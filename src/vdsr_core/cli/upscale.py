@@ -197,7 +197,7 @@ def upscale(
         from vdsr_core.streaming.cluster import connect
         from vdsr_core.streaming.files import upscale_files
         from vdsr_core.streaming.goal import Goal
-        from vdsr_core.streaming.outputs import list_jobs
+        from vdsr_core.streaming.outputs import is_folder, list_jobs
 
         with usage_errors():
             goal = Goal.of(**wanted)
@@ -213,7 +213,7 @@ def upscale(
             if dry_run:
                 with usage_errors():
                     jobs = list_jobs(inputs, target, goal.label, **names)
-                raise typer.Exit(estimate_files(jobs, goal, options | pieces))
+                raise typer.Exit(estimate_files(jobs, goal, options | pieces, is_folder(target)))
             with connect(cluster) as client:
                 files: dict[str, Any] = {"overwrite": overwrite, "jpeg_quality": jpeg_quality}
                 with usage_errors():
@@ -281,7 +281,7 @@ def parse_part(text: str) -> tuple[int, int]:
     return number, count
 
 
-def estimate_files(jobs: list[Job], goal: Goal, options: dict[str, Any]) -> int:
+def estimate_files(jobs: list[Job], goal: Goal, options: dict[str, Any], makes_folders: bool) -> int:
     """Say of each image how large, how long and in how many shards it would be made; returns the exit code."""
     from vdsr_core.formats.io import read_image
     from vdsr_core.streaming.files import is_pyramid
@@ -293,10 +293,11 @@ def estimate_files(jobs: list[Job], goal: Goal, options: dict[str, Any]) -> int:
         raise typer.BadParameter(msg, param_hint="--dry-run")
     device, failed = options.pop("device"), False
     for job in jobs:
-        folder = next(parent for parent in job.target.resolve().parents if parent.is_dir())  # OUT may not be there yet
-        place = (
-            folder / f".vdsr-dry-run{'.tif' if job.target.name.lower().endswith(('.tif', '.tiff')) else '.ome.zarr'}"
-        )
+        folder = (job.whole or job.target).absolute().parent
+        if makes_folders:
+            folder = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+        kind = ".tif" if job.target.suffix.lower() in (".tif", ".tiff") else ".ome.zarr"
+        place = folder / f".vdsr-dry-run{kind}"
         try:
             scale = goal.scale(open_source(read_image(job.source, lazy=True, name=job.name), options["axes"]))
             work = plan(job.source, scale, place, name=job.name, **options)

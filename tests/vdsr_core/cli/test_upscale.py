@@ -405,6 +405,7 @@ def test_upscale_says_what_it_would_do(vdsr, big, folder):
     result = vdsr(*big, "new/out/", "--format", "ome.tif", "--dry-run")
     assert result.exit_code == 0, result.stderr
     assert "big.zarr -> new/out/big_x2.ome.tif  planned" in result.stdout
+    assert "gone does not exist" in vdsr(*big, "gone/a.ome.zarr", "--dry-run").stderr
     assert sorted(path.name for path in folder.iterdir()) == ["big.zarr"]
 
 
