@@ -57,7 +57,8 @@ def bind(viewer: Any, widget: UpscaleWidget) -> None:
         name = f"napari-vdsr:{action.__name__}"
         if name not in action_manager._actions:
             action_manager.register_action(name, action, words, ViewerModel)
-            action_manager.bind_shortcut(name, shortcut)
+            if not action_manager._shortcuts.get(name):  # which the user may have changed
+                action_manager.bind_shortcut(name, shortcut)
 
 
 def _of(viewer: Any) -> list[UpscaleWidget]:

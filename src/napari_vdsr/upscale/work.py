@@ -134,6 +134,7 @@ class Watched:
         self.data, self.cancelled = data, cancelled
         self.part = (*part, *(slice(0, n) for n in data.shape[len(part) :]))
         self.shape, self.dtype = tuple(p.stop - p.start for p in self.part), np.dtype(data.dtype)
+        self.ndim = len(self.shape)
 
     def __getitem__(self, key: Slices) -> NDArray[Any]:
         """The pixels, or the end of the work."""
