@@ -12,7 +12,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from vdsr_core.images.axes import is_dask
 from vdsr_core.images.intensity import check_pixels, check_unmasked
 
 Noise = tuple[float, float]
@@ -77,12 +76,8 @@ def gather_blocks(image: Any) -> NDArray[Any]:
     check_unmasked(image)
     image = image if hasattr(image, "shape") else np.asarray(image)
     check_pixels(image.dtype, image.shape)
-    parts = [image[place] for place in block_places(image.shape)]
-    if is_dask(image):
-        import dask
-
-        parts = list(dask.compute(*parts))  # type: ignore[attr-defined, no-untyped-call]
-    return np.stack([np.asarray(part).reshape(part.shape[-2:]) for part in parts])
+    parts = [image[place].reshape(place[-2].stop - place[-2].start, -1) for place in block_places(image.shape)]
+    return np.asarray(np.stack(parts))  # NumPy stacks dask arrays as one, so each chunk is read once
 
 
 def block_places(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
