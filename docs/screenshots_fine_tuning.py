@@ -12,8 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import napari
 from qtpy.QtCore import QTimer
-from screenshots import open_sample, take, wait
+from screenshots import SIZE, take, wait
 
 from napari_vdsr.models import library as _models
 
@@ -24,7 +25,9 @@ def main(steps: int) -> None:
     """Set up for the sample, train, pause, stop, and take a picture of each."""
     folder = Path(tempfile.mkdtemp())
     _models.data_folder = lambda: folder  # the pictures show no one's own networks
-    viewer = open_sample()
+    viewer = napari.Viewer()
+    viewer.window.resize(*SIZE)
+    viewer.open_sample("napari-vdsr", "u2os")
     _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
     wait(lambda: widget.choices.speed is not None)
     widget.form.scales.value = "2"

@@ -18,7 +18,7 @@ from vdsr_core import FineTuneConfig
 
 LAYERS, PAIRS, FOLDER = "Image layers", "Pairs: blurred and sharp", "A folder of images"
 REDUCED, CAMERA = "Reduced only", "With blur and noise"
-GIVEN = "As given under Advanced"
+GIVEN = "As under Advanced"
 Offer = Callable[[Any], list[tuple[str, Any]]]
 
 

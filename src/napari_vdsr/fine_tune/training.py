@@ -98,7 +98,7 @@ class Training(QObject):
         """Start a training; without `data`, resume the unfinished one of that name."""
         self._reset()
         self.recipe, self.data = recipe, data
-        self.job = job = Job(partial(train, recipe, data, self._control))
+        self.job = job = Job(partial(train, recipe, data, self._control), f"training “{recipe.name}”")
         job.stepped.connect(self._stepped)
         job.ended.connect(self._ended)
         self.message = f"“{recipe.name}”: reading the images and testing the network to start from…"
