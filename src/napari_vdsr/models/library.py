@@ -50,7 +50,7 @@ class Network:
         scores = [found for found in self.card.get("hold_out", {}).values() if {"before", "after"} <= found.keys()]
         if scores and not use:
             gain = sum(found["after"] - found["before"] for found in scores) / len(scores)
-            use = f"yours, {gain:+.2f} dB on its test part"
+            use = f"yours, {gain:+.2f} dB"
         return f"{self.name}: {use}" if use else self.name
 
     @property

@@ -89,7 +89,7 @@ def test_networks_of_the_package_come_first(tiny_model):
     assert [network.name for network in built_in] == model_names()
     assert built_in[0].model is None
     assert all(network.sentence and not network.own for network in built_in)
-    assert (own.title, own.sentence, own.model) == ("cells: yours, +0.50 dB on its test part", "small", str(path))
+    assert (own.title, own.sentence, own.model) == ("cells: yours, +0.50 dB", "small", str(path))
     path.write_bytes(b"damaged")
     assert "damaged" in list_networks()[-1].sentence
 
