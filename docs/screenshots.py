@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import napari
 from PIL import Image
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtWidgets import QApplication, QFileDialog, QScrollArea
 
 from napari_vdsr.upscale import disk as _disk
 from napari_vdsr.upscale.widget import UpscaleWidget
@@ -85,6 +85,7 @@ def check(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
     viewer.layers.remove(viewer.layers[-1])
     widget.start_trial()
     wait(lambda: widget.run is None)
+    widget.findChild(QScrollArea).ensureWidgetVisible(widget.face.trial)
     take(viewer, "try_light")
 
 
