@@ -15,12 +15,15 @@ import argparse
 import itertools
 import subprocess
 import sys
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from measuring import MB, make_image, peak_memory, take_turns
 
 from vdsr_core import VDSR, VDSRConfig, super_resolve_tiles
+from vdsr_core.network.devices import make_engine
 
 NETWORKS = {
     "plain": VDSRConfig(),
@@ -29,11 +32,17 @@ NETWORKS = {
 }
 
 
+@cache
+def get_engine(name: str) -> Any:
+    """A network made ready, once."""
+    return make_engine(VDSR(NETWORKS[name]), "cpu")
+
+
 def upscale(name: str, side: int, scale: int, tiles: int) -> None:
     """Upscale the middle of an image with one of the networks."""
     out = np.empty((side * scale,) * 2, np.uint16)
     middle = (len(out) // 2,) * 2
-    steps = super_resolve_tiles(make_image(side), scale, out, model=VDSR(NETWORKS[name]), near=middle, device="cpu")
+    steps = super_resolve_tiles(make_image(side), scale, out, model=get_engine(name), near=middle)
     for _ in itertools.islice(steps, tiles):
         pass
 
