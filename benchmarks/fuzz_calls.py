@@ -177,6 +177,8 @@ def main():
         if time.perf_counter() - begun > 30:
             found = "wrong: it took longer than 30 s"
         counts["wrong" if found.startswith("wrong") else found] += 1
+        if number % 1000 == 999:
+            print(f"{number + 1} calls, {time.perf_counter() - start:.0f} s: {dict(counts)}", flush=True)
         kind = re.sub(r"[\d.e+-]+", "#", found)
         if found.startswith("wrong") and kind not in seen:
             seen.add(kind)
