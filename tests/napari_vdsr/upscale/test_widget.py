@@ -190,7 +190,7 @@ def test_lazy_result_computes_what_is_looked_at(viewer, opened, qtbot, network, 
 
     calls = []
     run_engine = Engine.run
-    monkeypatch.setattr(Engine, "run", lambda self, *given: calls.append(1) or run_engine(self, *given))
+    monkeypatch.setattr(Engine, "run", lambda self, *given, **more: calls.append(1) or run_engine(self, *given, **more))
     image = noise(2, 900, 1200)
     viewer.show()  # a level is chosen when it is drawn
     widget = opened(image, name="big", model=network)
