@@ -27,7 +27,7 @@ def info(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="Network: photo, microscopy, or a file.",
+            help="Network: photo, fast, microscopy, or a file.",
             show_default="photo",
         ),
     ] = None,

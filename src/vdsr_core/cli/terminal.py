@@ -30,7 +30,7 @@ INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 Model = Annotated[
     str | None,
-    typer.Option(help="Network: photo, microscopy, or a file.", show_default="photo"),
+    typer.Option(help="Network: photo, fast, microscopy, or a file.", show_default="photo"),
 ]
 Device = Annotated[
     str | None,

@@ -276,7 +276,7 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
     Parameters
     ----------
     name_or_path : str or path, optional
-        None for the default, ``photo``; ``photo`` or ``microscopy``, which come along; or the path of a file: a
+        None for the default, ``photo``; a name of `model_names`, such as ``microscopy``; or the path of a file: a
         ``.safetensors`` or ``.bioimageio.zip`` of ours, or a state dict of PyTorch, an ``.npz`` or ``.mat`` file of
         another program that holds a plain stack of 3 x 3 convolutions. No code in a file is executed.
 
@@ -293,7 +293,7 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
     Examples
     --------
     >>> load_model().config
-    VDSRConfig(depth=20, width=64, fold=1, blocks=False)
+    VDSRConfig(depth=20, width=64, fold=2, blocks=True, maps=())
     """
     try:
         if isinstance(name_or_path, bytes):

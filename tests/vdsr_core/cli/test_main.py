@@ -15,6 +15,7 @@ from vdsr_core import (
 )
 from vdsr_core.cli.main import app
 from vdsr_core.network.ncnn_engine import has_ncnn
+from vdsr_core.network.pretrained import model_names
 
 
 def test_info_names_network_machine_and_versions(tmp_path, tiny_model, vdsr):
@@ -26,7 +27,7 @@ def test_info_names_network_machine_and_versions(tmp_path, tiny_model, vdsr):
     for line in (
         f"vdsr      {__version__}",
         f"numpy     {np.__version__}",
-        "embedded  photo, microscopy",
+        f"embedded  {', '.join(model_names())}",
         f"network   depth 4, width 8, {parameters} parameters",
         "halo      4 pixels",
         "name      tiny",
@@ -46,7 +47,10 @@ def test_info_says_how_a_network_folds(tmp_path, vdsr):
 
 def test_info_describes_the_default_network(vdsr):
     result = vdsr("info", model=None)
-    assert "\nnetwork   depth 20, width 64, 665921 parameters\nscales    1.25, 1.5, 2, 2.5, 3, 4\n" in result.stdout
+    assert (
+        "\nnetwork   depth 20, width 64, fold 2, blocks, 669380 parameters\nscales    1.25, 1.5, 2, 2.5, 3, 4\n"
+        in result.stdout
+    )
 
 
 def test_doctor_names_engines_and_what_is_chosen(vdsr):

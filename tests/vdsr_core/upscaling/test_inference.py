@@ -451,11 +451,11 @@ def test_out_of_memory_goes_on_with_smaller_tiles(rng, monkeypatch, network, sha
     expected = super_resolve(image, 2, model=model, tile=20, **options)
     run, calls = Engine.run, itertools.count()
 
-    def small(self, windows, taps, stop):
+    def small(self, windows, taps, *others, **options):
         if sum(rows.index.shape[1] * columns.index.shape[1] for rows, columns in taps) > fits:
             next(calls)
             raise MemoryError("out of memory")
-        return run(self, windows, taps, stop)
+        return run(self, windows, taps, *others, **options)
 
     monkeypatch.setattr(Engine, "run", small)
     monkeypatch.setattr(Engine, "__init__", patched_batch(Engine.__init__, batch))
@@ -480,10 +480,10 @@ def patched_batch(init, batch):
 def test_out_of_memory_warns_and_names_the_device(rng, monkeypatch, tiny_model):
     run = Engine.run
 
-    def small(self, windows, taps, stop):
+    def small(self, windows, taps, *others, **options):
         if taps[0][0].index.shape[1] > 20:
             raise MemoryError("tried to allocate 2 GB")
-        return run(self, windows, taps, stop)
+        return run(self, windows, taps, *others, **options)
 
     monkeypatch.setattr(Engine, "run", small)
     with pytest.warns(
@@ -493,7 +493,7 @@ def test_out_of_memory_warns_and_names_the_device(rng, monkeypatch, tiny_model):
 
 
 def test_no_memory_at_all_is_an_error(rng, monkeypatch, tiny_model):
-    def fail(*_):
+    def fail(*_, **__):
         raise MemoryError("nothing left")
 
     monkeypatch.setattr(Engine, "run", fail)
