@@ -197,7 +197,9 @@ def zip_of(*names):
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         for name in names:
-            archive.writestr(name, b"1")
+            archive.writestr(
+                zipfile.ZipInfo(name), b"1"
+            )  # without the time of day: all test processes name a test alike
     return data.getvalue()
 
 
