@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from vdsr_core.files import replacing
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
-    from vdsr_core.training.progress import Progress
+    from vdsr_core.training.session import FineTuneProgress
 
 
-LOG_STEPS = 100  # steps between rows of the log
 NAMES = ("step", "share", "learning_rate", "loss", "clipped", "patches_per_second", "psnr", "gain")
 
 
@@ -32,7 +30,7 @@ class TrainingLog:
 
     def __init__(self, output: Path, step: int) -> None:
         self.path = output.with_suffix(".train.csv")
-        self.loss, self._since, self._curves = math.nan, [0.0, 0], optional_curves(output)
+        self._curves = optional_curves(output)
         self.rows: list[dict[str, Any]] = []
         if step and self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as stream:
@@ -55,7 +53,7 @@ class TrainingLog:
             writer.writeheader()
             writer.writerows(self.rows)
 
-    def add(self, progress: Progress) -> None:
+    def add(self, progress: FineTuneProgress) -> None:
         """Note a step; `loss` is the mean since the last row.
 
         Raises
@@ -63,13 +61,10 @@ class TrainingLog:
         OSError
             If the disk is full; the row is kept, and written with the next one.
         """
-        self._since = [self._since[0] + progress.loss, self._since[1] + 1]
-        self.loss = self._since[0] / self._since[1]
-        if progress.step % LOG_STEPS and progress.gain is None:
+        if not progress.ends_row:
             return
-        row = {name: getattr(progress, name) for name in NAMES} | {"loss": self.loss}
+        row = {name: getattr(progress, name) for name in NAMES} | {"loss": progress.mean_loss}
         self.rows.append(row)
-        self._since = [0.0, 0]
         self.write()
         for name in ("loss", "psnr", "gain", "learning_rate", "clipped") if self._curves else ():
             if row[name] is not None:

@@ -138,7 +138,7 @@ def follow(run: Iterator[FineTuneProgress], output: Path, step: int, device: tor
                 if log and progress.step:
                     attempt(log.add, progress)
                 if log:
-                    show(progress, log.loss)
+                    show(progress, progress.mean_loss)
                 warn(progress.warning)
                 if anyone(bool(signals), device) and progress.share < 1:
                     say(f"vdsr: interrupted after step {progress.step}; --resume continues {output}", err=True)

@@ -26,6 +26,7 @@ from vdsr_core.training.resume import RunFile, digest_images
 from vdsr_core.training.trainer import Trainer
 
 FEW_PATCHES = 50  # that do not overlap; fewer are too little to rely on
+LOG_STEPS = 100  # steps between rows of a log
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,18 @@ class FineTuneProgress(Progress):
     warning : str
         What is wrong, where that is new: too little data, stuck at bicubic, worse and worse on the held-out part, or a
         full disk.
+    mean_loss : float
+        The mean of `loss` since the last row of a log.
     """
 
     scores: dict[str, dict[str, float]] | None = None
     preview: Preview | None = None
+    mean_loss: float = math.nan
+
+    @property
+    def ends_row(self) -> bool:
+        """Whether a log has a row for this step: it has one for every 100 steps and every validation."""
+        return self.step % LOG_STEPS == 0 or self.gain is not None
 
 
 @dataclass
@@ -60,12 +69,24 @@ class Found:
         Validations since the best one.
     warned : list of str
         What has been warned of.
+    losses, steps : float and int
+        Sum of the losses since the last row of a log, and their number.
     """
 
     before: dict[str, float]
     after: dict[str, float]
     waited: int = 0
     warned: list[str] = field(default_factory=list)
+    losses: float = 0.0
+    steps: int = 0
+
+    def add_loss(self, progress: Progress) -> FineTuneProgress:
+        """The record of a step, with the mean loss since the last row of a log."""
+        self.losses, self.steps = self.losses + progress.loss, self.steps + 1
+        record = FineTuneProgress(**vars(progress), mean_loss=self.losses / self.steps)
+        if record.ends_row:
+            self.losses, self.steps = 0.0, 0
+        return record
 
 
 class Session:
@@ -189,7 +210,7 @@ class Session:
             try:
                 for progress in trainer.run():
                     due = file is not None and file.is_due()
-                    record = FineTuneProgress(**vars(progress))
+                    record = found.add_loss(progress)
                     if progress.gain is not None:
                         found.waited += 1
                         if patience is None or progress.gain > hold_out.gain(found.after):

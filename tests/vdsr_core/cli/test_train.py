@@ -219,6 +219,17 @@ def test_resumed_after_ctrl_c_equals_uninterrupted(photographs, train, monkeypat
         assert row == again
 
 
+def test_mean_loss_of_a_row_includes_the_steps_before_an_interruption(photographs, train, monkeypatch):
+    assert train("--steps", "60").exit_code == 0  # with a row for each third step
+    whole = [(row["step"], row["loss"]) for row in rows_of("out.train.csv")]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 11, lambda: os.kill(os.getpid(), signal.SIGINT))
+        assert train("--steps", "60", "--overwrite").exit_code == 130
+    assert train("--steps", "60", "--resume").exit_code == 0
+    assert [(row["step"], row["loss"]) for row in rows_of("out.train.csv")] == whole
+    assert whole[3][0] == "12"
+
+
 def test_two_trainings_do_not_write_one_file(photographs, train):
     with RunFile(photographs.parent / "out.safetensors", {}).held():
         result = train()
