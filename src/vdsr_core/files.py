@@ -18,25 +18,14 @@ LOCK, OLD = "lock", "old"  # names in a scratch folder
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what is written there takes its place when the block ends well.
+    """Yield a temporary path beside `path`, with the same suffix; it takes the place of `path` when the block succeeds.
 
-    Parameters
-    ----------
-    path : path
-        File or folder to write.
-    overwrite : bool, optional
-        Whether an existing one may be replaced.
-
-    Yields
-    ------
-    Path
-        A name with the same suffix on the same disk. It is removed if the block raises. What replaces a file or
-        folder takes over its permissions.
+    What replaces a file or folder takes over its permissions. The temporary path is removed if the block raises.
 
     Raises
     ------
     FileExistsError
-        If `path` exists and `overwrite` is False, or a folder is to replace a file, or a file a folder.
+        If `path` exists and `overwrite` is False, or a folder would replace a file, or a file a folder.
     FileNotFoundError, NotADirectoryError, PermissionError
         If the folder of `path` is missing, is a file, or cannot be written to.
     OSError
@@ -174,19 +163,8 @@ class Busy(BlockingIOError):
 def locked(path: str | os.PathLike[str], refusal: str, *, timeout: float = 0) -> Iterator[None]:
     """Hold a lock of the operating system, which ends with the process that holds it, however that ends.
 
-    Parameters
-    ----------
-    path : path
-        A small file that is made for it. Whoever may write to its folder may lock it. It is removed in the end.
-    refusal : str
-        What to say if it is held already.
-    timeout : float, optional
-        Seconds to wait for it.
-
-    Raises
-    ------
-    Busy
-        If it is held, by another process or by this one.
+    The lock is a small file, removed at the end, that everyone who may write to its folder can lock. If another
+    process, or this one, holds it for longer than `timeout` seconds, `Busy` is raised with the text `refusal`.
     """
     path = Path(path)
     lock = FileLock(path, thread_local=False, mode=0o600 | path.parent.stat().st_mode & 0o066)

@@ -34,16 +34,7 @@ def free_memory() -> int:
 
 
 def check_free(nbytes: float, what: str, way_out: str) -> None:
-    """Raise `MemoryError` if something does not fit in the memory that is free.
-
-    Parameters
-    ----------
-    nbytes : float
-        Size of all that is to be in memory.
-    what : str
-        What it is, for the message.
-    way_out : str
-        A sentence that says what to do instead.
+    """Raise `MemoryError`, with `what` and `way_out` in its message, if that many bytes are not free.
 
     Examples
     --------

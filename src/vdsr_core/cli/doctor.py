@@ -110,20 +110,11 @@ def card_lines(card: dict[str, Any], indent: str = "") -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Check:
-    """What was found of an engine on a device.
+    """What was found about an engine on a device.
 
-    Attributes
-    ----------
-    device, engine : str
-        As PyTorch names the device; torch or ncnn.
-    speed : float
-        Megapixels of the result per second, for one tile after the other; 0 if it failed.
-    difference : float
-        The largest one from PyTorch on the CPU, as a share of the range; infinite if it failed.
-    problem : str
-        What is wrong; empty if nothing is.
-    chosen : bool
-        Whether it is what `super_resolve` takes by itself.
+    `speed` is in megapixels of the result per second, tile by tile; `difference` is the largest one from PyTorch on the
+    CPU, as a fraction of the range. They are 0 and infinite if it failed. `problem` says what is wrong, if anything.
+    `chosen` tells whether `super_resolve` takes this engine and device by itself.
     """
 
     device: str
@@ -135,19 +126,7 @@ class Check:
 
 
 def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
-    """Try each engine on each device with a network, PyTorch on the CPU first.
-
-    Parameters
-    ----------
-    model : VDSR
-        The network.
-    seconds : float, optional
-        For how long each is measured, at least one tile.
-
-    Yields
-    ------
-    Check
-    """
+    """Try each engine on each device with a network, PyTorch on the CPU first, for some seconds each."""
     import numpy as np
     import torch
 
@@ -184,13 +163,7 @@ def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
 
 
 def describe_build() -> str:
-    """What this PyTorch is made for, and the driver that is here.
-
-    Examples
-    --------
-    >>> describe_build()  # doctest: +SKIP
-    'made for CUDA 13.0; NVIDIA driver 580.65.06'
-    """
+    """What this PyTorch was made for, such as ``made for CUDA 13.0; NVIDIA driver 580.65.06``."""
     import torch
 
     kinds = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip, "MPS": torch.backends.mps.is_built() or None}

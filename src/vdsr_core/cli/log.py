@@ -18,14 +18,9 @@ NAMES = ("step", "share", "learning_rate", "loss", "clipped", "patches_per_secon
 
 
 class TrainingLog:
-    """The rows of a CSV file beside a checkpoint, one for every 100 steps and every measurement.
+    """The rows of a CSV file beside the checkpoint `output`, one for every 100 steps and every measurement.
 
-    Parameters
-    ----------
-    output : Path
-        The checkpoint.
-    step : int
-        Rows of an earlier run beyond this step are dropped: these steps come again.
+    Rows of an earlier run beyond `step` are dropped: these steps come again.
     """
 
     def __init__(self, output: Path, step: int) -> None:
@@ -54,13 +49,7 @@ class TrainingLog:
             writer.writerows(self.rows)
 
     def add(self, progress: FineTuneProgress) -> None:
-        """Note a step; `loss` is the mean since the last row.
-
-        Raises
-        ------
-        OSError
-            If the disk is full; the row is kept, and written with the next one.
-        """
+        """Write a row, if the step ends one. If the disk is full, the row is kept and written with the next one."""
         if not progress.ends_row:
             return
         row = {name: getattr(progress, name) for name in NAMES} | {"loss": progress.mean_loss}

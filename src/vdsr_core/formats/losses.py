@@ -18,16 +18,10 @@ _SHOWN = ("mode", "min", "max", "LUTs", "Ranges")  # of ImageJ: carried as colou
 
 
 def list_losses(image: ImageFile, keeps: Collection[str], texts: Collection[str] | None = ()) -> list[str]:
-    """The names of metadata that a file cannot hold.
+    """The names of the metadata of an image that a file cannot hold.
 
-    Parameters
-    ----------
-    image : ImageFile
-        The image to be written.
-    keeps : collection of str
-        The fields, and the keys of `ImageFile.extra`, that the file holds.
-    texts : collection of str or None, optional
-        The keywords of texts that it holds; None for all.
+    `keeps` are the fields, and the keys of `ImageFile.extra`, that the file holds; `texts` are the keywords of texts
+    that it holds, None for all.
     """
     fields = [name for name in ("pixel_size", "channel_names", "icc_profile") if getattr(image, name) is not None]
     if {"samples", "channel_colors"} <= image.extra.keys() and "samples" in keeps:  # red, green and blue

@@ -44,22 +44,10 @@ def write_pyramid(
     attributes: Mapping[str, Any],
     side: int,
 ) -> None:
-    """Write levels of a pyramid into one OME-TIFF, tile by tile.
+    """Write the levels of a pyramid, the finest first, into one OME-TIFF, tile by tile.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    levels : sequence of array
-        The finest first; sliceable, in memory or not.
-    letters : str
-        Their axes, of T, C or S, Z, Y and X, rows and columns last.
-    image : ImageFile
-        What is to be said of it; its pixels are not used.
-    attributes : mapping
-        What else is to be said, as JSON can hold it.
-    side : int
-        Of a tile, a multiple of 16.
+    The levels are arrays that can be sliced; their axes are `letters`, with rows and columns last. Of `image` only the
+    metadata are used. `attributes` are written, too, as JSON. `side` is that of a tile, a multiple of 16.
     """
     import tifffile
 
@@ -115,17 +103,7 @@ def read_attributes(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Level:
-    """A level of a file that `write_pyramid` wrote, with the axes that it was given.
-
-    Attributes
-    ----------
-    array : zarr.Array
-        The pixels.
-    axes : str
-        Those of the array, T, C, Z, Y, X and S in some order.
-    letters : str
-        Those to slice by.
-    """
+    """A level of a file that `write_pyramid` wrote: an array with `axes`, sliced in the order of `letters`."""
 
     array: Any
     axes: str
@@ -133,7 +111,7 @@ class Level:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the pixels."""
+        """The dtype of the pixels."""
         found: np.dtype[Any] = self.array.dtype
         return found
 

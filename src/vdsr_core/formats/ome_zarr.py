@@ -31,11 +31,6 @@ _COLORS = ("FFFFFF",), ("FF0000", "00FF00", "0000FF", "FFFFFF")
 def order_axes(axes: str) -> str:
     """The axes of an image in the order of OME-Zarr, as letters of the image itself: colour samples are channels.
 
-    Raises
-    ------
-    ValueError
-        If an axis has no place there.
-
     Examples
     --------
     >>> order_axes("ZYXC"), order_axes("YXS")
@@ -87,22 +82,10 @@ def describe(
     version: str,
     name: str,
 ) -> dict[str, Any]:
-    """The attributes of an OME-Zarr group that holds an image, upscaled, with its pyramid.
+    """The attributes of an OME-Zarr group that holds an upscaled image with its pyramid.
 
-    Parameters
-    ----------
-    image : ImageFile
-        The image before.
-    scale : (float, float)
-        Output pixels per input pixel of rows and columns.
-    levels : int
-        Of the pyramid.
-    ranges : sequence of (low, high)
-        Intensities to show, one pair for each channel, if the image itself names none.
-    version : {"0.4", "0.5"}
-        Of OME-Zarr.
-    name : str
-        Of the image.
+    `image` is the image before, `scale` the output pixels per input pixel of rows and columns, `levels` their number,
+    and `ranges` the intensities (low, high) to show for each channel, if the image itself says nothing of them.
     """
     letters = order_axes(image.axes)
     before = dict(zip("YX", image.pixel_size or (1.0, 1.0), strict=True))
@@ -170,7 +153,7 @@ def create(
     shard: tuple[int, ...],
     version: str,
 ) -> None:
-    """Make an empty pyramid; in version 0.4, which knows no shards, with chunks only."""
+    """Make an empty pyramid; version 0.4 has chunks only, because it has no shards."""
     import zarr
 
     letters = [axis["name"] for axis in multiscale_of(attributes)["axes"]]
@@ -191,16 +174,9 @@ def multiscale_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def bind(path: Path, names: Sequence[str], source: Path) -> None:
-    """Make one plate, or one collection, of images that have been written at the paths `names` inside of `path`.
+    """Make one plate, or one collection, of the images that were written at the paths `names` inside `path`.
 
-    Parameters
-    ----------
-    path : Path
-        The folder that holds them, to be a group of OME-Zarr 0.5.
-    names : sequence of str
-        Their paths inside of it.
-    source : Path
-        What they were made of: if it is a plate, its layout is taken over.
+    If `source`, which they were made from, is a plate, its layout is kept.
     """
     import zarr
 
@@ -226,7 +202,7 @@ def _says(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, says: Mapping[str, Any]) -> None:
-    """Let a group, made if missing, say something of itself."""
+    """Write the OME attributes of a group, which is created if needed."""
     import zarr
 
     dated = {key: {**value, "version": "0.5"} if key in ("plate", "well") else value for key, value in says.items()}

@@ -14,17 +14,7 @@ TO_RGB = np.linalg.inv(TO_YCBCR)
 
 
 def rgb_to_ycbcr(rgb: NDArray[Any]) -> NDArray[Any]:
-    """RGB to luma and chroma.
-
-    Parameters
-    ----------
-    rgb : (3, ...) ndarray
-        Red, green and blue; 0 is black, 1 is white.
-
-    Returns
-    -------
-    ycbcr : (3, ...) ndarray
-        Y in [16, 235] / 255, Cb and Cr in [16, 240] / 255.
+    """RGB in [0, 1] to Y in [16, 235] / 255, Cb and Cr in [16, 240] / 255; (3, ...) both.
 
     Examples
     --------
@@ -36,17 +26,7 @@ def rgb_to_ycbcr(rgb: NDArray[Any]) -> NDArray[Any]:
 
 
 def ycbcr_to_rgb(ycbcr: NDArray[Any]) -> NDArray[Any]:
-    """Luma and chroma to RGB: the inverse of `rgb_to_ycbcr`.
-
-    Parameters
-    ----------
-    ycbcr : (3, ...) ndarray
-        As `rgb_to_ycbcr` returns it.
-
-    Returns
-    -------
-    rgb : (3, ...) ndarray
-        0 is black, 1 is white; not clipped.
+    """The inverse of `rgb_to_ycbcr`; the result is not clipped.
 
     Examples
     --------

@@ -142,14 +142,9 @@ class Extent:
 
 
 def measure(values: NDArray[Any], keep_nan: bool = False) -> Extent:
-    """The extent of pixels in memory; blocks are taken inside `values`.
+    """The extent of the pixels (..., M, N) of an array in memory; NaN does not count if it is to be kept.
 
-    Parameters
-    ----------
-    values : (..., M, N) ndarray
-        Pixels of any real dtype. In a single row or column, two neighbours take the place of a block.
-    keep_nan : bool, optional
-        Whether NaN is allowed; it does not count then, neither as low nor as high.
+    In a single row or column, two neighbours take the place of a 2 x 2 block.
     """
     lower, upper = values, values  # where NaN is neither low nor high
     if values.dtype.kind == "f" and (invalid := values.size - np.count_nonzero(np.isfinite(values))):

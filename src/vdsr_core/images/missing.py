@@ -27,18 +27,8 @@ def widen(part: slice, length: int) -> slice:
 def fill(values: NDArray[Any], rest: float) -> NDArray[Any]:
     """Replace NaN by the mean of the known neighbours, ring by ring, up to `REACH` pixels deep, then by `rest`.
 
-    Parameters
-    ----------
-    values : (..., M, N) ndarray
-        Pixels of a float dtype.
-    rest : float
-        What the pixels become that are further away from any known one.
-
-    Returns
-    -------
-    ndarray
-        Same shape, float64. A value depends on the pixels that are at most `REACH` rows and columns away: a window of
-        the filled image is the filled window, apart from such a margin.
+    A value depends on the pixels (..., M, N) that are at most `REACH` rows and columns away. So a window of the filled
+    image equals the filled window, apart from such a margin.
 
     Examples
     --------

@@ -69,25 +69,11 @@ KERNELS: dict[str, tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]], f
 
 
 def make_taps(length: int, scale: float, start: int, stop: int, kernel: str = "bicubic") -> Taps:
-    """Taps of the output pixels `start` to `stop` of an axis that is resized by `scale`.
+    """Taps of the output pixels `start` to `stop` of an axis of `length` input pixels that is resized by `scale`.
 
-    Each output pixel depends on its own index only, so the taps of a window are those of the whole axis, bit for
-    bit. The kernel is stretched when `scale` is below 1 (antialiasing); edges are mirrored, the edge pixel included.
-
-    Parameters
-    ----------
-    length : int
-        Number of input pixels.
-    scale : float
-        Output pixels per input pixel. The centre of output pixel i lies at (i + 0.5) / scale - 0.5 in the input.
-    start, stop : int
-        The output pixels wanted.
-    kernel : str, optional
-        A name in `KERNELS`.
-
-    Returns
-    -------
-    Taps
+    The centre of output pixel i lies at (i + 0.5) / scale - 0.5 in the input. Each output pixel depends on its own
+    index only, so the taps of a window are those of the whole axis, bit for bit. The kernel, one of `KERNELS`, is
+    stretched when `scale` is below 1 (antialiasing). Edges are mirrored, including the edge pixel.
     """
     weigh, reach = KERNELS[kernel]
     stretch = max(1.0, 1 / scale)
@@ -108,21 +94,9 @@ def make_taps(length: int, scale: float, start: int, stop: int, kernel: str = "b
 
 
 def apply_taps(values: NDArray[Any], taps: Taps, axis: int) -> NDArray[Any]:
-    """Weighted sums of pixels along one axis, added tap by tap in the dtype of `values`.
+    """Weighted sums of pixels along an axis (-2 or -1), added tap by tap in the dtype of `values`, a float.
 
-    Parameters
-    ----------
-    values : ndarray of float32 or float64
-        Pixels of ``taps.source`` along `axis`.
-    taps : Taps
-        From `make_taps`.
-    axis : {-2, -1}
-        Rows or columns.
-
-    Returns
-    -------
-    ndarray
-        As many pixels along `axis` as there are taps.
+    `values` hold the pixels of ``taps.source`` along that axis; the result has as many as there are taps.
     """
     weights = taps.weight.astype(values.dtype)
     if axis == -2:

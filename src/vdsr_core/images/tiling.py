@@ -118,17 +118,7 @@ def check_tile(tile: Any) -> int | None:
 
 
 def halve(tile: Tile, shape: Sequence[int], halo: int, align: int = 1) -> list[Tile]:
-    """Smaller tiles that together write what `tile` writes, cut once along each axis longer than a pixel.
-
-    Parameters
-    ----------
-    tile : Tile
-        One of a cover.
-    shape : sequence of int
-        Shape of the image.
-    halo, align : int
-        As in `cover`, for the last two axes.
-    """
+    """Smaller tiles that write what `tile`, one of a cover, writes; cut once along each axis longer than a pixel."""
     axes = []
     margins = [(0, 1)] * (len(shape) - 2) + [(halo, align)] * 2
     for write, length, margin in zip(tile.write, shape, margins, strict=True):
@@ -140,16 +130,7 @@ def halve(tile: Tile, shape: Sequence[int], halo: int, align: int = 1) -> list[T
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A part of an array, in memory, that is sliced by positions in the whole.
-
-    Attributes
-    ----------
-    pixels : ndarray
-        The part.
-    origin : tuple of int
-        Where it begins in the whole.
-    shape : tuple of int
-        Of the whole.
+    """A part of an array of `shape`, in memory, that begins at `origin` and is sliced by positions in the whole.
 
     Examples
     --------
@@ -166,7 +147,7 @@ class Region:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the pixels."""
+        """The dtype of the pixels."""
         return self.pixels.dtype
 
     def __getitem__(self, slices: Sequence[slice]) -> NDArray[Any]:

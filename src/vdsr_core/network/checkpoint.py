@@ -163,13 +163,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
 
 
 def load_trainer(path: str | os.PathLike[str]) -> State | None:
-    """Read the state of an unfinished training from a checkpoint; None if it holds none.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `load_checkpoint`.
-    """
+    """The state of an unfinished training in a checkpoint; None if it holds none. Raises as `load_checkpoint`."""
     path = check_path("path", path)
     arrays, header = _read(path)
     if "trainer" not in header:
@@ -206,25 +200,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def load_arrays(path: str | os.PathLike[str]) -> VDSR:
-    """Read a network that another program saved: a plain stack of 3 x 3 convolutions.
+    """A network that another program saved: a plain stack of 3 x 3 convolutions, of which biases may be missing.
 
-    Parameters
-    ----------
-    path : path
-        A state dict of PyTorch (``.pth``, ``.pt``, ``.safetensors``), itself or in a checkpoint, whose layers are found
-        by their shapes and their order; an ``.npz`` file, in which ``weight_00`` may also be of shape
-        (filters, fold ** 2, 3, 3); or a ``.mat`` file with the published network's cells of filters and biases.
-        Biases may be missing. Nothing in the file is executed.
-
-    Returns
-    -------
-    VDSR
-        With the scales that the file claims, if it claims any.
-
-    Raises
-    ------
-    ValueError
-        If the file is of another kind, holds anything but arrays, or its arrays make no network.
+    It is a state dict of PyTorch (``.pth``, ``.pt``, ``.safetensors``), itself or in a checkpoint, whose layers are
+    found by their shapes and their order; an ``.npz`` file, in which ``weight_00`` may also be of shape (filters, fold
+    ** 2, 3, 3); or a ``.mat`` file with the published network's cells of filters and biases. Its scales are those that
+    the file claims, if any. A ValueError says why a file makes no network. Nothing in it is executed.
     """
     path = check_path("path", path)
     arrays, scales = read_foreign(path, find_kind(path))

@@ -21,25 +21,10 @@ AGREEMENTS = {"cuda": 2e-2}
 
 
 def choose_device(device: str | torch.device | None = None, *, double: bool = False) -> torch.device:
-    """The device to compute on.
+    """The device of that name, or else CUDA or Apple's MPS, if a tile comes out there as on the CPU, or the CPU.
 
-    Parameters
-    ----------
-    device : str or torch.device, optional
-        As PyTorch names it. None takes CUDA, else Apple's MPS, if a tile agrees there with the CPU, else the CPU.
-    double : bool, optional
-        Whether it must compute in float64, as MPS does not.
-
-    Returns
-    -------
-    torch.device
-
-    Raises
-    ------
-    ValueError
-        If there is no such device here.
-    MemoryError
-        If other programs have all of its memory.
+    `double` excludes MPS, which does not compute in float64. Raises ValueError if there is no such device, MemoryError
+    if other programs have all of its memory.
     """
     if device is None:
         here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available() and not double}
@@ -107,14 +92,8 @@ def make_engine(model: VDSR, device: str | torch.device | None, *, half: bool | 
 class SharedEngine:
     """A network that is made ready in each process that uses it, once; threads take turns on it.
 
-    One thread at a time on a GPU; on a CPU as many as there are cores for: PyTorch itself uses several for one tile.
-
-    Parameters
-    ----------
-    model : VDSR
-        The network. It alone goes to other processes.
-    device : str, torch.device or None
-        As in `choose_device`, which is asked in the process that computes.
+    One thread at a time computes on a GPU; on a CPU as many as there are cores for, since PyTorch uses several for one
+    tile. Only the network goes to other processes, each of which chooses the device for itself.
     """
 
     def __init__(self, model: VDSR, device: str | torch.device | None) -> None:

@@ -132,9 +132,9 @@ class Engine:
         windows : sequence of (C, h, w) ndarray
             Input pixels; channel 0 goes through the network, the others are interpolated only.
         taps : sequence of (Taps, Taps)
-            Rows and columns, for each window; as many output pixels for one as for another.
+            Rows and columns, for each window; all windows have the same number of output pixels.
         stop : Event, optional
-            Ends the work between two layers of a strip, on a CPU.
+            Ends the work between two layers of a strip, on a CPU, by `Stopped`.
         strengths : sequence of Strength, optional
             How noisy and compressed each window is, for a network that has maps; clean by default.
         self_ensemble : bool, optional
@@ -150,8 +150,6 @@ class Engine:
             If the device's memory does not suffice.
         FloatingPointError
             If the result is not finite in full precision either.
-        Stopped
-            If `stop` is set.
         """
         try:
             with _without_autocast(self.device.type):  # the caller's is for what the caller computes

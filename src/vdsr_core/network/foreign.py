@@ -120,17 +120,7 @@ def unpack(path: Path) -> Iterator[Path]:
 def read_foreign(path: Path, kind: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
     """The arrays of a network, ``weight_00``, ``bias_00``, and so on, and the scales that the file claims.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    kind : str
-        From `find_kind`.
-
-    Raises
-    ------
-    ValueError
-        If the file is of another kind, holds code, or does not hold a plain stack of 3 x 3 convolutions.
+    `kind` is from `find_kind`. A ValueError says what else than a plain stack of 3 x 3 convolutions the file holds.
     """
     if kind == NPZ:
         arrays = _read_npz(path)

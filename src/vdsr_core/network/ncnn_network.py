@@ -25,25 +25,11 @@ RAW = bytes(4)  # before a layer's weights: they follow as float32
 
 
 class NcnnNetwork:
-    """A stack of 3 x 3 convolutions with ReLU between them, in float32; hidden ones perhaps in blocks.
+    """A stack of 3 x 3 convolutions with ReLU between them, in float32; `blocks` is as in `VDSRConfig`.
 
-    It computes what `VDSR.residual` does between `prepare` and `unfold`. Any number of threads may run it at once. ncnn
-    holds Python's lock while it computes, so it is called for one layer of one strip after the other: other threads,
-    such as a window's, come to their turn in between.
-
-    Parameters
-    ----------
-    layers : sequence of (weight, bias)
-        (out, in, 3, 3) and (out,), from input to output.
-    threads : int
-        How many threads a layer is computed with.
-    blocks : bool, optional
-        As in `VDSRConfig`.
-
-    Raises
-    ------
-    RuntimeError
-        If ncnn does not take the network.
+    The layers are (weight, bias) of shapes (out, in, 3, 3) and (out,). It computes what `VDSR.residual` does between
+    `prepare` and `unfold`. Any number of threads may run it at once. ncnn holds Python's lock while it computes, so it
+    is called for one layer of one strip after the other: other threads, such as a window's, run in between.
     """
 
     def __init__(self, layers: Sequence[Layer], threads: int, blocks: bool = False) -> None:
@@ -54,25 +40,10 @@ class NcnnNetwork:
         self._inner, self._final = (_build(layers, threads, final, blocks) for final in (False, True))
 
     def residual(self, squares: Floats, stop: threading.Event | None = None) -> Floats:
-        """The output of the last layer, computed band by band, strip by strip, so that a layer's buffers stay in cache.
+        """The output of the last layer, (B, C', H, W), band by band and strip by strip, so that buffers stay in cache.
 
-        Parameters
-        ----------
-        squares : (B, C, H, W) ndarray
-            Interpolated images from `VDSR.prepare`.
-        stop : Event, optional
-            Looked at before each layer of each strip.
-
-        Returns
-        -------
-        (B, C', H, W) ndarray
-
-        Raises
-        ------
-        MemoryError
-            If memory runs out.
-        Stopped
-            If `stop` is set.
+        `squares` are images (B, C, H, W) from `VDSR.prepare`. `stop` is looked at before each layer of each strip.
+        Raises MemoryError if memory runs out, Stopped if `stop` is set.
         """
         result = np.empty_like(squares[:, : self._outputs])
         for number, (columns, seen) in product(range(len(squares)), bands(squares.shape[3], len(self._widths))):
@@ -86,28 +57,9 @@ class NcnnNetwork:
     def residual_strips(
         self, squares: Floats, rows: int | None = None, stop: threading.Event | None = None
     ) -> Iterator[Floats]:
-        """The output of the last layer, strip by strip.
+        """The output of the last layer for one image (C, H, W), strip by strip from top to bottom: (C', h, W) each.
 
-        Parameters
-        ----------
-        squares : (C, H, W) ndarray
-            An interpolated image from `VDSR.prepare`.
-        rows : int, optional
-            Rows of a strip; by default chosen for the width.
-        stop : Event, optional
-            Looked at before each layer of each strip.
-
-        Yields
-        ------
-        (C, h, W) ndarray
-            From top to bottom; together H rows.
-
-        Raises
-        ------
-        MemoryError
-            If memory runs out.
-        Stopped
-            If `stop` is set.
+        The rows of a strip are chosen for the width by default. Raises as `residual`.
         """
         # What lies above a strip: first a row of zeros, then the last two rows that each layer has seen.
         edges = [np.zeros((width, 1, squares.shape[2]), np.float32) for width in self._widths]

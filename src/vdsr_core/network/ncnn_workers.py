@@ -30,20 +30,10 @@ LOST = OSError, EOFError, pickle.UnpicklingError  # what is met where a process 
 
 
 class NcnnWorkers:
-    """A network whose large images are shared out, block by block, to processes, which start with the first of them.
+    """A network whose large images are divided into blocks for `count` processes, which start with the first of them.
 
-    Any number of threads may run it at once.
-
-    Parameters
-    ----------
-    layers : sequence of (weight, bias)
-        (out, in, 3, 3) and (out,), from input to output.
-    network : NcnnNetwork
-        The network of these layers, for small images, and for all if the processes do not work.
-    count : int
-        How many processes.
-    blocks : bool, optional
-        As in `VDSRConfig`.
+    `network` has the same `layers`; it computes small images, and all images if the processes do not work. Any number
+    of threads may run it at once.
     """
 
     def __init__(self, layers: Sequence[Layer], network: NcnnNetwork, count: int, blocks: bool = False) -> None:
@@ -58,25 +48,9 @@ class NcnnWorkers:
         self._works, self._owner = works_here(), os.getpid()
 
     def residual(self, squares: Floats, stop: threading.Event | None = None) -> Floats:
-        """The output of the last layer; the blocks of all images go to the processes together, if they are worth it.
+        """The output of the last layer, as `NcnnNetwork.residual`; the processes share the blocks of all images.
 
-        Parameters
-        ----------
-        squares : (B, C, H, W) ndarray
-            Interpolated images from `VDSR.prepare`.
-        stop : Event, optional
-            Ends the work at once.
-
-        Returns
-        -------
-        (B, C', H, W) ndarray
-
-        Raises
-        ------
-        MemoryError
-            If memory runs out.
-        Stopped
-            If `stop` is set.
+        When `stop` is set, the work ends at once.
         """
         if squares[:, 0].size < LARGE:
             return self._network.residual(squares, stop)
@@ -166,18 +140,7 @@ class NcnnWorkers:
 
 
 class Worker:
-    """A process with a network of its own, which ends with the last reference to this object.
-
-    Parameters
-    ----------
-    arguments : tuple
-        What `NcnnNetwork` takes.
-
-    Raises
-    ------
-    OSError
-        If it does not start.
-    """
+    """A process with an `NcnnNetwork` of its own, which ends with the last reference to this object."""
 
     def __init__(self, arguments: tuple[Any, ...]) -> None:
         # Nothing of the caller's own program is imported there, unlike in the processes of `multiprocessing`.
@@ -200,15 +163,7 @@ class Worker:
         return self.end.alive and self._process.poll() is None
 
     def compute(self, squares: Floats) -> Floats:
-        """The output of the last layer.
-
-        Raises
-        ------
-        MemoryError
-            If memory runs out there.
-        OSError, EOFError
-            If the process ends.
-        """
+        """The output of the last layer. Raises MemoryError from there, or one of `LOST` if the process ends."""
         self._send(squares)
         answer: Any = pickle.load(self._process.stdout)  # type: ignore[arg-type]
         if isinstance(answer, Exception):

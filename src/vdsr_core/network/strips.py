@@ -26,21 +26,9 @@ def choose_count(pixels: int, cores: int) -> int:
 
 
 def bands(columns: int, halo: int, band: int = BAND) -> list[tuple[slice, slice]]:
-    """Cut an image into bands of about equal width.
+    """Cut columns into bands of about equal width, at most `band` without the halo that the network needs beside them.
 
-    Parameters
-    ----------
-    columns : int
-        Of the image.
-    halo : int
-        How far the network sees.
-    band : int, optional
-        The most columns of a band, without its halo.
-
-    Returns
-    -------
-    list of (slice, slice)
-        For each band its columns, and with the halo those that the network must see.
+    For each band these are its columns, and those with the halo.
 
     Examples
     --------
@@ -62,19 +50,7 @@ Block = tuple[tuple[slice, slice], tuple[slice, slice]]
 def blocks(rows: int, columns: int, halo: int, count: int) -> list[Block]:
     """Cut an image into blocks, bands or parts of them, that keep `count` workers busy for about the same time.
 
-    Parameters
-    ----------
-    rows, columns : int
-        Of the image.
-    halo : int
-        How far the network sees.
-    count : int
-        Of the workers.
-
-    Returns
-    -------
-    list of ((slice, slice), (slice, slice))
-        For each block its rows and columns, and with the halo those that the network must see.
+    For each block these are its rows and columns, and those with the halo that the network must see.
 
     Examples
     --------
@@ -103,24 +79,10 @@ def within(inner: tuple[slice, slice], seen: tuple[slice, slice]) -> tuple[slice
 
 
 def cut(rows: int, depth: int, strip: int = ROWS) -> list[slice]:
-    """The rows of an image that each strip brings to the first layer.
+    """The rows of an image that each strip brings to the first of `depth` 3 x 3 layers; one if there are few rows.
 
     Every layer lags one row behind the one before. So the first strip has `depth` rows more, which gives `strip` at the
-    last layer, and the last strip's result `depth` more than the strip.
-
-    Parameters
-    ----------
-    rows : int
-        Of the image.
-    depth : int
-        Number of 3 x 3 layers.
-    strip : int, optional
-        Rows of a strip.
-
-    Returns
-    -------
-    list of slice
-        One after the other; a single one if the image is small.
+    last layer, and the last strip's result has `depth` rows more than the strip.
 
     Examples
     --------

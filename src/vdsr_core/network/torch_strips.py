@@ -16,28 +16,11 @@ from vdsr_core.stopping import Stopped, stop_if
 
 
 def residual(model: VDSR, squares: Tensor, stop: threading.Event | None = None) -> Tensor:
-    """The output of the last layer, with little memory; the blocks of large images on the cores of the CPU.
+    """The output of the last layer, (B, C', H, W), in little memory; the CPU's cores share the blocks of large images.
 
-    It is what `VDSR.residual` computes between `prepare` and `unfold`. Cores that share a layer would wait for each
-    other at its end, and for whatever else they have to do.
-
-    Parameters
-    ----------
-    model : VDSR
-        The network.
-    squares : (B, C, H, W) Tensor
-        Interpolated images from `VDSR.prepare`.
-    stop : Event, optional
-        Looked at before each layer of each strip.
-
-    Returns
-    -------
-    (B, C', H, W) Tensor
-
-    Raises
-    ------
-    Stopped
-        If `stop` is set.
+    It is what `VDSR.residual` computes between `prepare`, which gives `squares` (B, C, H, W), and `unfold`. Cores that
+    share a layer would wait for each other at its end. `stop` is looked at before each layer of each strip; if it is
+    set, Stopped is raised.
     """
     rows, columns = squares.shape[2:]
     cores = torch.get_num_threads()
@@ -73,28 +56,10 @@ def residual(model: VDSR, squares: Tensor, stop: threading.Event | None = None) 
 def residual_strips(
     model: VDSR, squares: Tensor, rows: int | None = None, stop: threading.Event | None = None
 ) -> Iterator[Tensor]:
-    """The output of the last layer, strip by strip; memory does not grow with the rows, nothing is computed twice.
+    """The output of the last layer, strip by strip from top to bottom: (B, C', h, W) each.
 
-    Parameters
-    ----------
-    model : VDSR
-        The network.
-    squares : (B, C, H, W) Tensor
-        Interpolated images from `VDSR.prepare`.
-    rows : int, optional
-        Rows of a strip; by default chosen for the width.
-    stop : Event, optional
-        Looked at before each layer of each strip.
-
-    Yields
-    ------
-    (B, C, h, W) Tensor
-        From top to bottom; together H rows.
-
-    Raises
-    ------
-    Stopped
-        If `stop` is set.
+    Memory does not grow with the rows, and nothing is computed twice. The rows of a strip are chosen for the width by
+    default. Raises as `residual`.
     """
     layers = model.convolutions
     # Zeros above and below the image, and later the last two rows above a strip.

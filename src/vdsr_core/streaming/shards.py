@@ -49,19 +49,7 @@ class Shard:
 
 
 class ShardMaker:
-    """What one process needs to make shards of a plan: the source, the network, the target.
-
-    Parameters
-    ----------
-    plan : Plan
-        The job.
-    image : ImageFile
-        Its source.
-    engine : SharedEngine
-        Its network.
-    stop : Event, optional
-        Set when nobody waits for shards any more.
-    """
+    """What one process needs to make shards of a plan: the source, the network, the target; until `stop` is set."""
 
     def __init__(self, plan: Plan, image: ImageFile, engine: SharedEngine, stop: threading.Event | None = None) -> None:
         with suppress(BadSource):  # the shards that need such a chunk will say so

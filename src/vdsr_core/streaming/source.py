@@ -31,12 +31,7 @@ def open_source(
 ) -> ImageFile:
     """An image, lazily where its file can be read by windows; with other axes if they are given.
 
-    A stack of 2 to 4 columns has an axis of one channel more, for `super_resolve` asks whether these are colours.
-
-    Raises
-    ------
-    ValueError
-        If its axes do not end with rows and columns, channels aside.
+    A stack of 2 to 4 columns gets an axis of one channel more, because `super_resolve` asks whether these are colours.
     """
     image = source if isinstance(source, ImageFile) else read_image(source, lazy=True, name=name)
     if axes not in (None, f"C{image.axes}"):
@@ -52,13 +47,7 @@ def open_source(
 def identify(image: ImageFile, whole: bool | None = None) -> str:
     """A checksum of shape, dtype, axes and pixels.
 
-    Parameters
-    ----------
-    image : ImageFile
-        The image.
-    whole : bool, optional
-        Whether to use all pixels, instead of samples that are spread over the image. By default all of an array in
-        memory, samples of a file that is read window by window.
+    All pixels are used if `whole`, by default for an array in memory; else samples that are spread over the image.
     """
     whole = isinstance(image.data, np.ndarray) if whole is None else whole
     digest = hashlib.sha256(f"{image.axes} {image.data.shape} {image.data.dtype.newbyteorder('=')}".encode())
@@ -111,14 +100,9 @@ def find_place(image: ImageFile, path: str) -> Path | None:
 
 
 def stamp(image: ImageFile, path: str) -> str:
-    """A checksum that changes with the source: of the names, sizes and times of its files, or of its pixels.
+    """A checksum that changes with the source: of the names, sizes and times of the files at `path`, or of its pixels.
 
-    Parameters
-    ----------
-    image : ImageFile
-        The source.
-    path : str
-        Where it was read from; empty for an image in memory.
+    An image in memory has an empty path.
     """
     place = find_place(image, path)
     if place is None:

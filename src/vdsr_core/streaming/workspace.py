@@ -40,23 +40,11 @@ METADATA = ("zarr.json", ".zarray", ".zattrs")  # of an array
 
 
 def prepare(plan: Plan, image: ImageFile, model: VDSR, unchanged: Callable[[Index, Note], bool]) -> None:
-    """Make the folder of a plan, or continue the one that is there.
+    """Make the folder of a plan, which has the present stamp of its source, or continue the one that is there.
 
-    Parameters
-    ----------
-    plan : Plan
-        With the present stamp of its source.
-    image, model
-        The source and the network.
-    unchanged : callable
-        Whether a shard was made from what the source holds now. It is asked where the source's files have changed.
-
-    Raises
-    ------
-    FileExistsError
-        If the target is being made after another plan, or exists.
-    PermissionError
-        If the folder belongs to another user.
+    `unchanged` says whether a shard was made from what the source holds now; it is asked where the source's files have
+    changed. Raises FileExistsError if the target exists or is being made after another plan, PermissionError if the
+    folder belongs to another user.
     """
     plan.folder.mkdir(mode=0o700, exist_ok=True)
     check_owner(plan.folder)
@@ -178,13 +166,7 @@ def store(plan: Plan, level: int, index: Index, values: NDArray[Any], source: st
 
 
 def publish(plan: Plan, image: ImageFile) -> None:
-    """Put the target in its place, unless the source has changed, and remove the folder.
-
-    Raises
-    ------
-    ValueError
-        If the source has changed since the plan's stamp was made.
-    """
+    """Put the target in its place and remove the folder; a ValueError if the source has changed since its stamp."""
     target, old = Path(plan.target), plan.folder / OLD
     with beginning(plan.folder):
         check_place(target, plan.format, plan.overwrite)

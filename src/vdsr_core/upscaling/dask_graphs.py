@@ -44,29 +44,12 @@ def map_tiles(
     options: tuple[Any, ...],
     keep_nan: bool,
 ) -> da.Array:
-    """An array each chunk of which is made of a window of another one.
+    """An array, each chunk of which is computed from a window of `image`, an array from `tidy`.
 
-    Parameters
-    ----------
-    image : dask.array.Array
-        From `tidy`.
-    chunks : for each axis a sequence of int
-        Of the result.
-    sources : for each axis a sequence of slice
-        What of `image` each chunk of the result needs. Only the chunks that hold it are read.
-    compute : callable
-        From `shared`, the index of the chunk, and the window of `image`, the pixels of the chunk. It is one key of the
-        graph, so a worker receives it once.
-    shared : Delayed or object
-        A value that all chunks need, computed once.
-    options : tuple
-        All that the pixels depend on but `image`, of which dask can make a name.
-    keep_nan : bool
-        Whether pixels of `image` may be NaN.
-
-    Returns
-    -------
-    dask.array.Array
+    For each axis, `chunks` are the lengths of the chunks of the result, and `sources` the parts of `image` that they
+    need; only the chunks that hold these are read. `compute` makes the pixels of a chunk from `shared` (a value, or a
+    Delayed that is computed once), the index of the chunk, and the window. It is one key of the graph, so a worker
+    receives it once. `options` are all that the pixels depend on besides `image`, for the name of the result.
     """
     token = tokenize(image.name, options)
     name, task = f"super-resolve-{token}", f"super-resolve-tiles-{token}"

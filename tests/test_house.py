@@ -1,0 +1,29 @@
+"""Limits that keep the code easy to find and to read."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+CORE = Path(__file__).parents[1] / "src" / "vdsr_core"
+MODULES = sorted(CORE.rglob("*.py"))
+
+
+def body_lines(function):
+    """Lines of a function without signature and docstring."""
+    start = function.body[1 if ast.get_docstring(function) else 0 :] or function.body
+    return start[-1].end_lineno - start[0].lineno + 1
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(CORE).as_posix())
+def test_modules_and_functions_are_short(path):
+    text = path.read_text(encoding="utf-8")
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    assert len(text.splitlines()) <= 420
+    assert {function.name: n for function in functions if (n := body_lines(function)) > 60} == {}
+
+
+def test_few_entries_at_the_top():
+    """Modules and folders to choose from: not what every package has."""
+    own = [path.name for path in CORE.iterdir() if not path.name.startswith("__")]
+    assert len(set(own) - {"py.typed"}) <= 16
