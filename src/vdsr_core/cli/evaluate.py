@@ -16,7 +16,6 @@ from vdsr_core.cli.terminal import (
     Device,
     Model,
     check_options,
-    expand,
     parse_scales,
     plain,
     plain_errors,
@@ -82,12 +81,13 @@ def evaluate(
 def score_images(folder: Path, scales: list[float], model: VDSR, device: str | None) -> list[Score]:
     """The scores of all images of a folder, with a progress bar."""
     from vdsr_core.evaluation import evaluate as scores_of
+    from vdsr_core.formats.folder import list_folder
     from vdsr_core.formats.io import read_image
 
     if not folder.is_dir():
         msg = f"{folder} is not a folder. Give one that holds the images."
         raise NotADirectoryError(msg)
-    paths = expand(str(folder))
+    paths = list_folder(folder)
     images: Any = ((path.stem, read_image(path).data) for path in paths)
     scores = []
     with progress_bar("{task.completed:.0f} of {task.total:.0f}") as progress:

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -199,13 +198,6 @@ def describe_step(progress: Progress, loss: float) -> tuple[str, ...]:
         "" if text == "nan" else text
         for text in (f"{progress.step}", *figures, f"{progress.patches_per_second:.3g}", left)
     )
-
-
-def expand(text: str) -> list[Path]:
-    """The images that a path, a folder or a pattern names; a path need not exist."""
-    from vdsr_core.formats.folder import find_images
-
-    return [path for path, _ in find_images(text)]
 
 
 class Command(TyperCommand):

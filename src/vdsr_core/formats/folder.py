@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vdsr_core.formats.image_file import ImageFile
-from vdsr_core.formats.io import SUFFIXES, read_image
-from vdsr_core.formats.urls import is_url, open_url
+from vdsr_core.formats.io import SUFFIXES, image_parts, read_image
+from vdsr_core.formats.urls import is_url, open_url, resolve
 from vdsr_core.formats.zarr_array import is_zarr
 
 CURVES = ".train.png"  # the end of the name of a picture that a training writes beside its network
@@ -53,8 +53,18 @@ def read_folder(source: str | os.PathLike[str]) -> Iterator[tuple[Path, ImageFil
 
 
 def list_folder(source: str | os.PathLike[str]) -> list[Path]:
-    """The files that `read_folder` reads."""
-    return [path for path, _ in find_images(os.fspath(source)) if not path.name.endswith(CURVES)]
+    """The files that `read_folder` reads, each image once."""
+    images = (path for path, _ in find_images(os.fspath(source)) if not path.name.endswith(CURVES))
+    return list(without_parts(images))
+
+
+def without_parts(paths: Iterable[Path]) -> Iterator[Path]:
+    """The paths without files that are parts of the image of an earlier one: OME-TIFF may have several files."""
+    seen: set[Path] = set()
+    for path in paths:
+        if resolve(path) not in seen:
+            seen.update(resolve(part) for part in image_parts(path))
+            yield path
 
 
 def find_images(text: str, recursive: bool = False, results: Path | None = None) -> Iterator[tuple[Path, Path]]:

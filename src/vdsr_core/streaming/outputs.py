@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
-from vdsr_core.formats.folder import find_images, is_image_folder
-from vdsr_core.formats.io import image_names, image_parts
+from vdsr_core.formats.folder import find_images, is_image_folder, without_parts
+from vdsr_core.formats.io import image_names
 from vdsr_core.formats.ome_zarr import bind
 from vdsr_core.formats.urls import is_url, resolve
 
@@ -84,15 +84,6 @@ def check_pattern(pattern: str) -> None:
         msg = "`pattern` must be a file name that holds {name}, and {scale} if wanted, without a suffix, got "
         msg += f"{pattern!r}. Try {PATTERN!r}."
         raise ValueError(msg)
-
-
-def without_parts(paths: Iterable[Path]) -> Iterator[Path]:
-    """The paths without files that are parts of the image of an earlier one: OME-TIFF may have several files."""
-    seen: set[Path] = set()
-    for path in paths:
-        if resolve(path) not in seen:
-            seen.update(resolve(part) for part in image_parts(path))
-            yield path
 
 
 def is_folder(output: str | os.PathLike[str]) -> bool:

@@ -145,7 +145,9 @@ def naming_chunks(data: Any, window: tuple[slice, ...] | None = None) -> Iterato
             try:
                 data[tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunks, strict=True))]
             except Exception as cause:
-                msg = f"chunk {index} of the source cannot be read: {cause}. Restore it, and start again."
+                reason = cause.__cause__ or cause  # of `zarr_array.Pixels`: what the decoder says
+                text = " ".join(str(reason).split()).rstrip(".") or type(reason).__name__
+                msg = f"chunk {index} of the source cannot be read: {text}. Restore it, and start again."
                 raise BadSource(msg) from error
         raise
 

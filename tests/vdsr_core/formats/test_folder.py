@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tifffile
 
 from vdsr_core import ImageFile, read_folder, write_image
 
@@ -20,3 +21,21 @@ def test_read_folder_gives_images_and_what_cannot_be_read(tmp_path):
     assert [path.name for path, _ in read_folder(tmp_path / "*.tif")] == ["a.tif"]
     with pytest.raises(FileNotFoundError, match="holds no image"):
         list(read_folder(tmp_path / "*.zarr"))
+
+
+def test_an_image_in_several_files_is_read_once(tmp_path):
+    planes = np.arange(40, dtype=np.uint8).reshape(2, 4, 5)
+    data = "".join(
+        f'<TiffData FirstZ="{z}" PlaneCount="1"><UUID FileName="{z}.ome.tif">urn:uuid:{z}</UUID></TiffData>'
+        for z in range(2)
+    )
+    for z, plane in enumerate(planes):
+        says = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{z}"><Image ID="Image:0">'
+            '<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="5" SizeY="4" SizeZ="2" SizeC="1" '
+            f'SizeT="1"><Channel ID="Channel:0" SamplesPerPixel="1"/>{data}</Pixels></Image></OME>'
+        )
+        tifffile.imwrite(tmp_path / f"{z}.ome.tif", plane, description=says, metadata=None)
+    ((path, image),) = read_folder(tmp_path)
+    assert path.name == "0.ome.tif"
+    np.testing.assert_array_equal(image.data, planes)

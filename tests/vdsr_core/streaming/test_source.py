@@ -78,6 +78,7 @@ def test_damaged_tile_is_named_in_one_line(tmp_path, rng, model, bad):
     (step,) = results(tmp_path / "a.tif", tmp_path / "b.ome.zarr", model)
     assert (step.outcome, "\n" in step.message) == ("failed", False)
     assert f"chunk ({bad // 2}, {bad % 2}) of the source cannot be read" in step.message
+    assert ".." not in step.message
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
 
