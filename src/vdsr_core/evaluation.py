@@ -19,7 +19,7 @@ from vdsr_core.images.intensity import check_pixels, check_unmasked
 from vdsr_core.images.resampling import make_taps, resize, scale_pair
 from vdsr_core.network.devices import make_engine
 from vdsr_core.network.engine import Engine
-from vdsr_core.network.model import VDSR, check_network
+from vdsr_core.network.model import VDSR, Strength, check_network
 
 # Published PSNR (dB) and SSIM of bicubic interpolation by this protocol.
 BICUBIC = {
@@ -274,10 +274,11 @@ def luma(image: NDArray[Any], name: str = "image") -> NDArray[np.float64]:
     return y
 
 
-def restore(ilr: NDArray[np.float64], engine: Engine) -> NDArray[np.float64]:
-    """An interpolated luma image in 0..255 through the network, whole."""
+def restore(ilr: NDArray[np.float64], engine: Engine, strength: Strength | None = None) -> NDArray[np.float64]:
+    """An interpolated luma image in 0..255 through the network, whole; `strength` is of the range."""
     taps = tuple(make_taps(n, 1, 0, n) for n in ilr.shape)  # the identity
-    sr = engine.run([ilr[None] / 255], [(taps[0], taps[1])])[0, 0]
+    strengths = None if strength is None else [strength]
+    sr = engine.run([ilr[None] / 255], [(taps[0], taps[1])], strengths=strengths)[0, 0]
     return np.asarray(sr, np.float64) * 255
 
 

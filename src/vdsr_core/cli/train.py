@@ -31,6 +31,7 @@ of_network, of_images, of_recipe, of_run = (  # groups of options
     partial(typer.Option, rich_help_panel=group) for group in ("Network", "Images", "Recipe", "Run")
 )
 of_preset = partial(of_recipe, show_default="that of the preset")
+PASSED = "scale_range", "blur", "noise", "gain", "offset", "low_contrast"  # to `Session`
 LATER = "folders", "output", "resume", "overwrite", "save_every", "device"  # what a resumed run may change
 
 
@@ -69,6 +70,15 @@ def train(
             "--blocks/--no-blocks",
             help="Its hidden layers in pairs that are added to what they are given.",
             show_default="yes, with kim2016 no",
+        ),
+    ] = None,
+    maps: Annotated[
+        bool | None,
+        of_network(
+            "--maps",
+            help="Tell it how noisy and how compressed each image is, and train it with images that are; with --from "
+            "it learns that anew.",
+            show_default="no, with --from as MODEL",
         ),
     ] = None,
     initial: Annotated[
@@ -116,6 +126,10 @@ def train(
             show_default="none",
         ),
     ] = None,
+    low_contrast: Annotated[
+        float,
+        of_images(help="Fraction of the patches whose contrast is reduced: faint images stay as they are."),
+    ] = 0.0,
     clip_luma: Annotated[
         bool,
         of_images(
@@ -240,12 +254,14 @@ def choose_start(given: dict[str, Any]) -> str:
 def start_network(given: dict[str, Any]) -> VDSR:
     """The network to train."""
     from vdsr_core.network.checkpoint import load_model
-    from vdsr_core.network.model import VDSRConfig, make_model
+    from vdsr_core.network.model import MAPS, VDSRConfig, add_maps, make_model
 
     if "start" in given:
-        return load_model(given["start"])
+        model = load_model(given["start"])
+        return add_maps(model) if given.get("maps") and not model.config.maps else model
     shape = {} if choose_preset(given) == "kim2016" else dict(NETWORK)
     shape |= {name: given[name] for name in ("depth", "width", "fold", "blocks") if name in given}
+    shape |= {"maps": MAPS} if given.get("maps") else {}
     return make_model(given.get("seed", 0), VDSRConfig(**shape), start=choose_start(given))
 
 
@@ -293,7 +309,7 @@ def prepare(
         grid=grid,
         clip=LUMA if given.get("clip_luma") else None,
         seed=config.seed,
-        **{name: given[name] for name in ("scale_range", "blur", "noise", "gain", "offset") if name in given},
+        **{name: given[name] for name in PASSED if name in given},
     )
     return session, images
 
@@ -327,6 +343,10 @@ def describe_data(given: dict[str, Any]) -> Iterator[str]:
     for name in ("gain", "offset"):
         if name in given:
             yield "{} from {:g} to {:g}".format(name, *given[name])
+    if given.get("low_contrast"):
+        yield f"low contrast in {given['low_contrast']:.0%} of the patches"
+    if given.get("maps"):
+        yield "half of the patches noisy, compressed, or reduced by another kernel"
     if given.get("clip_luma"):
         yield "every other patch clipped to 16..235"
 

@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vdsr_core.dataset.patches import Degrade, interpolate_back
+from vdsr_core.dataset.patches import Degrade, enlarge, reduce_image
+from vdsr_core.dataset.quality import degrade_at_random, estimate_strength
 from vdsr_core.dataset.registration import busiest_window
 from vdsr_core.evaluation import psnr, restore
 from vdsr_core.images.degradation import crop_to_scale, degrade
 from vdsr_core.images.resampling import scale_pair
 from vdsr_core.network.devices import choose_device
 from vdsr_core.network.engine import Engine
-from vdsr_core.network.model import VDSR
+from vdsr_core.network.model import VDSR, Strength
 
 # The side of a held-out piece in pixels, how many `fine_tune` measures, and how many of one plane, at most.
 PIECE, PIECES, OF_PLANE = 192, 8, 4
+SEED = 7  # of the degraded versions of the pieces
 Plane = NDArray[np.float32]
 Pair = tuple[Plane, Plane]
 
@@ -51,17 +53,20 @@ class Piece:
     Attributes
     ----------
     scale : str
-        Its factor.
+        Its factor, and whether it is degraded.
     ilr, hr : (M, N) ndarray
         Interpolated and sharp, in [0, 1].
     border : int
         Pixels at each edge that do not count.
+    strength : Strength
+        What a network with maps is told of it.
     """
 
     scale: str
     ilr: NDArray[np.float64]
     hr: NDArray[np.float64]
     border: int
+    strength: Strength
 
     def psnr(self, sr: NDArray[np.float64]) -> float:
         """Peak signal-to-noise ratio of a restored piece in dB, at most 120."""
@@ -84,6 +89,9 @@ class HoldOut:
         Makes the low images, as in `Patches`.
     pieces : int, optional
         How many, at most, and as many of the pairs.
+    degraded : bool, optional
+        Measure a degraded version of each piece, too, under a name such as ``"2 degraded"``, and tell the network what
+        is estimated of each image.
     device : str, optional
         Where networks run.
 
@@ -108,18 +116,23 @@ class HoldOut:
         *,
         degrade: Degrade = degrade,
         pieces: int = PIECES,
+        degraded: bool = False,
         device: str | None = None,
     ) -> None:
         self.device = choose_device(device)
-        self.pieces = [
-            make_piece(scale, interpolate_back(hr, scale, degrade), crop_to_scale(hr, scale_pair(scale))[0])
-            for hr in _some(
-                [plane[window] for plane in planes for window in windows(plane, pieces // len(planes))], pieces
-            )
-            for scale in scales
-        ]
+        parts = [plane[window] for plane in planes for window in windows(plane, pieces // len(planes))]
         crops = [(ilr[part], hr[part]) for ilr, hr in pairs for part in windows(hr, pieces // len(pairs))]
-        self.pieces += [make_piece(0, ilr, hr) for ilr, hr in _some(crops, pieces)]
+        self.pieces = []
+        for number, hr in enumerate(_some(parts, pieces)):
+            for scale in scales:
+                low = reduce_image(hr, scale, degrade)
+                self.pieces.append(make_piece(scale, hr, low, estimate_strength(low) if degraded else Strength()))
+                if degraded:
+                    rng = np.random.default_rng((SEED, number))  # the same for each scale
+                    low, done = degrade_at_random(hr.astype(np.float64), scale, rng)
+                    told = estimate_strength(low, done.compression)
+                    self.pieces.append(make_piece(scale, hr, low, told, " degraded"))
+        self.pieces += [make_pair_piece(ilr, hr) for ilr, hr in _some(crops, pieces)]
         self.pieces = [piece for piece in self.pieces if np.ptp(piece.hr)]
         if not self.pieces:
             msg = (
@@ -133,7 +146,7 @@ class HoldOut:
     def restore(self, model: VDSR) -> list[NDArray[np.float64]]:
         """The pieces as a network restores them."""
         engine = Engine(model, self.device, half=False)
-        return [restore(piece.ilr * 255, engine) / 255 for piece in self.pieces]
+        return [restore(piece.ilr * 255, engine, piece.strength) / 255 for piece in self.pieces]
 
     def means(self, restored: Sequence[NDArray[np.float64]]) -> dict[str, float]:
         """The mean PSNR of restored pieces in dB, for each scale."""
@@ -193,10 +206,20 @@ def _spread(length: int, count: int) -> list[slice]:
     return [slice(start, start + side) for start in starts]
 
 
-def make_piece(scale: float, ilr: Plane, hr: Plane) -> Piece:
-    """A piece in double precision; `scale` 0 is that of registered pairs."""
-    border = min(math.ceil(scale) or 4, (min(hr.shape) - 1) // 4)
-    return Piece(f"{scale:.3g}" if scale else "pairs", ilr.astype(np.float64), hr.astype(np.float64), border)
+def make_piece(scale: float, hr: Plane, low: NDArray[Any], strength: Strength, kind: str = "") -> Piece:
+    """A piece that was reduced, in double precision."""
+    ilr, sharp = enlarge(low, hr, scale), crop_to_scale(hr, scale_pair(scale))[0]
+    return Piece(f"{scale:.3g}{kind}", ilr.astype(float), sharp.astype(float), find_border(hr, scale), strength)
+
+
+def make_pair_piece(ilr: Plane, hr: Plane) -> Piece:
+    """A piece of a registered pair, in double precision."""
+    return Piece("pairs", ilr.astype(float), hr.astype(float), find_border(hr, 4), Strength())
+
+
+def find_border(plane: Plane, scale: float) -> int:
+    """Pixels at each edge that do not count."""
+    return min(math.ceil(scale), (min(plane.shape[-2:]) - 1) // 4)
 
 
 def _some(items: list[Any], count: int) -> list[Any]:

@@ -16,18 +16,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vdsr_core.arguments import check_scales, check_span, check_whole
+from vdsr_core.arguments import check_number, check_scales, check_span, check_whole
+from vdsr_core.dataset.quality import degrade_at_random, estimate_strength
 from vdsr_core.images.degradation import crop_to_scale, degrade
 from vdsr_core.images.intensity import check_pixels
 from vdsr_core.images.resampling import resize, scale_pair
 from vdsr_core.memory import free_memory
 from vdsr_core.network.devices import choose_device
+from vdsr_core.network.model import Strength
 
 Augment = Literal["none", "flips", "dihedral"]
 Degrade = Callable[[NDArray[Any], float], NDArray[Any]]
 
 bicubic = degrade
 AHEAD = 256  # images that are interpolated before they are wanted, at most
+LEAST_CONTRAST = 0.02  # of a patch of low contrast, as a fraction of what it was
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Choice:
         Gain and offset.
     clipped : (B,) Tensor of bool
         Whether to clip the interpolated image, if that is asked for.
+    estimated : (B,) Tensor of bool
+        Whether the network is told what is estimated of an image, or else what was done to it.
     """
 
     pair: Tensor
@@ -54,6 +59,7 @@ class Choice:
     flips: Tensor
     intensity: Tensor
     clipped: Tensor
+    estimated: Tensor
 
     def part(self, number: int, count: int) -> Choice:
         """Every `count`-th patch, from `number` on."""
@@ -96,8 +102,14 @@ class Patches:
     clip : (low, high), optional
         Clip the interpolated image of every other patch, at random, to this range: interpolation goes beyond black and
         white, where files, and the protocol of the field, hold no values.
+    degraded : int, optional
+        How many degraded versions each image has at each scale, beside the other one: noisy, compressed, or reduced by
+        another kernel, at random. Then `strengths` says what a network with maps is told.
+    low_contrast : float, optional
+        Fraction of the patches whose contrast is reduced, to between 2 and 100 %. So a network learns to leave smooth
+        and faint images as they are.
     seed : int, optional
-        Of the draws from `scale_range`.
+        Of the draws from `scale_range` and of the degraded versions.
     store : path, optional
         Folder for images that fit neither the device nor the memory: temporary files hold the arrays there, of which
         only the patches of a batch are read. They go when the patches do. By default, arrays that would take more than
@@ -136,6 +148,8 @@ class Patches:
         gain: tuple[float, float] = (1.0, 1.0),
         offset: tuple[float, float] = (0.0, 0.0),
         clip: tuple[float, float] | None = None,
+        degraded: int = 0,
+        low_contrast: float = 0.0,
         seed: int = 0,
         store: str | os.PathLike[str] | None = None,
         device: torch.device | str = "cpu",
@@ -148,6 +162,10 @@ class Patches:
         offset = check_span("offset", offset, "Use (0, 0) for none.")
         self.clip = None if clip is None else check_span("clip", clip, "Leave it out for none.")
         self.scales = check_scales(scales)
+        degraded = check_whole("degraded", degraded, 0)
+        rule = "a number from 0 to 1"
+        check_number("low_contrast", low_contrast, rule, "Leave it out for none.", lambda part: 0 <= part <= 1)
+        self.low_contrast = low_contrast
         given: Any = degrade
         if not callable(given):
             msg = f"`degrade` must be callable, got {degrade!r}. Leave it out for bicubic."
@@ -155,7 +173,7 @@ class Patches:
         self.grid, self.augment, self.gain, self.offset = grid, augment, gain, offset
         self.device = choose_device(device)
         drawn = draw_scales(len(images), scale_range, draws, seed)
-        groups = [*([scale] * len(images) for scale in self.scales), *drawn]
+        groups = [*([scale] * len(images) for scale in self.scales), *drawn] * (1 + degraded)
         if images and not groups:
             msg = "`scales` must hold at least one scale, got none. Give some, or a `scale_range`."
             raise ValueError(msg)
@@ -163,13 +181,23 @@ class Patches:
 
         where, store = find_room(4 * (len(groups) + 1) * sum(image.size for image in sharp), self.device, store)
 
+        told: list[tuple[Strength, Strength]] = []  # what was done, and what is estimated
+
         def interpolated() -> Iterator[NDArray[np.float32]]:
-            for factors in groups:
-                yield from interpolate_all(images, factors, degrade)
+            for number, factors in enumerate(groups):
+                if number * (1 + degraded) < len(groups):
+                    found = interpolate_all(images, factors, degrade, bool(degraded))
+                else:
+                    found = interpolate_degraded(images, factors, (seed, number))
+                for ilr, both in found:
+                    told.append(both)
+                    yield ilr
             for n, (low, high) in enumerate(pairs):
+                told.append((Strength(), Strength()))
                 yield interpolate_low(low, high, f"pair {n}")
 
         ilr = join(interpolated(), store, shapes)
+        self.told = torch.tensor(told).unbind(1)  # (pairs, 3) each
         number = [*range(len(images))] * len(groups) + [*range(len(images), len(sharp))]  # of the sharp image
         self.factors = [s for factors in groups for s in factors] + [
             high.shape[0] / low.shape[0] for low, high in pairs
@@ -207,7 +235,14 @@ class Patches:
         (low, high), (least, most) = self.gain, self.offset
         u, v = torch.rand(count, 2, generator=generator).unbind(1)
         intensity = torch.stack([low * (high / low) ** u, least + (most - least) * v], 1)  # (B, 2)
-        return Choice(pair, row, column, flips, intensity, torch.rand(count, generator=generator) < 0.5)
+        clipped = torch.rand(count, generator=generator) < 0.5
+        estimated = torch.rand(count, generator=generator) < 0.5
+        if self.low_contrast:
+            faint, u, v = torch.rand(count, 3, generator=generator).unbind(1)
+            gain = LEAST_CONTRAST**u
+            reduced = torch.stack([gain, (1 - gain) * v], 1)  # anywhere between 0 and 1
+            intensity = torch.where(faint[:, None] < self.low_contrast, reduced, intensity)
+        return Choice(pair, row, column, flips, intensity, clipped, estimated)
 
     def _crops(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Random places: all groups are equally likely, then all places within their images."""
@@ -256,10 +291,24 @@ class Patches:
         if self.clip:
             clipped = choice.clipped.to(self.device)[:, None, None]  # (B, 1, 1)
             ilr = torch.where(clipped, ilr.clamp(*self.clip), ilr)
-        if [*self.gain, *self.offset] != [1, 1, 0, 0]:
+        if self.low_contrast or [*self.gain, *self.offset] != [1, 1, 0, 0]:
             gain, offset = choice.intensity.to(self.device).T[:, :, None, None]  # (B, 1, 1)
             ilr, hr = ilr * gain + offset, hr * gain + offset
         return ilr[:, None], hr[:, None]
+
+    def strengths(self, choice: Choice) -> Tensor:
+        """What a network with maps is told of the patches of a choice: a `Strength` each.
+
+        Returns
+        -------
+        (B, 3) Tensor
+            On the device, float32.
+        """
+        done, estimated = (table[choice.pair] for table in self.told)  # (B, 3)
+        gain, offset, compression = torch.where(choice.estimated[:, None], estimated, done).unbind(1)
+        a, b = choice.intensity.unbind(1)
+        # Variance of a * x + b, of which the noise of x has the variance gain * x + offset.
+        return torch.stack([a * gain, a * a * offset - a * b * gain, a * compression], 1).to(self.device)
 
 
 def make_generator(seed: int, number: int) -> torch.Generator:
@@ -374,26 +423,61 @@ def find_free(device: torch.device) -> int:
 
 
 def interpolate_all(
-    images: Sequence[NDArray[Any]], scales: Sequence[float], degrade: Degrade
-) -> Iterator[NDArray[np.float32]]:
-    """`interpolate_back` for each image and its scale, on all cores; in turn for another `degrade` than ours."""
-    if degrade is not bicubic:
-        yield from (interpolate_back(image, scale, degrade) for image, scale in zip(images, scales, strict=True))
-        return
+    images: Sequence[NDArray[Any]], scales: Sequence[float], degrade: Degrade, estimate: bool = False
+) -> Iterator[tuple[NDArray[np.float32], tuple[Strength, Strength]]]:
+    """`interpolate_back` for each image and its scale, and what is known and, if asked for, estimated of it.
+
+    It runs on all cores; in turn for another `degrade` than ours.
+    """
+
+    def make(image: NDArray[Any], scale: float) -> tuple[NDArray[np.float32], tuple[Strength, Strength]]:
+        low = reduce_image(image, scale, degrade)
+        return enlarge(low, image, scale), (Strength(), estimate_strength(low) if estimate else Strength())
+
+    if degrade is bicubic:
+        yield from map_ahead(make, images, scales)
+    else:
+        yield from map(make, images, scales)
+
+
+def interpolate_degraded(
+    images: Sequence[NDArray[Any]], scales: Sequence[float], seed: Sequence[int]
+) -> Iterator[tuple[NDArray[np.float32], tuple[Strength, Strength]]]:
+    """The same for a degraded version of each image, which follows from the seed and its number."""
+
+    def make(image: NDArray[Any], scale: float, number: int) -> tuple[NDArray[np.float32], tuple[Strength, Strength]]:
+        low, done = degrade_at_random(np.asarray(image, np.float64), scale, np.random.default_rng((*seed, number)))
+        return enlarge(low, image, scale), (done, estimate_strength(low, done.compression))
+
+    yield from map_ahead(make, images, scales, range(len(images)))
+
+
+def map_ahead(function: Callable[..., Any], *arguments: Sequence[Any]) -> Iterator[Any]:
+    """`map` on all cores, some results ahead of what is wanted."""
     with ThreadPoolExecutor() as pool:
-        for first in range(0, len(images), AHEAD):  # the results wait in memory
-            part = slice(first, first + AHEAD)
-            yield from pool.map(interpolate_back, images[part], scales[part])
+        for first in range(0, len(arguments[0]), AHEAD):  # the results wait in memory
+            yield from pool.map(function, *(argument[first : first + AHEAD] for argument in arguments))
 
 
 def interpolate_back(image: NDArray[Any], scale: float, degrade: Degrade = degrade) -> NDArray[np.float32]:
     """The interpolated image that belongs to a sharp one: reduced and enlarged again, in floating point."""
+    return enlarge(reduce_image(image, scale, degrade), image, scale)
+
+
+def reduce_image(image: NDArray[Any], scale: float, degrade: Degrade = degrade) -> NDArray[Any]:
+    """The low-resolution image of a sharp one, in floating point."""
     image = np.asarray(image, np.float64)
     hr, shape = crop_to_scale(image, scale_pair(scale))
     low = degrade(image, scale)
     if low.shape != shape:
         msg = f"`degrade` must give floor(n / scale) pixels, {shape} for {hr.shape} and {scale:g}, got {low.shape}."
         raise ValueError(msg)
+    return low
+
+
+def enlarge(low: NDArray[Any], image: NDArray[Any], scale: float) -> NDArray[np.float32]:
+    """A low-resolution image on the grid of the sharp one that it was made from."""
+    hr, _ = crop_to_scale(image, scale_pair(scale))
     return resize(low, scale, output_shape=(hr.shape[-2], hr.shape[-1])).astype(np.float32)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -220,6 +220,31 @@ class VDSR(nn.Module):
     def forward(self, ilr: Tensor) -> Tensor:
         """The super-resolved images: ILR plus residual, (B, 1, H, W) each."""
         return ilr + self.residual(ilr)
+
+
+def add_maps(model: VDSR, maps: tuple[str, ...] = MAPS) -> VDSR:
+    """The same network with maps of noise and compression, which it does not heed yet: their weights are zero.
+
+    Parameters
+    ----------
+    model : VDSR
+        A network without maps; it stays as it is.
+    maps : tuple of str, optional
+        As in `VDSRConfig`.
+
+    Returns
+    -------
+    VDSR
+        It gives what `model` gives, whatever it is told, until it is trained.
+    """
+    config = replace(model.config, maps=maps)
+    told = VDSR(config, scales=model.scales, card=model.card)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first = state["layers.0.weight"]  # (width, fold ** 2, 3, 3)
+    more = config.fold**2 + len(maps) - first.shape[1]
+    state["layers.0.weight"] = torch.cat([first, first.new_zeros(len(first), more, 3, 3)], 1)
+    told.load_state_dict(state)
+    return told
 
 
 def fold(image: Tensor, side: int) -> Tensor:

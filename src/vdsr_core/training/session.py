@@ -144,9 +144,18 @@ class Session:
         where = choose_device(device)
         degrade_held, degrade = (make_degrade(blur, noise, (config.seed, number)) for number in (3, 4))
         self.scales = tuple(sorted({*scales, *(scale_range or ())}))
-        self.hold_out = HoldOut(held, self.scales, held_pairs, degrade=degrade_held, pieces=pieces, device=str(where))
+        told = bool(model.config.maps)
+        options: dict[str, Any] = {"degrade": degrade_held, "pieces": pieces, "device": str(where)}
+        self.hold_out = HoldOut(held, self.scales, held_pairs, degraded=told, **options)
         data = Patches(
-            train, scales, pairs=train_pairs, scale_range=scale_range, degrade=degrade, device=where, **patches
+            train,
+            scales,
+            pairs=train_pairs,
+            scale_range=scale_range,
+            degrade=degrade,
+            degraded=int(told),
+            device=where,
+            **patches,
         )
         self.images = digest_images(data, self.hold_out)
         if epochs is not None:

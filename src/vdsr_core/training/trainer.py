@@ -33,7 +33,7 @@ BFLOAT16 = ("avx512_bf16", "amx_bf16")  # what CPUs that do call it
 VALIDATIONS = 20  # where their number is not given
 WIDE = 32  # filters, from which on bfloat16 is faster on a CPU
 PART = 4  # patches that one core of a CPU differentiates at a time
-Differentiate = Callable[[Tensor, Tensor], tuple[Tensor, list[Tensor]]]
+Differentiate = Callable[..., tuple[Tensor, list[Tensor]]]
 
 
 def computes_bfloat16(device: torch.device) -> bool:
@@ -174,10 +174,10 @@ class Trainer:
         """One step: its loss and the fraction of clipped gradients; `work` maps a function to parts, as on threads."""
         config, parameters = self.config, [*self.model.parameters()]
         stop_if(self._stop)  # a recorded step looks at nothing
-        # Draw patches, (B, 1, P, P) each: those of this process.
-        ilr, hr = self._draw()
+        # Draw patches, (B, 1, P, P) each, and what is told of them: those of this process.
+        batch = self._draw()
         # Differentiate them in parts; the gradients are added in their order, so the sums have the same bits each time.
-        loss, gradients = self._sum_parts(ilr, hr, work)
+        loss, gradients = self._sum_parts(batch, work)
         sum_over_processes([loss, *gradients])
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -203,36 +203,39 @@ class Trainer:
         self.step += 1
         return value, clipped
 
-    def _draw(self) -> tuple[Tensor, Tensor]:
-        """The interpolated and the sharp patches of the next step, those of this process."""
-        choice = self.data.choose(self.step, self.config.batch_size, self.config.seed)
-        return self.data.gather(choice.part(self.rank, self._ranks))
+    def _draw(self) -> tuple[Tensor, ...]:
+        """The interpolated and the sharp patches of the next step, and their strengths: those of this process."""
+        choice = self.data.choose(self.step, self.config.batch_size, self.config.seed).part(self.rank, self._ranks)
+        told = (self.data.strengths(choice),) if self.model.config.maps else ()
+        return *self.data.gather(choice), *told
 
-    def _sum_parts(self, ilr: Tensor, hr: Tensor, work: Callable[..., Iterable[Any]]) -> tuple[Tensor, list[Tensor]]:
+    def _sum_parts(self, batch: tuple[Tensor, ...], work: Callable[..., Iterable[Any]]) -> tuple[Tensor, list[Tensor]]:
         """The loss of a batch and the gradient of each parameter; on a GPU in one part, recorded if possible."""
-        size = PART if self.data.device.type == "cpu" else len(hr)
+        size = PART if self.data.device.type == "cpu" else len(batch[0])
         if self._differentiate is None:
-            self._differentiate = self._record(ilr, hr) if self.data.device.type == "cuda" else self._loss_and_gradients
-        parts = iter(work(self._differentiate, torch.split(ilr, size), torch.split(hr, size)))
+            self._differentiate = self._record(batch) if self.data.device.type == "cuda" else self._loss_and_gradients
+        parts = iter(work(self._differentiate, *(torch.split(tensor, size) for tensor in batch)))
         loss, gradients = next(parts)
         for more, others in parts:
             loss += more
             torch._foreach_add_(gradients, others)
         return loss, gradients
 
-    def _loss_and_gradients(self, ilr: Tensor, hr: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _loss_and_gradients(
+        self, ilr: Tensor, hr: Tensor, strengths: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """What some patches of a batch add to its loss, and to the gradient of each parameter."""
         stop_if(self._stop)
-        residual = self.model.residual(ilr, half=torch.bfloat16 if self.half else None)
+        residual = self.model.residual(ilr, strengths, half=torch.bfloat16 if self.half else None)
         loss = compute_loss(ilr + residual, hr, self.config.loss) * (len(hr) / self.config.batch_size)
         parameters = list(self.model.parameters())
         gradients = torch.autograd.grad(loss, parameters)
         return loss.detach(), [match_strides(*pair) for pair in zip(gradients, parameters, strict=True)]
 
-    def _record(self, ilr: Tensor, hr: Tensor) -> Differentiate:
+    def _record(self, batch: tuple[Tensor, ...]) -> Differentiate:
         """`_loss_and_gradients` as a CUDA graph for batches like this one; as it is where it cannot be recorded."""
         try:
-            return Recording(self._loss_and_gradients, ilr, hr)
+            return Recording(self._loss_and_gradients, *batch)
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
