@@ -256,7 +256,7 @@ class Choices:
         config = FineTuneConfig(
             scales=read_scales(form.scales.value),
             blur=form.blur.value if form.camera else 0.0,
-            noise=form.noise.value / 100 if form.camera else 0.0,
+            added_noise=form.noise.value / 100 if form.camera else 0.0,
             learning_rate=form.rate.value,
             optimizer=FineTuneConfig.optimizer if theta is None else "adamw",  # clips; Muon's steps have a fixed size
             theta=theta,

@@ -37,9 +37,9 @@ def fine_tune(
     blur: Annotated[
         float, of_images(help="Blur of low-resolution images: standard deviation in pixels of IN.")
     ] = FineTuneConfig.blur,
-    noise: Annotated[
+    added_noise: Annotated[
         float, of_images(help="Noise of low-resolution images, as a fraction of the range of intensities.")
-    ] = FineTuneConfig.noise,
+    ] = FineTuneConfig.added_noise,
     hold_out: Annotated[
         float, of_images(help="The fraction that is held out to measure on.")
     ] = FineTuneConfig.hold_out,

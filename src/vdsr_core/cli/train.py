@@ -31,7 +31,7 @@ of_network, of_images, of_recipe, of_run = (  # groups of options
     partial(typer.Option, rich_help_panel=group) for group in ("Network", "Images", "Recipe", "Run")
 )
 of_preset = partial(of_recipe, show_default="that of the preset")
-PASSED = "scale_range", "blur", "noise", "gain", "offset", "low_contrast"  # to `Session`
+PASSED = "scale_range", "blur", "added_noise", "gain", "offset", "low_contrast"  # to `Session`
 LATER = "folders", "output", "resume", "overwrite", "save_every", "device"  # what a resumed run may change
 
 
@@ -109,7 +109,7 @@ def train(
     blur: Annotated[
         float, of_images(help="Blur of low-resolution images: standard deviation in pixels of the sharp ones.")
     ] = 0.0,
-    noise: Annotated[
+    added_noise: Annotated[
         float, of_images(help="Noise of low-resolution images, as a fraction of the range of intensities.")
     ] = 0.0,
     gain: Annotated[
@@ -338,8 +338,8 @@ def describe_data(given: dict[str, Any]) -> Iterator[str]:
     """What options do to the images, in words."""
     if "scale_range" in given:
         yield "and any scale from {:g} to {:g}".format(*given["scale_range"])
-    if given.get("blur") or given.get("noise"):
-        yield f"blur {given.get('blur', 0):g} pixels, noise {given.get('noise', 0):.3g} of the range"
+    if given.get("blur") or given.get("added_noise"):
+        yield f"blur {given.get('blur', 0):g} pixels, noise {given.get('added_noise', 0):.3g} of the range"
     for name in ("gain", "offset"):
         if name in given:
             yield "{} from {:g} to {:g}".format(name, *given[name])

@@ -226,14 +226,18 @@ def fine_tune_planes(
         validate_every=config.validate_every,
         strips=config.strips,
         blur=config.blur,
-        noise=config.noise,
+        added_noise=config.added_noise,
         patch=config.patch,
         device=device,
         stop=stop,
     )
     tuned = tuple(sorted({round(scale, 3) for scale in (*material.scales, *material.ratios) if scale >= LEAST_SCALE}))
     words = count_images(sources, "image") + count_images(couples, "pair") + [f"{config.hold_out:.0%} held out"]
-    low = f"; blur {config.blur:g} pixels, noise {config.noise:.3g} of the range" if config.blur or config.noise else ""
+    low = (
+        f"; blur {config.blur:g} pixels, noise {config.added_noise:.3g} of the range"
+        if config.blur or config.added_noise
+        else ""
+    )
     recipe = describe_recipe(session.trainer.config, session.trainer.data.patch, tuned)
     card = {
         "name": "fine-tuned",

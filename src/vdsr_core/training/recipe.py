@@ -181,7 +181,7 @@ class FineTuneConfig:
         Scales to train for with images, at least 1.1 each; None for those of the network.
     blur : float
         Standard deviation, in pixels of the images, of a Gaussian blur before the reduction.
-    noise : float
+    added_noise : float
         Standard deviation of the noise that low-resolution images get, as a fraction of the range of intensities.
     steps : int
         Maximum number of training steps.
@@ -218,7 +218,7 @@ class FineTuneConfig:
 
     scales: float | Sequence[float] | None = None
     blur: float = 0.0
-    noise: float = 0.0
+    added_noise: float = 0.0
     steps: int = PRESETS["finetune"].steps
     seconds: float | None = None
     optimizer: Optimizer = PRESETS["finetune"].optimizer

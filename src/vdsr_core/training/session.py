@@ -100,7 +100,7 @@ class Session:
         Images and pairs of images, from `find_planes` and `find_pairs`.
     scales, scale_range
         As in `Patches`; the held-out part is measured at all scales, and at both ends of the range.
-    config, hold_out, blur, noise
+    config, hold_out, blur, added_noise
         As in `FineTuneConfig`.
     strips, groups
         As in `split`.
@@ -131,7 +131,7 @@ class Session:
         strips: bool = False,
         groups: Mapping[str, str] | None = None,
         blur: float = 0.0,
-        noise: float = 0.0,
+        added_noise: float = 0.0,
         scale_range: tuple[float, float] | None = None,
         device: str | None = None,
         stop: threading.Event | None = None,
@@ -142,7 +142,7 @@ class Session:
             ([hr for low, hr in part if low is None], [both for both in part if both[0] is not None]) for part in parts
         )
         where = choose_device(device)
-        degrade_held, degrade = (make_degrade(blur, noise, (config.seed, number)) for number in (3, 4))
+        degrade_held, degrade = (make_degrade(blur, added_noise, (config.seed, number)) for number in (3, 4))
         self.scales = tuple(sorted({*scales, *(scale_range or ())}))
         told = bool(model.config.maps)
         options: dict[str, Any] = {"degrade": degrade_held, "pieces": pieces, "device": str(where)}

@@ -53,7 +53,7 @@ def test_fine_tune_gives_the_weights_of_the_function(run, sharp):
     words = [
         "--learning-rate",
         "1e-3",
-        "--noise",
+        "--added-noise",
         "0.01",
         "--theta",
         "0.1",
@@ -75,7 +75,7 @@ def test_fine_tune_gives_the_weights_of_the_function(run, sharp):
         "batch_size": 2,
         "patch": 16,
         "validate_every": 2,
-        "noise": 0.01,
+        "added_noise": 0.01,
         "theta": 0.1,
         "optimizer": "adamw",
     }

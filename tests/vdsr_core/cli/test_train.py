@@ -111,7 +111,7 @@ def test_a_scale_given_twice_is_one_scale_of_the_network(photographs, vdsr, netw
 
 
 def test_train_takes_what_is_done_to_the_images(photographs, train, monkeypatch):
-    words = ["--scale-range", 1.5, 3, "--blur", 0.7, "--noise", 0.01, "--gain", 0.5, 2, "--offset", -0.1, 0.1]
+    words = ["--scale-range", 1.5, 3, "--blur", 0.7, "--added-noise", 0.01, "--gain", 0.5, 2, "--offset", -0.1, 0.1]
     with monkeypatch.context() as context:
         stop_at(context, 3, lambda: signal.raise_signal(signal.SIGINT))
         assert train(*words).exit_code == 130
@@ -417,3 +417,19 @@ def test_two_processes_train_as_one(photographs, train, network):
     assert not torch.equal(whole, parameters(network))
     for row, other in zip(rows_of("out.train.csv"), rows_of("two.train.csv"), strict=True):
         assert float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-4)
+
+
+def test_train_tells_a_network_noise_and_compression(photographs, train, monkeypatch):
+    """A new one, one without maps that gets them, and one that has them."""
+    words = ["--maps", "--low-contrast", 0.25]
+    with monkeypatch.context() as context:
+        stop_at(context, 3, lambda: signal.raise_signal(signal.SIGINT))
+        assert train(*words).exit_code == 130
+    assert train(*words, "--resume").exit_code == 0
+    model = load_checkpoint("out.safetensors")
+    assert model.config.maps == ("noise", "compression")
+    assert list(model.card["hold_out"]) == ["2", "2 degraded"]
+    assert "low contrast in 25% of the patches; half of the patches noisy, compressed" in model.card["recipe"]
+    interrupted = parameters("out.safetensors")
+    assert train(*words, "--overwrite").exit_code == 0
+    assert torch.equal(parameters("out.safetensors"), interrupted)

@@ -4,7 +4,9 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from vdsr_core import resize
 from vdsr_core.dataset.hold_out import HoldOut, windows
+from vdsr_core.network.model import VDSR, VDSRConfig, add_maps
 
 
 @given(rows=st.integers(1, 900), columns=st.integers(1, 900), count=st.integers(0, 9))
@@ -43,3 +45,23 @@ def test_score_of_bicubic_is_that_of_a_network_without_residual(tiny_model, rng)
     assert max(max(piece.hr.shape) for piece in hold_out.pieces) <= 192
     assert hold_out.score(tiny_model) == pytest.approx(hold_out.bicubic, abs=1e-4)
     assert hold_out.validate(tiny_model) == pytest.approx((np.mean(list(hold_out.bicubic.values())), 0), abs=1e-4)
+
+
+def test_degraded_pieces_are_measured_beside_the_others(rng):
+    planes = [resize(rng.random((30, 24), dtype=np.float32), 4) for _ in range(3)]
+    plain, told = (HoldOut(planes, [2, 3], degraded=degraded) for degraded in (False, True))
+    assert set(told.bicubic) == {"2", "2 degraded", "3", "3 degraded"}
+    assert {name: told.bicubic[name] for name in plain.bicubic} == plain.bicubic
+    assert all(told.bicubic[f"{scale} degraded"] < told.bicubic[scale] for scale in ("2", "3"))
+    assert not any(any(piece.strength) for piece in plain.pieces)
+    heard = VDSR(VDSRConfig(2, 4, maps=("noise", "compression"))).requires_grad_(False)
+    heard.convolutions[0].weight[:, :1] = 0  # it sees the maps alone
+    silent = add_maps(VDSR(VDSRConfig(2, 4)).requires_grad_(False))
+    assert told.score(heard) != HoldOut.score(told, silent)
+    spoken = [piece.strength for piece in told.pieces]
+    restored = told.restore(heard)
+    assert any(any(strength) for strength in spoken)
+    for piece, sr in zip(told.pieces, restored, strict=True):
+        ilr = torch.from_numpy(piece.ilr)[None, None].float()
+        expected = ilr + heard.residual(ilr, torch.tensor([piece.strength]))
+        np.testing.assert_allclose(sr, expected[0, 0], atol=1e-5)

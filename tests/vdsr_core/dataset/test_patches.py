@@ -257,3 +257,58 @@ def test_patches_that_shrink_for_some_images_are_told(rng):
     images = [rng.random((40, 40)), rng.random((16, 16))]
     with pytest.warns(UserWarning, match="all patches shrink from 24 to 16 pixels: 1 of 2 images"):
         Patches(images, [2], patch=24)
+
+
+def test_degraded_versions_stand_beside_the_others(images):
+    """The images as they would be without them come first, with the same pixels."""
+    patches, clean = (Patches(images, [2, 3], patch=8, degraded=n, seed=5) for n in (2, 0))
+    count = 2 * len(images)
+    assert len(patches.shape) == 3 * count
+    assert torch.equal(patches.ilr[: len(clean.ilr)], clean.ilr)
+    done, estimated = patches.told
+    assert not done[:count].any()
+    assert done[count:].any()
+    versions = patches.ilr[len(clean.ilr) :].chunk(2)
+    assert not torch.equal(*versions)
+    assert torch.equal(Patches(images, [2, 3], patch=8, degraded=2, seed=5).ilr, patches.ilr)
+    assert not torch.equal(Patches(images, [2, 3], patch=8, degraded=2, seed=6).ilr, patches.ilr)
+    choice = patches.choose(0, 400)
+    told = torch.where(choice.estimated[:, None], estimated[choice.pair], done[choice.pair])
+    assert torch.equal(patches.strengths(choice), told)
+    assert choice.estimated.float().mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_strengths_follow_gain_and_offset(images):
+    """The variance at a * x + b is a ** 2 times that at x."""
+    patches = Patches(images, [2], patch=8, degraded=1, gain=(0.3, 3), offset=(-0.2, 0.4))
+    choice = patches.choose(0, 200)
+    told = patches.strengths(choice).double()
+    done, estimated = patches.told
+    before = torch.where(choice.estimated[:, None], estimated[choice.pair], done[choice.pair]).double()
+    a, b = choice.intensity.double().T
+    for x in (0.1, 0.7):
+        variance = told[:, 0] * (a * x + b) + told[:, 1]
+        torch.testing.assert_close(variance, a**2 * (before[:, 0] * x + before[:, 1]), rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(told[:, 2], a * before[:, 2])
+
+
+def test_a_fraction_of_the_patches_has_low_contrast(images):
+    faint, plain = (Patches(images, [2], patch=8, low_contrast=share) for share in (0.25, 0))
+    choice, other = faint.choose(0, 800), plain.choose(0, 800)
+    assert torch.equal(choice.pair, other.pair)
+    (_, hr), (_, sharp) = faint.gather(choice), plain.gather(other)
+    changed = (choice.intensity != torch.tensor([1.0, 0.0])).any(1)
+    assert changed.float().mean() == pytest.approx(0.25, abs=0.05)
+    assert torch.equal(hr[~changed], sharp[~changed])
+    gain, offset = choice.intensity[changed].T
+    assert gain.min() >= 0.02
+    assert (offset >= 0).all()
+    assert (gain + offset <= 1).all()
+    contrast = (hr.amax((1, 2, 3)) - hr.amin((1, 2, 3)))[changed]
+    torch.testing.assert_close(contrast, gain * (sharp.amax((1, 2, 3)) - sharp.amin((1, 2, 3)))[changed])
+
+
+@pytest.mark.parametrize(("option", "value"), [("degraded", -1), ("low_contrast", 1.5), ("low_contrast", -0.1)])
+def test_options_of_quality_are_checked(images, option, value):
+    with pytest.raises(ValueError, match=f"`{option}` must be"):
+        Patches(images, [2], **{option: value})

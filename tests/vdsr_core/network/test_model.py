@@ -7,7 +7,7 @@ import torch
 from scipy.ndimage import correlate
 
 from vdsr_core import VDSR, VDSRConfig, cover, load_model, resize
-from vdsr_core.network.model import make_model
+from vdsr_core.network.model import add_maps, make_model
 
 
 def test_parameter_count_is_the_papers():
@@ -209,3 +209,16 @@ def test_maps_without_weight_change_nothing(fold):
 def test_unknown_maps_are_named(maps):
     with pytest.raises(ValueError, match=r"`maps` must be some of \('noise', 'compression'\) in this order, got"):
         VDSRConfig(maps=maps)
+
+
+@pytest.mark.parametrize("fold", [1, 2])
+def test_added_maps_change_nothing_until_they_are_trained(fold):
+    model = make_model(3, VDSRConfig(4, 8, fold=fold, blocks=True))
+    told = add_maps(model)
+    assert told.config == VDSRConfig(4, 8, fold=fold, blocks=True, maps=("noise", "compression"))
+    assert told.scales == model.scales
+    ilr = torch.rand(2, 1, 9, 8)
+    for strengths in (None, torch.rand(2, 3)):
+        torch.testing.assert_close(told.residual(ilr, strengths), model.residual(ilr), rtol=0, atol=1e-6)
+    told.convolutions[0].weight.data.fill_(1)
+    assert not torch.equal(told.convolutions[0].weight[:, : fold**2], model.convolutions[0].weight)

@@ -153,7 +153,7 @@ def test_a_record_shows_a_held_out_part(start):
 
 def test_resumed_is_uninterrupted(start, tmp_path):
     """A run that was closed or killed gives the weights and the card of one that was not."""
-    options = QUICK | {"steps": 8, "learning_rate": 1e-2, "validate_every": 2, "noise": 0.01}
+    options = QUICK | {"steps": 8, "learning_rate": 1e-2, "validate_every": 2, "added_noise": 0.01}
     image, path = rectangles(64), tmp_path / "run.safetensors"
     whole = copy.deepcopy(start)
     records = silently(list, fine_tune_steps(whole, image, **options))
@@ -257,7 +257,7 @@ def test_blur_and_noise_are_those_of_degrade(start):
     _, plane = find_planes([image], [2])[0]["image 0"][0]
     held = plane[64 - 16 :]
     low = degrade(held, 2, blur=1.5, read_noise=0.05, seed=np.random.default_rng((0, 3)))
-    run = fine_tune_steps(start, image, blur=1.5, noise=0.05, **QUICK)
+    run = fine_tune_steps(start, image, blur=1.5, added_noise=0.05, **QUICK)
     np.testing.assert_allclose(next(run).preview.ilr, resize(low, 2), atol=1e-6)
     assert start.card["recipe"].endswith("; blur 1.5 pixels, noise 0.05 of the range")
 

@@ -129,10 +129,11 @@ def test_losses_against_their_definitions(rng):
     assert compute_loss(sr, hr, "l1").item() == pytest.approx(np.mean(np.abs(error)))
 
 
+@pytest.mark.parametrize("maps", [(), ("noise", "compression")])
 @pytest.mark.parametrize("config", [QUICK | {"average": 0.9}, MUON, {"batch_size": 4, "theta": 0.001}])
-def test_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, config):
+def test_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, config, maps):
     torch.manual_seed(0)
-    start = VDSR(VDSRConfig(4, 8))
+    start = VDSR(VDSRConfig(4, 8, maps=maps))
     config = TrainConfig(steps=8, **config)
     whole = Trainer(copy.deepcopy(start), data, config)
     list(whole.run())
@@ -142,7 +143,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, config):
         next(run)
     save_checkpoint(tmp_path / "c.safetensors", first.result, trainer=first.state())
     run.close()
-    second = Trainer(VDSR(VDSRConfig(4, 8)), data, config)
+    second = Trainer(VDSR(VDSRConfig(4, 8, maps=maps)), data, config)
     second.restore(load_trainer(tmp_path / "c.safetensors"))
     assert [p.step for p in second.run()] == [4, 5, 6, 7, 8]
     assert torch.equal(weights(second.model), weights(whole.model))
@@ -399,3 +400,23 @@ def test_two_processes_train_as_one(tmp_path, optimizer):
     assert first.card["clipped"] == pytest.approx(one.card["clipped"], abs=0.01)
     assert 0 < min(one.card["clipped"]) < 1 or optimizer == "muon"
     assert (first.card["gain"], second.card["gain"]) == ([None, 1, None, 1], [None] * 4)
+
+
+def test_network_with_maps_is_trained_with_what_it_is_told(rng):
+    image = resize(rng.random((12, 12)), 4)
+    data = Patches([image], [2], patch=16, degraded=1)
+    model = VDSR(VDSRConfig(4, 8, maps=("noise", "compression")))
+    first = model.convolutions[0].weight.detach().clone()
+    config = TrainConfig(steps=4, **MUON)
+    list(Trainer(model, data, config).run())
+    moved = (model.convolutions[0].weight - first).abs().amax((0, 2, 3))
+    assert (moved > 1e-4).all()
+    # The gradient is that of the residual which is told.
+    trainer = Trainer(copy.deepcopy(model), data, config)
+    ilr, hr, strengths = trainer._draw()
+    choice = data.choose(0, 4, config.seed)
+    assert torch.equal(strengths, data.strengths(choice))
+    loss, _ = trainer._loss_and_gradients(ilr, hr, strengths)
+    expected = compute_loss(ilr + trainer.model.residual(ilr, strengths), hr, "l1")
+    torch.testing.assert_close(loss, expected.detach())
+    assert loss != trainer._loss_and_gradients(ilr, hr)[0]
