@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vdsr_core.dataset.patches import Degrade, enlarge, reduce_image
+from vdsr_core.dataset.interpolation import Degrade, enlarge, reduce_image
 from vdsr_core.dataset.quality import degrade_at_random, estimate_strength
 from vdsr_core.dataset.registration import busiest_window
 from vdsr_core.evaluation import psnr, restore
@@ -219,7 +219,8 @@ def make_pair_piece(ilr: Plane, hr: Plane) -> Piece:
 
 def find_border(plane: Plane, scale: float) -> int:
     """Pixels at each edge that do not count."""
-    return min(math.ceil(scale), (min(plane.shape[-2:]) - 1) // 4)
+    side: int = min(plane.shape)
+    return min(math.ceil(scale), (side - 1) // 4)
 
 
 def _some(items: list[Any], count: int) -> list[Any]:

@@ -6,8 +6,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -17,19 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vdsr_core.arguments import check_number, check_scales, check_span, check_whole
-from vdsr_core.dataset.quality import degrade_at_random, estimate_strength
-from vdsr_core.images.degradation import crop_to_scale, degrade
+from vdsr_core.dataset.interpolation import (
+    Degrade,
+    draw_scales,
+    interpolate_groups,
+)
+from vdsr_core.images.degradation import degrade
 from vdsr_core.images.intensity import check_pixels
-from vdsr_core.images.resampling import resize, scale_pair
 from vdsr_core.memory import free_memory
 from vdsr_core.network.devices import choose_device
 from vdsr_core.network.model import Strength
 
 Augment = Literal["none", "flips", "dihedral"]
-Degrade = Callable[[NDArray[Any], float], NDArray[Any]]
 
-bicubic = degrade
-AHEAD = 256  # images that are interpolated before they are wanted, at most
 LEAST_CONTRAST = 0.02  # of a patch of low contrast, as a fraction of what it was
 
 
@@ -163,9 +162,7 @@ class Patches:
         self.clip = None if clip is None else check_span("clip", clip, "Leave it out for none.")
         self.scales = check_scales(scales)
         degraded = check_whole("degraded", degraded, 0)
-        rule = "a number from 0 to 1"
-        check_number("low_contrast", low_contrast, rule, "Leave it out for none.", lambda part: 0 <= part <= 1)
-        self.low_contrast = low_contrast
+        self.low_contrast = check_fraction("low_contrast", low_contrast)
         given: Any = degrade
         if not callable(given):
             msg = f"`degrade` must be callable, got {degrade!r}. Leave it out for bicubic."
@@ -178,25 +175,16 @@ class Patches:
             msg = "`scales` must hold at least one scale, got none. Give some, or a `scale_range`."
             raise ValueError(msg)
         shapes: list[tuple[int, ...]] = []
-
         where, store = find_room(4 * (len(groups) + 1) * sum(image.size for image in sharp), self.device, store)
 
         told: list[tuple[Strength, Strength]] = []  # what was done, and what is estimated
 
-        def interpolated() -> Iterator[NDArray[np.float32]]:
-            for number, factors in enumerate(groups):
-                if number * (1 + degraded) < len(groups):
-                    found = interpolate_all(images, factors, degrade, bool(degraded))
-                else:
-                    found = interpolate_degraded(images, factors, (seed, number))
-                for ilr, both in found:
-                    told.append(both)
-                    yield ilr
-            for n, (low, high) in enumerate(pairs):
-                told.append((Strength(), Strength()))
-                yield interpolate_low(low, high, f"pair {n}")
+        def note() -> Iterator[NDArray[np.float32]]:
+            for ilr, both in interpolate_groups(images, groups, pairs, degrade, degraded, seed):
+                told.append(both)
+                yield ilr
 
-        ilr = join(interpolated(), store, shapes)
+        ilr = join(note(), store, shapes)
         self.told = torch.tensor(told).unbind(1)  # (pairs, 3) each
         number = [*range(len(images))] * len(groups) + [*range(len(images), len(sharp))]  # of the sharp image
         self.factors = [s for factors in groups for s in factors] + [
@@ -388,15 +376,9 @@ def _check(
         raise ValueError(msg)
 
 
-def draw_scales(count: int, scale_range: tuple[float, float] | None, draws: int, seed: int) -> list[list[float]]:
-    """For each part of the range, a scale for each of `count` images."""
-    if scale_range is None:
-        return []
-    low, high = check_span("scale_range", scale_range, "Try (1.5, 4).", above=1)
-    draws = check_whole("draws", draws, 1)
-    place = (np.arange(draws)[:, None] + np.random.default_rng((seed, 1)).random((draws, count))) / draws
-    scales: list[list[float]] = (low + (high - low) * place).tolist()
-    return scales
+def check_fraction(name: str, value: float) -> float:
+    """`value`, checked to be a number from 0 to 1."""
+    return check_number(name, value, "a number from 0 to 1", "Leave it out for none.", lambda part: 0 <= part <= 1)
 
 
 def find_room(size: int, device: torch.device, store: str | os.PathLike[str] | None) -> tuple[torch.device, Any]:
@@ -420,73 +402,3 @@ def find_room(size: int, device: torch.device, store: str | os.PathLike[str] | N
 def find_free(device: torch.device) -> int:
     """Bytes that are free on a device."""
     return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory())
-
-
-def interpolate_all(
-    images: Sequence[NDArray[Any]], scales: Sequence[float], degrade: Degrade, estimate: bool = False
-) -> Iterator[tuple[NDArray[np.float32], tuple[Strength, Strength]]]:
-    """`interpolate_back` for each image and its scale, and what is known and, if asked for, estimated of it.
-
-    It runs on all cores; in turn for another `degrade` than ours.
-    """
-
-    def make(image: NDArray[Any], scale: float) -> tuple[NDArray[np.float32], tuple[Strength, Strength]]:
-        low = reduce_image(image, scale, degrade)
-        return enlarge(low, image, scale), (Strength(), estimate_strength(low) if estimate else Strength())
-
-    if degrade is bicubic:
-        yield from map_ahead(make, images, scales)
-    else:
-        yield from map(make, images, scales)
-
-
-def interpolate_degraded(
-    images: Sequence[NDArray[Any]], scales: Sequence[float], seed: Sequence[int]
-) -> Iterator[tuple[NDArray[np.float32], tuple[Strength, Strength]]]:
-    """The same for a degraded version of each image, which follows from the seed and its number."""
-
-    def make(image: NDArray[Any], scale: float, number: int) -> tuple[NDArray[np.float32], tuple[Strength, Strength]]:
-        low, done = degrade_at_random(np.asarray(image, np.float64), scale, np.random.default_rng((*seed, number)))
-        return enlarge(low, image, scale), (done, estimate_strength(low, done.compression))
-
-    yield from map_ahead(make, images, scales, range(len(images)))
-
-
-def map_ahead(function: Callable[..., Any], *arguments: Sequence[Any]) -> Iterator[Any]:
-    """`map` on all cores, some results ahead of what is wanted."""
-    with ThreadPoolExecutor() as pool:
-        for first in range(0, len(arguments[0]), AHEAD):  # the results wait in memory
-            yield from pool.map(function, *(argument[first : first + AHEAD] for argument in arguments))
-
-
-def interpolate_back(image: NDArray[Any], scale: float, degrade: Degrade = degrade) -> NDArray[np.float32]:
-    """The interpolated image that belongs to a sharp one: reduced and enlarged again, in floating point."""
-    return enlarge(reduce_image(image, scale, degrade), image, scale)
-
-
-def reduce_image(image: NDArray[Any], scale: float, degrade: Degrade = degrade) -> NDArray[Any]:
-    """The low-resolution image of a sharp one, in floating point."""
-    image = np.asarray(image, np.float64)
-    hr, shape = crop_to_scale(image, scale_pair(scale))
-    low = degrade(image, scale)
-    if low.shape != shape:
-        msg = f"`degrade` must give floor(n / scale) pixels, {shape} for {hr.shape} and {scale:g}, got {low.shape}."
-        raise ValueError(msg)
-    return low
-
-
-def enlarge(low: NDArray[Any], image: NDArray[Any], scale: float) -> NDArray[np.float32]:
-    """A low-resolution image on the grid of the sharp one that it was made from."""
-    hr, _ = crop_to_scale(image, scale_pair(scale))
-    return resize(low, scale, output_shape=(hr.shape[-2], hr.shape[-1])).astype(np.float32)
-
-
-def interpolate_low(low: NDArray[Any], high: NDArray[Any], name: str = "pair") -> NDArray[np.float32]:
-    """The low image of a registered pair on the grid of the sharp one; `name` is for the message."""
-    rows, columns = (n / m for n, m in zip(high.shape, low.shape, strict=True))
-    if min(rows, columns) < 1 or abs(rows - columns) * min(low.shape) > 1:  # more than rounding explains
-        msg = f"`pairs` must show one field of view, the second image larger by one factor, got shapes {low.shape} and "
-        msg += f"{high.shape} in {name}. Register and crop them."
-        raise ValueError(msg)
-    shape = (high.shape[0], high.shape[1])
-    return resize(low.astype(np.float64), (rows, columns), output_shape=shape).astype(np.float32)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.dataset.patches import Degrade, check_pairs, interpolate_low
+from vdsr_core.dataset.interpolation import Degrade, interpolate_low
+from vdsr_core.dataset.patches import check_pairs
 from vdsr_core.dataset.registration import check_registered
 from vdsr_core.formats.io import ImageFile
 from vdsr_core.images.axes import find_axes, open_image
