@@ -30,10 +30,9 @@ CORRELATION = 3.78  # sum of the squared autocorrelation of the kernel: 1 / 3.78
 def estimate_noise(image: Any) -> Noise:
     """Estimate the noise of an image: the line ``gain * intensity + offset`` that its variance follows.
 
-    Blocks at places that follow from the image's shape are sorted by their mean. In each bin of intensity, a low
-    quantile of the variances of the blocks' second differences [1]_ comes from blocks that hold noise and nothing
-    else. The line is fitted to these variances by least absolute deviations. Blocks with clipped pixels, or with NaN,
-    do not count.
+    Blocks at fixed places of the image are sorted by their mean. In each bin of intensity, a low quantile of the
+    variances of the blocks' second differences [1]_ belongs to blocks that contain only noise. The line is fitted to
+    these variances by least absolute deviations. Blocks with clipped pixels, or with NaN, do not count.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ def estimate_noise(image: Any) -> Noise:
 
     See Also
     --------
-    degrade : Adds such noise.
+    degrade : Add such noise.
 
     References
     ----------
@@ -106,7 +105,7 @@ def measure_blocks(blocks: NDArray[Any]) -> tuple[Values, Values]:
 
 
 def fit_noise(means: Values, variances: Values, side: int) -> Noise:
-    """Gain and offset from the means and variances of blocks of `side` pixels; zeros where there is no block."""
+    """Gain and offset from the means and variances of blocks of `side` pixels; zeros without blocks."""
     if not len(means):
         return 0.0, 0.0
     order = np.lexsort((variances, means))

@@ -41,13 +41,13 @@ def super_resolve(
     ----------
     image : (..., M, N) array_like
         Image of any real dtype. Axes before rows and columns (time, plane) are independent. Anything with a shape, a
-        NumPy dtype and slicing (a memory map, a zarr array) is read window by window. Of a dask array the result is a
-        dask array, see Notes.
+        NumPy dtype and slicing (a memory map, a zarr array) is read window by window. A dask array gives a dask
+        array (see Notes).
     scale : float or (float, float)
         Output pixels per input pixel, greater than 1, for both axes or for (rows, columns); one of a pair may be 1.
-        It need not be a whole number.
+        It need not be an integer.
     model : VDSR, str or path, optional
-        A network, or what `load_model` takes. The default network by default.
+        A network, or what `load_model` takes. By default the default network, ``photo``.
     channel_axis : int, optional
         Axis of the channels. They are independent unless `rgb` is True.
     rgb : bool, optional
@@ -61,8 +61,8 @@ def super_resolve(
         Side of a tile in output pixels. The result does not depend on it (see Notes); memory does, and time a little:
         what tiles share, `VDSR.halo` pixels on each side, is computed twice. None takes each plane in one piece.
     window : (slice, slice), optional
-        Rows and columns of the result to compute, the whole by default. With `in_range`, only those input pixels are
-        read and checked that the window needs.
+        Rows and columns of the result to compute, the whole by default. With `in_range`, only the input pixels
+        that the window needs are read and checked.
     nan : {"raise", "keep"}, optional
         Whether pixels that are NaN are an error, or pixels without a value: the result is NaN where its nearest input
         pixel is. The network gets the mean of known neighbours there, up to 4 pixels away, and the low end of the range
@@ -71,7 +71,7 @@ def super_resolve(
         Whether to take the mean over the eight flips and rotations of the interpolated image: a little better, in eight
         times the time.
     device : str or torch.device, optional
-        Where to compute: by default CUDA, MPS or the CPU, the first that is there and works.
+        Where to compute: by default CUDA, MPS or the CPU, the first that exists and works.
 
     Returns
     -------
@@ -86,14 +86,14 @@ def super_resolve(
         If `image` is not of a real dtype, or an option is of the wrong type.
     ValueError
         If `scale` is not greater than 1, `image` is empty or holds NaN, infinity or masked pixels, looks like colour
-        without `rgb` or `channel_axis`, or an option has no such value.
+        without `rgb` or `channel_axis`, or the value of an option is not allowed.
     MemoryError
         If the result, or a tile, cannot fit in memory.
 
     Warns
     -----
     UserWarning
-        If the scale lies below all that the network was trained for: there it may do harm.
+        If the scale lies below all that the network was trained for: there it may make the image worse.
 
     See Also
     --------
@@ -104,17 +104,17 @@ def super_resolve(
     -----
     Tiles overlap by the receptive field of the network and are interpolated from global positions. So the result for
     any tile size equals that for the whole image, to the rounding of the device: 1e-5 of the range in float32, 1e-3
-    in half precision (CUDA); of integers one step at least. On one CPU it is the same bit for bit whatever else is
-    computed.
+    in half precision (CUDA); at least one step for integers. On one CPU it is the same bit for bit, even if other
+    images are computed at the same time.
 
-    Of a dask array nothing is computed, nor read, before the result is. Its chunks are the tiles; each reads the
-    chunks of `image` that it needs. Unless `in_range` is given or the image is 8-bit RGB, every computation begins
+    The result for a dask array is lazy: nothing is read before it is computed. Its chunks are the tiles; each reads
+    the chunks of `image` that it needs. Unless `in_range` is given or the image is 8-bit RGB, every computation begins
     with one pass over the whole of `image`, which finds the range: to look at a part here and a part there, give
     ``in_range=find_range(image)``.
 
     A constant image comes back constant, without the network. Where only parts of it are seen, a `window` or a dask
-    array with an `in_range` of more than that value or of 8-bit RGB, nobody knows that it is constant, and the network
-    is asked.
+    array with an `in_range` of more than that value or of 8-bit RGB, it cannot be known that the image is constant, so
+    the network runs.
 
     References
     ----------
@@ -163,7 +163,7 @@ def super_resolve_tiles(
     """Upscale an image tile by tile into `out`, as `super_resolve` does.
 
     Arguments are checked at the call, before the first tile. Closing the iterator cancels the rest; so does setting
-    `stop`, in the midst of a tile.
+    `stop`, even in the middle of a tile.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def super_resolve_tiles(
         it. By default tiles come in C order.
     stop : threading.Event, optional
         For other threads, such as a window's, which cannot close an iterator at work: when it is set, the iterator ends
-        soon, and what it was computing is not written.
+        soon, and the tile that was being computed is not written.
 
     Yields
     ------
@@ -226,7 +226,7 @@ def find_range(
     Raises
     ------
     TypeError, ValueError
-        If `image` is no image, or holds infinity, or NaN that is not to be kept.
+        If `image` is not an image, or holds infinity, or NaN that is not to be kept.
 
     Examples
     --------
