@@ -46,7 +46,8 @@ from vdsr_core.images.degradation import degrade
 from vdsr_core.images.resampling import resize
 from vdsr_core.network.checkpoint import load_model
 from vdsr_core.network.model import VDSR
-from vdsr_core.upscaling.inference import find_range, super_resolve
+from vdsr_core.upscaling.inference import super_resolve
+from vdsr_core.upscaling.survey import find_range
 
 Array = NDArray[np.floating]
 Mask = NDArray[np.bool_]

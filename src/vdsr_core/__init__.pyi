@@ -28,7 +28,9 @@ from .training.progress import Progress
 from .training.recipe import FineTuneConfig, TrainConfig
 from .training.session import FineTuneProgress
 from .training.trainer import Trainer
-from .upscaling.inference import find_range, super_resolve, super_resolve_tiles
+from .upscaling.inference import super_resolve, super_resolve_tiles
+from .upscaling.quality import describe_quality, find_misfit, noise_fraction
+from .upscaling.survey import find_range, survey
 
 __version__: str
 
@@ -54,9 +56,11 @@ __all__ = [
     "compare_models",
     "cover",
     "degrade",
+    "describe_quality",
     "estimate_degradation",
     "estimate_noise",
     "evaluate",
+    "find_misfit",
     "find_range",
     "fine_tune",
     "fine_tune_steps",
@@ -67,6 +71,7 @@ __all__ = [
     "load_model",
     "make_model",
     "model_names",
+    "noise_fraction",
     "plan",
     "psnr",
     "read_card",
@@ -81,6 +86,7 @@ __all__ = [
     "stream",
     "super_resolve",
     "super_resolve_tiles",
+    "survey",
     "upscale_files",
     "verify",
     "write_image",

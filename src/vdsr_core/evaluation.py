@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.arguments import check_integer, check_number, check_scales
+from vdsr_core.arguments import check_number, check_scales, check_whole
 from vdsr_core.images.color import rgb_to_ycbcr
-from vdsr_core.images.degradation import crop_to_scale, degrade
+from vdsr_core.images.degradation import crop_to_scale, degrade, mean_step
 from vdsr_core.images.intensity import check_pixels, check_unmasked
+from vdsr_core.images.noise import estimate_noise
 from vdsr_core.images.resampling import make_taps, resize, scale_pair
 from vdsr_core.network.devices import make_engine
 from vdsr_core.network.engine import Engine
@@ -51,7 +53,7 @@ def psnr(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, cro
     ValueError
         If the shapes differ, nothing is left within `crop_border`, or `data_range` is not greater than 0.
     TypeError
-        If the images are not of real numbers, or an option is not a number.
+        If the images are not of real numbers, or an option is no number.
 
     Examples
     --------
@@ -88,7 +90,7 @@ def ssim(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, cro
         If the shapes differ, less than 11 x 11 pixels are left within `crop_border`, or `data_range` is not greater
         than 0.
     TypeError
-        If the images are not of real numbers, or an option is not a number.
+        If the images are not of real numbers, or an option is no number.
 
     References
     ----------
@@ -129,7 +131,7 @@ def _cropped(true: ArrayLike, test: ArrayLike, border: int) -> tuple[NDArray[np.
     """Both images as float64 without their borders."""
     check_unmasked(true, "image_true")
     check_unmasked(test, "image_test")
-    border = check_integer("crop_border", border)
+    border = check_whole("crop_border", border)
     true, test = np.asarray(true), np.asarray(test)
     for name, image in (("image_true", true), ("image_test", test)):
         if image.dtype != bool:
@@ -153,15 +155,15 @@ class Score:
     Attributes
     ----------
     image : str
-        Name of the image.
+        Its name.
     scale : float
         The upscaling factor.
     method : str
         "bicubic" or "vdsr".
     psnr, ssim : float
-        PSNR in dB, and the result of `ssim` (NaN for images too small for its window).
+        In dB, and as `ssim` returns it (NaN for images too small for its window).
     seconds : float
-        Time to make the image from the low-resolution one.
+        To make the image from the low-resolution one.
     """
 
     image: str
@@ -178,6 +180,7 @@ def evaluate(
     scales: float | Sequence[float] = (2, 3, 4),
     *,
     device: str | torch.device | None = None,
+    degradation: Mapping[str, Any] | None = None,
 ) -> Iterator[Score]:
     """Score a network and bicubic interpolation on sharp images.
 
@@ -195,6 +198,10 @@ def evaluate(
         Upscaling factors, greater than 1.
     device : str or torch.device, optional
         As in `super_resolve`.
+    degradation : mapping, optional
+        Options of `degrade` beside the scale, such as ``{"read_noise": 5, "jpeg": 40}``, for other than the protocol's
+        clean, bicubic low images; noise in steps of 8 bits. A network that has maps then removes the noise that it
+        finds, and the compression of that quality. By default it removes nothing.
 
     Yields
     ------
@@ -204,8 +211,8 @@ def evaluate(
     Raises
     ------
     TypeError, ValueError
-        At the call, if `model` is not a network or a scale is not a number greater than 1; later, if an image has no
-        name, is not 8-bit gray or RGB, or too small for a scale.
+        At the call, if `model` is no network or a scale no number greater than 1; later, if an image has no name, is
+        not 8-bit gray or RGB, or too small for a scale.
 
     References
     ----------
@@ -221,10 +228,27 @@ def evaluate(
         msg = f"`images` must map names to images, got {type(images).__name__}. Try {{'name': image}}."
         raise TypeError(msg)
     engine = make_engine(model, device, half=False)
-    return _scores(images.items() if isinstance(images, Mapping) else images, factors, engine)
+    low = partial(make_low, degradation=degradation)
+    low(np.full((16, 16), 128.0), 2)  # raises for wrong options
+    return _scores(images.items() if isinstance(images, Mapping) else images, factors, engine, low)
 
 
-def _scores(images: Iterable[Any], scales: Sequence[float], engine: Engine) -> Iterator[Score]:
+def make_low(
+    y: NDArray[np.float64], scale: float, degradation: Mapping[str, Any] | None
+) -> tuple[Any, Strength | None]:
+    """The low-resolution luma image of a sharp one in 0..255, and what a network is told of it."""
+    if not degradation:
+        return degrade(y, scale), None
+    shot, read = (degradation.get(name, 0.0) / 255 for name in ("shot_noise", "read_noise"))
+    options = {"seed": 0, **degradation} | {"shot_noise": shot, "read_noise": read}
+    low = degrade(y / 255, scale, **options)
+    quality = degradation.get("jpeg")
+    return low * 255, Strength(*estimate_noise(low), 0.0 if quality is None else mean_step(quality))
+
+
+def _scores(
+    images: Iterable[Any], scales: Sequence[float], engine: Engine, make: Callable[[NDArray[np.float64], float], Any]
+) -> Iterator[Score]:
     """The scores of each image, scale by scale."""
     for item in images:
         if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)):
@@ -240,11 +264,11 @@ def _scores(images: Iterable[Any], scales: Sequence[float], engine: Engine) -> I
                 msg += f"got shape {y.shape}. Leave it out, or use smaller scales."
                 raise ValueError(msg)
             hr, _ = crop_to_scale(y, scale_pair(scale))
-            low = degrade(y, scale)
+            low, strength = make(y, scale)
             for method in ("bicubic", "vdsr"):
                 start = time.perf_counter()
                 ilr = np.clip(resize(low, scale, output_shape=hr.shape), 16, 235)
-                sr = ilr if method == "bicubic" else restore(ilr, engine)
+                sr = ilr if method == "bicubic" else restore(ilr, engine, strength)
                 seconds = time.perf_counter() - start
                 sr = np.clip(np.rint(sr), 16, 235)
                 border = math.ceil(scale)

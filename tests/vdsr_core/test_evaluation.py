@@ -1,10 +1,23 @@
 import math
+from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vdsr_core import VDSR, VDSRConfig, degrade, evaluate, load_model, psnr, resize, ssim
+from vdsr_core import (
+    VDSR,
+    VDSRConfig,
+    degrade,
+    estimate_noise,
+    evaluate,
+    load_model,
+    make_model,
+    psnr,
+    resize,
+    ssim,
+    super_resolve,
+)
 from vdsr_core.evaluation import BICUBIC, Score, check_bicubic, luma, mean_scores
 from vdsr_core.network.pretrained import model_names
 
@@ -139,8 +152,8 @@ def test_any_scale_degrades_the_image_and_not_its_crop(rng):
         ({"data_range": 0}, "`data_range` must be a finite number greater than 0, got 0"),
         ({"data_range": None}, "`data_range` must be a finite number greater than 0, got None"),
         ({"data_range": math.nan}, "`data_range` must be a finite number greater than 0, got nan"),
-        ({"crop_border": 1.5}, "`crop_border` must be an integer of at least 0, got 1.5"),
-        ({"crop_border": -1}, "`crop_border` must be an integer of at least 0, got -1"),
+        ({"crop_border": 1.5}, "`crop_border` must be a whole number of at least 0, got 1.5"),
+        ({"crop_border": -1}, "`crop_border` must be a whole number of at least 0, got -1"),
         ({"image_true": np.zeros(20)}, "`image_true` must have at least 2 axes"),
         ({"image_test": np.zeros((20, 20), complex)}, "`image_test` must be of a real dtype, got complex128"),
         ({"image_true": "a"}, "`image_true` must be of a real dtype"),
@@ -181,3 +194,38 @@ def test_masked_pixels_are_named(tiny_model):
         psnr(np.zeros((20, 20)), image, data_range=255)
     with pytest.raises(ValueError, match="`cells` must have no masked pixels, got 20"):
         list(evaluate(tiny_model, {"cells": image}, [2]))
+
+
+@pytest.mark.parametrize(
+    "degradation", [{"read_noise": 10}, {"shot_noise": 2}, {"jpeg": 40}, {"read_noise": 5, "jpeg": 60, "kernel": "box"}]
+)
+def test_degraded_images_are_restored_as_what_is_found_says(rng, degradation):
+    model = make_model(0, VDSRConfig(4, 8, fold=2, maps=("noise", "compression")))
+    image = np.clip(rng.normal(120, 3, (60, 64)) + np.arange(64), 0, 255).astype(np.uint8)
+    bicubic, ours = evaluate(model, {"a": image}, 2, degradation=degradation)
+    options = {name: value / 255 if "noise" in name else value for name, value in degradation.items()}
+    low = 255 * degrade(image / 255, 2, seed=0, **options)
+    compression = 0.0
+    if "jpeg" in degradation:
+        file = BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=degradation["jpeg"])
+        compression = np.mean(Image.open(file).quantization[0]) / 255
+    told = {"noise": estimate_noise(low), "compression": compression, "in_range": (0, 255)}
+    for score, sr in ((bicubic, resize(low, 2)), (ours, super_resolve(low, 2, model=model, **told))):
+        expected = psnr(image, np.clip(np.rint(sr), 16, 235), data_range=255, crop_border=2)
+        assert score.psnr == pytest.approx(expected, abs=0.02)  # the protocol clips before the network
+
+
+def test_clean_images_are_told_to_be_clean(rng):
+    model = make_model(0, VDSRConfig(4, 8, fold=2, maps=("noise", "compression")))
+    image = np.clip(rng.normal(120, 3, (60, 64)) + np.arange(64), 0, 255).astype(np.uint8)
+    _, ours = evaluate(model, {"a": image}, 2)
+    sr = super_resolve(degrade(image.astype(float), 2), 2, model=model, noise=0, in_range=(0, 255))
+    expected = psnr(image, np.clip(np.rint(sr), 16, 235), data_range=255, crop_border=2)
+    assert ours.psnr == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("degradation", [{"read_noise": -1}, {"jpeg": 0}, {"kernel": "sinc"}])
+def test_bad_degradations_are_refused_at_the_call(tiny_model, rng, degradation):
+    with pytest.raises(ValueError, match="must be"):
+        evaluate(tiny_model, {"a": np.zeros((40, 40), np.uint8)}, 2, degradation=degradation)

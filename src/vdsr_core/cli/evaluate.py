@@ -20,6 +20,7 @@ from vdsr_core.cli.terminal import (
     plain,
     plain_errors,
     progress_bar,
+    read_number,
     say,
 )
 
@@ -43,6 +44,16 @@ def evaluate(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there instead of on stdout.")
     ] = None,
     device: Device = None,
+    degrade: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            show_default="bicubic reduction alone",
+            help="How the low images are made, such as 'noise 5, jpeg 40': noise (of 255), shot (a photon's value), "
+            "jpeg (quality), blur (sharp pixels), kernel (bicubic, box, lanczos). Networks with maps remove what they "
+            "find.",
+        ),
+    ] = None,
     per_image: Annotated[
         bool, typer.Option("--per-image/--mean-only", help="A row for each image, or for the mean only.")
     ] = True,
@@ -55,7 +66,7 @@ def evaluate(
 
     Example: vdsr evaluate Set5 --scales 2 3 4
     """
-    factors = parse_scales(scales)
+    factors, degradation = parse_scales(scales), parse_degradation(degrade or "")
     suffix = output.suffix[1:].lower() if output else ""
     style = format or (suffix if suffix in ("csv", "json") else "table")
     with plain_errors():
@@ -66,7 +77,7 @@ def evaluate(
         network = load_model(model)
         check_options(factors, model=network, device=device)
         with replacing(output) if output else nullcontext() as temporary:
-            scores = score_images(folder, factors, network, device)
+            scores = score_images(folder, factors, network, device, degradation)
             means = mean_scores(scores)
             rows = pair_methods([*(scores if per_image else []), *means])
             text = {"table": to_table, "csv": to_csv, "json": to_json}[style](rows)
@@ -75,10 +86,30 @@ def evaluate(
             else:
                 for line in text.splitlines():
                     say(line)
-        check_bicubic(folder.resolve().name, means)
+        if not degradation:
+            check_bicubic(folder.resolve().name, means)
 
 
-def score_images(folder: Path, scales: list[float], model: VDSR, device: str | None) -> list[Score]:
+DEGRADATIONS = {"noise": "read_noise", "shot": "shot_noise", "jpeg": "jpeg", "blur": "blur", "kernel": "kernel"}
+
+
+def parse_degradation(text: str) -> dict[str, Any]:
+    """``noise 5, jpeg 40`` as options of `degrade`."""
+    hint = "Try 'noise 5, jpeg 40'."
+    found: dict[str, Any] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        word, _, value = part.partition(" ")
+        if word not in DEGRADATIONS or not value:
+            msg = f"must be words and values, of {', '.join(DEGRADATIONS)}, got {part!r}. {hint}"
+            raise typer.BadParameter(msg, param_hint="--degrade")
+        number = value.strip() if word == "kernel" else read_number(value, "--degrade", hint)
+        found[DEGRADATIONS[word]] = int(number) if word == "jpeg" and number == int(number) else number
+    return found
+
+
+def score_images(
+    folder: Path, scales: list[float], model: VDSR, device: str | None, degradation: dict[str, Any]
+) -> list[Score]:
     """The scores of all images of a folder, with a progress bar."""
     from vdsr_core.evaluation import evaluate as scores_of
     from vdsr_core.formats.folder import list_folder
@@ -92,7 +123,7 @@ def score_images(folder: Path, scales: list[float], model: VDSR, device: str | N
     scores = []
     with progress_bar("{task.completed:.0f} of {task.total:.0f}") as progress:
         task = progress.add_task(plain(folder.name), total=2 * len(paths) * len(scales))
-        for score in scores_of(model, images, scales, device=device):
+        for score in scores_of(model, images, scales, device=device, degradation=degradation):
             scores.append(score)
             progress.update(task, advance=1, description=plain(f"{score.image} x{score.scale:g}"))
     return scores

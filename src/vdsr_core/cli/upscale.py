@@ -97,6 +97,21 @@ def upscale(
             show_default="found in each image",
         ),
     ] = None,
+    noise: Annotated[
+        str,
+        typer.Option(
+            metavar="NOISE",
+            help="Noise to remove: auto (what is found in the image), none, its standard deviation in the image's own "
+            "units such as 5, or as 3% of the range, or GAIN,OFFSET of its variance. Needs a network that has maps.",
+        ),
+    ] = "auto",
+    compression: Annotated[
+        str,
+        typer.Option(
+            metavar="C",
+            help="JPEG artefacts to remove: auto (as the tables in the file say), or from 0 (none) to 1.",
+        ),
+    ] = "auto",
     nan: Annotated[
         Literal["raise", "keep"],
         typer.Option(
@@ -192,6 +207,7 @@ def upscale(
         "pixel_size": None if pixel_size is None else parse_length(pixel_size),
     }
     share = None if part is None else parse_part(part)
+    strength, artefacts = parse_noise(noise), parse_compression(compression)
     with plain_errors():
         from vdsr_core.network.checkpoint import load_model
         from vdsr_core.streaming.cluster import connect
@@ -204,9 +220,11 @@ def upscale(
         network = load_model(model)
         options: dict[str, Any] = {
             "model": network, "tile": tile, "device": device, "in_range": in_range, "nan": nan,
-            "self_ensemble": self_ensemble,
+            "self_ensemble": self_ensemble, "noise": strength, "compression": artefacts,
         }  # fmt: skip
-        check_options([wanted["scale"] or 2], **options)
+        # A part of the range counts as a number here: the range is that of each image.
+        one = {"noise": 1.0 if isinstance(strength, str) and strength != "auto" else strength}
+        check_options([wanted["scale"] or 2], **options | one)
         names: dict[str, Any] = {"pattern": pattern, "recursive": recursive}
         pieces: dict[str, Any] = {"axes": axes, "shard": shard}
         with piped(images, output, format) as (inputs, target, names["format"]):
@@ -271,6 +289,31 @@ def parse_length(text: str) -> tuple[float, str]:
     return read_number(number, "--pixel-size", "Try 0.1um."), unit
 
 
+def parse_noise(text: str) -> str | float | tuple[float, float]:
+    """``auto``, ``none``, ``5``, ``3%`` or ``GAIN,OFFSET``, as `upscale_files` takes it."""
+    hint = "Try auto, none, 5, 3%, or 2,100 for a gain and an offset."
+    words = text.strip().lower()
+    if words in ("auto", "none"):
+        return "auto" if words == "auto" else 0.0
+    if words.endswith("%"):
+        percent = read_number(words[:-1], "--noise", hint)
+        if not 0 <= percent <= 100:
+            msg = f"must be from 0% to 100% of the range, got {text!r}. {hint}"
+            raise typer.BadParameter(msg, param_hint="--noise")
+        return f"{percent:g}%" if percent else 0.0
+    numbers = [read_number(part, "--noise", hint) for part in words.split(",")]
+    if len(numbers) > 2:
+        msg = f"must be one number or two, got {text!r}. {hint}"
+        raise typer.BadParameter(msg, param_hint="--noise")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def parse_compression(text: str) -> str | float:
+    """``auto`` or a number."""
+    word = text.strip().lower()
+    return word if word == "auto" else read_number(word, "--compression", "Try auto, or 0.1.")
+
+
 def parse_part(text: str) -> tuple[int, int]:
     """``2/8`` as numbers."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
@@ -314,6 +357,8 @@ def estimate_files(jobs: list[Job], goal: Goal, options: dict[str, Any], makes_f
 
 def describe_plan(job: Plan, network: VDSR, device: str | None) -> Iterator[str]:
     """How large the result of a plan is, in how many shards, with how much memory, and how long it takes here."""
+    from vdsr_core.upscaling.quality import describe_quality
+
     seconds, memory, name = estimate(job, network, device)
     sizes = ", ".join(f"{len(job.shards(level))}" for level in range(job.levels))
     free = shutil.disk_usage(Path(job.target).parent).free
@@ -321,6 +366,8 @@ def describe_plan(job: Plan, network: VDSR, device: str | None) -> Iterator[str]
     yield f"  disk     {free / 1e9:.2f} GB free{', for this and for the shards that it is packed from' * job.tiff}"
     yield f"  shards   {sizes} in {job.levels} levels, {' x '.join(map(str, job.block))} each"
     yield f"  range    {', '.join(f'{low:g} to {high:g}' for low, high in job.in_range)}"
+    if job.noise:
+        yield f"  removed  {describe_quality(job.noise, job.in_range, job.compression) or 'nothing'}"
     yield f"  memory   about {memory / 1e9:.1f} GB for each process"
     yield f"  time     about {f'{seconds / 60:.2g} min' if seconds < 6000 else f'{seconds / 3600:.2g} h'} on {name}"
 

@@ -19,8 +19,8 @@ from vdsr_core.images.axes import find_axes, open_image
 from vdsr_core.images.degradation import degrade
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.images.ranges import Range, find_rescales
-from vdsr_core.upscaling.inference import find_range
 from vdsr_core.upscaling.job import encode
+from vdsr_core.upscaling.survey import find_range
 
 Plane = NDArray[np.float32]
 Pair = tuple[Plane, Plane]
@@ -116,7 +116,7 @@ def find_pairs(
         try:
             found = find_range(low, **its)
             each = found if isinstance(found, list) else [found]
-            # A constant channel has no range, and its planes are left out below, with any range.
+            # A constant channel has no range, and its planes are left out below, whatever it is given.
             wide = [(least, most if most > least else least + max(1.0, abs(least))) for least, most in each]
             ranges = in_range if in_range is not None else wide if isinstance(found, list) else wide[0]
             planes: list[list[Any]] = [[], []]

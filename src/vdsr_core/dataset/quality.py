@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from vdsr_core.images.degradation import degrade
+from vdsr_core.images.degradation import degrade, mean_step
 from vdsr_core.images.noise import estimate_noise
 from vdsr_core.network.model import Strength
 
@@ -60,15 +57,6 @@ def degrade_at_random(image: NDArray[Any], scale: float, rng: np.random.Generato
     if kind == "noise" and rng.random() < 0.5:  # as 8-bit files hold it
         low = np.rint(np.clip(low, 0, 1) * 255) / 255
     return low, Strength(gain, offset, compression)
-
-
-@cache
-def mean_step(quality: int) -> float:
-    """The mean quantisation step of gray JPEG files of a quality, as a fraction of the range."""
-    file = io.BytesIO()
-    Image.new("L", (8, 8)).save(file, "JPEG", quality=quality)
-    with Image.open(file) as image:
-        return float(np.mean(image.quantization[0])) / 255  # type: ignore[attr-defined]
 
 
 def estimate_strength(low: NDArray[Any], compression: float = 0.0) -> Strength:

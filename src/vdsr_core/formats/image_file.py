@@ -35,7 +35,7 @@ _UNITS = {
 
 @dataclass(frozen=True, eq=False)
 class ImageFile:
-    """An image and its metadata.
+    """An image with what its file says of it.
 
     Parameters
     ----------
@@ -47,13 +47,13 @@ class ImageFile:
     pixel_size : (float, float) or None
         Height and width of a pixel (rows, columns) in `unit`.
     unit : str or None
-        "µm", "nm", "inch" ... as in the file (the spellings of the micrometre and the inch are unified).
+        "µm", "nm", "inch" ... as the file says (the spellings of the micrometre and the inch are unified).
     channel_names : tuple of str or None
         One name per channel.
     icc_profile : bytes or None
         The colour profile.
     extra : dict
-        Further metadata, each if the file has it: ``z_step`` (float, in `unit`), ``time_step``
+        What else is worth carrying, each if the file has it: ``z_step`` (float, in `unit`), ``time_step``
         (float, seconds), ``channel_colors`` (one (red, green, blue) of 0 to 255 per channel),
         ``channel_windows`` (one dict of start, end, min and max per channel, as OME-Zarr has them), ``origin``
         (where the centre of the first pixel lies, (rows, columns) in `unit`), ``exif`` and ``xmp``
@@ -66,6 +66,9 @@ class ImageFile:
         these are fewer than those of the dtype), ``not_kept`` (names of
         what the file holds beside, which is not carried), ``provenance`` (dict of what JSON holds: how this package
         made the image; `write_pyramid` writes it).
+    compression : float
+        How strongly JPEG has compressed the pixels: the mean quantisation step of luma as a fraction of 255; 0 for
+        pixels that were not compressed with loss.
 
     Raises
     ------
@@ -88,6 +91,7 @@ class ImageFile:
     channel_names: tuple[str, ...] | None = None
     icc_profile: bytes | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    compression: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that the fields fit each other."""
@@ -124,7 +128,7 @@ class ImageFile:
         Raises
         ------
         ValueError
-            If the length of an axis other than rows and columns changed.
+            If another axis than rows and columns changed its length.
         """
         check_axes(data.shape, self.axes)
         for letter, new, old in zip(self.axes, data.shape, self.data.shape, strict=True):
@@ -138,7 +142,7 @@ class ImageFile:
             extra["origin"] = tuple(place + shift for place, shift in zip(extra["origin"], shifts, strict=True))
         if "geotiff" in extra:
             extra["geotiff"] = scale_geotiff(extra["geotiff"], scale)
-        return replace(self, data=data, pixel_size=size, extra=extra)
+        return replace(self, data=data, pixel_size=size, extra=extra, compression=0.0)
 
 
 def check_axes(shape: tuple[int, ...], axes: str) -> None:
@@ -161,7 +165,7 @@ def count_channels(shape: tuple[int, ...], axes: str) -> int:
 
 
 def unify_unit(name: str | None) -> str | None:
-    """Return one spelling per unit; None for pixels and for what is not a unit."""
+    """Return one spelling per unit; None for pixels and for what is no unit."""
     name = (name or "").strip()
     if "\\u" in name:  # ImageJ writes µm as Java does
         name = name.encode("latin-1", "replace").decode("unicode_escape")

@@ -9,6 +9,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from vdsr_core.formats.losses import warn_of_loss
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from PIL.JpegImagePlugin import JpegImageFile
 
 logging.getLogger("imagecodecs").addHandler(logging.NullHandler())  # it tells of damaged chunks, as we do
 LEVEL = 4  # of a PNG's compression: larger by 1 % than 6, libpng's default, and encoded 1.4 times as fast
@@ -112,7 +114,14 @@ def read_jpeg(path: Path) -> ImageFile:
             refuse(f"its header claims {rows} x {columns} pixels, more than it can hold. Copy it again.")
         check_memory(rows * columns * len(picture.mode))
         picture.load()
-        return picture_file(np.array(picture), picture, {})
+        compression = measure_tables(picture)
+        return replace(picture_file(np.array(picture), picture, {}), compression=compression)
+
+
+def measure_tables(picture: JpegImageFile) -> float:
+    """How strongly a JPEG is compressed: the mean quantisation step of its first component, as a fraction of 255."""
+    steps = picture.quantization.get(picture.layer[0][3], ()) if picture.layer else ()
+    return min(1.0, sum(steps) / len(steps) / 255) if steps else 0.0
 
 
 def picture_file(data: NDArray[Any], picture: Image, seen: Mapping[str, bytes]) -> ImageFile:

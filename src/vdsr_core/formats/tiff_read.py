@@ -10,6 +10,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from vdsr_core.formats.image_file import ImageFile, check_memory, count_channels, fitting_profile, refuse, upright
 from vdsr_core.formats.ome_xml import parse_ome
+from vdsr_core.formats.png_jpeg import measure_tables
 from vdsr_core.formats.tiff_colors import check_kind, has_plain_pixels, is_fax, read_colors
 from vdsr_core.formats.tiff_metadata import read_metadata
 
@@ -30,6 +32,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it compl
 WAY_OUT = "Copy or export it again."
 _USED_TAGS = {270, 274, 282, 283, 320, 34675, 50838, 50839}  # description, orientation, sizes, colours, ImageJ's
 _RATIOS = {1: 1, 5: 2600, 8: 1032, 32946: 1032, 32773: 64}  # bytes that one byte of a compression becomes, at most
+_JPEG = (6, 7, 33007, 34892)  # old and new JPEG, another number of it, and that of lossy DNG
 _MOST = 10**5  # the same of a compression without such a limit; and planes that a text may promise beside the pages
 
 
@@ -51,11 +54,12 @@ def read_tiff(path: Path, *, lazy: bool = False, name: str | None = None) -> Ima
         data, axes, known = read_colors(series, pixels, series.axes)
         known = read_metadata(tif, series, known)
         profile = page.tags.valueof(34675)
+        compression = _measure_jpeg(page)
     if orientation != 1 and known["extra"].pop("geotiff", None):  # it places the pixels as they are stored
         known["extra"]["not_kept"] = (*known["extra"].get("not_kept", ()), "GeoTIFF tags")
     if len(known.get("channel_names", ())) != count_channels(data.shape, axes):
         known.pop("channel_names", None)
-    image = ImageFile(data, axes, icc_profile=fitting_profile(profile, axes), **known)
+    image = ImageFile(data, axes, icc_profile=fitting_profile(profile, axes), compression=compression, **known)
     return upright(image, orientation)
 
 
@@ -194,6 +198,23 @@ def _is_complete(page: Any) -> bool:
         and all(offset > 0 and count > 0 and offset + count <= size for offset, count in there)
         and packed * share <= ratio * sum(count for _, count in there)
     )
+
+
+def _measure_jpeg(page: TiffPage) -> float:
+    """How strongly the pixels of a page are compressed by JPEG, as `ImageFile.compression` has it."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    if page.compression not in _JPEG:
+        return 0.0
+    offset, count = next(pair for pair in zip(page.dataoffsets, page.databytecounts, strict=True) if all(pair))
+    page.parent.filehandle.seek(offset)
+    content = page.parent.filehandle.read(count)
+    if page.jpegtables:  # which the tiles share: without its end and their beginning, one stream
+        content = page.jpegtables[:-2] + content[2:]
+    try:
+        return measure_tables(JpegImageFile(BytesIO(content)))
+    except (SyntaxError, OSError):  # more than 8 bits, or without loss
+        return 0.0
 
 
 def coarser_levels(path: Path) -> list[Any]:

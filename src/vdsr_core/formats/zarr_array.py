@@ -24,9 +24,6 @@ _LETTERS = {
     "row": "Y", "rows": "Y", "column": "X", "columns": "X", "sample": "S", "rgb": "S",
 }  # fmt: skip
 
-_FIRST_AXES = "tczyx"  # of OME-Zarr 0.1 and 0.2, which do not name them
-_DEEPEST = 3  # parts of the path of an array inside its OME-Zarr group
-
 
 def is_zarr(path: Path) -> bool:
     """Whether there is a zarr array or group at `path`."""
@@ -63,7 +60,7 @@ def read_zarr(path: Path) -> ImageFile:
 
 
 def open_array(store: Any) -> zarr.Array[Any]:
-    """Open a zarr array that raises a ValueError for what cannot be read, for any error of its decoder."""
+    """Open a zarr array that raises a ValueError for what cannot be read, whatever its decoder raises."""
     import zarr
 
     return _array_type()(zarr.open_array(store, mode="r").async_array)
@@ -100,7 +97,7 @@ def level_paths(path: Path) -> list[Path]:
 
 
 def _describe_group(path: Path, node: zarr.Group) -> str:
-    """Return why a group is not an image, and what in it may be one."""
+    """Return why a group is no image, and what in it may be one."""
     names = zarr_names(path)
     if names != [""]:
         return f"it holds {len(names)} images. Give the path of one, such as {path / names[0]}."
@@ -111,7 +108,7 @@ def _describe_group(path: Path, node: zarr.Group) -> str:
 
 
 def zarr_names(path: Path) -> list[str]:
-    """The paths of the images inside a plate or a collection of OME-Zarr; that of the group itself otherwise."""
+    """The paths of the images inside a plate or a collection of OME-Zarr; that of the group itself, if it is none."""
     import zarr
 
     says: Any = zarr.open(str(path), mode="r").attrs.asdict()
@@ -138,25 +135,20 @@ def well_of(path: Path) -> dict[str, Any]:
 
 
 def _ome_zarr_metadata(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return what the OME-Zarr group around an array says of it, as fields of `ImageFile`; {} without one.
-
-    The path of an array may have several parts, such as ``scale0/image``.
-    """
+    """Return what the OME-Zarr group around an array says of it, as fields of `ImageFile`; {} without one."""
     import zarr
 
-    for group in list(path.parents)[:_DEEPEST]:
-        try:
-            says: Any = dict(zarr.open_group(str(group), mode="r").attrs)
-        except FileNotFoundError:
-            continue
-        ours, says = says.get("vdsr_core"), says.get("ome", says)
-        for multiscale in says.get("multiscales", ()):
-            named = multiscale.get("axes") or (_FIRST_AXES if len(shape) == len(_FIRST_AXES) else None)
-            for dataset in multiscale.get("datasets", ()):
-                if named and dataset.get("path") == path.relative_to(group).as_posix():
-                    known = _multiscale_metadata(says, {**multiscale, "axes": named}, dataset, shape)
-                    known["extra"] |= {"provenance": ours} if ours else {}
-                    return known
+    try:
+        says: Any = dict(zarr.open_group(str(path.parent), mode="r").attrs)
+    except FileNotFoundError:
+        return {}
+    ours, says = says.get("vdsr_core"), says.get("ome", says)
+    for multiscale in says.get("multiscales", ()):
+        for dataset in multiscale.get("datasets", ()):
+            if dataset.get("path") == path.name and "axes" in multiscale:
+                known = _multiscale_metadata(says, multiscale, dataset, shape)
+                known["extra"] |= {"provenance": ours} if ours else {}
+                return known
     return {}
 
 

@@ -3,53 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import product
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from vdsr_core.images.intensity import check_pixels, check_unmasked
+from vdsr_core.arguments import check_number
+from vdsr_core.images.axes import find_axes, open_image
+from vdsr_core.images.sampling import sample
 
 Noise = tuple[float, float]
 Values = NDArray[np.float64]
 
 # Chosen on open photographs and microscopy with added noise, by benchmarks/noise.py.
-SIDE, BLOCKS = 24, 4096  # side of a block in pixels, and how many blocks at most
 BINS, LEAST = 16, 24  # bins of intensity, and how many blocks a bin must hold
 FLAT = 0.2  # the fraction of the blocks of a bin that is taken to hold noise alone
 CLIPPED = 0.02  # the fraction of a block's pixels at the extremes from which on the block does not count
-# White noise keeps its variance, while ramps and straight edges along an axis vanish.
-KERNEL = np.outer([1, -2, 1], [1, -2, 1]) / 6
 CORRELATION = 3.78  # sum of the squared autocorrelation of the kernel: 1 / 3.78 of its responses are independent
 
 
-def estimate_noise(image: Any) -> Noise:
+@overload
+def estimate_noise(image: Any, *, channel_axis: None = None, rgb: bool = False) -> Noise: ...
+@overload
+def estimate_noise(image: Any, *, channel_axis: int, rgb: bool = False) -> Noise | list[Noise]: ...
+def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = False) -> Noise | list[Noise]:
     """Estimate the noise of an image: the line ``gain * intensity + offset`` that its variance follows.
 
-    Blocks at fixed places of the image are sorted by their mean. In each bin of intensity, a low quantile of the
-    variances of the blocks' second differences [1]_ belongs to blocks that contain only noise. The line is fitted to
-    these variances by least absolute deviations. Blocks with clipped pixels, or with NaN, do not count.
+    Blocks at places that follow from the image's shape are sorted by their mean. In each bin of intensity, a low
+    quantile of the variances of the blocks' second differences [1]_ comes from blocks that hold noise and nothing
+    else. The line is fitted to these variances by least absolute deviations. Blocks with clipped pixels, or with NaN,
+    do not count.
 
     Parameters
     ----------
     image : (..., M, N) array_like
-        Planes of one channel, of any real dtype; NumPy, dask or zarr. Only the blocks are read.
+        Of any real dtype; NumPy, dask or zarr. Only the blocks, or the chunks that hold them, are read.
+    channel_axis, rgb
+        As in `super_resolve`. Of colour, the noise is that of luma, the weighted mean of red, green and blue.
 
     Returns
     -------
-    gain : float
-        Variance for each unit of intensity, at least 0: the `shot_noise` of `degrade`.
-    offset : float
-        Variance at intensity 0, in squared units of the image: the `read_noise` of `degrade`, squared. It is
-        negative where a camera adds a black level. Both are 0 where no noise is found.
+    (gain, offset), or a list of them
+        One for each channel of `channel_axis`, unless `rgb` is True. The gain is the variance for each unit of
+        intensity, at least 0: the `shot_noise` of `degrade`. The offset is the variance at intensity 0, in squared
+        units of the image: the `read_noise` of `degrade`, squared. It is negative where a camera adds a black level.
+        Both are 0 where no noise is found.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `image` is not an image, or its channels are not declared.
 
     See Also
     --------
-    degrade : Add such noise.
+    degrade : Adds such noise.
+    super_resolve : Removes it, with a network that has maps.
 
     References
     ----------
@@ -64,48 +73,35 @@ def estimate_noise(image: Any) -> Noise:
     >>> bool(4.5 < (100 * gain + offset) ** 0.5 < 5.5)
     True
     """
-    blocks = gather_blocks(image)
-    if min(blocks.shape[-2:]) < 3:  # no second difference
+    pixels = open_image(image)
+    axes = find_axes(pixels, channel_axis, rgb)
+    found = [fit_blocks(blocks) for blocks in sample(pixels, axes).blocks]
+    return found if axes.channel is not None else found[0]
+
+
+def fit_blocks(blocks: NDArray[Any]) -> Noise:
+    """Gain and offset from blocks of one channel, (..., side, side)."""
+    side = blocks.shape[-1]
+    if side < 3:  # no second difference
         return 0.0, 0.0
-    return fit_noise(*measure_blocks(blocks), blocks.shape[-1])
-
-
-def gather_blocks(image: Any) -> NDArray[Any]:
-    """The blocks of an image that `estimate_noise` looks at, (N, side, side)."""
-    check_unmasked(image)
-    image = image if hasattr(image, "shape") else np.asarray(image)
-    check_pixels(image.dtype, image.shape)
-    parts = [image[place].reshape(place[-2].stop - place[-2].start, -1) for place in block_places(image.shape)]
-    return np.asarray(np.stack(parts))  # NumPy stacks dask arrays as one, so each chunk is read once
-
-
-def block_places(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
-    """Places of the blocks in an image of `shape` (..., rows, columns); leading slices have length 1."""
-    *leading, rows, columns = shape
-    side = min(SIDE, max(8, min(rows, columns) // 4), rows, columns)
-    planes = math.prod(leading)
-    step = max(side / 2, math.sqrt(planes * rows * columns / BLOCKS))  # a stack has fewer blocks in each plane
-    starts = [np.unique(np.linspace(0, n - side, int((n - side) // step) + 1).astype(int)) for n in (rows, columns)]
-    count = min(planes, max(1, BLOCKS // (len(starts[0]) * len(starts[1]))))
-    for number in np.unique(np.linspace(0, planes - 1, count).astype(int)):
-        plane = [slice(int(i), int(i) + 1) for i in np.unravel_index(number, leading)] if leading else []
-        for row, column in product(*starts):
-            yield (*plane, slice(int(row), int(row) + side), slice(int(column), int(column) + side))
+    with np.errstate(over="ignore", invalid="ignore"):
+        gain, offset = fit_noise(*measure_blocks(blocks.reshape(-1, side, side)), side)
+    return (gain, offset) if math.isfinite(gain) and math.isfinite(offset) else (0.0, 0.0)
 
 
 def measure_blocks(blocks: NDArray[Any]) -> tuple[Values, Values]:
     """Means and variances of the noise of those of (N, side, side) blocks that are finite and not clipped."""
     values = blocks[np.isfinite(blocks).all((1, 2))].astype(np.float64)
     ends = (values.min(), values.max()) if len(values) else (0.0, 0.0)
-    clipped = np.isin(values, ends)
+    clipped = (values == ends[0]) | (values == ends[1])
     values = values[clipped.mean((1, 2)) <= CLIPPED]
-    windows = sliding_window_view(values, (3, 3), axis=(1, 2))  # (N, side - 2, side - 2, 3, 3)
-    response = np.einsum("nijkl,kl->nij", windows, KERNEL)
-    return values.mean((1, 2)), (response**2).mean((1, 2))
+    # White noise keeps its variance, while ramps and straight edges along an axis vanish.
+    response = np.diff(np.diff(values, 2, 1), 2, 2) / 6  # (N, side - 2, side - 2)
+    return values.mean((1, 2)), np.square(response, out=response).mean((1, 2))
 
 
 def fit_noise(means: Values, variances: Values, side: int) -> Noise:
-    """Gain and offset from the means and variances of blocks of `side` pixels; zeros without blocks."""
+    """Gain and offset from the means and variances of blocks of `side` pixels; zeros where there is no block."""
     if not len(means):
         return 0.0, 0.0
     order = np.lexsort((variances, means))
@@ -133,3 +129,33 @@ def fit_line(x: Values, y: Values, trust: Values) -> Noise:
             gain, offset = 0.0, float(np.average(y, weights=weight))
         weight = trust / size / np.maximum(np.abs(gain * x + offset - y) / size, 0.05)
     return gain, offset
+
+
+def rescale_noise(noise: Noise, factor: float, shift: float) -> Noise:
+    """The noise of ``factor * image + shift``."""
+    gain, offset = noise
+    return factor * gain, factor * factor * offset - factor * gain * shift
+
+
+def check_noise(noise: Any, channels: int) -> list[Noise] | None:
+    """`noise` as (gain, offset) for each channel; None for "auto"."""
+    if isinstance(noise, str) and noise == "auto":
+        return None
+    rule, way_out = "'auto', a standard deviation of at least 0, or (gain, offset)", "Use 0 for an image without noise."
+    try:
+        given = np.empty(0) if isinstance(noise, str) else np.asarray(noise, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        given = np.empty(0)
+    if given.shape == () and not isinstance(noise, bool):
+        sigma = check_number("noise", float(given), rule, way_out, lambda value: 0 <= value < math.inf)
+        return [(0.0, sigma * sigma)] * channels
+    if given.shape not in ((2,), (channels, 2)):
+        msg = f"`noise` must be {rule}, or {channels} such pairs, one for each channel, got {noise!r}. {way_out}"
+        raise ValueError(msg)
+    pairs = [(float(gain), float(offset)) for gain, offset in np.broadcast_to(given, (channels, 2))]
+    for gain, offset in pairs:
+        if not (math.isfinite(offset) and 0 <= gain < math.inf) or (gain == 0 and offset < 0):
+            msg = "`noise` must be (gain, offset), finite, with a gain of at least 0 and a variance, gain * value + "
+            msg += f"offset, that is positive somewhere, got {(gain, offset)}. {way_out}"
+            raise ValueError(msg)
+    return pairs

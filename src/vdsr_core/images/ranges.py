@@ -9,15 +9,23 @@ import numpy as np
 
 from vdsr_core.images.axes import Axes, is_dask
 from vdsr_core.images.intensity import LIMIT, Extent, Rescale, blocks, check_unmasked, measure, opaque
+from vdsr_core.images.sampling import Samples
 
 Range = tuple[float, float]
 
 
 def measure_channels(
-    image: Any, axes: Axes, part: tuple[slice, slice] | None = None, keep_nan: bool = False
+    image: Any,
+    axes: Axes,
+    part: tuple[slice, slice] | None = None,
+    keep_nan: bool = False,
+    samples: Samples | None = None,
 ) -> list[Extent]:
-    """The extent of each independent channel, or of a part of it, alpha left out; raises unless it is finite."""
-    extents = [Extent()] * (1 if axes.channel is None else axes.leading[axes.channel])
+    """The extent of each independent channel, or of a part of it, alpha left out; raises unless it is finite.
+
+    `samples` get the same windows, so that they need no second pass.
+    """
+    extents = [Extent()] * axes.channels
     corner, size = (0, 0), axes.plane
     if part is not None:
         corner, size = (part[0].start, part[1].start), (part[0].stop - part[0].start, part[1].stop - part[1].start)
@@ -30,6 +38,8 @@ def measure_channels(
             window = [slice(first + s.start, first + s.stop) for first, s in zip(corner, block, strict=True)]
             values = axes.unpack(np.asarray(image[axes.native((*leading, *window))]))
             extents[channel] = extents[channel].merge(measure(values[:3], keep_nan))
+            if samples is not None:
+                samples.add(index, window, values)
             if len(values) == 4:
                 alpha = measure(values[3:], keep_nan)
                 extents[channel] = extents[channel].merge(Extent(invalid=alpha.invalid))
@@ -61,9 +71,9 @@ def default_range(dtype: np.dtype[Any], axes: Axes, extent: Extent) -> Range:
 
 
 def refuse_span(extent: Extent) -> NoReturn:
-    """Raise because float64 cannot hold the range of an image."""
+    """Raise because the range of an image is no range in float64."""
     msg = f"`image` must span a range that float64 resolves and holds, got {extent.minimum} to {extent.maximum}. "
-    msg += "Subtract an offset, or divide it by a constant, first."
+    msg += "Subtract an offset, or divide it by a constant, beforehand."
     raise ValueError(msg)
 
 
@@ -95,13 +105,19 @@ def check_ranges(in_range: Any, channels: int) -> list[Range]:
 
 
 def find_rescales(
-    image: Any, axes: Axes, in_range: Any, part: tuple[slice, slice] | None = None, keep_nan: bool = False
+    image: Any,
+    axes: Axes,
+    in_range: Any,
+    part: tuple[slice, slice] | None = None,
+    keep_nan: bool = False,
+    samples: Samples | None = None,
 ) -> list[Rescale | float]:
     """For each independent channel its map to [0, 1], or its only value where it is known to be constant.
 
     If the range is given, only `part` of the planes is looked at: that a channel is constant shows in the range.
+    `samples` are filled where all is looked at.
     """
-    extents = measure_channels(image, axes, None if in_range is None else part, keep_nan)
+    extents = measure_channels(image, axes, None if in_range is None else part, keep_nan, samples)
     if in_range is None:
         ranges = [default_range(image.dtype, axes, extent) for extent in extents]
     else:

@@ -28,19 +28,19 @@ FORMAT = 1
 TRAINER = "trainer."  # before the names of a trainer's tensors
 
 
-# What a trainer needs to resume: tensors, and what JSON holds.
+# What a trainer needs to go on: tensors, and what JSON holds.
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State | None = None) -> None:
     """Write a network to one safetensors file, with its shape, scales and card in the header.
 
-    The file is written under a temporary name and renamed: a failure leaves the old file, if there was one.
+    The file is written under a temporary name and renamed: a failure leaves the old file or none.
 
     Parameters
     ----------
     path : path
-        The file to write or replace, usually ``*.safetensors``.
+        The file to write or replace, by custom ``*.safetensors``.
     model : VDSR
         The network.
     trainer : (dict of Tensor, dict), optional
@@ -49,7 +49,7 @@ def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State
     Raises
     ------
     TypeError
-        If `model` is not a network, or its card holds what JSON cannot.
+        If `model` is none, or its card holds what JSON does not.
     ValueError
         If its scales are not greater than 1, or its weights not finite.
     OSError
@@ -130,8 +130,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
     FileNotFoundError, IsADirectoryError
         If there is no such file.
     ValueError
-        If the file is a pickle, is damaged, was written by something else or in a newer format, or its arrays
-        do not make a network.
+        If the file is a pickle, is damaged, was written by something else or in a newer format, or holds arrays
+        that make no network.
     """
     path = check_path("path", path)
     arrays, header = _read(path)
@@ -179,7 +179,7 @@ def _entry(path: Path, header: Mapping[str, str], key: str, kind: type) -> Any:
     except (ValueError, RecursionError):
         value = header[key]
     if type(value) is not kind:
-        what = {int: "an integer", list: "a list", dict: "an object"}[kind]
+        what = {int: "a whole number", list: "a list", dict: "an object"}[kind]
         text = header[key] if len(header[key]) <= 60 else header[key][:57] + "..."
         msg = f"{path} must have {what} in JSON as the {key} of its header, got {text}. It is damaged."
         raise ValueError(msg)
@@ -258,8 +258,8 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
     ----------
     name_or_path : str or path, optional
         None for the default, ``photo``; a name of `model_names`, such as ``microscopy``; or the path of a file: a
-        ``.safetensors`` or ``.bioimageio.zip`` file of this package, or a state dict of PyTorch, an ``.npz`` or
-        ``.mat`` file of another program that holds a plain stack of 3 x 3 convolutions. No code in a file is executed.
+        ``.safetensors`` or ``.bioimageio.zip`` of ours, or a state dict of PyTorch, an ``.npz`` or ``.mat`` file of
+        another program that holds a plain stack of 3 x 3 convolutions. No code in a file is executed.
 
     Returns
     -------
@@ -269,7 +269,7 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
     Raises
     ------
     ValueError
-        If there is no such network, or the file does not hold one.
+        If there is no such network, or the file holds none.
 
     Examples
     --------

@@ -60,11 +60,13 @@ class Engine:
     ----------
     halo, align : int
         What tiles for `run` need, as in `cover`.
+    maps : tuple of str
+        Which maps the network has, as in `VDSRConfig`.
     pixels : int
         How many pixels of equal tiles to give to `run` at once. On a CPU, what shares a batch does not change a bit:
         there is one tile at a time, or there are small ones for processes to share.
     most : float
-        The most pixels that `run` can compute at once, even with unlimited memory.
+        How many pixels `run` can compute at once at most, whatever memory there is.
     dtype : numpy dtype
         Of windows and results.
     """
@@ -75,7 +77,7 @@ class Engine:
         mind_forks()
         self.device = device
         self.dtype = np.dtype(np.float64 if double else np.float32)
-        self.halo, self.align = model.halo, model.config.fold
+        self.halo, self.align, self.maps = model.halo, model.config.fold, model.config.maps
         found: tuple[Any, VDSR] | None = None
         if device.type == "cpu" and not double and not half and fast and has_ncnn():
             found = find_ncnn(model, torch.get_num_threads())

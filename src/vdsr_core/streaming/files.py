@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from vdsr_core.streaming.source import open_source
 from vdsr_core.streaming.stream import stream
 from vdsr_core.streaming.workspace import sweep
 from vdsr_core.upscaling.inference import super_resolve_tiles
+from vdsr_core.upscaling.quality import describe_quality, find_misfit
+from vdsr_core.upscaling.survey import survey
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -47,13 +50,13 @@ class FileProgress:
     name : str or None
         Name of the image in a source that holds several.
     number, count : int
-        Number of this image, counted from 1, and of all images.
+        Which image this is, from 1 on, and how many there are.
     fraction : float
-        The fraction of the image that is done, from 0 to 1.
+        How much of the image is done, from 0 to 1.
     outcome : {None, "done", "kept", "failed"}
-        None while the image is computed. "kept" if the target exists and must not be replaced.
+        None while the image is computed. "kept" if the target exists and is not to be replaced.
     message : str
-        The outcome in a few words, such as shape, dtype and time, or what went wrong; empty until then.
+        The outcome in a few words, such as shape, dtype and time, or what went wrong; empty before.
     error : Exception or None
         What went wrong.
     """
@@ -110,27 +113,28 @@ def upscale_files(
     pixel_size : (float, str), optional
         Side of a pixel of each result and its unit, such as ``(0.1, "µm")``, for files that know their pixel size.
     pattern : str, optional
-        Names of the files in a folder `output`, without the suffix: ``{name}`` stands for the name of the source,
-        ``{scale}`` for what was asked for, such as ``x2``.
+        Names of the files in a folder `output`, without the suffix: ``{name}`` is that of the source, ``{scale}`` what
+        was asked for, such as ``x2``.
     format : str, optional
         Suffix of the files in a folder `output`: tif, ome.tif, png, jpg, webp, zarr or ome.zarr. By default that of
         each source.
     recursive : bool, optional
-        Whether to search the subfolders of a folder as well. The results lie in the same subfolders of `output`.
+        Whether to search the subfolders of a folder, too. The results lie in the same subfolders of `output`.
     overwrite : bool, optional
         Whether existing files may be replaced; by default they are kept.
     jpeg_quality : int, optional
         Quality of JPEG files, from 1 to 100.
     axes : str, optional
-        The axes of the images, one letter each, for files that do not name them or name them wrongly.
+        What the axes of the images are, a letter each, if the files say nothing or something wrong.
     model, device
         As in `super_resolve`.
     shard, part, client
-        As in `plan` and `stream`. With `part` or `client`, small ``.tif`` files are also written piece by piece.
+        As in `plan` and `stream`. With `part` or `client`, small ``.tif`` files are written piece by piece, too.
     stop : threading.Event, optional
         For other threads, which cannot close an iterator at work: when it is set, the iterator ends soon.
     **options
-        Other options of `super_resolve` that apply to each image: `in_range`, `tile`, `nan`, `self_ensemble`.
+        Other options of `super_resolve` that apply to each image: `in_range`, `noise` (also a fraction of the range,
+        such as ``"3%"``), `compression`, `tile`, `nan`, `self_ensemble`.
 
     Yields
     ------
@@ -236,8 +240,8 @@ def upscale_file(
     check_free(math.prod(shape) * dtype.itemsize, f"the result, of shape {shape},", way_out)
     check_writable(job.target, shape, dtype, image.axes, overwrite=written["overwrite"])
     out = np.empty(shape, dtype)
-    pixels: Any = image.data
-    tiles = super_resolve_tiles(pixels, scale, out, channel_axis=image.channel_axis, rgb=image.rgb, **options)
+    quality, options = find_quality(image, options)
+    tiles = super_resolve_tiles(image, scale, out, **options)
     done = 0
     with closing(tiles):  # type: ignore[type-var]
         for tile in tiles:
@@ -246,7 +250,22 @@ def upscale_file(
     if done < out.size:  # it was stopped
         return
     write_image(job.target, image.with_data(out, scale), **written)
-    yield f"{shape} {dtype}  {time.perf_counter() - start:.1f} s"
+    yield f"{shape} {dtype}{quality}  {time.perf_counter() - start:.1f} s"
+
+
+def find_quality(image: ImageFile, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What is removed, for the message, and the options with what is found; warns if the network does not fit."""
+    network, asked = options["model"], options.get("compression", "auto")
+    kind: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb, "nan": options.get("nan", "raise")}
+    data: Any = image.data
+    ranges, noises = survey(data, in_range=options.get("in_range"), noise=options.get("noise", "auto"), **kind)
+    compression = image.compression if asked == "auto" else asked
+    if misfit := find_misfit(network, noises, ranges, compression):
+        warnings.warn(misfit, stacklevel=2)
+    if not network.config.maps:
+        return "", options
+    words = describe_quality(noises, ranges, compression)
+    return f"  without {words}" if words else "", options | {"in_range": ranges, "noise": noises}
 
 
 def stream_file(
@@ -268,7 +287,9 @@ def stream_file(
         return
     kept = f", {done} from before" if done else ""
     what = f"{work.shape} {work.dtype}" if target.exists() else "part {} of {}".format(*running["part"])
-    yield f"{what}  {made} shards{kept}  {time.perf_counter() - start:.1f} s"
+    words = describe_quality(work.noise, work.in_range, work.compression) if work.noise else ""
+    quality = f"  without {words}" if words else ""
+    yield f"{what}  {made} shards{kept}{quality}  {time.perf_counter() - start:.1f} s"
 
 
 def upscaled_shape(image: ImageFile, scale: tuple[float, float]) -> tuple[int, ...]:

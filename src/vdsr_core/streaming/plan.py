@@ -16,19 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from vdsr_core.arguments import check_integer
+from vdsr_core.arguments import check_whole
 from vdsr_core.formats import ome_zarr
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.ome_xml import fits_ome
 from vdsr_core.formats.pyramid import TIFF, check_place, choose_format
 from vdsr_core.formats.urls import is_url
-from vdsr_core.images.ranges import check_ranges
+from vdsr_core.images.noise import Noise
 from vdsr_core.images.resampling import scale_pair, scaled_shape
 from vdsr_core.network.checkpoint import fingerprint, load_model
 from vdsr_core.network.model import VDSR
 from vdsr_core.streaming.notes import read_note
 from vdsr_core.streaming.source import identify, naming_chunks, open_source, stamp
-from vdsr_core.upscaling.inference import find_range, super_resolve
+from vdsr_core.upscaling.inference import super_resolve
+from vdsr_core.upscaling.survey import read_percent, survey
 
 Index = tuple[int, ...]
 Range = tuple[float, float]
@@ -51,10 +52,10 @@ def work_folder(target: Path) -> Path:
 
 @dataclass(frozen=True)
 class Plan:
-    """A job of upscaling one file into another: everything that its pixels depend on, in types that JSON can hold.
+    """A job of upscaling one file into another: all that its pixels depend on, as JSON can hold it.
 
-    `plan` makes it and `stream` carries it out. A shard is what one task writes: a window of one plane, or of all
-    colours of one, in one level of the pyramid.
+    Made by `plan`, carried out by `stream`. A shard is what one task writes: a window of one plane, or of all colours
+    of one, in one level of the pyramid.
 
     Attributes
     ----------
@@ -63,32 +64,35 @@ class Plan:
     identity : str
         A checksum of the source's shape, dtype and samples of its pixels.
     axes : str
-        Axes of the source, one letter each. The target has them in the order T, C, Z, Y, X; colour samples are
-        channels.
+        Of the source, a letter each. The target has them in the order T, C, Z, Y, X; colour samples are channels.
     shape : tuple of int
-        Shape of the target, in its own order of axes.
+        Of the target, in its own order of axes.
     dtype : str
-        Dtype of source and target.
+        Of source and target.
     scale : (float, float)
         Output pixels per input pixel of rows and columns.
     network : str
         A checksum of the network.
     in_range : tuple of (low, high)
-        The range of each channel; a single one for colour, or without channels.
+        For each channel; one for all three colours, or without channels.
     tile, shard : int
         Sides in output pixels of what the network is given and of what one task writes.
     format : str
-        ``0.5`` or ``0.4``, versions of OME-Zarr, or ``OME-TIFF``.
+        ``0.5`` or ``0.4``, of OME-Zarr, or ``OME-TIFF``.
     version : str
-        Version of this package.
+        Of this package.
     overwrite : bool
         Whether an existing target may be replaced.
     name : str or None
-        Name of the image in a source that holds several.
+        Of the image in a source that holds several.
     nan : str
         ``raise`` or ``keep``, as in `super_resolve`.
     self_ensemble : bool
         As in `super_resolve`.
+    noise : tuple of (gain, offset)
+        What is removed of each channel, in units of the image; empty for a network without a map of noise.
+    compression : float
+        What is removed, as in `super_resolve`.
     stamp : str
         A checksum of sizes and times of the source's files, by which `stream` sees that the source has changed.
 
@@ -118,6 +122,8 @@ class Plan:
     name: str | None = None
     nan: str = "raise"
     self_ensemble: bool = False
+    noise: tuple[Noise, ...] = ()
+    compression: float = 0.0
     stamp: str = ""
 
     def to_json(self) -> str:
@@ -128,18 +134,18 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """The inverse of `to_json`."""
         given = json.loads(text)
-        pairs = tuple((low, high) for low, high in given.pop("in_range"))
-        return cls(**given | {"shape": tuple(given["shape"]), "scale": tuple(given["scale"]), "in_range": pairs})
+        pairs = {name: tuple(map(tuple, given.get(name, ()))) for name in ("in_range", "noise")}
+        return cls(**given | pairs | {"shape": tuple(given["shape"]), "scale": tuple(given["scale"])})
 
     @property
     def signature(self) -> str:
-        """A checksum of everything that the pixels depend on, which the paths are not."""
+        """A checksum of all that the pixels depend on: not of the paths."""
         fields = {name: value for name, value in asdict(self).items() if name not in PLACES}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @property
     def folder(self) -> Path:
-        """The hidden folder beside the target in which the work is done."""
+        """Where the work goes on, beside the target."""
         return work_folder(Path(self.target))
 
     @property
@@ -175,12 +181,12 @@ class Plan:
 
     @property
     def shapes(self) -> list[Index]:
-        """Shapes of the levels of the pyramid."""
+        """Of the levels of the pyramid."""
         return ome_zarr.level_shapes(self.shape, self.tile)
 
     @property
     def levels(self) -> int:
-        """Number of levels of the pyramid."""
+        """How many the pyramid has."""
         return len(self.shapes)
 
     @property
@@ -199,7 +205,7 @@ class Plan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the pixels of the finest level, before compression."""
+        """Of the pixels of the finest level, before compression."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def shards(self, level: int) -> list[Index]:
@@ -221,6 +227,8 @@ def plan(
     model: VDSR | str | os.PathLike[str] | None = None,
     axes: str | None = None,
     in_range: Range | Sequence[Range] | None = None,
+    noise: str | float | Noise | Sequence[Noise] = "auto",
+    compression: str | float = "auto",
     tile: int = 1024,
     nan: str = "raise",
     self_ensemble: bool = False,
@@ -231,7 +239,8 @@ def plan(
 ) -> Plan:
     """Plan to upscale an image into a pyramid, OME-Zarr or OME-TIFF.
 
-    Reads the whole source once to find `in_range`, unless that is given or the image is 8-bit RGB. Nothing is written.
+    Reads the whole source once to find `in_range` and `noise`, unless they are given or not needed: the range of 8-bit
+    RGB is known, and a network without maps removes no noise. Nothing is written.
 
     Parameters
     ----------
@@ -242,18 +251,19 @@ def plan(
         As in `super_resolve`.
     target : path
         The folder of an OME-Zarr image, or the file of an OME-TIFF if it ends in ``.tif`` or ``.tiff``; it appears when
-        it is complete.
-    model, in_range, tile, nan, self_ensemble
-        As in `super_resolve`; the tile is also the chunk of the target.
+        it is whole.
+    model, in_range, noise, compression, tile, nan, self_ensemble
+        As in `super_resolve`; the noise may also be a fraction of the range, such as ``"3%"``. The tile is also the
+        chunk of the target.
     axes : str, optional
-        The axes of the source, one letter each, if it does not name them or names them wrongly.
+        What the axes of the source are, a letter each, if it says nothing or something wrong.
     shard : int, optional
         Side in output pixels of what one task computes, and of a file of an OME-Zarr in version 0.5. Rounded down to
         whole tiles, at least one.
     format : {"0.5", "0.4", "OME-TIFF"}, optional
         By default OME-TIFF where the name of the target says so, else OME-Zarr 0.5; 0.4 has a file for each chunk.
     overwrite : bool, optional
-        Whether an existing target may be replaced when the new one is complete.
+        Whether an existing target may be replaced, in the end.
     name : str, optional
         Which image of a TIFF that holds several, as `image_names` calls it.
 
@@ -274,7 +284,7 @@ def plan(
     if place and Path(place).is_relative_to(Path(target).resolve()):
         msg = f"`target` must not hold the source, {source}, got {target}. Choose another name."
         raise ValueError(msg)
-    tile = check_integer("tile", tile, 1)
+    tile = check_whole("tile", tile, 1)
     image = open_source(source, axes, name)
     letters = ome_zarr.order_axes(image.axes)
     if format == TIFF and not fits_ome(image.data.dtype, letters):
@@ -282,18 +292,20 @@ def plan(
         raise ValueError(msg)
     network = model if isinstance(model, VDSR) else load_model(model)
     options: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb, "nan": nan}
+    auto = isinstance(compression, str) and compression == "auto"
+    compression = image.compression * ("compression" in network.config.maps) if auto else compression
     data: Any = image.data
     one = tuple(slice(0, 1 if letter in "YX" else n) for letter, n in zip(image.axes, data.shape, strict=True))
     with naming_chunks(data):
         more: dict[str, Any] = options | {"tile": tile, "self_ensemble": self_ensemble}
+        percent = read_percent(noise)
+        more |= {"noise": noise if percent is None else percent, "compression": compression}
         super_resolve(np.zeros_like(data[one]), scale, model=network, **more)  # raises for wrong options
     pair, sizes = scale_pair(scale), dict(zip(image.axes, data.shape, strict=True))
     sizes["Y"], sizes["X"] = scaled_shape((sizes["Y"], sizes["X"]), pair)
     check_room(Path(target), math.prod(sizes.values()) * data.dtype.itemsize)
     with naming_chunks(data):
-        found = in_range if in_range is not None else find_range(data, **options)
-    channels = 1 if image.rgb or image.channel_axis is None else image.data.shape[image.channel_axis]
-    ranges = check_ranges(found, channels)
+        ranges, noises = survey(data, in_range=in_range, noise=noise, maps=network.config.maps, **options)
     return Plan(
         source=place,
         target=str(Path(target).resolve()),
@@ -304,6 +316,8 @@ def plan(
         scale=pair,
         network=fingerprint(network),
         in_range=tuple(ranges),
+        noise=tuple(noises) if "noise" in network.config.maps else (),
+        compression=float(compression),
         tile=tile,
         shard=shard,
         format=format,

@@ -36,11 +36,11 @@ class Shard:
     Attributes
     ----------
     level : int
-        Level of the pyramid; 0 is the finest.
+        Of the pyramid; 0 is the finest.
     index : tuple of int
-        Position of the shard among those of its level.
+        Which one.
     seconds : float
-        Time that the work took, without waiting.
+        How long it took, without waiting.
     """
 
     level: int
@@ -114,6 +114,7 @@ class ShardMaker:
         region: Any = Region(pixels, tuple(origin), tuple(plane))
         parts = [wanted[letter] if letter in "YX" else slice(0, n) for letter, n in zip(axes, plane, strict=True)]
         out = np.empty([part.stop - part.start for part in parts], self.image.data.dtype)
+        channel = wanted["C"].start if "C" in wanted else 0
         with self.engine as engine:
             ready: Any = engine
             tiles = super_resolve_tiles(
@@ -123,7 +124,9 @@ class ShardMaker:
                 model=ready,
                 channel_axis=self.image.channel_axis,
                 rgb=plan.rgb,
-                in_range=plan.in_range[wanted["C"].start if "C" in wanted else 0],
+                in_range=plan.in_range[channel],
+                noise=plan.noise[channel] if plan.noise else 0,
+                compression=plan.compression,
                 tile=plan.tile,
                 window=(wanted["Y"], wanted["X"]),
                 nan=plan.nan,

@@ -43,34 +43,33 @@ def stream(
 ) -> Iterator[Shard]:
     """Carry out a plan, yielding each shard when it is written; shards that an earlier run has written are skipped.
 
-    For an OME-TIFF, each shard is yielded a second time when it is packed into the file. One process packs all shards
-    in one pass, and starts that pass again if it is stopped.
+    For an OME-TIFF each shard comes a second time, when it is packed into the file: that is done in one pass, by one
+    process, which begins anew if it is stopped.
 
     Stop it in any way, even by killing the process, and the same call resumes it: only the shards that were being
     made are lost. Where the source's files have changed meanwhile, shards that were made from other pixels are made
-    again; before the target appears, the source is checked once more.
+    again; before the target appears, the source is looked at once more.
 
     Parameters
     ----------
     plan : Plan
         From `plan`.
     image : ImageFile, optional
-        The source, if it is in memory.
+        The source, if it was in memory.
     model : VDSR, str or path, optional
         The network of the plan.
     part : (int, int), optional
-        Number of the part, counted from 1, and number of parts, which are run as separate processes on one or several
-        machines that share the target's disk. The one that ends last builds the pyramid and puts the target in its
-        place.
+        Which part of how many, counted from 1, to be run as processes of their own, on one or several machines that
+        share the target's disk. Whichever ends last builds the pyramid and puts the target in its place.
     client : distributed.Client, optional
-        A client of a dask cluster whose workers share the disk of source and target. By default this process computes.
+        Of a dask cluster whose workers share the disk of source and target. By default this process computes.
     device : str, optional
         As in `super_resolve`.
     threads : int, optional
-        Number of shards that this process works on at once: while one is computed, others are read and written.
+        Shards in the making at once in this process: while one is computed, others are read and written.
     stop : threading.Event, optional
-        For other threads, which cannot close an iterator at work: when it is set, the iterator ends soon, in the
-        middle of a shard. It is also set when the iterator is closed or fails.
+        For other threads, which cannot close an iterator at work: when it is set, the iterator ends soon, in the midst
+        of a shard. It is also set when the iterator is closed or fails.
 
     Yields
     ------
@@ -101,7 +100,7 @@ def stream(
         raise ValueError(msg)
     if is_published(plan):
         sweep(Path(plan.target))  # a process may have been killed before it did so
-        return until_stopped(iter(()))
+        return iter(())
     check_place(Path(plan.target), plan.format, plan.overwrite)
     source = image if image is not None else open_source(plan.source, plan.axes, plan.name)
     plan = replace(plan, stamp=stamp(source, plan.source))

@@ -32,13 +32,13 @@ class Check:
     Attributes
     ----------
     level : int
-        The level of the pyramid.
+        Of the pyramid.
     window : tuple of slice
-        The place of the window, in the order of the target's axes.
+        Where, in the order of the target's axes.
     largest : float
         The largest difference, in the image's units.
     allowed : float
-        The largest difference that is rounding: 1e-5 of the channel's range, 1e-3 on CUDA; at least 1 for integers.
+        What rounding may make of it: 1e-5 of the channel's range, 1e-3 on CUDA; of integers one step at least.
     """
 
     level: int
@@ -66,17 +66,17 @@ def verify(
     Parameters
     ----------
     target : path
-        A file or folder that `stream` made.
+        Made by `stream`.
     source : path or ImageFile, optional
-        Where the source is now, if it was moved.
+        Where the source is, if not where it was.
     model : VDSR, str or path, optional
         The network of the plan.
     samples : int, optional
-        Number of windows of each kind.
+        Number of each.
     seed : int, optional
-        Seed of the random places.
+        Of the random places.
     device : str, optional
-        As in `super_resolve`. Verify what a GPU made in half precision on a GPU.
+        As in `super_resolve`. What a GPU made in half precision is to be computed again on one.
 
     Yields
     ------
@@ -85,7 +85,7 @@ def verify(
     Raises
     ------
     ValueError
-        If the target was not made by `stream`, or not from this source and network.
+        If the target was not made by `stream`, or source or network are not those that it was made of.
     """
     known = provenance(Path(target))
     if not known:
@@ -104,7 +104,7 @@ def verify(
 
 
 def run_checks(maker: ShardMaker, target: Path, samples: int, rng: np.random.Generator) -> Iterator[Check]:
-    """Compute windows again, and compare."""
+    """Compare windows with what is computed anew."""
     job = maker.plan
     levels: list[Any]
     if job.tiff:

@@ -1,7 +1,7 @@
 """The hidden folder beside a target in which its shards are collected until all are there.
 
-It counts only if it holds a plan and an image. A plan is written last and removed first, so what a killed
-process leaves is either complete or invalid; the next run continues a complete folder and clears an invalid one.
+It counts only if it holds a plan and an image. A plan is written last and removed first, so whatever a killed process
+leaves is either complete or void; the next run continues the one and clears the other.
 """
 
 from __future__ import annotations
@@ -207,9 +207,8 @@ def clear(folder: Path) -> None:
 
 
 def is_published(plan: Plan) -> bool:
-    """Whether the target is there, made after this plan, and where it may be replaced from the files as they are."""
-    says = provenance(Path(plan.target))
-    return says.get("signature") == plan.signature and not (plan.overwrite and says.get("stamp") != plan.stamp)
+    """Whether the target is there, made after this plan."""
+    return provenance(Path(plan.target)).get("signature") == plan.signature
 
 
 def provenance(target: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dask.task_spec import DataNode, GraphNode, List, Task, TaskRef
 from numpy.typing import NDArray
 
 from vdsr_core.images.intensity import Extent
-from vdsr_core.images.tiling import Region
+from vdsr_core.images.tiling import Region, Slices
 
 Index = tuple[int, ...]
 FAN_IN = 32  # extents that one task merges
@@ -71,6 +71,17 @@ def map_tiles(
     return da.Array(layers, name, lengths, meta=np.empty((0,) * image.ndim, image.dtype))
 
 
+def join(*values: Any) -> Any:
+    """Several values as one, delayed if any of them is."""
+    waiting: list[Any] = [value for value in values if isinstance(value, Delayed)]
+    if not waiting:
+        return values
+    name = f"join-{tokenize(*values)}"
+    parts = [TaskRef(value.key) if isinstance(value, Delayed) else value for value in values]
+    graph: dict[Any, GraphNode] = {name: Task(name, tuple, List(*parts))}
+    return Delayed(name, HighLevelGraph.from_collections(name, graph, waiting))
+
+
 @dataclass(frozen=True)
 class Tiles:
     """What all chunks of a result have in common."""
@@ -117,6 +128,38 @@ def _check_finite(values: NDArray[Any], chunk: Index, keep_nan: bool) -> None:
         msg = f"`image` must be finite, got {invalid} NaN or infinite pixels in its chunk {chunk}. "
         msg += "Replace them, as by `da.nan_to_num`."
         raise ValueError(msg)
+
+
+def gather_chunks(
+    image: da.Array,
+    wanted: Callable[[Slices], bool],
+    pick: Callable[[NDArray[Any], Slices], Any],
+    finish: Callable[[list[Any]], Any],
+) -> Delayed:
+    """One delayed value found from what some chunks hold.
+
+    Parameters
+    ----------
+    image : dask.array.Array
+        From `tidy`.
+    wanted : callable
+        Whether the chunk at some slices is looked at.
+    pick : callable
+        From the pixels and the slices of a chunk, what is kept of it.
+    finish : callable
+        From a list of that, the value.
+    """
+    name = f"gather-{tokenize(image.name, pick, finish)}"
+    cuts = [list(accumulate(lengths, initial=0)) for lengths in image.chunks]
+    graph: dict[Any, GraphNode] = {}
+    for index in np.ndindex(*image.numblocks):
+        window = tuple(slice(cut[i], cut[i + 1]) for cut, i in zip(cuts, index, strict=True))
+        if wanted(window):
+            key = (f"{name}-pick", *index)
+            graph[key] = Task(key, pick, TaskRef((image.name, *index)), window)
+    graph[name] = Task(name, finish, List(*map(TaskRef, list(graph))))
+    dependencies: list[Any] = [image]
+    return Delayed(name, HighLevelGraph.from_collections(name, graph, dependencies))
 
 
 # One reduction over the whole array: extents inside chunks, then across the seams between them, then all merged.

@@ -6,29 +6,32 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from vdsr_core.images.axes import find_axes, is_dask, open_image, unwrap
-from vdsr_core.images.intensity import Extent
-from vdsr_core.images.missing import check_policy
-from vdsr_core.images.ranges import Range, default_range, is_fixed, measure_channels
+from vdsr_core.formats.image_file import ImageFile
+from vdsr_core.images.axes import is_dask, unwrap
+from vdsr_core.images.noise import Noise
+from vdsr_core.images.ranges import Range
 from vdsr_core.images.tiling import Tile
 from vdsr_core.network.model import VDSR
 from vdsr_core.upscaling.job import Job, Options, Window, check_out
 
 
 def super_resolve(
-    image: ArrayLike,
+    image: ArrayLike | ImageFile,
     scale: float | tuple[float, float],
     *,
     model: VDSR | str | os.PathLike[str] | None = None,
     channel_axis: int | None = None,
     rgb: bool = False,
     in_range: Range | Sequence[Range] | None = None,
+    noise: str | float | Noise | Sequence[Noise] = "auto",
+    compression: str | float = "auto",
     tile: int | None = 1024,
     window: Window | None = None,
     nan: str = "raise",
@@ -39,15 +42,16 @@ def super_resolve(
 
     Parameters
     ----------
-    image : (..., M, N) array_like
+    image : (..., M, N) array_like, or ImageFile
         Image of any real dtype. Axes before rows and columns (time, plane) are independent. Anything with a shape, a
-        NumPy dtype and slicing (a memory map, a zarr array) is read window by window. A dask array gives a dask
-        array (see Notes).
+        NumPy dtype and slicing (a memory map, a zarr array) is read window by window. For a dask array the result is a
+        dask array, see Notes. An `ImageFile` also says what its channels are, and how it was compressed.
     scale : float or (float, float)
         Output pixels per input pixel, greater than 1, for both axes or for (rows, columns); one of a pair may be 1.
-        It need not be an integer.
+        It need not be an integer. A network that has maps also takes 1: it then only removes noise and compression,
+        and returns the pixels as they are where there is neither.
     model : VDSR, str or path, optional
-        A network, or what `load_model` takes. By default the default network, ``photo``.
+        A network, or what `load_model` takes. The default network by default.
     channel_axis : int, optional
         Axis of the channels. They are independent unless `rgb` is True.
     rgb : bool, optional
@@ -57,12 +61,19 @@ def super_resolve(
         The image values that become 0 and 1 for the network, or one pair for each channel. By default 0 and 255 for
         8-bit RGB, else what `find_range` finds. Values outside are not clipped; the network alone
         is shown them clipped, to a quarter of the range beyond it.
+    noise : "auto", float, (gain, offset) or sequence of such pairs, optional
+        The noise to remove: its standard deviation in units of the image, or the line ``gain * value + offset`` that
+        its variance follows, or one line for each channel. By default what `estimate_noise` finds in the whole image,
+        where the network has a map of noise. In colour it is the noise of luma.
+    compression : "auto" or float, optional
+        How strongly JPEG has compressed the image: the mean quantisation step of luma as a fraction of 255, for images
+        other than 8-bit of `in_range`. By default what an `ImageFile` says, and 0 for an array.
     tile : int or None, optional
         Side of a tile in output pixels. The result does not depend on it (see Notes); memory does, and time a little:
         what tiles share, `VDSR.halo` pixels on each side, is computed twice. None takes each plane in one piece.
     window : (slice, slice), optional
-        Rows and columns of the result to compute, the whole by default. With `in_range`, only the input pixels
-        that the window needs are read and checked.
+        Rows and columns of the result to compute, the whole by default. With `in_range`, only those input pixels are
+        read and checked that the window needs.
     nan : {"raise", "keep"}, optional
         Whether pixels that are NaN are an error, or pixels without a value: the result is NaN where its nearest input
         pixel is. The network gets the mean of known neighbours there, up to 4 pixels away, and the low end of the range
@@ -71,7 +82,7 @@ def super_resolve(
         Whether to take the mean over the eight flips and rotations of the interpolated image: a little better, in eight
         times the time.
     device : str or torch.device, optional
-        Where to compute: by default CUDA, MPS or the CPU, the first that exists and works.
+        Where to compute: by default CUDA, MPS or the CPU, the first that is there and works.
 
     Returns
     -------
@@ -86,14 +97,15 @@ def super_resolve(
         If `image` is not of a real dtype, or an option is of the wrong type.
     ValueError
         If `scale` is not greater than 1, `image` is empty or holds NaN, infinity or masked pixels, looks like colour
-        without `rgb` or `channel_axis`, or the value of an option is not allowed.
+        without `rgb` or `channel_axis`, or an option has no such value, such as noise to be removed by a network
+        without maps.
     MemoryError
         If the result, or a tile, cannot fit in memory.
 
     Warns
     -----
     UserWarning
-        If the scale lies below all that the network was trained for: there it may make the image worse.
+        If the scale lies below all that the network was trained for: there it may do harm.
 
     See Also
     --------
@@ -104,17 +116,18 @@ def super_resolve(
     -----
     Tiles overlap by the receptive field of the network and are interpolated from global positions. So the result for
     any tile size equals that for the whole image, to the rounding of the device: 1e-5 of the range in float32, 1e-3
-    in half precision (CUDA); at least one step for integers. On one CPU it is the same bit for bit, even if other
-    images are computed at the same time.
+    in half precision (CUDA); of integers one step at least. On one CPU it is the same bit for bit whatever else is
+    computed.
 
-    The result for a dask array is lazy: nothing is read before it is computed. Its chunks are the tiles; each reads
-    the chunks of `image` that it needs. Unless `in_range` is given or the image is 8-bit RGB, every computation begins
+    Of a dask array nothing is computed, nor read, before the result is. Its chunks are the tiles; each reads the
+    chunks of `image` that it needs. Unless `in_range` is given or the image is 8-bit RGB, every computation begins
     with one pass over the whole of `image`, which finds the range: to look at a part here and a part there, give
-    ``in_range=find_range(image)``.
+    ``in_range=find_range(image)``. The noise is found in the same pass, or, with `in_range`, from the chunks that hold
+    its blocks; ``noise=estimate_noise(image)`` finds it beforehand.
 
     A constant image comes back constant, without the network. Where only parts of it are seen, a `window` or a dask
-    array with an `in_range` of more than that value or of 8-bit RGB, it cannot be known that the image is constant, so
-    the network runs.
+    array with an `in_range` of more than that value or of 8-bit RGB, nobody knows that it is constant, and the network
+    is asked.
 
     References
     ----------
@@ -129,13 +142,16 @@ def super_resolve(
     >>> out.shape, out.dtype
     ((12, 30), dtype('uint16'))
     """
-    image = unwrap(image)
-    options = Options(scale, model, channel_axis, rgb, in_range, tile, window, nan, self_ensemble, device)
-    if is_dask(image):
+    options = Options(
+        scale, model, channel_axis, rgb, in_range, tile, window, nan, self_ensemble, device, noise, compression
+    )
+    pixels, options = open_file(image, options)
+    pixels = unwrap(pixels)
+    if is_dask(pixels):
         from vdsr_core.upscaling.lazy import super_resolve_lazily
 
-        return super_resolve_lazily(image, options)
-    job = Job(image, options)
+        return super_resolve_lazily(pixels, options)
+    job = Job(pixels, options)
     job.check_memory(math.prod(job.shape) * job.image.dtype.itemsize)
     out = np.empty(job.shape, job.image.dtype)
     for _ in job.run(out):
@@ -144,7 +160,7 @@ def super_resolve(
 
 
 def super_resolve_tiles(
-    image: ArrayLike,
+    image: ArrayLike | ImageFile,
     scale: float | tuple[float, float],
     out: Any,
     *,
@@ -152,6 +168,8 @@ def super_resolve_tiles(
     channel_axis: int | None = None,
     rgb: bool = False,
     in_range: Range | Sequence[Range] | None = None,
+    noise: str | float | Noise | Sequence[Noise] = "auto",
+    compression: str | float = "auto",
     tile: int | None = 1024,
     window: Window | None = None,
     near: tuple[int, ...] | None = None,
@@ -163,11 +181,11 @@ def super_resolve_tiles(
     """Upscale an image tile by tile into `out`, as `super_resolve` does.
 
     Arguments are checked at the call, before the first tile. Closing the iterator cancels the rest; so does setting
-    `stop`, even in the middle of a tile.
+    `stop`, in the midst of a tile.
 
     Parameters
     ----------
-    image, scale, model, channel_axis, rgb, in_range, tile, window, nan, self_ensemble, device
+    image, scale, model, channel_axis, rgb, in_range, noise, compression, tile, window, nan, self_ensemble, device
         As in `super_resolve`.
     out : array
         Where to write: an ndarray, a memory map, a zarr array; of the shape of the result and the dtype of `image`.
@@ -176,7 +194,7 @@ def super_resolve_tiles(
         it. By default tiles come in C order.
     stop : threading.Event, optional
         For other threads, such as a window's, which cannot close an iterator at work: when it is set, the iterator ends
-        soon, and the tile that was being computed is not written.
+        soon, and what it was computing is not written.
 
     Yields
     ------
@@ -196,58 +214,21 @@ def super_resolve_tiles(
     >>> [tile.write for tile in super_resolve_tiles(image, 2, out, tile=8)][-1]
     (slice(8, 16, None), slice(8, 16, None))
     """
-    options = Options(scale, model, channel_axis, rgb, in_range, tile, window, nan, self_ensemble, device)
-    job = Job(image, options, near, stop)
+    options = Options(
+        scale, model, channel_axis, rgb, in_range, tile, window, nan, self_ensemble, device, noise, compression
+    )
+    pixels, options = open_file(image, options)
+    job = Job(pixels, options, near, stop)
     check_out(out, job.shape, job.image)
     job.check_memory(0)
     _ = job.rescales  # pixels and range are checked at the call
     return job.run(out)
 
 
-def find_range(
-    image: ArrayLike, *, channel_axis: int | None = None, rgb: bool = False, nan: str = "raise"
-) -> Range | list[Range]:
-    """The range of an image that `super_resolve` maps to [0, 1] by default.
-
-    It runs between the extremes that three of the four pixels of some 2 x 2 block reach, over all planes, with a
-    quarter of that added on each side. So hot or dead pixels, alone or in pairs, do not count, while the smallest
-    real spot does. For 8-bit RGB it is 0 and 255.
-
-    Parameters
-    ----------
-    image, channel_axis, rgb, nan
-        As in `super_resolve`.
-
-    Returns
-    -------
-    (low, high), or a list of them
-        One for each channel of `channel_axis`, unless `rgb` is True. Equal numbers for a constant image.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `image` is not an image, or holds infinity, or NaN that is not to be kept.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> image = np.full((4, 8), 100, np.uint16)
-    >>> image[:, 4:] = 200
-    >>> image[1, 1] = 65535
-    >>> find_range(image)
-    (75.0, 225.0)
-    """
-    pixels = open_image(image)
-    axes, keep_nan = find_axes(pixels, channel_axis, rgb), check_policy(nan)
-    ranges: list[Range]
-    if is_fixed(pixels.dtype, axes):
-        ranges = [default_range(pixels.dtype, axes, Extent())]
-    elif is_dask(pixels):
-        from vdsr_core.upscaling.lazy import find_range_lazily
-
-        ranges = find_range_lazily(pixels, axes, keep_nan).compute()
-    else:
-        ranges = [
-            default_range(pixels.dtype, axes, extent) for extent in measure_channels(pixels, axes, keep_nan=keep_nan)
-        ]
-    return ranges if axes.channel is not None else ranges[0]
+def open_file(image: Any, options: Options) -> tuple[Any, Options]:
+    """The pixels of an `ImageFile`, and the options with what it says of them; other images as they are."""
+    if not isinstance(image, ImageFile):
+        return image, options
+    if options.channel_axis is None and not options.rgb:
+        options = replace(options, channel_axis=image.channel_axis, rgb=image.rgb)
+    return image.data, replace(options, known_compression=image.compression)

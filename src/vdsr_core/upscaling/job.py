@@ -15,19 +15,22 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.arguments import check_switch, is_integer
+from vdsr_core.arguments import check_switch, is_whole
 from vdsr_core.images.axes import find_axes, open_image
 from vdsr_core.images.color import rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.images.intensity import Rescale, cast, opaque
 from vdsr_core.images.missing import check_policy, fill, nearest, widen
+from vdsr_core.images.noise import Noise, check_noise, fit_blocks
 from vdsr_core.images.ranges import Range, find_rescales
 from vdsr_core.images.resampling import Taps, check_window, make_taps, scale_pair, scaled_shape
+from vdsr_core.images.sampling import Samples, sample
 from vdsr_core.images.tiling import Slices, Tile, check_tile, cover, halve
 from vdsr_core.memory import check_free, free_memory
 from vdsr_core.network.checkpoint import load_model
 from vdsr_core.network.devices import make_engine
 from vdsr_core.network.engine import IN_CACHE, Engine
-from vdsr_core.network.model import VDSR
+from vdsr_core.network.model import VDSR, Strength
+from vdsr_core.network.strengths import CLEAN, check_compression, check_maps, to_strength
 from vdsr_core.stopping import Stopped, stop_if
 
 MAX_SCALE = 1000
@@ -48,6 +51,9 @@ class Options:
     nan: str = "raise"
     self_ensemble: bool = False
     device: str | torch.device | None = None
+    noise: str | float | Noise | Sequence[Noise] = "auto"
+    compression: str | float = "auto"
+    known_compression: float = 0.0  # that of a file
 
 
 class Job:
@@ -81,6 +87,10 @@ class Job:
         if not isinstance(engine, Engine):
             engine = make_engine(find_network(options.model, self.scale), options.device)
         self.engine, self.device = engine, engine.device
+        check_enlarges(self.scale, engine.maps)
+        self.noise = check_noise(options.noise, self.axes.channels)
+        self.compression = find_compression(options, engine.maps)
+        check_maps(engine.maps, noise=options.noise if self.noise else 0, compression=self.compression)
         self.in_range = options.in_range
         self.keep_nan = check_policy(options.nan) and self.image.dtype.kind == "f"
         self.self_ensemble = check_switch("self_ensemble", options.self_ensemble)
@@ -91,10 +101,30 @@ class Job:
         self.stop = stop
         self.most = self.engine.most  # pixels that fit on the device at once, as far as is known
 
-    @cached_property
+    @property
     def rescales(self) -> list[Rescale | float]:
         """The map of each channel to [0, 1], or its only value; reads the image, or the part that is needed."""
-        return find_rescales(self.image, self.axes, self.in_range, self.part, self.keep_nan)
+        return self.found[0]
+
+    @cached_property
+    def found(self) -> tuple[list[Rescale | float], list[Noise]]:
+        """The map of each channel to [0, 1], and its noise, in units of the image."""
+        auto = self.noise is None and "noise" in self.engine.maps
+        whole = self.in_range is None or self.part is None
+        samples = Samples(self.axes, self.image.dtype) if auto and whole else None
+        rescales = find_rescales(self.image, self.axes, self.in_range, self.part, self.keep_nan, samples)
+        if not auto:
+            return rescales, self.noise or [(0.0, 0.0)] * len(rescales)
+        samples = samples or sample(self.image, self.axes)
+        return rescales, [fit_blocks(blocks) for blocks in samples.blocks]
+
+    def strength(self, channel: int) -> Strength:
+        """How noisy and compressed a channel is, in the intensities of the network."""
+        rescale, noise = self.found[0][channel], self.found[1][channel]
+        if not isinstance(rescale, Rescale) or not self.engine.maps:
+            return CLEAN
+        colour = self.axes.colour is not None
+        return to_strength(noise, self.compression, rescale, self.image.dtype, colour=colour)
 
     def check_memory(self, result: int) -> None:
         """Raise if the result and one tile on the CPU need more memory than is free; reads no pixels."""
@@ -170,7 +200,7 @@ class Job:
                 if not parts:
                     raise
                 self.most = pixels // 2
-                warnings.warn(f"{self.device} ran out of memory ({error}); continuing with smaller tiles", stacklevel=4)
+                warnings.warn(f"{self.device} ran out of memory ({error}); going on with smaller tiles", stacklevel=4)
             else:
                 for tile, result in zip(tiles, results, strict=True):
                     out[self.place(tile).write] = self.axes.pack(result)
@@ -179,7 +209,7 @@ class Job:
             self.write(part, out)
 
     def split(self, tiles: list[Tile]) -> list[list[Tile]]:
-        """The same pixels in smaller pieces; nothing if they cannot be split."""
+        """The same pixels in smaller pieces; nothing if there are none."""
         middle = len(tiles) // 2
         if middle:
             return [tiles[:middle], tiles[middle:]]
@@ -189,20 +219,26 @@ class Job:
     def compute(self, tiles: list[Tile]) -> list[NDArray[Any]]:
         """The written parts of tiles, (colours, rows, columns) each."""
         results: dict[int, NDArray[Any]] = {}
-        todo = []
+        todo, strengths = [], []
         for number, tile in enumerate(tiles):
-            rescale = self.rescales[self.axes.channel_of(tile.write)]
-            if isinstance(rescale, Rescale):
-                todo.append((number, tile, rescale))
-            else:
+            channel = self.axes.channel_of(tile.write)
+            rescale, strength = self.rescales[channel], self.strength(channel)
+            if not isinstance(rescale, Rescale):
                 results[number] = np.full((self.axes.colours, *_size(tile, "write")), rescale, self.image.dtype)
+            elif max(self.scale) == 1 and strength == CLEAN:  # there is nothing to do
+                rows, columns = tile.write[-2:]
+                results[number] = self.read(tile, (rows, columns)).copy()
+            else:
+                todo.append((number, tile, rescale))
+                strengths.append(strength)
         if todo:
             taps = [self.taps(tile.read) for _, tile, _ in todo]
             windows = [
                 encode(self.pixels(tile, t, rescale.low), rescale)
                 for (_, tile, rescale), t in zip(todo, taps, strict=True)
             ]
-            found = self.engine.run(windows, taps, self.stop, self_ensemble=self.self_ensemble)
+            given = strengths if self.engine.maps else None
+            found = self.engine.run(windows, taps, self.stop, given, self_ensemble=self.self_ensemble)
             for (number, tile, rescale), sr in zip(todo, found, strict=True):
                 values = sr[:, *tile.crop[-2:]]
                 results[number] = decode(values, rescale, self.image.dtype)
@@ -280,7 +316,7 @@ def _decode(values: NDArray[Any], rescale: Rescale, dtype: np.dtype[Any]) -> NDA
     step = 0.5 / opaque(dtype) if dtype.kind in "ui" else 0.0  # less comes out as no alpha at all
     visible = alpha > max(step, np.finfo(values.dtype).eps)
     colours = np.where(visible, colours / np.where(visible, alpha, 1), 0)
-    # Overshoot divided by a small alpha is not a colour.
+    # Overshoot divided by a small alpha is no colour.
     colours = np.where(alpha < 1 - 1e-6, np.clip(colours, 0, 1), colours)
     return np.concatenate([rescale.inverse(colours, dtype), cast(alpha * opaque(dtype), dtype)])
 
@@ -310,7 +346,7 @@ def check_out(out: Any, shape: tuple[int, ...], image: Any) -> None:
 def find_network(model: Any, scale: tuple[float, float]) -> VDSR:
     """The network itself; warns where the scale lies below those that it was trained for."""
     network = model if isinstance(model, VDSR) else load_model(model)
-    if max(scale) < min(network.scales, default=0):
+    if 1 < max(scale) < min(network.scales, default=0):
         known = ", ".join(f"{known:g}" for known in network.scales)
         msg = f"the network was trained for x{known}: at x{max(scale):g} it adds too much and may be worse than "
         msg += "bicubic interpolation. Compare the two, or take a network for smaller scales."
@@ -319,9 +355,9 @@ def find_network(model: Any, scale: tuple[float, float]) -> VDSR:
 
 
 def check_scale(scale: object) -> tuple[float, float]:
-    """`scale` as (rows, columns), checked to enlarge."""
+    """`scale` as (rows, columns), checked not to reduce."""
     pair = scale_pair(scale)
-    if min(pair) < 1 or max(pair) == 1:
+    if min(pair) < 1:
         msg = f"`scale` must be greater than 1, got {scale}. Use `degrade` to reduce an image."
         raise ValueError(msg)
     if max(pair) > MAX_SCALE:
@@ -330,12 +366,25 @@ def check_scale(scale: object) -> tuple[float, float]:
     return pair
 
 
+def check_enlarges(scale: tuple[float, float], maps: Sequence[str]) -> None:
+    """Raise unless a network with these maps has something to do at a scale: with maps, it cleans at scale 1."""
+    if max(scale) == 1 and not maps:
+        msg = "`scale` must be greater than 1 for a network without maps, got 1. Use one with maps to clean an image."
+        raise ValueError(msg)
+
+
+def find_compression(options: Options, maps: Sequence[str]) -> float:
+    """The compression to be removed: what is asked for, or else that of the file, if the network has a map of it."""
+    given = check_compression(options.compression)
+    return (options.known_compression if "compression" in maps else 0.0) if given is None else given
+
+
 def check_near(near: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """`near`, checked to have a number for each axis of `out`."""
     if near is None:
         return None
-    if not isinstance(near, tuple | list | np.ndarray) or not all(map(is_integer, near)):
-        msg = f"`near` must be integers, one for each axis of `out`, got {near!r}. Leave it out for the usual "
+    if not isinstance(near, tuple | list | np.ndarray) or not all(map(is_whole, near)):
+        msg = f"`near` must be whole numbers, one for each axis of `out`, got {near!r}. Leave it out for the usual "
         msg += "order."
         raise TypeError(msg)
     if len(near) != len(shape):

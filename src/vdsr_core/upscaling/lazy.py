@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,16 @@ from vdsr_core.arguments import check_switch
 from vdsr_core.images.axes import Axes, find_axes, open_image
 from vdsr_core.images.intensity import Extent
 from vdsr_core.images.missing import check_policy, widen
+from vdsr_core.images.noise import Noise, check_noise, fit_blocks
 from vdsr_core.images.ranges import Range, check_ranges, default_range, is_fixed, measure_channels
 from vdsr_core.images.resampling import check_window, make_taps, scaled_shape
-from vdsr_core.images.tiling import Region, check_tile, cover
+from vdsr_core.images.sampling import Places, Samples, Where
+from vdsr_core.images.tiling import Region, Slices, check_tile, cover
 from vdsr_core.network.checkpoint import fingerprint
 from vdsr_core.network.devices import SharedEngine
+from vdsr_core.network.strengths import check_maps
 from vdsr_core.upscaling import dask_graphs
-from vdsr_core.upscaling.job import Job, Options, check_scale, find_network
+from vdsr_core.upscaling.job import Job, Options, check_enlarges, check_scale, find_compression, find_network
 
 
 def super_resolve_lazily(image: Any, options: Options) -> Any:
@@ -32,11 +36,17 @@ def super_resolve_lazily(image: Any, options: Options) -> Any:
     plane = scaled_shape(axes.plane, pair)
     part = check_window(options.window, plane)
     model = find_network(options.model, pair)
-    channels = 1 if axes.channel is None else axes.leading[axes.channel]
-    ranges: Any = None if options.in_range is None else check_ranges(options.in_range, channels)
+    ranges: Any = None if options.in_range is None else check_ranges(options.in_range, axes.channels)
     if ranges is None:
         fixed = is_fixed(image.dtype, axes)
         ranges = [default_range(image.dtype, axes, Extent())] if fixed else find_range_lazily(image, axes, keep_nan)
+    check_enlarges(pair, model.config.maps)
+    noises: Any = check_noise(options.noise, axes.channels)
+    compression = find_compression(options, model.config.maps)
+    check_maps(model.config.maps, noise=options.noise if noises else 0, compression=compression)
+    if noises is None:
+        found = "noise" in model.config.maps
+        noises = find_noise_lazily(image, axes) if found else [(0.0, 0.0)] * axes.channels
 
     chunks: list[list[int]] = [[1] * n for n in image.shape]
     sources = [[slice(i, i + 1) for i in range(n)] for n in image.shape]
@@ -49,10 +59,11 @@ def super_resolve_lazily(image: Any, options: Options) -> Any:
         if keep_nan:
             sources[axis] = [widen(source, length) for source in sources[axis]]
     # What the pixels depend on besides the image, the network and where it runs.
-    rest = replace(options, scale=pair, tile=tile, model=None, window=None, device=None)
+    rest = replace(options, scale=pair, tile=tile, model=None, window=None, device=None, compression=compression)
     compute = LazyTile(SharedEngine(model, options.device), axes, plane, rest)
     token = (fingerprint(model), rest, str(options.device))
-    result = dask_graphs.map_tiles(image, chunks, sources, compute, ranges, token, keep_nan)
+    shared = dask_graphs.join(ranges, noises)
+    result = dask_graphs.map_tiles(image, chunks, sources, compute, shared, token, keep_nan)
     return result[axes.native((*(slice(0, n) for n in axes.leading), *part))]
 
 
@@ -78,6 +89,55 @@ def _default_ranges(extents: list[Extent], dtype: np.dtype[Any], axes: Axes) -> 
     return [default_range(dtype, axes, extent) for extent in extents]
 
 
+def survey_lazily(image: Any, axes: Axes, keep_nan: bool, ranges: Any, noises: Any) -> Any:
+    """What is given, and the rest of ranges and noises, found in one pass over a dask array."""
+    ranges = find_range_lazily(image, axes, keep_nan) if ranges is None else ranges
+    noises = find_noise_lazily(image, axes) if noises is None else noises
+    found = dask_graphs.join(ranges, noises)
+    return found if isinstance(found, tuple) else found.compute()
+
+
+def find_noise_lazily(image: Any, axes: Axes) -> Any:
+    """A delayed list of noises, one for each channel; only the chunks that hold blocks are read."""
+    image = dask_graphs.tidy(image, axes.colour)
+    places = Samples(axes, image.dtype).places
+    wanted = partial(_has_blocks, axes=axes, places=places)
+    options = {"axes": axes, "dtype": image.dtype}
+    return dask_graphs.gather_chunks(image, wanted, partial(_pick_blocks, **options), partial(_fit_pieces, **options))
+
+
+def _has_blocks(window: Slices, axes: Axes, places: Places) -> bool:
+    """Whether a window of an image, in its own axis order, holds a part of a block."""
+    leading = [axis for number, axis in enumerate(axes.order[:-2]) if number != axes.channel]
+    planes = any(
+        all(window[axis].start <= i < window[axis].stop for axis, i in zip(leading, plane, strict=True))
+        for plane in places.planes
+    )
+    return planes and places.touches([window[axis] for axis in axes.order[-2:]])
+
+
+def _pick_blocks(
+    values: NDArray[Any], window: Slices, axes: Axes, dtype: np.dtype[Any]
+) -> list[tuple[int, Where, NDArray[Any]]]:
+    """The parts of blocks in a window of an image, in its own axis order."""
+    samples, found = Samples(axes, dtype), []
+    for index in product(*(range(window[axis].start, window[axis].stop) for axis in axes.order[:-2])):
+        here = [slice(None)] * values.ndim
+        for axis, number in zip(axes.order[:-2], index, strict=True):
+            here[axis] = slice(number - window[axis].start, number - window[axis].start + 1)
+        pieces = samples.pieces(index, [window[axis] for axis in axes.order[-2:]], axes.unpack(values[tuple(here)]))
+        found += [(channel, where, part.copy()) for channel, where, part in pieces]  # a view would keep the chunk
+    return found
+
+
+def _fit_pieces(parts: list[Any], axes: Axes, dtype: np.dtype[Any]) -> list[Noise]:
+    """The noise of each channel."""
+    samples = Samples(axes, dtype)
+    for channel, where, values in (piece for part in parts for piece in part):
+        samples.blocks[channel][where] = values
+    return [fit_blocks(blocks) for blocks in samples.blocks]
+
+
 @dataclass(frozen=True)
 class LazyTile:
     """How a chunk of a lazy result is computed."""
@@ -87,7 +147,7 @@ class LazyTile:
     plane: tuple[int, int]  # of the result
     options: Options
 
-    def __call__(self, ranges: list[Range], index: tuple[int, ...], region: Region) -> NDArray[Any]:
+    def __call__(self, shared: tuple[list[Range], list[Noise]], index: tuple[int, ...], region: Region) -> NDArray[Any]:
         """The pixels of the chunk `index`, of the region of the image that it needs."""
         axes = self.axes
         origin, shape = list(region.origin), list(region.shape)
@@ -95,13 +155,13 @@ class LazyTile:
             origin[axis], shape[axis] = 0, 1
         image: Any = replace(region, origin=tuple(origin), shape=tuple(shape))
         numbers = [index[axis] for axis in axes.order]
-        in_range = ranges[0 if axes.channel is None else numbers[axes.channel]]
+        in_range, noise = (each[0 if axes.channel is None else numbers[axes.channel]] for each in shared)
         sides = [self.options.tile or n for n in self.plane]
         rows, columns = (
             slice(i * side, min((i + 1) * side, n)) for i, side, n in zip(numbers[-2:], sides, self.plane, strict=True)
         )
         with self.network as engine:
-            options = replace(self.options, model=engine, in_range=in_range, window=(rows, columns))
+            options = replace(self.options, model=engine, in_range=in_range, noise=noise, window=(rows, columns))
             job = Job(image, options)
             out = np.empty(job.shape, image.dtype)
             for _ in job.run(out):

@@ -120,3 +120,25 @@ def test_evaluate_known_set_passes_the_gate(data_dir, vdsr):
     result = vdsr("evaluate", data_dir / "Set5", "--scales", "4", "--mean-only", "--format", "json")
     assert (result.exit_code, result.stderr) == (0, "")
     assert json.loads(result.stdout)[0]["bicubic_psnr"] == pytest.approx(28.42, abs=0.005)
+
+
+def test_evaluate_degrades_as_told(sharp, vdsr, tiny_model):
+    result = vdsr("evaluate", ".", "--scales", 2, "--format", "json", "--degrade", "noise 5, jpeg 40, kernel box")
+    options = {"read_noise": 5, "jpeg": 40, "kernel": "box"}
+    scores = list(evaluate(tiny_model, sharp, [2], degradation=options))
+    assert [row["psnr"] for row in json.loads(result.stdout)][:2] == [score.psnr for score in scores[1::2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nois 5", "must be words and values, of noise, shot, jpeg, blur, kernel, got 'nois 5'"),
+        ("noise", "must be words and values"),
+        ("noise five", "must be a number, got 'five'"),
+        ("noise 5, jpeg 400", "must be a quality from 1 to 100"),
+    ],
+)
+def test_evaluate_names_wrong_degradations(sharp, vdsr, text, message):
+    result = vdsr("evaluate", ".", "--degrade", text)
+    assert result.exit_code != 0
+    assert message in result.stderr

@@ -178,3 +178,44 @@ def test_damaged_chunk_is_left_out_or_refused(tmp_path):
         warnings.simplefilter("ignore")
         with pytest.raises(ValueError, match="its chunk 'IDAT' is damaged"):
             read_image(tmp_path / "a.png")
+
+
+# ------------------------------------------------------------------------------------- how JPEGs are compressed
+
+
+def standard_table(quality):
+    """The luma table of the JPEG standard (Annex K), scaled as the Independent JPEG Group does."""
+    table = np.array([
+        16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
+        14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
+        49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
+    ])  # fmt: skip
+    factor = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return np.clip((table * factor + 50) // 100, 1, 255)
+
+
+@pytest.mark.parametrize("quality", [1, 40, 75, 95, 100])
+@pytest.mark.parametrize("shape", [(20, 24), (20, 24, 3)])
+def test_compression_is_the_mean_step_of_luma(tmp_path, rng, quality, shape):
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(path, quality=quality)
+    assert read_image(path).compression == pytest.approx(standard_table(quality).mean() / 255)
+
+
+def test_compression_is_read_from_tables_of_any_program(tmp_path, rng):
+    pixels = rng.integers(0, 256, (20, 24, 3), np.uint8)
+    tables = [list(range(1, 65)), [200] * 64]
+    for progressive in (False, True):
+        Image.fromarray(pixels).save(tmp_path / "own.jpg", qtables=tables, progressive=progressive)
+        assert read_image(tmp_path / "own.jpg").compression == pytest.approx(32.5 / 255)
+    exif = Image.Exif()
+    exif[274] = 6  # turned
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", qtables=tables, exif=exif)
+    turned = read_image(tmp_path / "turned.jpg")
+    assert (turned.data.shape, turned.compression) == ((24, 20, 3), pytest.approx(32.5 / 255))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif"])
+def test_what_is_not_compressed_with_loss_has_no_compression(tmp_path, rng, name):
+    write_image(tmp_path / name, ImageFile(rng.integers(0, 256, (20, 24, 3), np.uint8), "YXS"))
+    assert read_image(tmp_path / name).compression == 0

@@ -353,7 +353,7 @@ def test_positions_that_are_none_of_length_are_named(tmp_path):
     known = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "Plane": plane}
     tifffile.imwrite(tmp_path / "a.ome.tif", pixels((9, 16)), metadata=known)
     _, said = rewrite(tmp_path / "a.ome.tif", tmp_path / "b.ome.tif")
-    assert said == ["not kept: the stage position, whose unit is not one of length"]
+    assert said == ["not kept: the stage position, whose unit is none of length"]
 
 
 GEO = {
@@ -429,3 +429,29 @@ def test_geotiff_that_is_turned_is_named(tmp_path):
     image = read_image(tmp_path / "a.tif")
     assert image.data.shape == (16, 9)
     assert image.extra == {"not_kept": ("GeoTIFF tags",)}
+
+
+# ------------------------------------------------------------------------------------- JPEG in TIFF
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("writer", ["tifffile", "pillow"])
+def test_compression_of_a_tiff_is_that_of_its_jpeg_tables(tmp_path, writer, tile, lazy):
+    image, found = pixels((40, 48)), {}
+    for quality in (40, 90):
+        path = tmp_path / f"{quality}.tif"
+        if writer == "tifffile":
+            tifffile.imwrite(path, image, compression="jpeg", compressionargs={"level": quality}, tile=tile)
+        else:  # libtiff keeps the tables in a tag of their own
+            Image.fromarray(image).save(path, compression="jpeg", quality=quality)
+        Image.fromarray(image).save(tmp_path / f"{quality}.jpg", quality=quality)
+        found[quality] = read_image(path, lazy=lazy).compression
+        assert found[quality] == pytest.approx(read_image(tmp_path / f"{quality}.jpg").compression)
+    assert found[40] > 3 * found[90] > 0
+
+
+def test_sparse_and_lossless_jpeg_tiffs_have_some_compression(tmp_path):
+    image = pixels((32, 32), np.uint16)
+    tifffile.imwrite(tmp_path / "lossless.tif", image, compression="jpeg", compressionargs={"lossless": True})
+    assert read_image(tmp_path / "lossless.tif").compression == 0

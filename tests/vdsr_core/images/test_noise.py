@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from vdsr_core import degrade, estimate_noise
-from vdsr_core.images.noise import BLOCKS, block_places
+from vdsr_core.images.sampling import BLOCKS, Places
 
 
 def blobs(shape=(256, 320), seed=0):
@@ -77,7 +77,7 @@ def test_small_images_have_some_estimate(rng, shape):
 
 @pytest.mark.parametrize("shape", [(40, 50), (700, 900), (20, 300, 400), (500, 30, 40), (3, 200, 64, 64)])
 def test_places_are_few_and_inside(shape):
-    places = list(block_places(shape))
+    places = list(Places.of(shape).slices())
     assert 0 < len(places) <= 1.2 * BLOCKS
     assert all(0 <= part.start < part.stop <= n for place in places for part, n in zip(place, shape, strict=True))
     assert len(set(map(str, places))) == len(places)

@@ -1,4 +1,5 @@
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,17 @@ import pytest
 import torch
 import zarr
 
-from vdsr_core import VDSR, ImageFile, VDSRConfig, read_image, save_checkpoint, super_resolve, write_image
+from vdsr_core import (
+    VDSR,
+    ImageFile,
+    VDSRConfig,
+    make_model,
+    read_image,
+    save_checkpoint,
+    super_resolve,
+    verify,
+    write_image,
+)
 from vdsr_core.files import Busy
 from vdsr_core.formats.ome_zarr import halve
 from vdsr_core.streaming.plan import Plan, plan
@@ -63,6 +74,53 @@ def test_folded_network_is_streamed_bit_for_bit(tmp_path, rng, scale):
     list(stream(job, image=ImageFile(image, "YX"), model=folded))
     expected = super_resolve(image, scale, tile=16, **best)
     np.testing.assert_array_equal(finest(tmp_path / "out.ome.zarr"), expected)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "options"),
+    [
+        ("YX", (45, 71), {}),
+        ("CYX", (2, 45, 71), {"noise": (3, 10), "compression": 0.2}),
+        ("YXS", (45, 71, 3), {"scale": 1}),
+        ("YX", (45, 71), {"scale": 2.5, "in_range": (0, 3000)}),
+        ("CYX", (2, 45, 71), {"scale": 1, "noise": 0}),
+    ],
+)
+def test_noise_and_compression_are_removed_as_of_the_whole(tmp_path, rng, axes, shape, options):
+    network = make_model(0, VDSRConfig(4, 8, fold=2, blocks=True, maps=("noise", "compression")))
+    image = ImageFile(rng.poisson(1000, shape).astype(np.uint16), axes, compression=0.1)
+    given = {"scale": 2, "model": network, **options}
+    expected = super_resolve(image, tile=16, **given)
+    job = plan(image, target=tmp_path / "out.ome.zarr", **given, **TILE)
+    list(stream(job, image=image, model=network))
+    order = [axes.index(letter) for letter in job.letters]
+    np.testing.assert_array_equal(finest(tmp_path / "out.ome.zarr"), expected.transpose(order))
+    assert job.compression == options.get("compression", 0.1)
+    assert Plan.from_json(job.to_json()) == job
+    assert all(check.ok for check in verify(tmp_path / "out.ome.zarr", source=image, model=network))
+
+
+def test_noise_may_be_a_fraction_of_the_range(tmp_path, rng):
+    network = make_model(0, VDSRConfig(4, 8, maps=("noise",)))
+    image = ImageFile(rng.integers(0, 4096, (2, 20, 20), np.uint16), "CYX", compression=0.2)
+    options = {"model": network, "in_range": [(0, 1000), (0, 4000)], **TILE}
+    job = plan(image, 2, tmp_path / "out.ome.zarr", noise="3%", **options)
+    np.testing.assert_allclose(job.noise, [(0, 30**2), (0, 120**2)])
+    assert job.compression == 0  # this network has no map of it
+    for bad in ("-3%", "x%", "101%"):
+        with pytest.raises(ValueError, match="`noise` must be from 0% to 100% of the range"):
+            plan(image, 2, tmp_path / "out.ome.zarr", noise=bad, **options)
+
+
+def test_plans_of_networks_without_maps_remove_nothing(tmp_path, rng, model):
+    image = ImageFile(rng.integers(0, 4096, (20, 20), np.uint16), "YX", compression=0.2)
+    job = plan(image, 2, tmp_path / "out.ome.zarr", model=model, **TILE)
+    assert (job.noise, job.compression) == ((), 0)
+    known = json.loads(job.to_json())
+    del known["noise"], known["compression"]  # of an earlier version
+    assert Plan.from_json(json.dumps(known)) == job
+    with pytest.raises(ValueError, match="`noise` must be 'auto' or 0 for a network without a map"):
+        plan(image, 2, tmp_path / "out.ome.zarr", model=model, noise="3%", **TILE)
 
 
 @pytest.mark.parametrize("name", ["cells.tif", "cells.ome.tif", "cells.png", "cells.zarr"])
@@ -162,7 +220,7 @@ def test_plan_reads_its_own_text(tmp_path, source, model):
     assert Plan.from_json(job.to_json()).signature == job.signature
 
 
-# Resuming
+# Going on
 
 
 def test_what_is_done_is_not_done_again(tmp_path, source, model):
@@ -370,11 +428,11 @@ def test_nan_is_named(tmp_path, rng, model):
     [
         ({"format": "0.3"}, ValueError, "`format` must be one of"),
         ({"scale": 1}, ValueError, "`scale` must be greater than 1"),
-        ({"tile": 0}, ValueError, "`tile` must be an integer of at least 1"),
+        ({"tile": 0}, ValueError, "`tile` must be a whole number of at least 1"),
         ({"axes": "QX"}, ValueError, "`axes` must"),
         ({"axes": "YXX"}, ValueError, "`axes` must"),
         ({"axes": "XY"}, ValueError, "the last axes must be rows and columns"),
-        ({"tile": None}, TypeError, "`tile` must be an integer"),
+        ({"tile": None}, TypeError, "`tile` must be a whole number"),
         ({"in_range": (300, 100)}, ValueError, "`in_range` must"),
         ({"in_range": (1, 2, 3)}, ValueError, "`in_range` must be"),
         ({"in_range": [[5], [9]]}, ValueError, "`in_range` must be"),

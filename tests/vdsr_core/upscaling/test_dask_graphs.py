@@ -127,7 +127,7 @@ def test_graph_is_small(rng):
     result = super_resolve(source, 4, model=make_model(), tile=64, in_range=(0, 1))
     assert len(result.dask) == len(source.dask) + 16 + 1
     result = super_resolve(source, 4, model=make_model(), tile=64)
-    assert len(result.dask) == len(source.dask) + 16 + 1 + 2 * 16 + 2
+    assert len(result.dask) == len(source.dask) + 16 + 1 + 2 * 16 + 3
 
 
 def test_equal_calls_have_equal_names(rng):

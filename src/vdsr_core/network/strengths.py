@@ -1,0 +1,69 @@
+"""How noisy and compressed an image is: as it is asked for, and as a network takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from vdsr_core.arguments import check_number
+from vdsr_core.images.intensity import Rescale
+from vdsr_core.images.noise import Noise, rescale_noise
+from vdsr_core.network.checkpoint import load_model
+from vdsr_core.network.engine import KNOWN
+from vdsr_core.network.model import Strength
+from vdsr_core.network.pretrained import model_names
+
+CLEAN = Strength()
+LUMA = 219 / 255, 16 / 255  # what becomes of [0, 1]: white is 235 of 255, black 16
+
+
+def check_compression(compression: Any) -> float | None:
+    """`compression`, checked to be from 0 to 1; None for "auto"."""
+    if isinstance(compression, str) and compression == "auto":
+        return None
+    rule, way_out = "'auto' or a number from 0 to 1", "Use 0 for an image that was never compressed."
+    return check_number("compression", compression, rule, way_out, lambda value: 0 <= value <= 1)
+
+
+def find_mapped(name: str) -> list[str]:
+    """The networks of the package that have a map."""
+    return [other for other in model_names() if name in load_model(other).config.maps]
+
+
+def check_maps(maps: Collection[str], **asked: Any) -> None:
+    """Raise if noise or compression is to be removed by a network that has no map of it."""
+    for name, value in asked.items():
+        if name not in maps and np.any(value):
+            others = find_mapped(name)
+            way_out = f"Use {others[0]}." if others else f"Use one that has maps, or leave `{name}` out."
+            msg = f"`{name}` must be 'auto' or 0 for a network without a map of it, got {value}. {way_out}"
+            raise ValueError(msg)
+
+
+def to_strength(
+    noise: Noise, compression: float, rescale: Rescale, dtype: np.dtype[Any], *, colour: bool = False
+) -> Strength:
+    """Noise and compression of an image in the intensities of the network.
+
+    Parameters
+    ----------
+    noise : (float, float)
+        Gain and offset in units of the image.
+    compression : float
+        As a fraction of 255 for 8-bit images, of the range of others.
+    rescale : Rescale
+        The range that becomes 0 to 1.
+    dtype : numpy dtype
+        Of the image.
+    colour : bool
+        Whether it is the luma of [0, 1] that goes through the network.
+    """
+    span, black = LUMA if colour else (1.0, 0.0)
+    factor = span / (rescale.high - rescale.low)
+    gain, offset = rescale_noise(noise, factor, black - factor * rescale.low)
+    if gain * KNOWN[1] + offset <= 0:  # there is no noise at any intensity that the network is shown
+        gain = offset = 0.0
+    step = compression * (255 * factor if dtype == np.uint8 else span)
+    return Strength(gain, offset, step)

@@ -1,0 +1,87 @@
+"""Noise and compression in words: what is removed, and whether a network without maps can bear them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from vdsr_core.images.noise import Noise
+from vdsr_core.images.ranges import Range
+from vdsr_core.network.model import MAPS, VDSR
+from vdsr_core.network.strengths import find_mapped
+
+# From here on a network that was trained on clean images is no better than bicubic interpolation: by
+# benchmarks/degraded.py, on photographs.
+NOISY, COMPRESSED = 0.015, 0.1
+
+
+def noise_fraction(noise: Noise, in_range: Range) -> float:
+    """The standard deviation of noise in the middle of a range, as a fraction of the range.
+
+    Parameters
+    ----------
+    noise : (gain, offset)
+        As of `estimate_noise`.
+    in_range : (low, high)
+        As of `find_range`.
+
+    Examples
+    --------
+    >>> noise_fraction((0.0, 9.0), (0, 300))
+    0.01
+    """
+    (gain, offset), (low, high) = noise, in_range
+    variance = gain * (low + high) / 2 + offset
+    return math.sqrt(variance) / (high - low) if variance > 0 and high > low else 0.0
+
+
+def describe_quality(noises: Sequence[Noise], ranges: Sequence[Range], compression: float = 0.0) -> str:
+    """What is found of an image, or removed from it, in a few words; empty for a clean one.
+
+    Parameters
+    ----------
+    noises, ranges
+        Of each channel, as of `survey`.
+    compression : float, optional
+        As in `super_resolve`.
+
+    Examples
+    --------
+    >>> describe_quality([(0.0, 9.0)], [(0, 300)], 0.1)
+    'noise 1 % of the range, compression 0.10'
+    """
+    fractions = [noise_fraction(*pair) for pair in zip(noises, ranges, strict=True)]
+    words = []
+    if any(fraction >= 0.0005 for fraction in fractions):
+        words.append(f"noise {', '.join(f'{100 * fraction:.2g}' for fraction in fractions)} % of the range")
+    if compression >= 0.005:
+        words.append(f"compression {compression:.2f}")
+    return ", ".join(words)
+
+
+def find_misfit(model: VDSR, noises: Sequence[Noise], ranges: Sequence[Range], compression: float = 0.0) -> str:
+    """One sentence if an image is too noisy or too compressed for a network without maps, and which network fits.
+
+    Parameters
+    ----------
+    model : VDSR
+        The network.
+    noises, ranges, compression
+        As in `describe_quality`.
+
+    Returns
+    -------
+    str
+        Empty where the network fits.
+    """
+    noisy = max(noise_fraction(*pair) for pair in zip(noises, ranges, strict=True)) > NOISY
+    compressed = compression > COMPRESSED
+    bad = [word for word, found in zip(MAPS, (noisy, compressed), strict=True) if found]
+    if not any(word not in model.config.maps for word in bad):
+        return ""
+    words = " and ".join({"noise": "too noisy", "compression": "too compressed"}[word] for word in bad)
+    fitting = next((name for word in bad for name in find_mapped(word)), None)
+    way_out = (
+        f"Use {fitting}, which removes that." if fitting else "Use one that has maps, or `fine_tune` it on such images."
+    )
+    return f"the image is {words} for this network, which may make it worse than bicubic interpolation. {way_out}"

@@ -1,0 +1,41 @@
+import pytest
+
+from vdsr_core import VDSRConfig, describe_quality, find_misfit, make_model, noise_fraction
+
+CLEAN, NOISY = [(0.0, 1.0)], [(0.0, 100.0)]
+RANGES = [(0, 255)]
+PLAIN = make_model(0, VDSRConfig(4, 8))
+MAPS = make_model(0, VDSRConfig(4, 8, maps=("noise", "compression")))
+
+
+def test_fraction_is_that_of_the_middle():
+    assert noise_fraction((2.0, -100.0), (0, 200)) == pytest.approx(0.05)
+    assert noise_fraction((0.0, 4.0), (7, 7)) == 0
+    assert noise_fraction((0.0, -4.0), (0, 7)) == 0
+
+
+@pytest.mark.parametrize(
+    ("noises", "compression", "words"),
+    [
+        ([(0.0, 0.0)], 0, ""),
+        (NOISY, 0, "noise 3.9 % of the range"),
+        ([(0.0, 0.0)], 0.11, "compression 0.11"),
+        (NOISY, 0.11, "noise 3.9 % of the range, compression 0.11"),
+    ],
+)
+def test_quality_in_words(noises, compression, words):
+    assert describe_quality(noises, RANGES, compression) == words
+
+
+def test_quality_of_channels():
+    assert describe_quality(CLEAN + NOISY, RANGES * 2) == "noise 0.39, 3.9 % of the range"
+
+
+@pytest.mark.parametrize(
+    ("noises", "compression", "word"),
+    [(NOISY, 0, "too noisy"), (CLEAN, 0.3, "too compressed"), (NOISY, 0.3, "noisy and too")],
+)
+def test_misfit_names_what_is_wrong(noises, compression, word):
+    assert word in find_misfit(PLAIN, noises, RANGES, compression)
+    assert find_misfit(MAPS, noises, RANGES, compression) == ""
+    assert find_misfit(PLAIN, CLEAN, RANGES, 0.02) == ""

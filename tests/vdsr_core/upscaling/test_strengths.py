@@ -1,0 +1,258 @@
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vdsr_core import (
+    ImageFile,
+    VDSRConfig,
+    degrade,
+    estimate_noise,
+    find_range,
+    make_model,
+    super_resolve,
+    super_resolve_tiles,
+    survey,
+)
+from vdsr_core.images.color import rgb_to_ycbcr
+from vdsr_core.images.intensity import Rescale
+from vdsr_core.images.sampling import to_gray
+from vdsr_core.network.model import Strength
+from vdsr_core.network.strengths import to_strength
+
+MAPS = ("noise", "compression")
+MODEL = make_model(0, VDSRConfig(4, 8, fold=2, blocks=True, maps=MAPS))
+PLAIN = make_model(0, VDSRConfig(4, 8))
+KINDS = [{}, {"channel_axis": 0}, {"rgb": True, "channel_axis": 0}]
+
+
+def noisy_image(shape=(3, 60, 70), dtype=np.uint16, seed=0):
+    """Ramps with Poisson and Gaussian noise above a black level."""
+    rows, columns = np.ogrid[: shape[-2], : shape[-1]]
+    ramp = 100 + 10.0 * rows + 7.0 * columns
+    planes = np.broadcast_to(ramp, shape) * np.linspace(1, 1.4, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+    return (degrade(planes, 1, shot_noise=3, read_noise=12, seed=seed) + 50).astype(dtype)
+
+
+def difference(a, b):
+    return np.abs(np.asarray(a, float) - np.asarray(b, float)).max()
+
+
+# The law: tiled == whole == lazy, with what is found
+
+
+@pytest.mark.parametrize("options", KINDS)
+@given(
+    dtype=st.sampled_from([np.uint16, np.float32]),
+    scale=st.sampled_from([2, 1, 2.5]),
+    tile=st.integers(9, 60),
+    chunks=st.tuples(st.integers(1, 3), st.integers(7, 60), st.integers(7, 70)),
+    in_range=st.sampled_from([None, (0, 2000)]),
+)
+@settings(max_examples=6)
+def test_tiled_and_lazy_equal_whole(options, dtype, scale, tile, chunks, in_range):
+    image = noisy_image(dtype=dtype)
+    options = options | {"model": MODEL, "in_range": in_range}
+    whole = super_resolve(image, scale, tile=None, **options)
+    allowed = 1 if dtype is np.uint16 else 2e-5 * np.ptp(image)
+    assert difference(super_resolve(image, scale, tile=tile, **options), whole) <= allowed
+    lazy = super_resolve(da.from_array(image, chunks=chunks), scale, tile=tile, **options)
+    assert difference(lazy.compute(), whole) <= allowed
+    assert difference(super_resolve(image, scale, noise=0, tile=None, **options), whole) > 10 * allowed
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_what_is_found_may_be_given(options):
+    image = noisy_image()
+    whole = super_resolve(image, 2, model=MODEL, **options)
+    known = {"in_range": find_range(image, **options), "noise": estimate_noise(image, **options)}
+    window = (slice(20, 90), slice(31, 77))
+    assert difference(super_resolve(image, 2, model=MODEL, window=window, **known, **options), whole[..., *window]) <= 1
+    ranges, noises = survey(image, **options)
+    given = {"in_range": ranges, "noise": noises, "tile": 40}
+    assert difference(super_resolve(image, 2, model=MODEL, **given, **options), whole) <= 1
+
+
+def test_window_uses_the_noise_of_the_whole_image():
+    image = noisy_image()
+    image[:, :, 35:] = image[:, :, 35:].mean()  # noise on the left only
+    window = (slice(0, 60), slice(100, 140))
+    options = {"model": MODEL, "in_range": (0, 3000)}
+    part = super_resolve(image, 2, window=window, **options)
+    assert difference(part, super_resolve(image, 2, **options)[..., *window]) <= 1
+
+
+def test_chunked_arrays_are_read_once(rng):
+    class Counting:
+        """A zarr array that counts the pixels that are read of it."""
+
+        def __init__(self, array):
+            self.array, self.pixels = array, 0
+            self.shape, self.dtype, self.chunks = array.shape, array.dtype, array.chunks
+
+        def __getitem__(self, slices):
+            values = self.array[slices]
+            self.pixels += values.size
+            return values
+
+    image = noisy_image((2, 64, 96))
+    for options in ({}, {"in_range": (0, 2000)}):
+        counted = Counting(zarr.array(image, chunks=(1, 16, 32)))
+        ranges, noises = survey(counted, **options)
+        assert counted.pixels <= 1.2 * image.size
+        assert (ranges, noises) == survey(image, **options)
+    untouched = Counting(zarr.array(image, chunks=(1, 16, 32)))
+    assert survey(untouched, in_range=(0, 9), noise=2) == ([(0.0, 9.0)], [(0.0, 4.0)])
+    assert untouched.pixels == 0
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_dask_arrays_give_the_same_survey(options):
+    image = noisy_image()
+    assert survey(da.from_array(image, chunks=(2, 17, 30)), **options) == survey(image, **options)
+    assert estimate_noise(da.from_array(image, chunks=(2, 17, 30)), **options) == estimate_noise(image, **options)
+
+
+def test_dask_arrays_with_range_and_noise_are_not_looked_at():
+    touched = []
+
+    def load(block):
+        touched.append(block.shape)
+        return block
+
+    meta = np.empty((0, 0), np.uint16)
+    image = da.from_array(noisy_image((1, 64, 96))[0], chunks=(16, 16)).map_blocks(load, dtype=np.uint16, meta=meta)
+    out = super_resolve(image, 2, model=MODEL, in_range=(0, 2000), noise=9, tile=32)
+    out[:32, :32].compute(scheduler="synchronous")
+    assert len(touched) < image.npartitions / 2
+
+
+@given(a=st.floats(0.01, 100), b=st.floats(-1000, 1000))
+@settings(max_examples=8)
+def test_result_follows_gain_and_offset_of_the_intensities(a, b):
+    image = noisy_image(dtype=np.float64)
+    model = make_model(0, MODEL.config).double()
+    scaled = super_resolve(a * image + b, 2, model=model)
+    expected = a * super_resolve(image, 2, model=model) + b
+    assert difference(scaled, expected) <= 1e-4 * a * np.ptp(image)
+
+
+# What the network is told
+
+
+@given(
+    gain=st.floats(0, 50),
+    offset=st.floats(-1e4, 1e4),
+    low=st.floats(-500, 500),
+    span=st.floats(1, 5000),
+    v=st.floats(0, 1),
+)
+def test_strength_gives_the_variance_in_the_intensities_of_the_network(gain, offset, low, span, v):
+    rescale = Rescale(low, low + span)
+    strength = to_strength((gain, offset), 0.1, rescale, np.dtype(np.uint16))
+    variance = gain * (low + v * span) + offset
+    if strength != Strength(0, 0, 0.1):
+        assert strength.gain * v + strength.offset == pytest.approx(variance / span**2, rel=1e-6, abs=1e-9)
+    else:
+        assert variance <= 1e-9
+    assert strength.compression == 0.1
+
+
+def test_strength_of_colour_is_that_of_luma(rng):
+    """The standard deviation of luma before and after the change to 16..235, in images of constant colour."""
+    image = rng.normal(120, 6, (3, 200, 200))
+    gray = to_gray(image)
+    luma = rgb_to_ycbcr(Rescale(0, 255).forward(image))[0]
+    strength = to_strength((0.0, float(gray.var())), 20 / 255, Rescale(0, 255), np.dtype(np.uint8), colour=True)
+    assert np.sqrt(strength.offset) == pytest.approx(luma.std(), rel=1e-6)
+    assert strength.compression == pytest.approx(20 / 255 * 219 / 255)  # of steps of luma
+
+
+def test_8_bit_steps_are_fractions_of_the_range():
+    strength = to_strength((0.0, 0.0), 20 / 255, Rescale(50, 150), np.dtype(np.uint8))
+    assert strength.compression == pytest.approx(0.2)
+
+
+# Scale 1 cleans
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_scale_1_returns_clean_images_as_they_are(options):
+    image = noisy_image()
+    assert np.array_equal(super_resolve(image, 1, model=MODEL, noise=0, **options), image)
+    lazy = super_resolve(da.from_array(image, chunks=(1, 30, 30)), 1, model=MODEL, noise=0, **options)
+    assert np.array_equal(lazy.compute(), image)
+    assert not np.array_equal(super_resolve(image, 1, model=MODEL, **options), image)
+    flat = np.full_like(image, 7)
+    assert np.array_equal(super_resolve(flat, 1, model=MODEL, **options), flat)
+
+
+def test_scale_1_keeps_pixels_without_a_value():
+    image = noisy_image(dtype=np.float32)[0]
+    image[3:5, 7] = np.nan
+    for noise in (0, 5):
+        out = super_resolve(image, 1, model=MODEL, noise=noise, nan="keep")
+        assert np.array_equal(np.isnan(out), np.isnan(image))
+
+
+# Networks without maps
+
+
+def test_networks_without_maps_find_nothing():
+    image = noisy_image()
+    assert np.array_equal(super_resolve(image, 2, model=PLAIN), super_resolve(image, 2, model=PLAIN, noise=0))
+    file = ImageFile(image, "ZYX", compression=0.3)
+    assert np.array_equal(super_resolve(file, 2, model=PLAIN), super_resolve(image, 2, model=PLAIN))
+
+
+@pytest.mark.parametrize("asked", [{"noise": 3}, {"noise": (1, 0)}, {"compression": 0.2}])
+def test_networks_without_maps_refuse_to_remove(asked):
+    image = noisy_image()
+    (name,) = asked
+    for pixels in (image, da.from_array(image)):
+        with pytest.raises(ValueError, match=f"`{name}` must be 'auto' or 0 for a network without a map of it"):
+            super_resolve(pixels, 2, model=PLAIN, **asked)
+        with pytest.raises(ValueError, match="`scale` must be greater than 1 for a network without maps"):
+            super_resolve(pixels, 1, model=PLAIN)
+
+
+# An ImageFile says how it was compressed
+
+
+def test_compression_of_a_file_is_used():
+    image = noisy_image((3, 40, 50))
+    file = ImageFile(image, "CYX", compression=0.2)
+    options = {"model": MODEL, "channel_axis": 0}
+    found = super_resolve(file, 2, model=MODEL)
+    assert np.array_equal(found, super_resolve(image, 2, compression=0.2, **options))
+    assert not np.array_equal(found, super_resolve(image, 2, **options))
+    assert np.array_equal(super_resolve(file, 2, model=MODEL, compression=0), super_resolve(image, 2, **options))
+    out = np.empty_like(found)
+    for _ in super_resolve_tiles(file, 2, out, model=MODEL):
+        pass
+    assert np.array_equal(out, found)
+    assert file.with_data(found, (2, 2)).compression == 0
+
+
+# Bad input
+
+
+BAD = [-1, np.nan, np.inf, "5", True, None, (1, 2, 3), (-1, 4), (0, -5), (1, np.nan), [(1, 2)] * 4, [[1], [2, 3]]]
+
+
+@pytest.mark.parametrize("noise", BAD)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_bad_noise_is_refused(noise, lazy):
+    image = noisy_image((2, 20, 20))
+    with pytest.raises((ValueError, TypeError), match=r"`noise` must be .* Use 0 for an image without noise"):
+        super_resolve(da.from_array(image) if lazy else image, 2, model=MODEL, noise=noise)
+
+
+@pytest.mark.parametrize("compression", [-0.1, 1.5, np.nan, "auto ", None, True])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_bad_compression_is_refused(compression, lazy):
+    image = noisy_image((2, 20, 20))
+    with pytest.raises((ValueError, TypeError), match="`compression` must be 'auto' or a number from 0 to 1"):
+        super_resolve(da.from_array(image) if lazy else image, 2, model=MODEL, compression=compression)
