@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
 from magicgui.backends._qtpy.widgets import QBaseRangedWidget, QBaseWidget
 from magicgui.widgets import ComboBox, Container, Widget
 from magicgui.widgets.bases import RangedWidget
-from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtGui import QIcon, QValidator
+from napari.utils.notifications import show_info
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtGui import QGuiApplication, QIcon, QValidator
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QComboBox,
@@ -21,6 +23,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QMainWindow,
+    QScrollArea,
     QSizePolicy,
     QSlider,
     QTextBrowser,
@@ -55,10 +58,23 @@ def sentence(error: Exception | None) -> str:
 def make_combo(tooltip: str) -> QComboBox:
     """A choice that does not widen the widget."""
     combo = QComboBox()
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.setMinimumContentsLength(12)
+    narrow(combo)
     combo.setToolTip(tooltip)
     return combo
+
+
+def choice(label: str, tooltip: str, choices: Any = ()) -> ComboBox:
+    """A list of choices, as magicgui has it, that does not widen the widget."""
+    box = ComboBox(label=label, choices=choices)
+    box.tooltip = f"<qt>{tooltip}</qt>" if tooltip else ""
+    narrow(box.native)
+    return box
+
+
+def narrow(combo: QComboBox) -> None:
+    """Let the longest entry of a list not widen the widget."""
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(12)
 
 
 def make_text(words: str = "") -> QLabel:
@@ -167,6 +183,51 @@ def ignore_wheel(box: QWidget) -> None:
         for control in box.findChildren(kind):
             control.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             control.installEventFilter(still)
+
+
+class Panel(QWidget):
+    """A page that is docked: it leaves the viewer when it is closed, and shares the place of our other panel.
+
+    napari takes a closed panel out of its dock, and makes another one when it is opened again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown = True  # or not closed yet
+
+    def leave(self) -> None:
+        """Follow the viewer no longer; work that is under way goes on, and another panel will show it."""
+
+    def showEvent(self, event: Any) -> None:
+        """Become a tab beside the other panel."""
+        super().showEvent(event)
+        if isinstance(self.window(), QMainWindow):
+            QTimer.singleShot(0, partial(tabify, self))
+
+    def changeEvent(self, event: Any) -> None:
+        """Leave when the panel is closed."""
+        super().changeEvent(event)
+        if event.type() == event.Type.ParentChange and self.parent() is None and self.shown:
+            self.shown = False
+            self.leave()
+
+
+def scrolled(page: QWidget) -> QScrollArea:
+    """A page that scrolls up and down."""
+    scroll = QScrollArea()
+    scroll.setWidgetResizable(True)
+    scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    scroll.setWidget(page)
+    return scroll
+
+
+def copy_text(text: str, what: str) -> str:
+    """Put a text on the clipboard, say so, and return it."""
+    if (clipboard := QGuiApplication.clipboard()) is not None:
+        clipboard.setText(text)
+    show_info(f"The {what} is on the clipboard.")
+    return text
 
 
 def tabify(widget: QWidget) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TILES = (128, 192, 256, 384, 512)
 TILE_SECONDS = 2.5  # between two tiles: one sees the run go on
 PROBE_SECONDS = 0.25
+TURNS = 8  # flips and rotations, over which `self_ensemble` takes the mean
 
 _turn = threading.Lock()
 
@@ -163,19 +164,21 @@ def _load_network(model: str | None, modified: int) -> VDSR:
     return load_model(model)
 
 
-def examine(model: str | None, device: str | None, cancelled: threading.Event) -> Iterator[Facts]:
+def examine(
+    model: str | None, device: str | None, cancelled: threading.Event, *, self_ensemble: bool = False
+) -> Iterator[Facts]:
     """Give the facts of a network on a device; its speed is measured once."""
     with computing(cancelled):
-        yield examine_now(model, device)
+        yield examine_now(model, device, self_ensemble=self_ensemble)
 
 
-def examine_now(model: str | None, device: str | None) -> Facts:
+def examine_now(model: str | None, device: str | None, *, self_ensemble: bool = False) -> Facts:
     """The facts of a network on a device; to be called inside `computing`."""
     from vdsr_core import list_devices
 
     network = load_network(model)
     devices = list_devices()
-    speed = measure_speed(network, device)
+    speed = measure_speed(network, device) / (TURNS if self_ensemble else 1)
     summary = str(network.card.get("summary", ""))
     return Facts(network.halo, speed, summary, devices, explain_device(device, devices), tuple(network.scales))
 

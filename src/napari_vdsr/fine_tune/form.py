@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from magicgui.types import FileDialogMode
-from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit, PushButton, SpinBox
-from qtpy.QtWidgets import QComboBox, QPushButton, QVBoxLayout, QWidget
+from magicgui.widgets import Container, FileEdit, LineEdit, PushButton, SpinBox
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from napari_vdsr.fine_tune.pair_rows import PairRows
 from napari_vdsr.fine_tune.recipe import LENGTHS, NEW
-from napari_vdsr.forms import Held, NumberBox, align_labels, make_collapsible, make_combo, make_row, make_text
+from napari_vdsr.forms import Held, NumberBox, align_labels, choice, make_collapsible, make_combo, make_row, make_text
 from napari_vdsr.models.box import ModelBox
 from napari_vdsr.upscale.layer_list import LayerList
 from vdsr_core import FineTuneConfig
@@ -181,15 +181,6 @@ class SetUpPage(QWidget):
         """Align the controls, now that the fonts are known."""
         super().showEvent(event)
         align_labels(self._form.chosen, self._form.advanced)
-
-
-def choice(label: str, tooltip: str, choices: Any) -> ComboBox:
-    """A list of choices that does not widen the widget."""
-    box = ComboBox(label=label, choices=choices)
-    box.tooltip = f"<qt>{tooltip}</qt>"
-    box.native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.native.setMinimumContentsLength(12)
-    return box
 
 
 def count(label: str, value: int, most: int, tooltip: str, least: int = 1) -> SpinBox:

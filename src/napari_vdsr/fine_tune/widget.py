@@ -7,12 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_error
 from napari.utils.theme import get_theme
 from napari.viewer import Viewer
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QFrame, QMainWindow, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QTabWidget, QVBoxLayout
 
 from napari_vdsr.background.job import Job
 from napari_vdsr.background.pytorch import Cancelled
@@ -25,7 +23,7 @@ from napari_vdsr.fine_tune.training import in_words, training_of
 from napari_vdsr.fine_tune.unfinished import discard, is_at_work, list_unfinished
 from napari_vdsr.fine_tune.watch import Watch
 from napari_vdsr.fine_tune.work import examine
-from napari_vdsr.forms import fill, ignore_wheel, sentence, show_guide, tabify
+from napari_vdsr.forms import Panel, copy_text, fill, ignore_wheel, scrolled, sentence, show_guide
 from napari_vdsr.models.box import FROM_FILE, NEWS
 from napari_vdsr.models.page import ModelsPage
 
@@ -46,7 +44,7 @@ def open_fine_tune_widget(viewer: Viewer) -> None:
     widget.choices.choose_layer(viewer.layers.selection.active)
 
 
-class FineTuneWidget(QWidget):
+class FineTuneWidget(Panel):
     """Fine-tune a network on image layers, or on a folder of images.
 
     Parameters
@@ -75,12 +73,7 @@ class FineTuneWidget(QWidget):
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         for title, page in (("Set up", self.page), ("Training", self.watch), ("My models", self.own)):
-            scroll = QScrollArea()
-            scroll.setWidgetResizable(True)
-            scroll.setFrameShape(QFrame.Shape.NoFrame)
-            scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-            scroll.setWidget(page)
-            self.tabs.addTab(scroll, title)
+            self.tabs.addTab(scrolled(page), title)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self.tabs)
@@ -113,19 +106,15 @@ class FineTuneWidget(QWidget):
     # ------------------------------------------------------------------------------ opening and closing the panel
 
     def showEvent(self, event: Any) -> None:
-        """Share the place of the other panel: each gets the whole height."""
+        """Offer the networks there are now."""
         super().showEvent(event)
         self.form.model.list_again()
-        if isinstance(self.window(), QMainWindow):
-            QTimer.singleShot(0, partial(tabify, self))
 
-    def changeEvent(self, event: Any) -> None:
-        """Leave the viewer when the panel is closed; the training goes on, and another panel will show it."""
-        super().changeEvent(event)
-        if event.type() == event.Type.ParentChange and self.parent() is None and self.choices.following:
-            self.choices.leave()
-            self.viewer.events.theme.disconnect(self._paint)
-            self.training.changed.disconnect(self._training_changed)
+    def leave(self) -> None:
+        """Follow the viewer no longer; the training continues."""
+        self.choices.leave()
+        self.viewer.events.theme.disconnect(self._paint)
+        self.training.changed.disconnect(self._training_changed)
 
     def _paint(self, event: Any = None) -> None:
         """Take the colours of the viewer's theme."""
@@ -277,17 +266,8 @@ class FineTuneWidget(QWidget):
         recipe, data = self.training.recipe, self.training.data
         if self.training.job is None or recipe is None or data is None:
             recipe, data = self.choices.recipe(), self.choices.data()
-        return to_clipboard(python_script(recipe, data, self.training.left_out), "script")
+        return copy_text(python_script(recipe, data, self.training.left_out), "script")
 
     def copy_command(self) -> str:
         """Copy the command that gives the same network, and return it."""
-        return to_clipboard(command_line(self.choices.recipe(), self.choices.data()), "command")
-
-
-def to_clipboard(text: str, what: str) -> str:
-    """Copy a text, and return it."""
-    clipboard = QGuiApplication.clipboard()
-    if clipboard is not None:
-        clipboard.setText(text)
-    show_info(f"The {what} is on the clipboard.")
-    return text
+        return copy_text(command_line(self.choices.recipe(), self.choices.data()), "command")

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -301,10 +300,10 @@ def looks(layer: Image) -> dict[str, Any]:
     return {"rgb": layer.rgb} | {name: getattr(layer, name) for name in names}
 
 
-def layer_keywords(layer: Image, source: Source, scale: float, model: str | None) -> dict[str, Any]:
-    """All keywords of the result's layer, `metadata` and `multiscale` aside."""
+def layer_keywords(layer: Image, source: Source, scale: float, words: str) -> dict[str, Any]:
+    """All keywords of the result's layer, `metadata` and `multiscale` aside; `words` say how it was made."""
     found = placement(layer, source.factors(scale), source.start(scale)) | looks(layer)
-    return found | {"name": f"{layer.name} [VDSR {model_name(model)} x{scale:g}]"}
+    return found | {"name": f"{layer.name} [VDSR {words}]"}
 
 
 def model_name(model: str | None) -> str:
@@ -342,35 +341,6 @@ def free_name(name: str, names: Iterable[str]) -> str:
         number += 1
         found = f"{name} [{number}]"
     return found
-
-
-def describe(
-    layer: Image,
-    source: Source,
-    *,
-    model: str | None,
-    scale: float,
-    in_range: Any,
-    tile: int | None,
-    device: str | None,
-) -> dict[str, Any]:
-    """What ``metadata["vdsr"]`` says of a result."""
-    return {
-        "model": model or model_name(None),
-        "scale": scale,
-        "in_range": in_range,
-        "channel_axis": source.channel_axis,
-        "rgb": source.rgb,
-        "tile": tile,
-        "device": device or "automatic",
-        "source": {
-            "layer": layer.name,
-            "path": str(layer.source.path) if layer.source.path else None,
-            "shape": tuple(source.data.shape),
-            "part": tuple((p.start, p.stop) for p in source.part),
-        },
-        "versions": {name: version(name) for name in ("napari-vdsr", "napari", "torch", "numpy")},
-    }
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
+from napari_vdsr.forms import narrow
 from napari_vdsr.models import library
 
 FROM_FILE = "From a file…"
@@ -39,8 +40,7 @@ class ModelBox(QComboBox):
 
     def __init__(self, *others: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.setMinimumContentsLength(12)
+        narrow(self)
         self._others = others
         self._files: list[str] = []
         self._before: str | None = None  # what was chosen before "From a file…"

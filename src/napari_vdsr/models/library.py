@@ -19,7 +19,7 @@ SUFFIX = ".safetensors"
 PACKAGE = ".bioimageio.zip"
 FORBIDDEN = '/\\:*?"<>|'
 LONGEST = 80  # characters of a name
-USES = {"photo": "photographs", "microscopy": "fluorescence and other microscopy", "fast": "fast"}
+USES = {"photo": "photographs", "microscopy": "fluorescence and other microscopy", "fast": "quickest, less sharp"}
 
 
 @dataclass(frozen=True)

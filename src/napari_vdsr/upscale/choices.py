@@ -274,6 +274,11 @@ class Choices:
 
     def shown(self, layer: Image) -> tuple[_layers.Source, str]:
         """What is shown of the chosen region of a layer, one channel of one plane, and its name in words."""
+        plane, words = self.shown_plane(layer)
+        return self.in_region(layer, plane), words
+
+    def shown_plane(self, layer: Image) -> tuple[_layers.Source, str]:
+        """The channel and plane of a layer that is shown, and its name in words."""
         plane, axis, words = self.plane(layer), self.axis(layer), f"“{layer.name}”"
         if axis is not None:
             point = np.asarray(self.viewer.dims.point)[-layer.ndim :]
@@ -281,7 +286,7 @@ class Choices:
             part = list(plane.part)
             part[axis] = slice(channel, channel + 1)
             plane, words = replace(plane, part=tuple(part)), f"channel {channel} of {words}"
-        return self.in_region(layer, plane), words
+        return plane, words
 
     def in_region(self, layer: Image, source: _layers.Source) -> _layers.Source:
         """The chosen region of a source."""
@@ -315,12 +320,13 @@ class Choices:
             in_range=self.given_range() or in_range,
             looked_at=_layers.coarsest(layer),
             near=_regions.centre_of_view(self.viewer, layer, source, form.scale.value),
+            self_ensemble=form.quality.value,
         )
 
     def settings(self) -> dict[str, Any]:
         """What is chosen, layers aside, to be chosen again."""
         form = self.form
-        names = ("scale", "tile", "range", "low", "high", "result", "keep")
+        names = ("scale", "quality", "tile", "range", "low", "high", "result", "keep")
         return {name: getattr(form, name).value for name in names} | {"model": form.model.currentData()}
 
     def choose(self, settings: dict[str, Any]) -> None:

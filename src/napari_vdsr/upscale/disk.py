@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_vdsr.background.pytorch import computing, load_network, stop_if
-from napari_vdsr.layers.source import Slices, Source
+from napari_vdsr.layers.arrays import Sliced
+from napari_vdsr.layers.source import Slices, Source, count_tiles
 from napari_vdsr.models import library
 from napari_vdsr.upscale.work import Ranges, Task, Watched, coarse_levels, find_ranges, repeat
 
 if TYPE_CHECKING:
     from vdsr_core import ImageFile, Plan
 
-TILE, SHARD = 512, 1024  # pixels a side: of a chunk, and of what is lost at most when a run is cancelled
+TILE, SHARD = 512, 1024  # pixels a side: of a chunk, and of a piece, which is lost when a run is cancelled in its midst
+PIECES = 64  # if there were fewer, pieces are smaller: one sees the run go on
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Whole:
     levels: list[Any]
 
 
-class Growing:
+class Growing(Sliced):
     """The finest level of a result in the making: the source's own pixels where it is not finished.
 
     Parameters
@@ -79,26 +80,16 @@ class Growing:
     """
 
     def __init__(self, source: Source, scale: float, level: Any, order: Sequence[int]) -> None:
+        super().__init__(source.result_shape(scale), source.data.dtype)
         self.source, self.scale, self._level, self._order = source, scale, level, tuple(order)
-        self.shape = source.result_shape(scale)
-        self.dtype, self.ndim, self.size = np.dtype(source.data.dtype), len(self.shape), math.prod(self.shape)
         self._written: list[Slices] = []
 
     def add(self, window: Slices) -> None:
         """Show a window of `level` from now on."""
         self._written.append(window)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Pixels as NumPy's basic indexing would give them."""
-        key = key if isinstance(key, tuple) else (key,)
-        part, kept = [], []
-        for axis, length in enumerate(self.shape):
-            at = key[axis] if axis < len(key) else slice(None)
-            start, stop, step = at.indices(length) if isinstance(at, slice) else (int(at), int(at) + 1, 0)
-            part.append(slice(start, stop))
-            kept.append(slice(None, None, step) if step else 0)
-        if any(p.start >= p.stop for p in part):
-            return np.empty([max(0, p.stop - p.start) for p in part], self.dtype)[tuple(kept)]
+    def read(self, part: Slices) -> NDArray[Any]:
+        """The pixels of a part of the result."""
         firsts = (grid.start for grid in self.source.grid(self.scale))
         grid = tuple(slice(p.start + first, p.stop + first) for p, first in zip(part, firsts, strict=False))
         pixels = repeat(self.source, self.scale, grid)
@@ -106,7 +97,7 @@ class Growing:
             pixels = pixels[..., part[-1]]
         for window in self._written:
             self._paste(pixels, part, window)
-        return pixels[tuple(kept)]
+        return pixels
 
     def _paste(self, pixels: NDArray[Any], part: Sequence[slice], window: Slices) -> None:
         """Write what is in a window of `level` into a part of the result."""
@@ -144,9 +135,10 @@ def save(
     with computing(cancelled):
         network, in_range = load_network(task.model), find_ranges(task, cancelled)
         watched: Any = Watched(source.data, cancelled, source.planes)
-        image, tile = replace(image, data=watched), task.tile or TILE
-        options = {"model": network, "in_range": in_range, "tile": tile, "shard": SHARD}
-        job = plan(image, task.scale, target, **options)  # type: ignore[arg-type]
+        side = piece_side(task)
+        image, tile = replace(image, data=watched), task.tile or min(TILE, side)
+        options: dict[str, Any] = {"in_range": in_range, "self_ensemble": task.self_ensemble}
+        job = plan(image, task.scale, target, model=network, tile=tile, shard=side, **options)
         shards = stream(job, image=image, model=network, device=task.device, threads=1, stop=cancelled)
         order = [job.letters.index(letter) for letter in job.axes]
         growing = Growing(source, task.scale, _open(job.folder / "image", 0), order)
@@ -161,6 +153,15 @@ def save(
             yield Saved(done)
         stop_if(cancelled)
         yield Whole(open_levels(job, order))
+
+
+def piece_side(task: Task) -> int:
+    """Rows and columns of a piece; the same when a run is resumed, whatever the machine does meanwhile."""
+    source = task.source
+    side, least = SHARD, SHARD // (4 if task.self_ensemble else 2)
+    while side > least and count_tiles(source.grid(task.scale), source.plane_axes, side) < PIECES:
+        side //= 2
+    return side
 
 
 def open_levels(job: Plan, order: Sequence[int]) -> list[Any]:

@@ -46,25 +46,30 @@ class Examiner:
         self.facts: Facts | None = None
         self.fast: Facts | None = None
         self.trouble = ""
-        self._asked_for: tuple[str | None, str | None] | None = None
+        self._asked_for: tuple[str | None, str | None, bool] | None = None
         form.model.activated.connect(self.choose)
-        form.device.changed.connect(lambda *_: self.examine())
+        for control in (form.device, form.quality):
+            control.changed.connect(lambda *_: self.choose())
 
     def choose(self) -> None:
         """Ask for a file if one is wanted, then look at the network if it is another one."""
         if self._form.model.currentData() == FROM_FILE:
             self._form.model.ask_for_file()
-        if (self._form.model.currentData(), self._form.device.value) != self._asked_for:
+        if self._chosen() != self._asked_for:
             self.examine()
-        remember(model=self._form.model.currentData() or "")
+        remember(model=self._form.model.currentData() or "", best=self._form.quality.value)
+
+    def _chosen(self) -> tuple[str | None, str | None, bool]:
+        """Network, device and quality."""
+        return self._form.model.currentData(), self._form.device.value, self._form.quality.value
 
     def examine(self) -> None:
         """Look at what is chosen."""
-        self._asked_for = (self._form.model.currentData(), self._form.device.value)
+        self._asked_for = model, device, best = self._chosen()
         self.stop()
         self.facts, self.fast, self.trouble = None, None, ""
         self.outdated.emit()
-        self._job = Job(partial(examine, *self._asked_for))
+        self._job = Job(partial(examine, model, device, self_ensemble=best))
         self._job.stepped.connect(self._examined)
         self._job.ended.connect(self._ended)
         self._job.start()
@@ -72,10 +77,10 @@ class Examiner:
 
     def compare_with_fast(self) -> None:
         """Look at the fast network, too, where there is one and another is chosen."""
-        name = self._form.model.currentData()
+        name, device, best = self._chosen()
         there = any(network.name == FAST and not network.own for network in list_networks())
         if self._job is None and self.facts is not None and self.fast is None and there and name != FAST:
-            self._job = Job(partial(examine, FAST, self._form.device.value))
+            self._job = Job(partial(examine, FAST, device, self_ensemble=best))
             self._job.stepped.connect(self._found_fast)
             self._job.start()
 

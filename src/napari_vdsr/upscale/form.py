@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, Container
+from magicgui.widgets import CheckBox, Container
 from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_vdsr.forms import (
     Held,
     NumberBox,
     align_labels,
+    choice,
     ignore_wheel,
     make_box,
     make_collapsible,
@@ -47,10 +48,15 @@ class Form:
         self.scale.tooltip = "Output pixels per input pixel along rows and columns; it need not be an integer."
         self.pixel_size = NumberBox(name="pixel_size", label="Pixel size", value=0, min=0, max=1)
         self.pixel_size.native.setKeyboardTracking(False)
-        self.channels = choice("channels", "Channels", "", offer_channels)
-        self.planes = choice("planes", "Z and time", "", offer_planes)
+        self.quality = choice(
+            "Quality",
+            "Best takes the mean over what the network makes of the image in eight positions, turned and mirrored. "
+            "Nothing else changes.",
+            [("Standard", False), ("Best (about 8 times slower)", True)],
+        )
+        self.channels = choice("Channels", "", offer_channels)
+        self.planes = choice("Z and time", "", offer_planes)
         self.region = choice(
-            "region",
             "Region",
             "The whole layer, what the canvas shows now, or what lies inside a shape: the selected shapes of a Shapes "
             "layer, or its last one. A region comes out as it does in the whole layer.",
@@ -62,6 +68,7 @@ class Form:
                 self.scale,
                 self.pixel_size,
                 Held(self.model, name="model", label="Model"),
+                self.quality,
                 self.channels,
                 self.planes,
                 self.region,
@@ -73,9 +80,8 @@ class Form:
 
     def _build_advanced(self) -> Container[Any]:
         """What hardly anybody has to change."""
-        self.device = choice("device", "Device", "Looking for devices…", [("Automatic", None)])
+        self.device = choice("Device", "Looking for devices…", [("Automatic", None)])
         self.result = choice(
-            "result",
             "Result",
             "In memory: all of it is computed now. While I look around: a layer of several levels, the finest of which "
             "is computed where one looks, when one looks; for images that are large or lie on disk. On disk: all is "
@@ -85,7 +91,6 @@ class Form:
         self.tile = NumberBox(name="tile", label="Tile size", value=0, min=0, max=4096, step=32)
         self.tile.native.setSpecialValueText("Automatic")
         self.range = choice(
-            "range",
             "Black and white",
             "The intensities that become 0 and 1 for the network: automatic finds them once for the whole layer, so "
             "that hot pixels do not count and a region comes out as in the whole. Values outside are not clipped.",
@@ -103,6 +108,7 @@ class Form:
         self.scale.value = preference("scale")
         self.result.value = preference("result")
         self.keep.value = preference("keep")
+        self.quality.value = preference("best")
         if wanted := preference("model"):
             self.model.setCurrentIndex(max(0, self.model.findData(wanted)))
 
@@ -137,14 +143,15 @@ class Face(QWidget):
         self.defaults_button, self.guide_button = QPushButton("Restore defaults"), QPushButton("?")
         self.guide_button.setFixedWidth(28)
         self.guide_button.setToolTip("Opens the guide.")
-        self.unfinished = choice("unfinished", "", "Results on disk that are not finished.")
+        self.unfinished = choice("", "Results on disk that are not finished.")
         self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
         self.unfinished_box = make_box(make_row(self.unfinished.native, self.resume_button, self.discard_button))
         self.original_button = QPushButton("Show original")
         self.original_button.setCheckable(True)
         self.original_button.setToolTip("Shows the source in place of the result, as while the key B is held down.")
         self.added_button, self.agrees_button = QPushButton("What was invented"), QPushButton("Agrees with original?")
-        self.try_button = QPushButton("Try on this image")
+        self.try_button, self.side_button = QPushButton("Try on this image"), QPushButton("Side by side")
+        self.side_button.setToolTip("Opens a window with up to four models beside each other on the part in view.")
         advanced = QWidget()
         folded = QVBoxLayout(advanced)
         folded.setContentsMargins(0, 0, 0, 0)
@@ -178,7 +185,7 @@ class Face(QWidget):
         column.addWidget(self.original_button)
         column.addWidget(looking.native)
         column.addLayout(make_row(self.added_button, self.agrees_button))
-        column.addWidget(self.try_button)
+        column.addLayout(make_row(self.try_button, self.side_button))
         column.addWidget(self.trial)
         honest = make_text(HONEST)
         honest.setObjectName("honest")
@@ -194,12 +201,3 @@ class Face(QWidget):
         """Show one sentence below the buttons."""
         self.message.setText(words)
         self.message.setVisible(bool(words))
-
-
-def choice(name: str, label: str, tooltip: str, choices: Any = ()) -> ComboBox:
-    """A list of choices that does not widen the widget."""
-    box = ComboBox(name=name, label=label, choices=choices)
-    box.tooltip = f"<qt>{tooltip}</qt>" if tooltip else ""
-    box.native.setSizeAdjustPolicy(box.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.native.setMinimumContentsLength(12)
-    return box

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
 from napari_vdsr.layers import source as _layers
@@ -33,6 +34,7 @@ def upscale_layer(
     in_range: Hidden = None,
     tile: Hidden = None,
     device: Hidden = None,
+    self_ensemble: bool = False,
     lazy: bool = False,
     target: Hidden = None,
 ) -> "napari.types.LayerDataTuple":
@@ -57,6 +59,8 @@ def upscale_layer(
         Side of a tile in output pixels; the result does not depend on it.
     device : str, optional
         Where to compute, such as ``"cpu"`` or ``"cuda:0"``.
+    self_ensemble : bool, optional
+        Take the mean over the flips and rotations of the image: the best quality, in eight times the time.
     lazy : bool, optional
         Give levels of which the finest is computed where one looks, when one looks.
     target : str, optional
@@ -77,7 +81,8 @@ def upscale_layer(
         raise ValueError(reason)
     if part is not None:
         source = replace(source, part=tuple(part))
-    task = Task(source, scale, model, device, tile, in_range, _layers.coarsest(layer))
+    looked_at = _layers.coarsest(layer)
+    task = Task(source, scale, model, device, tile, in_range, looked_at, self_ensemble=self_ensemble)
     levels = list(layer.data) if layer.multiscale else [layer.data]
     never = threading.Event()
     if target is not None:
@@ -120,9 +125,32 @@ def layer_data(
     if not isinstance(data, list):
         levels = _layers.views(data, task.source.plane_axes)
         data = levels if len(levels) > 1 else data
-    said = _layers.describe(
-        layer, task.source, model=task.model, scale=task.scale, in_range=in_range, tile=tile, device=task.device
-    )
-    keywords = _layers.layer_keywords(layer, task.source, task.scale, task.model)
+    keywords = _layers.layer_keywords(layer, task.source, task.scale, name_of(task))
+    said = describe(layer, task) | {"in_range": in_range, "tile": tile}
     keywords |= {"multiscale": isinstance(data, list), "metadata": {"vdsr": said | record}}
     return data, keywords, "image"
+
+
+def name_of(task: Task) -> str:
+    """Network, scale and quality in a few words."""
+    return f"{_layers.model_name(task.model)} x{task.scale:g}{' best' if task.self_ensemble else ''}"
+
+
+def describe(layer: "napari.layers.Image", task: Task) -> dict[str, Any]:
+    """What ``metadata["vdsr"]`` says of a result, whatever was found in the image aside."""
+    source = task.source
+    return {
+        "model": task.model or _layers.model_name(None),
+        "scale": task.scale,
+        "self_ensemble": task.self_ensemble,
+        "channel_axis": source.channel_axis,
+        "rgb": source.rgb,
+        "device": task.device or "automatic",
+        "source": {
+            "layer": layer.name,
+            "path": str(layer.source.path) if layer.source.path else None,
+            "shape": tuple(source.data.shape),
+            "part": tuple((p.start, p.stop) for p in source.part),
+        },
+        "versions": {name: version(name) for name in ("napari-vdsr", "napari", "torch", "numpy")},
+    }

@@ -1,4 +1,4 @@
-"""What the Upscale widget shows on the canvas beside the layers themselves: previews, and a comparison."""
+"""The controls of the comparison on the canvas, and what they do."""
 
 from __future__ import annotations
 
@@ -6,87 +6,17 @@ from typing import Any
 
 from magicgui.widgets import CheckBox, Container
 from napari.layers import Image
-from napari.viewer import Viewer
 from psygnal import Signal
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QMainWindow, QWidget
 
-from napari_vdsr.background.pytorch import Facts
+from napari_vdsr.forms import choice
 from napari_vdsr.layers import regions as _regions
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale.choices import Choices
 from napari_vdsr.upscale.compare import BICUBIC, SOURCE, CanvasLine, Compare
-from napari_vdsr.upscale.form import choice
 from napari_vdsr.upscale.preferences import preference, remember
-from napari_vdsr.upscale.preview import Preview
 from napari_vdsr.upscale.queue import Batch, Queue
-
-
-class Previews:
-    """A preview of each ticked layer, as long as it is wanted.
-
-    Attributes
-    ----------
-    stepped : Signal()
-        There is more to see.
-    failed : Signal(Exception)
-        One of them has failed.
-    """
-
-    stepped, failed = Signal(), Signal(object)
-
-    def __init__(self, viewer: Viewer, choices: Choices) -> None:
-        self._viewer, self._choices = viewer, choices
-        self.shown: list[Preview] = []
-
-    def show(self, facts: Facts) -> None:
-        """Show what the network makes of the view.
-
-        Raises
-        ------
-        NoRegion
-            If a layer is not in view.
-        """
-        layers = self._choices.layers
-        if [preview.source_layer for preview in self.shown] != layers:
-            self.close()
-        for number, layer in enumerate(layers):
-            source = _regions.in_view(self._viewer, layer, self._choices.plane(layer))
-            if number == len(self.shown):
-                preview = Preview(self._viewer, layer, facts)
-                preview.stepped.connect(self.stepped.emit)
-                preview.ended.connect(lambda _, error: self.failed.emit(error))
-                self.shown.append(preview)
-            self.shown[number].show(self._choices.task(layer, source))
-
-    def stop(self) -> None:
-        """Compute nothing more."""
-        for preview in self.shown:
-            preview.stop()
-
-    def close(self) -> None:
-        """Take them away."""
-        shown, self.shown = self.shown, []
-        for preview in shown:
-            preview.close()
-
-    def belongs(self, layer: Any) -> bool:
-        """Whether a layer is a preview, or the source of one."""
-        return any(layer in (preview.layer, preview.source_layer) for preview in self.shown)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all tiles in view are there."""
-        return bool(self.shown) and all(preview.complete for preview in self.shown)
-
-    def words(self) -> str:
-        """How far they are."""
-        total, done = (sum(getattr(one, name) for one in self.shown) for name in ("total", "done"))
-        if not total:
-            return ""
-        if self.complete:
-            return "The preview of this view is complete."
-        return f"Preview: {done} of {total} tiles; the rest is the interpolated image."
 
 
 class Looking:
@@ -106,8 +36,8 @@ class Looking:
         self._following, self._showing = True, False
         self.on = CheckBox(name="on", label="", text="Compare: drag the line on the canvas", value=False)
         self.on.tooltip = "Shows one picture to the left of a line and another one to the right of it. (Shift+C)"
-        self.left = choice("left", "Left", "What is shown to the left of the line.", self._offer)
-        self.right = choice("right", "Right", "What is shown to the right of the line.", self._offer)
+        self.left = choice("Left", "What is shown to the left of the line.", self._offer)
+        self.right = choice("Right", "What is shown to the right of the line.", self._offer)
         self.container: Container[Any] = Container(widgets=[self.on, self.left, self.right])
         self.left.value = preference("left")
         self.on.changed.connect(self._switched)
@@ -127,7 +57,7 @@ class Looking:
         """The sides: the newest result first on the right, the source first on the left."""
         done = [(batch.title, batch) for batch in reversed(self._queue.batches) if batch.over and batch.results]
         plain: list[tuple[str, Any]] = [("Source, nearest pixels", SOURCE), ("Bicubic interpolation", BICUBIC)]
-        return done + plain if box.name == "right" else plain + done
+        return done + plain if box.label == "Right" else plain + done
 
     def _finished(self, batch: Batch) -> None:
         """Offer a new result, and compare it if a comparison is on."""

@@ -10,6 +10,7 @@ DEFAULTS: dict[str, Any] = {  # as in the manifest
     "model": "",
     "result": "memory",
     "keep": True,
+    "best": False,
     "left": "source",
     "proposed": False,
 }

@@ -182,7 +182,7 @@ class Preview(QObject):
 
 def _options(task: _upscaling.Task) -> tuple[Any, ...]:
     """What the pixels of a preview depend on, their place aside."""
-    return task.scale, task.model, task.device, str(task.in_range), task.source.channel_axis, task.source.rgb
+    return task.scale, task.model, task.device, str(task.options(task.in_range or []))
 
 
 def tile_aligned(source: _layers.Source, scale: float, side: int) -> _layers.Slices:

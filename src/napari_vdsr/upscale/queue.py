@@ -199,6 +199,9 @@ class Queue(QObject):
             run.result = None
             self.cancel()
         for batch in self.batches:
+            for run in batch.results:
+                if run.result is layer:
+                    run.removed()
             if batch.over:
                 batch.runs = [run for run in batch.runs if layer not in (run.result, run.layer)]
 

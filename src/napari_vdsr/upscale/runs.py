@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from napari.experimental import link_layers
 from napari.layers import Image
 from napari.viewer import Viewer
 
@@ -15,6 +17,7 @@ from napari_vdsr.background.pytorch import Cancelled
 from napari_vdsr.forms import sentence
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.layers import writer as _writer
+from napari_vdsr.layers.arrays import Around
 from napari_vdsr.upscale import checks as _checks
 from napari_vdsr.upscale import disk as _disk
 from napari_vdsr.upscale import work as _work
@@ -69,6 +72,7 @@ class Run(Single):
         self.layers = viewer.layers  # not the viewer: the queue outlives no window
         self._data = layer.data
         self._hidden: list[Image] = []  # the source and earlier results, in whose place the result stands
+        self._around: Image | None = None  # shows the source where the result of a region does not cover it
         self._shown = 0
         self._refreshed = self._pause = 0.0  # large layers take long to draw
 
@@ -93,6 +97,40 @@ class Run(Single):
             self._hidden = under
             for layer in under:
                 layer.visible = False
+            if self.source.part != whole:
+                self._show_around(result)
+
+    def _show_around(self, result: Image) -> None:
+        """Show the hidden source around the result of a region."""
+        layer, shape = self.layer, self.source.data.shape
+        levels = list(layer.data) if layer.multiscale else [layer.data]
+        holes = []
+        for level in levels:
+            factors = [n / whole for n, whole in zip(level.shape, shape, strict=True)]
+            spans = [(p.start * f, p.stop * f) for p, f in zip(self.source.part, factors, strict=False)]
+            holes.append(Around(level, tuple(slice(math.floor(start), math.ceil(stop)) for start, stop in spans)))
+        ones, zeros = [1.0] * layer.ndim, [0.0] * layer.ndim
+        self._around = around = Image(
+            holes if layer.multiscale else holes[0],
+            name=_layers.free_name(f"[around] {layer.name}", [other.name for other in self.layers]),
+            multiscale=layer.multiscale,
+            metadata={"vdsr": {"shown": "around", "source": {"layer": layer.name}}},
+            **_layers.placement(layer, ones, zeros),
+            **_layers.looks(layer),
+        )
+        _layers.widen_range(around, layer)
+        active = self.layers.selection.active
+        self.layers.insert(self.layers.index(result), around)
+        self.layers.selection.active = active
+        if not layer.rgb:
+            link_layers([around, result], _layers.GRAY_LOOKS)
+
+    def removed(self) -> None:
+        """The result is gone: show the source in the place of what was shown around it."""
+        around, self._around = self._around, None
+        if around is not None and around in self.layers:
+            self.layer.visible = around.visible
+            self.layers.remove(around)
 
     def look(self) -> None:
         """Show the tiles that are new."""
@@ -108,6 +146,7 @@ class Run(Single):
         """Take the layer away, and show its source again."""
         if self.result is not None and self.result in self.layers:
             self.layers.remove(self.result)
+        self.removed()
         self.result = None
         for layer in self._hidden:
             layer.visible = True
@@ -115,7 +154,9 @@ class Run(Single):
     def show_source(self, on: bool) -> None:
         """Show the source in place of the result, or the other way round."""
         if self.result is not None:
-            self.layer.visible, self.result.visible = on, not on
+            for layer, shown in ((self.layer, on), (self.result, not on), (self._around, not on)):
+                if layer is not None:
+                    layer.visible = shown
 
     def end(self, error: Exception | None, *, keep: bool) -> str:
         """Finish or drop the layer, and say how it went."""

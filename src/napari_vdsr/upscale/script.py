@@ -26,6 +26,7 @@ def python_script(chosen: Sequence[tuple[Image, Task]], *, lazy: bool = False, t
             "in_range": task.in_range,
             "tile": task.tile,
             "device": task.device,
+            "self_ensemble": task.self_ensemble or None,
             "lazy": lazy or None,
             "target": targets[number] if targets else None,
         }

@@ -59,7 +59,8 @@ class Starter:
     def words(self) -> str:
         """Network and scale."""
         form = self._choices.form
-        return f"{_layers.model_name(form.model.currentData())} {_layers.TIMES}{form.scale.value:g}"
+        best = ", best" if form.quality.value else ""
+        return f"{_layers.model_name(form.model.currentData())} {_layers.TIMES}{form.scale.value:g}{best}"
 
     def list_unfinished(self) -> list[tuple[str, str]]:
         """The results on disk that can be resumed, (words, target)."""
@@ -87,6 +88,7 @@ class Starter:
     def _folder_chosen(self, dialog: FolderDialog) -> None:
         form, chosen = self._choices.form, dialog.chosen()
         options: dict[str, Any] = {"scale": form.scale.value, "in_range": self._choices.given_range()}
+        options["self_ensemble"] = form.quality.value
         if form.tile.value:
             options["tile"] = int(form.tile.value)
         files = Files(model=form.model.currentData(), device=form.device.value, **chosen | options)

@@ -16,8 +16,7 @@ from qtpy.QtWidgets import QDialog, QDialogButtonBox, QFileDialog, QVBoxLayout, 
 
 from napari_vdsr.background.job import Job
 from napari_vdsr.background.pytorch import computing
-from napari_vdsr.forms import make_text
-from napari_vdsr.upscale.form import choice
+from napari_vdsr.forms import choice, make_text
 from napari_vdsr.upscale.runs import Single
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class FolderDialog(QDialog):
         self.target = FileEdit(name="target", label="Results in", mode=FileDialogMode.EXISTING_DIRECTORY)
         self.pattern = LineEdit(name="pattern", label="Names", value="{name}_{scale}")
         self.pattern.tooltip = "{name} is the name of the source, {scale} the scale, such as x2."
-        self.format = choice("format", "Format", "Of the results.", FORMATS)
+        self.format = choice("Format", "Of the results.", FORMATS)
         self.recursive = CheckBox(name="recursive", label="", text="With subfolders")
         self.form = Container(widgets=[self.sources, self.target, self.pattern, self.format, self.recursive])
         for edit in (self.sources, self.target):

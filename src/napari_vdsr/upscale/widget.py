@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
 from napari.settings import get_settings
-from napari.utils.notifications import show_info
 from napari.viewer import Viewer
-from qtpy.QtCore import QSignalBlocker, Qt, QTimer
-from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QMainWindow, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QSignalBlocker, QTimer
+from qtpy.QtWidgets import QMainWindow, QVBoxLayout, QWidget
 
 from napari_vdsr.background.pytorch import Cancelled, Facts
-from napari_vdsr.forms import sentence, show_guide, tabify
+from napari_vdsr.forms import Panel, copy_text, scrolled, sentence, show_guide
 from napari_vdsr.layers import regions as _regions
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale import checks as _checks
@@ -27,15 +24,17 @@ from napari_vdsr.upscale.checking import RUN_FIRST, Checking
 from napari_vdsr.upscale.choices import WHOLE, Choices
 from napari_vdsr.upscale.examiner import Examiner
 from napari_vdsr.upscale.form import DISK, LAZY, Face
-from napari_vdsr.upscale.looking import Looking, Previews
+from napari_vdsr.upscale.looking import Looking
 from napari_vdsr.upscale.preferences import DEFAULTS, preference, remember
+from napari_vdsr.upscale.previews import Previews
 from napari_vdsr.upscale.queue import Batch, queue_of
 from napari_vdsr.upscale.queue_list import QueueList
 from napari_vdsr.upscale.runs import Check, Single, Try
 from napari_vdsr.upscale.script import python_script
 from napari_vdsr.upscale.starter import Starter
 
-LOG = logging.getLogger("napari_vdsr")
+if TYPE_CHECKING:
+    from napari_vdsr.upscale.side_by_side import SideBySide
 
 SCROLL_BAR = 16  # screen pixels
 SETTLED = 300  # milliseconds without a move after which a view is looked at
@@ -60,7 +59,7 @@ def open_upscale_widget(viewer: Viewer) -> None:
     viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale", tabify=True)
 
 
-class UpscaleWidget(QWidget):
+class UpscaleWidget(Panel):
     """Upscale image layers with a network.
 
     Parameters
@@ -76,13 +75,14 @@ class UpscaleWidget(QWidget):
         self.choices = Choices(napari_viewer)
         self.form = self.choices.form
         self.looking = Looking(self.choices, self.queue)
-        self.previews = Previews(napari_viewer, self.choices)
         self.starter = Starter(self, self.choices, self.queue)
         self.starter.wanted.connect(self._add)
         self.checking = Checking(self.choices, self.queue)
         self.queue_list = QueueList(self.queue)
         self.face = Face(self.form, self.looking.container, self.queue_list)
         self.examiner = Examiner(self.form)
+        self.previews = Previews(napari_viewer, self.choices, self.examiner, self.face.preview_button)
+        self.side_by_side: SideBySide | None = None  # made when it is opened
         self._told = ""  # how the last work went
         self._not_finite: Image | None = None
         self._lay_out()
@@ -96,14 +96,9 @@ class UpscaleWidget(QWidget):
         self.examiner.examine()
 
     def _lay_out(self) -> None:
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(self.face)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scroll)
+        outer.addWidget(scrolled(self.face))
         self.setMinimumWidth(300)
 
     def _connect(self) -> None:
@@ -118,8 +113,9 @@ class UpscaleWidget(QWidget):
         self.viewer.dims.events.current_step.connect(self._hide_trial)
         self.examiner.outdated.connect(self._outdated)
         self.examiner.changed.connect(self.update_state)
-        self.previews.stepped.connect(self._previewed)
-        self.previews.failed.connect(self._preview_failed)
+        self.previews.toggled.connect(self._preview_toggled)
+        self.previews.stepped.connect(self._tell)
+        self.previews.failed.connect(lambda error: self._note_error(error, self.choices.first))
         self.looking.said.connect(face.say)
         self.queue.changed.connect(self._show_progress)
         self.queue.ended.connect(self._ended)
@@ -135,6 +131,7 @@ class UpscaleWidget(QWidget):
             (face.resume_button, self.resume),
             (face.discard_button, self.discard),
             (face.try_button, self.start_trial),
+            (face.side_button, self.show_side_by_side),
             (face.added_button, partial(self.start_check, _checks.ADDED)),
             (face.agrees_button, partial(self.start_check, _checks.CONSISTENCY)),
             (face.asynchronous, self._allow_drawing),
@@ -144,7 +141,6 @@ class UpscaleWidget(QWidget):
             (face.guide_button, partial(show_guide, self, "Upscale", "upscale")),
         ):
             button.clicked.connect(lambda *_, action=action: action())
-        face.preview_button.toggled.connect(self._preview_toggled)
         face.original_button.toggled.connect(self.show_original)
 
     def _hide_trial(self, *_: Any) -> None:
@@ -192,25 +188,20 @@ class UpscaleWidget(QWidget):
         _keys.bind(self.viewer, self)
         window = self.window()
         if isinstance(window, QMainWindow):
-            QTimer.singleShot(0, partial(tabify, self))
             self.queue.end_with(window)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """Follow the viewer no longer; work that is under way goes on, and another panel will show it."""
-        self.face.preview_button.setChecked(False)
+        self.previews.end()
         self.looking.on.value = False
+        if self.side_by_side is not None:
+            self.side_by_side.close()
         self.choices.leave()
         self.looking.leave()
         self.queue.changed.disconnect(self._show_progress)
         self.queue.ended.disconnect(self._ended)
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.viewer.dims.events.current_step.disconnect(self._hide_trial)
-
-    def changeEvent(self, event: Any) -> None:
-        """Leave the viewer when the panel is closed: napari takes it out of its dock, and makes another one later."""
-        super().changeEvent(event)
-        if event.type() == event.Type.ParentChange and self.parent() is None and self.choices.following:
-            self._leave()
 
     # -------------------------------------------------------------------------------------- the model, the device
 
@@ -276,6 +267,7 @@ class UpscaleWidget(QWidget):
         no_trial = reason or self.checking.why_no_trial()
         face.try_button.setEnabled(not no_trial)
         set_tip(face.try_button, f"{TRY} {no_trial}")
+        face.side_button.setEnabled(not nothing and self.facts is not None)
         face.original_button.setEnabled(checkable)
         face.unfinished.choices = self.starter.list_unfinished()
         face.unfinished_box.setVisible(bool(face.unfinished.choices))
@@ -312,40 +304,19 @@ class UpscaleWidget(QWidget):
         if self.form.region.value != WHOLE:
             self.update_state()
             self._settling.stop()
-        if self.face.preview_button.isChecked():
-            self._show_preview()
+        self.previews.show()
         self.looking.show()
 
     def _preview_toggled(self, on: bool) -> None:
-        """Begin a preview, or take it away."""
+        """A preview and a comparison are not shown at once."""
         self._told = ""
         if on:
             self.looking.on.value = False
-            self._show_preview()
-        else:
-            self.previews.close()
-            self._show_progress()
 
-    def _show_preview(self) -> None:
-        """Show what the network makes of the view."""
-        if self.facts is None or _cost.why_nothing(self.choices):
-            return
-        try:
-            self.previews.show(self.facts)
-        except _regions.NoRegion as error:
-            self.face.preview_button.setChecked(False)
-            self._told = f"There is no preview: {error}"
-            self._show_progress()
-
-    def _previewed(self) -> None:
-        self._told = ""
+    def _tell(self, words: str) -> None:
+        """Say this in place of how the last work went."""
+        self._told = words
         self._show_progress()
-
-    def _preview_failed(self, error: Exception) -> None:
-        """Say why a preview failed."""
-        self.face.preview_button.setChecked(False)
-        LOG.error("preview failed", exc_info=error)
-        self._note_error(error, self.choices.first)
 
     # ---------------------------------------------------------------------------------------------------- the run
 
@@ -384,7 +355,7 @@ class UpscaleWidget(QWidget):
         """Do this, and say what was said before no longer."""
         self._told = ""
         if batch.settings is not None:
-            self.face.preview_button.setChecked(False)  # the result shows what it would
+            self.previews.end()  # the result shows what it would
         self.face.trial.hide()
         self.previews.stop()
         self.queue.add(batch)
@@ -425,7 +396,7 @@ class UpscaleWidget(QWidget):
         """End what was shown of a layer that is gone."""
         layer = _layers.bare(event.value)
         if self.previews.belongs(layer):
-            self.face.preview_button.setChecked(False)
+            self.previews.end()
         if self.looking.belongs(layer):
             self.looking.on.value = False
         if "source" in layer.metadata.get("vdsr", {}):  # what was found of a result
@@ -461,6 +432,15 @@ class UpscaleWidget(QWidget):
         if not (self.why_not() or self.checking.why_no_trial()):
             self._add(self.checking.trial())
 
+    def show_side_by_side(self) -> None:
+        """Show up to four networks beside each other."""
+        if self.side_by_side is None:
+            from napari_vdsr.upscale.side_by_side import SideBySide  # pyqtgraph takes its time
+
+            self.side_by_side = SideBySide(self, self.choices, self.queue)
+            self.side_by_side.wanted.connect(self._add)
+        self.side_by_side.open_with()
+
     # ------------------------------------------------------------------------------------------------- the script
 
     def copy_python(self) -> str:
@@ -468,12 +448,7 @@ class UpscaleWidget(QWidget):
         chosen = [(layer, self.choices.task(layer, source)) for layer, source in self.choices.sources()]
         layers, on_disk = [layer for layer, _ in chosen], self.form.result.value == DISK
         targets = _targets.file_names(layers, self.form.scale.value) if on_disk else []
-        text = python_script(chosen, lazy=self.form.result.value == LAZY, targets=targets)
-        clipboard = QGuiApplication.clipboard()
-        if clipboard is not None:
-            clipboard.setText(text)
-        show_info("The script is on the clipboard.")
-        return text
+        return copy_text(python_script(chosen, lazy=self.form.result.value == LAZY, targets=targets), "script")
 
 
 def set_tip(button: QWidget, words: str) -> None:

@@ -51,6 +51,8 @@ class Task:
         All planes of the source, or its coarsest level.
     near : tuple of int, optional
         The pixel of the result to begin at.
+    self_ensemble : bool
+        Whether to take the mean over the flips and rotations, in eight times the time.
     """
 
     source: Source
@@ -61,6 +63,12 @@ class Task:
     in_range: Ranges | None = None
     looked_at: Any = None
     near: tuple[int, ...] | None = None
+    self_ensemble: bool = False
+
+    def options(self, in_range: Ranges) -> dict[str, Any]:
+        """What the core is told of the image and the network, with the range that was found."""
+        channels, rgb = core_channels(self.source), self.source.rgb
+        return {"channel_axis": channels, "rgb": rgb, "in_range": in_range, "self_ensemble": self.self_ensemble}
 
 
 @dataclass(frozen=True)
@@ -146,15 +154,13 @@ class Watched:
 def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Written]:
     """Upscale tile by tile; the first step comes when the image is known to be sound."""
     with computing(cancelled):
-        tile = task.tile or examine_now(task.model, task.device).tile
+        tile = task.tile or examine_now(task.model, task.device, self_ensemble=task.self_ensemble).tile
         in_range = find_ranges(task, cancelled)
         source = task.source
         out = interpolate(source, task.scale, source.grid(task.scale))
-        options: dict[str, Any] = {"channel_axis": core_channels(source), "rgb": source.rgb, "in_range": in_range}
-        if (window := source.window(task.scale)) is not None:
-            options["window"] = window
         image = Watched(source.data, cancelled, source.planes)
-        tiles = run_tiles(task, tile, image, out, near=task.near, **options)
+        window = source.window(task.scale)
+        tiles = run_tiles(task, tile, image, out, near=task.near, window=window, **task.options(in_range))
         yield Started(out, in_range, tile, count_tiles(source.grid(task.scale), source.plane_axes, tile))
         for done, written in enumerate(tiles, 1):
             yield Written(written, done)
@@ -168,12 +174,11 @@ def preview(task: Task, grid: Slices, places: Sequence[Slices], cancelled: threa
         in_range = find_ranges(task, cancelled)
         yield Base(in_range, interpolate(source, task.scale, grid), fingerprint(source.data))
         image = Watched(source.data, cancelled, source.planes)
-        options = {"channel_axis": core_channels(source), "rgb": source.rgb, "in_range": in_range}
         for place in places:
             shape = tuple(p.stop - p.start for p in place) + tuple(source.data.shape[len(place) :])
             out = np.empty(shape, np.dtype(source.data.dtype))
             window = tuple(place[axis] for axis in source.plane_axes)
-            for _ in run_tiles(task, None, image, out, window=window, **options):
+            for _ in run_tiles(task, None, image, out, window=window, **task.options(in_range)):
                 pass
             stop_if(cancelled)
             yield Piece(place, out)
@@ -218,7 +223,7 @@ def build_pyramid(task: Task, levels: Sequence[Any], cancelled: threading.Event)
         tile = task.tile or LAZY_TILE
         data = da.asarray(source.data)[source.part]
         network = load_network(task.model)
-        options: dict[str, Any] = {"channel_axis": core_channels(source), "rgb": source.rgb, "in_range": in_range}
+        options = task.options(in_range)
         finest = super_resolve(data, task.scale, model=network, tile=tile, device=task.device, **options)
         yield Pyramid([finest, *coarse_levels(source, levels)], in_range, tile)
 
@@ -279,7 +284,9 @@ def find_ranges(task: Task, cancelled: threading.Event) -> Ranges:
         _ranges[key] = (None if isinstance(looked_at, np.ndarray) else looked_at), found  # an id must not come again
         while len(_ranges) > KEPT:
             del _ranges[next(iter(_ranges))]
-    return _ranges[key][1]
+    found = _ranges[key][1]
+    channel = task.source.channel_axis
+    return found[task.source.part[channel]] if isinstance(found, list) and channel is not None else found
 
 
 def _find_range(source: Source, data: Any, cancelled: threading.Event) -> Ranges:

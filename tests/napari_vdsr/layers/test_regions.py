@@ -35,8 +35,8 @@ def test_region_overlays_its_source_and_is_a_window_of_the_whole(transform, scal
     pixels = super_resolve(layer.data, scale, window=source.window(scale), **options)
     assert pixels.shape == source.result_shape(scale)
     np.testing.assert_allclose(pixels, super_resolve(layer.data, scale, **options)[source.window(scale)], atol=1e-5)
-    part = Image(pixels, **_layers.layer_keywords(layer, source, scale, None))
-    full = Image(np.zeros(whole.result_shape(scale)), **_layers.layer_keywords(layer, whole, scale, None))
+    part = Image(pixels, **_layers.layer_keywords(layer, source, scale, "tiny x2"))
+    full = Image(np.zeros(whole.result_shape(scale)), **_layers.layer_keywords(layer, whole, scale, "tiny x2"))
     for pixel in ((0, 0), pixels.shape):
         of_the_whole = np.add(pixel, [p.start for p in source.grid(scale)])
         np.testing.assert_allclose(part.data_to_world(pixel), full.data_to_world(of_the_whole), atol=1e-9)

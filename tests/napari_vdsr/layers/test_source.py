@@ -39,7 +39,7 @@ def make_layer(shape, keywords):
 
 def make_result(layer, source, scale, pixels=None):
     pixels = np.zeros(source.result_shape(scale), np.float32) if pixels is None else pixels
-    return Image(pixels, **_layers.layer_keywords(layer, source, scale, None))
+    return Image(pixels, **_layers.layer_keywords(layer, source, scale, "tiny x2"))
 
 
 def corner(layer, source=None, *, far=False):

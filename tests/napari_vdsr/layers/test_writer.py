@@ -22,7 +22,7 @@ def test_result_is_saved_with_its_size_and_read_again(make_napari_viewer_proxy, 
     )
     source = _layers.whole(layer, 0)
     out = np.kron(stack, np.ones((1, 1, 2, 2), np.uint16))
-    keywords = _layers.layer_keywords(layer, source, 2, None)
+    keywords = _layers.layer_keywords(layer, source, 2, "tiny x2")
     viewer = make_napari_viewer_proxy()
     data = [out, out[..., ::2, ::2]] if multiscale else out
     viewer.add_image(data, metadata={"vdsr": {"channel_axis": 0}}, **(keywords | {"multiscale": multiscale}))

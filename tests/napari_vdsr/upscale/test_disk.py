@@ -9,6 +9,7 @@ from napari.layers import Image
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale import disk as _disk
 from napari_vdsr.upscale.disk import Growing
+from napari_vdsr.upscale.work import Task
 
 SHAPE = (20, 24, 3)
 INDICES = st.tuples(
@@ -36,6 +37,17 @@ def test_growing_result_of_one_plane_lies_in_that_plane(rng):
     source = _layers.current_plane(Image(stack), (2, 0, 0))
     growing = Growing(source, 3, np.zeros((1, 15, 18), np.float32), (0, 1, 2))
     np.testing.assert_array_equal(growing[0], np.kron(stack[2], np.ones((3, 3), np.float32)))
+
+
+@pytest.mark.parametrize("best", [False, True])
+@given(rows=st.integers(4, 9000), columns=st.integers(4, 9000), scale=st.floats(1.1, 8))
+def test_small_results_have_small_pieces(rows, columns, scale, best):
+    source = _layers.whole(Image(np.broadcast_to(np.uint8(0), (rows, columns)), contrast_limits=(0, 255)))
+    side = _disk.piece_side(Task(source, scale, self_ensemble=best))
+    count = _layers.count_tiles(source.grid(scale), source.plane_axes, side)
+    assert side in ((256, 512, 1024) if best else (512, 1024))
+    assert count >= _disk.PIECES or side == (256 if best else 512)
+    assert side == 1024 or count < 4.5 * _disk.PIECES
 
 
 def test_unfinished_results_are_those_whose_folder_is_there(tmp_path):

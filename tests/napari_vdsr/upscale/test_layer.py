@@ -31,12 +31,13 @@ def test_upscale_layer_is_super_resolve_on_top_of_its_source(layer, network):
     np.testing.assert_allclose(result.data_to_world((-0.5,) * 3), layer.data_to_world((-0.5,) * 3))
 
 
+@pytest.mark.parametrize("best", [False, True])
 @pytest.mark.parametrize("option", ["part", "lazy", "target"])
-def test_options_give_the_same_pixels(layer, network, tmp_path, option):
-    whole = super_resolve(layer.data, 2, model=network).astype(int)
+def test_options_give_the_same_pixels(layer, network, tmp_path, option, best):
+    whole = super_resolve(layer.data, 2, model=network, self_ensemble=best).astype(int)
     part = (slice(1, 2), slice(4, 15), slice(6, 20))
     given = {"part": part, "lazy": True, "target": str(tmp_path / "cells.ome.zarr")}[option]
-    data, keywords, _ = upscale_layer(layer, 2, model=network, **{option: given})
+    data, keywords, _ = upscale_layer(layer, 2, model=network, self_ensemble=best, **{option: given})
     finest = np.asarray(data[0] if keywords["multiscale"] else data)
     expected = whole[1:2, 8:30, 12:40] if option == "part" else whole
     np.testing.assert_allclose(finest, expected, rtol=0, atol=1)

@@ -100,6 +100,30 @@ def test_run_with_defaults(viewer, opened, qtbot):
     assert viewer.layers[-1].metadata["vdsr"]["in_range"] == find_range(image)
 
 
+def test_best_quality_is_the_mean_over_turned_images(viewer, opened, qtbot, network, preferences):
+    image = noise(40, 48)
+    widget = opened(image, name="cells", model=network)
+    speed = widget.facts.speed
+    widget.form.quality.value = True
+    qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
+    assert widget.facts.speed == speed / 8  # what the estimate is made of
+    assert preferences.best
+    click(qtbot, widget.preview_button)
+    qtbot.waitUntil(lambda: widget.preview is not None and widget.preview.complete, timeout=WAIT)
+    expected = super_resolve(image, 2, model=network, self_ensemble=True)
+    assert not np.array_equal(expected, super_resolve(image, 2, model=network))
+    np.testing.assert_allclose(viewer.layers["cells [VDSR preview]"].data, expected.astype(int), rtol=0, atol=1)
+    run(qtbot, widget)
+    result = viewer.layers["cells [VDSR tiny x2 best]"]
+    np.testing.assert_array_equal(result.data, expected)
+    assert result.metadata["vdsr"]["self_ensemble"]
+    assert widget.queue.batches[-1].title == f"cells, tiny {TIMES}2, best"
+    exec(widget.copy_python(), {"viewer": viewer})
+    np.testing.assert_array_equal(viewer.layers[-1].data, expected)
+    click(qtbot, widget.face.defaults_button)
+    assert not widget.form.quality.value
+
+
 def test_rgb_current_plane_and_channels(viewer, opened, qtbot, network):
     colour = noise(24, 20, 3, dtype=np.uint8)
     widget = opened(colour, name="colour", rgb=True, model=network)
@@ -157,6 +181,55 @@ def test_current_view_and_a_shape(viewer, opened, qtbot, network):
     qtbot.waitUntil(lambda: "no shape yet" in widget.face.message.text(), timeout=WAIT)
     viewer.layers.remove("mine")
     assert widget.form.region.current_choice == "Whole layer"
+
+
+def test_region_of_an_additive_layer_keeps_what_is_around_it(viewer, opened, qtbot, network):
+    stack = noise(2, 40, 48)
+    widget = opened(stack, name="cells", blending="additive", contrast_limits=(0, 4000), model=network)
+    viewer.add_shapes([np.array([[10, 12], [30, 36]])], shape_type="rectangle", name="mine")
+    widget.form.planes.value = "current"
+    widget.form.region.value = viewer.layers["mine"].__wrapped__
+    run(qtbot, widget)
+    source, result, around = (viewer.layers[name] for name in ("cells", "cells [VDSR tiny x2]", "[around] cells"))
+    assert result.data.shape == (1, 42, 50)
+    assert [source.visible, result.visible, around.visible] == [False, True, True]
+    plane = int(viewer.dims.point[0])
+    expected = stack.copy()
+    expected[plane, 10:31, 12:37] = 0  # which shows as nothing, where the result lies
+    np.testing.assert_array_equal(np.stack([around.data[0], around.data[1]]), expected)
+    result.contrast_limits = (10, 2000)
+    assert around.contrast_limits == [10, 2000]
+    assert [layer.name for layer in widget.choices.layer_list.layers()] == ["cells", "cells [VDSR tiny x2]"]
+    click(qtbot, widget.face.original_button)
+    assert [source.visible, result.visible, around.visible] == [True, False, False]
+    click(qtbot, widget.face.original_button)
+    viewer.layers.remove(result)
+    assert "[around] cells" not in viewer.layers
+    assert source.visible
+
+
+def test_side_by_side(viewer, opened, qtbot, network):
+    image = noise(2, 30, 40)
+    widget = opened(image, name="cells", axis_labels=("c", "y", "x"), contrast_limits=(0, 4000), model=network)
+    viewer.dims.set_point(0, 1)
+    click(qtbot, widget.face.side_button)
+    window = widget.side_by_side
+    first, *others = window.pictures
+    assert [picture.side.current_choice for picture in window.pictures] == ["tiny", "photo", "fast", "microscopy"]
+    for picture, side in zip(others, ("bicubic", "source", ("network", network)), strict=True):
+        picture.side.value = side
+    qtbot.waitUntil(lambda: widget.queue.batch is None and not widget.queue.batches[-1].error, timeout=WAIT)
+    in_range = find_range(image, channel_axis=0)[1]
+    sr = super_resolve(image[1], 2, model=network, in_range=in_range)
+    shown = [sr, resize(image[1], 2), np.kron(image[1], np.ones((2, 2))), sr]
+    for picture, pixels in zip(window.pictures, shown, strict=True):
+        expected = np.clip(pixels / 4000, 0, 1)
+        np.testing.assert_allclose(picture.image.image, 255 * expected[..., None].repeat(3, -1), atol=1)
+        assert picture.image.boundingRect().width() == 80
+    first.view.setRange(xRange=(5, 15), yRange=(5, 15), padding=0)
+    for picture in others:
+        np.testing.assert_allclose(picture.view.viewRange(), first.view.viewRange())
+    assert [layer.name for layer in viewer.layers] == ["cells"]
 
 
 def test_scale_and_pixel_size_go_together(viewer, opened, qtbot, network):
@@ -289,6 +362,7 @@ def test_folder_of_files(viewer, opened, qtbot, network, tmp_path):
     write_image(sources / "one.tif", ImageFile(image, "YX"))
     (sources / "two.tif").write_bytes(b"no image")
     widget = opened(noise(8, 8), model=network)
+    widget.form.quality.value = True
     click(qtbot, widget.face.folder_button)
     dialog = widget.findChild(FolderDialog)
     begin = dialog.buttons.button(QDialogButtonBox.StandardButton.Ok)
@@ -299,7 +373,8 @@ def test_folder_of_files(viewer, opened, qtbot, network, tmp_path):
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
     assert "1 done, 1 failed" in widget.face.message.text()
     assert "two.tif" in widget.face.message.text()
-    np.testing.assert_array_equal(read_image(results / "one_x2.png").data, super_resolve(image, 2, model=network))
+    expected = super_resolve(image, 2, model=network, self_ensemble=True)
+    np.testing.assert_array_equal(read_image(results / "one_x2.png").data, expected)
 
 
 def test_lazy_layer_gives_the_range_of_all_planes(viewer, opened, qtbot, network):
@@ -492,7 +567,7 @@ def test_try_on_this_image(viewer, opened, qtbot, network):
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
     text = widget.face.trial.text()
     assert "channel 2 of “cells”" in text
-    scores = compare_models(stack[2], 2, models={"tiny": network}, in_range=find_range(stack, channel_axis=0)[0])
+    scores = compare_models(stack[2], 2, models={"tiny": network}, in_range=find_range(stack, channel_axis=0)[2])
     assert f"{[score.psnr for score in scores][1]:.2f}&nbsp;dB" in text
     assert all(f"<td>{name}" in text or f"<b>{name}" in text for name in ("bicubic", "photo", "microscopy", "tiny"))
     widget.form.scale.value = 1.5
