@@ -88,6 +88,11 @@ class Choices:
             event.disconnect(self._list_layers)
         self._events = []
 
+    @property
+    def following(self) -> bool:
+        """Whether the viewer is followed."""
+        return bool(self._events)
+
     def _emit(self, *_: Any) -> None:
         self.form.show_kind()
         self.changed.emit()
