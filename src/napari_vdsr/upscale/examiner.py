@@ -88,6 +88,7 @@ class Examiner:
         """Wait for nothing more."""
         if self._job is not None:
             self._job.cancel()
+            self._job = None  # a step may be on its way
 
     def _examined(self, job: Job, facts: Facts) -> None:
         """Show what is known."""
