@@ -1,3 +1,4 @@
+from .dataset.calibration import ErrorReport, calibrate, compare_errors
 from .dataset.comparison import compare_models
 from .dataset.hold_out import Preview
 from .dataset.patches import Patches
@@ -14,6 +15,7 @@ from .memory import free_memory
 from .network.bioimageio_file import save_bioimageio
 from .network.checkpoint import load_checkpoint, load_model, save_checkpoint
 from .network.devices import list_devices
+from .network.error_table import ErrorTable
 from .network.model import VDSR, VDSRConfig, make_model
 from .network.onnx_file import save_onnx
 from .network.pretrained import model_names, read_card
@@ -31,12 +33,15 @@ from .training.trainer import Trainer
 from .upscaling.inference import super_resolve, super_resolve_tiles
 from .upscaling.quality import describe_quality, find_misfit, noise_fraction
 from .upscaling.survey import find_range, survey
+from .upscaling.error_map import predict_error
 
 __version__: str
 
 __all__ = [
     "VDSR",
     "Check",
+    "ErrorReport",
+    "ErrorTable",
     "FileProgress",
     "FineTuneConfig",
     "FineTuneProgress",
@@ -52,7 +57,9 @@ __all__ = [
     "TrainConfig",
     "Trainer",
     "VDSRConfig",
+    "calibrate",
     "clip_gradients",
+    "compare_errors",
     "compare_models",
     "cover",
     "degrade",
@@ -73,6 +80,7 @@ __all__ = [
     "model_names",
     "noise_fraction",
     "plan",
+    "predict_error",
     "psnr",
     "read_card",
     "read_folder",

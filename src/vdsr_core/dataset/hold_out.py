@@ -60,13 +60,16 @@ class Piece:
         Pixels at each edge that do not count.
     strength : Strength
         What a network with maps is told of it.
+    factor : float
+        The scale as a number; 0 for registered pairs, whose scale is not kept.
     """
 
     scale: str
     ilr: NDArray[np.float64]
     hr: NDArray[np.float64]
     border: int
-    strength: Strength
+    strength: Strength = Strength()
+    factor: float = 0.0
 
     def psnr(self, sr: NDArray[np.float64]) -> float:
         """Peak signal-to-noise ratio of a restored piece in dB, at most 120."""
@@ -209,7 +212,7 @@ def _spread(length: int, count: int) -> list[slice]:
 def make_piece(scale: float, hr: Plane, low: NDArray[Any], strength: Strength, kind: str = "") -> Piece:
     """A piece that was reduced, in double precision."""
     ilr, sharp = enlarge(low, hr, scale), crop_to_scale(hr, scale_pair(scale))[0]
-    return Piece(f"{scale:.3g}{kind}", ilr.astype(float), sharp.astype(float), find_border(hr, scale), strength)
+    return Piece(f"{scale:.3g}{kind}", ilr.astype(float), sharp.astype(float), find_border(hr, scale), strength, scale)
 
 
 def make_pair_piece(ilr: Plane, hr: Plane) -> Piece:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vdsr_core.arguments import check_path, check_scales
 from vdsr_core.files import check_target, replacing
+from vdsr_core.network.error_table import ErrorTable
 from vdsr_core.network.foreign import OURS, PACKAGE, find_kind, read_foreign, unpack
 from vdsr_core.network.model import MAPS, VDSR, VDSRConfig, check_network
 from vdsr_core.network.pretrained import DEFAULT, folder, model_names
@@ -33,7 +34,7 @@ State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State | None = None) -> None:
-    """Write a network to one safetensors file, with its shape, scales and card in the header.
+    """Write a network to one safetensors file, with its shape, scales, card and measured errors in the header.
 
     The file is written under a temporary name and renamed: a failure leaves the old file or none.
 
@@ -68,6 +69,8 @@ def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State
     check_target(check_path("path", path).absolute(), overwrite=True)
     header = {"format": json.dumps(FORMAT), "config": json.dumps(asdict(model.config))}
     header |= {"scales": json.dumps(check_scales(model.scales)), "card": _card_text(model.card)}
+    if model.errors is not None:
+        header["errors"] = json.dumps(model.errors.to_json())
     arrays = to_arrays(model)
     if odd := [name for name, array in arrays.items() if not bool(torch.isfinite(array).all())]:
         msg = f"`model` must hold finite weights, got NaN or infinity in {odd[0]}: its training went wrong. "
@@ -159,6 +162,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
         msg = f"{path} must hold the network its header says, {config}, got {asdict(model.config)}. It is damaged."
         raise ValueError(msg)
     model.card = _entry(path, header, "card", dict)
+    if "errors" in header:
+        try:
+            model.errors = ErrorTable.from_json(_entry(path, header, "errors", dict))
+        except (KeyError, TypeError, ValueError) as error:
+            msg = f"{path} must hold good errors in its header, got {error!r}. It is damaged."
+            raise ValueError(msg) from error
     return model
 
 

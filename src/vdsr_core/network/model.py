@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
+from vdsr_core.network.error_table import ErrorTable
+
 MAPS = ("noise", "compression")
 
 
@@ -116,6 +118,11 @@ class VDSR(nn.Module):
     card : dict, optional
         What is known about the network: data, recipe, scores; JSON types only.
 
+    Attributes
+    ----------
+    errors : ErrorTable or None
+        How large its errors are, from `calibrate`, for `predict_error`; None until they are measured.
+
     References
     ----------
     .. [1] J. Kim, J. K. Lee, K. M. Lee, "Accurate Image Super-Resolution Using Very Deep Convolutional Networks",
@@ -140,6 +147,7 @@ class VDSR(nn.Module):
         self.config = config
         self.scales = tuple(float(scale) for scale in scales)
         self.card = dict(card or {})
+        self.errors: ErrorTable | None = None
         widths = [config.fold**2 + len(config.maps)] + [config.width] * (config.depth - 1) + [config.fold**2]
         self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         for layer in self.convolutions:

@@ -105,7 +105,7 @@ class Tiles:
                 there.append(slice(start - part.start, stop - part.start))
                 here.append(slice(start - cut[i], stop - cut[i]))
             values = np.asarray(piece)[tuple(here)]
-            _check_finite(values, chunk, self.keep_nan)
+            check_finite(values, chunk, self.keep_nan)
             pixels[tuple(there)] = values
         return Region(pixels, tuple(part.start for part in wanted), self.shape)
 
@@ -120,7 +120,7 @@ def _touched(cuts: list[int], part: slice) -> range:
     return range(bisect_right(cuts, part.start) - 1, bisect_left(cuts, part.stop))
 
 
-def _check_finite(values: NDArray[Any], chunk: Index, keep_nan: bool) -> None:
+def check_finite(values: NDArray[Any], chunk: Index, keep_nan: bool) -> None:
     """Raise, naming the chunk, where pixels are not finite; NaN may be kept."""
     if values.dtype.kind != "f":
         return
@@ -208,7 +208,7 @@ class Measure:
     def scan(self, values: NDArray[Any], index: Index, first: int) -> Scan:
         """What is known of a chunk."""
         values = np.asarray(values)
-        _check_finite(values, index, self.keep_nan)
+        check_finite(values, index, self.keep_nan)
         ends = [(self.rows, 0), (self.rows, -1), (self.columns, 0), (self.columns, -1)]
         return Scan(self(values, first), *(values.take([end], axis) for axis, end in ends))
 

@@ -36,10 +36,7 @@ def super_resolve_lazily(image: Any, options: Options) -> Any:
     plane = scaled_shape(axes.plane, pair)
     part = check_window(options.window, plane)
     model = find_network(options.model, pair)
-    ranges: Any = None if options.in_range is None else check_ranges(options.in_range, axes.channels)
-    if ranges is None:
-        fixed = is_fixed(image.dtype, axes)
-        ranges = [default_range(image.dtype, axes, Extent())] if fixed else find_range_lazily(image, axes, keep_nan)
+    ranges = find_ranges_lazily(image, axes, options.in_range, keep_nan)
     check_enlarges(pair, model.config.maps)
     noises: Any = check_noise(options.noise, axes.channels)
     compression = find_compression(options, model.config.maps)
@@ -65,6 +62,15 @@ def super_resolve_lazily(image: Any, options: Options) -> Any:
     shared = dask_graphs.join(ranges, noises)
     result = dask_graphs.map_tiles(image, chunks, sources, compute, shared, token, keep_nan)
     return result[axes.native((*(slice(0, n) for n in axes.leading), *part))]
+
+
+def find_ranges_lazily(image: Any, axes: Axes, in_range: Any, keep_nan: bool) -> Any:
+    """A list of ranges, one for each channel: those that are given or fixed, else a delayed one."""
+    if in_range is not None:
+        return check_ranges(in_range, axes.channels)
+    if is_fixed(image.dtype, axes):
+        return [default_range(image.dtype, axes, Extent())]
+    return find_range_lazily(image, axes, keep_nan)
 
 
 def find_range_lazily(image: Any, axes: Axes, keep_nan: bool) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vdsr_core import VDSR, VDSRConfig, load_checkpoint, load_model, save_checkpoint
+from vdsr_core import VDSR, ErrorTable, VDSRConfig, load_checkpoint, load_model, save_checkpoint
 from vdsr_core.network.checkpoint import load_trainer, to_arrays
 from vdsr_core.network.pretrained import model_names, read_card
 
@@ -36,6 +36,31 @@ def test_saved_equals_loaded(saved, tiny_model):
     assert (model.config, model.scales, model.card) == (tiny_model.config, tiny_model.scales, tiny_model.card)
     for a, b in zip(model.parameters(), tiny_model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_errors_are_saved(saved, tiny_model):
+    tiny_model.errors = ErrorTable((2.0, 4.0), ((0.0, 0.1),) * 2, ((0.0, 0.1), (0.0, 0.2)), ((0.0, 0.2), (0.0, 0.4)))
+    save_checkpoint(saved, tiny_model)
+    assert load_checkpoint(saved).errors == tiny_model.errors
+    assert "errors" not in read_card(saved)
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        "[]",
+        "{}",
+        '{"scales": [2], "detail": [[0, 1]], "mean": [[1, 0]], "bound": [[0, 1]]}',
+        '{"scales": [2], "detail": [[0, 1]], "mean": [[0, 1]], "bound": [[0]]}',
+        '{"scales": [2], "detail": [[0, 1]], "mean": [[0, 1]], "bound": [[0, Infinity]]}',
+        '{"scales": [2, 3], "detail": [[0, 1]], "mean": [[0, 1]], "bound": [[0, 1]]}',
+        '{"scales": ["a"], "detail": [[0, 1]], "mean": [[0, 1]], "bound": [[0, 1]]}',
+    ],
+)
+def test_damaged_errors_are_named(saved, tiny_model, errors):
+    rewrite(saved, tiny_model, errors=errors)
+    with pytest.raises(ValueError, match="errors.* is damaged"):
+        load_checkpoint(saved)
 
 
 @pytest.mark.parametrize("shape", [{"fold": 2, "blocks": True}, {"fold": 3}, {"blocks": True}, {"residual": False}])

@@ -1,0 +1,213 @@
+"""Measure the errors of a network on sharp images, and how well they are predicted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+from scipy.stats import spearmanr
+
+from vdsr_core.arguments import check_scales
+from vdsr_core.dataset.hold_out import HoldOut, Piece
+from vdsr_core.dataset.planes import Images, find_planes
+from vdsr_core.images.ranges import Range
+from vdsr_core.network.checkpoint import load_model
+from vdsr_core.network.error_table import ErrorTable
+from vdsr_core.network.model import VDSR, check_network
+from vdsr_core.upscaling.error_map import find_detail, find_errors, local_mean
+
+COVERED = 0.9  # of the errors lie below the bound
+ROWS = 32  # of a table
+CONTRAST = 5  # side of the square whose standard deviation is the local contrast
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ErrorReport:
+    """How well the errors of some images were predicted; errors are fractions of the range.
+
+    Attributes
+    ----------
+    scale : float
+        By which the images were reduced and restored.
+    predicted, measured : tuple of 10 float
+        The mean of the predicted and of the measured absolute errors in each tenth of the pixels, from those with the
+        smallest predicted error on.
+    coverage : float
+        The fraction of the pixels whose error lies below the predicted 90 % bound.
+    correlation : float
+        Spearman's rank correlation of predicted and measured errors.
+    contrast : float
+        That of the local contrast of the interpolated image and measured errors, to compare it with.
+    pixels : int
+        How many were compared.
+    """
+
+    scale: float
+    predicted: tuple[float, ...]
+    measured: tuple[float, ...]
+    coverage: float
+    correlation: float
+    contrast: float
+    pixels: int
+
+
+def calibrate(
+    model: VDSR,
+    images: Images,
+    scales: float | Sequence[float] | None = None,
+    *,
+    channel_axis: int | None = None,
+    rgb: bool = False,
+    in_range: Range | Sequence[Range] | None = None,
+    pieces: int = 48,
+    device: str | None = None,
+) -> ErrorTable:
+    """Measure how large the errors of a network are, on sharp images that it was not trained with.
+
+    Set the result as ``model.errors``; `save_checkpoint` keeps it, and `predict_error` uses it.
+
+    Parameters
+    ----------
+    model : VDSR
+        The network; it stays as it is.
+    images : ndarray, ImageFile, sequence of them, or mapping of name to them
+        Sharp images, as in `fine_tune`. They are reduced by `degrade`, restored, and compared.
+    scales : float or sequence of float, optional
+        Where to measure; errors can be predicted from the smallest one to the largest one. By default those of the
+        network.
+    channel_axis, rgb, in_range, device
+        As in `super_resolve`, for all images.
+    pieces : int, optional
+        How many parts of 192 x 192 pixels are restored at most.
+
+    Returns
+    -------
+    ErrorTable
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is invalid, or no image has detail.
+
+    Examples
+    --------
+    >>> from vdsr_core import make_model, VDSRConfig
+    >>> model = make_model(0, VDSRConfig(depth=3, width=4), start="identity")
+    >>> model.errors = calibrate(model, np.random.default_rng(0).random((64, 64)), 2)
+    >>> model.errors.scales
+    (2.0,)
+    """
+    check_network(model)
+    hold_out = _hold_out(images, check_scales(model.scales if scales is None else scales), pieces, device,
+                         channel_axis=channel_axis, rgb=rgb, in_range=in_range)  # fmt: skip
+    return measure_errors(hold_out.pieces, hold_out.restore(model))
+
+
+def compare_errors(
+    images: Images,
+    scales: float | Sequence[float] = (2, 3, 4),
+    *,
+    model: VDSR | str | os.PathLike[str] | None = None,
+    channel_axis: int | None = None,
+    rgb: bool = False,
+    in_range: Range | Sequence[Range] | None = None,
+    pieces: int = 48,
+    device: str | None = None,
+) -> Iterator[ErrorReport]:
+    """Reduce images, restore them, and compare predicted errors with those that were made.
+
+    Parameters
+    ----------
+    images, channel_axis, rgb, in_range, pieces, device
+        As in `calibrate`.
+    scales : float or sequence of float, optional
+        By which the images are reduced.
+    model : VDSR, str or path, optional
+        A network, or what `load_model` takes. The default network by default.
+
+    Yields
+    ------
+    ErrorReport
+        For each scale, over all images together.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `calibrate` and `predict_error`, at the first step.
+
+    See Also
+    --------
+    predict_error : The expected error of each pixel of a result.
+    compare_models : Which of several networks restores an image best.
+    """
+    network = model if isinstance(model, VDSR) else load_model(model)
+    table = find_errors(network)
+    for scale in check_scales(scales):
+        table.predict(np.zeros(1), scale)  # raises before anything is restored
+    for scale in check_scales(scales):
+        hold_out = _hold_out(images, (scale,), pieces, device, channel_axis=channel_axis, rgb=rgb, in_range=in_range)
+        yield report(table, scale, hold_out.pieces, hold_out.restore(network))
+
+
+def _hold_out(images: Images, scales: Sequence[float], pieces: int, device: str | None, **options: Any) -> HoldOut:
+    """Parts of images to restore."""
+    sources, skipped = find_planes(images, scales, **options)
+    if not sources:
+        why = "; ".join(f"{name} is {reason}" for name, reason in list(skipped.items())[:3])
+        msg = f"`images` must have something to measure, but {why}. Use larger ones, with detail."
+        raise ValueError(msg)
+    return HoldOut([hr for source in sources.values() for _, hr in source], scales, pieces=pieces, device=device)
+
+
+def measure_errors(pieces: Sequence[Piece], restored: Sequence[Values]) -> ErrorTable:
+    """The table of pieces and of what a network made of them."""
+    found: dict[float, list[tuple[Values, Values]]] = {}
+    for piece, sr in zip(pieces, restored, strict=True):
+        found.setdefault(piece.factor, []).append(_compare(piece, sr)[:2])
+    rows = [_measure_rows(*map(np.concatenate, zip(*found[scale], strict=True))) for scale in sorted(found)]
+    return ErrorTable(tuple(sorted(found)), *(tuple(table) for table in zip(*rows, strict=True)))
+
+
+def _measure_rows(detail: Values, error: Values) -> list[tuple[float, ...]]:
+    """Rows of detail, mean error and 90 % bound: smooth where pixels are many, finer where detail is rare."""
+    order = np.argsort(detail, kind="stable")
+    cuts = np.unique(np.round(len(order) * (1 - np.linspace(1, 0, ROWS + 1)[1:-1] ** 2)).astype(int))
+    bins = [part for part in np.split(order, cuts) if len(part)]
+    counts = [len(part) for part in bins]
+    rows = [
+        np.array([detail[part].mean() for part in bins]),
+        isotonic_regression([error[part].mean() for part in bins], weights=counts).x,
+        isotonic_regression([np.quantile(error[part], COVERED) for part in bins], weights=counts).x,
+    ]
+    return [tuple(float(f"{value:.4g}") for value in row) for row in rows]
+
+
+def _compare(piece: Piece, sr: Values) -> tuple[Values, Values, Values]:
+    """The fine detail of a restored piece, its absolute error and the contrast of what it was made of; flat."""
+    contrast = np.sqrt(np.maximum(local_mean(piece.ilr**2, CONTRAST) - local_mean(piece.ilr, CONTRAST) ** 2, 0))
+    inside = tuple(slice(piece.border, n - piece.border) for n in sr.shape)
+    detail, error, contrast = (a[inside].ravel() for a in (find_detail(sr), np.abs(piece.hr - sr), contrast))
+    return detail, error, contrast
+
+
+def report(table: ErrorTable, scale: float, pieces: Sequence[Piece], restored: Sequence[Values]) -> ErrorReport:
+    """How well a table predicts the errors of pieces that were restored from one scale."""
+    found = [_compare(piece, sr) for piece, sr in zip(pieces, restored, strict=True)]
+    detail, error, contrast = map(np.concatenate, zip(*found, strict=True))
+    predicted = table.predict(detail, scale)
+    tenths = np.array_split(np.argsort(detail, kind="stable"), 10)
+    return ErrorReport(
+        scale,
+        tuple(float(predicted[part].mean()) for part in tenths),
+        tuple(float(error[part].mean()) for part in tenths),
+        float(np.mean(error <= table.predict(detail, scale, bound=True))),
+        float(spearmanr(predicted, error).statistic),
+        float(spearmanr(contrast, error).statistic),
+        len(error),
+    )

@@ -1,0 +1,97 @@
+"""How large the errors of a network are, by the fine detail of what it made: measured tables."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = tuple[tuple[float, ...], ...]
+CLOSE = 1e-3  # by how much a scale may lie outside the table, as a fraction
+
+
+@dataclass(frozen=True)
+class ErrorTable:
+    """The errors that a network made on images held out of its training, from `calibrate`.
+
+    All values are fractions of the range that is mapped to [0, 1]. Each of the three tables has one row for each scale.
+
+    Attributes
+    ----------
+    scales : tuple of float
+        Where errors were measured, ascending.
+    detail : tuple of tuple of float
+        Local fine detail of the result, ascending.
+    mean : tuple of tuple of float
+        The mean absolute error where there is so much detail; it never falls as detail grows.
+    bound : tuple of tuple of float
+        What 90 % of the absolute errors stay below; it never falls either.
+
+    Examples
+    --------
+    >>> table = ErrorTable((2.0, 4.0), ((0.0, 0.1),) * 2, ((0.0, 0.1), (0.0, 0.2)), ((0.0, 0.2), (0.0, 0.4)))
+    >>> table.predict(np.array([0.0, 0.05]), 2)
+    array([0.  , 0.05])
+    >>> table.predict(np.array([0.05]), 8**0.5, bound=True)
+    array([0.15])
+    """
+
+    scales: tuple[float, ...]
+    detail: Rows
+    mean: Rows
+    bound: Rows
+
+    def __post_init__(self) -> None:
+        """Raise unless these are tables."""
+        rows = (self.scales, *self.detail, *self.mean, *self.bound)
+        good = all(row and row[0] >= 0 and math.isfinite(row[-1]) and list(row) == sorted(row) for row in rows)
+        lengths = [[len(row) for row in table] for table in (self.detail, self.mean, self.bound)]
+        alike = len(set(self.scales)) == len(self.detail) and lengths[0] == lengths[1] == lengths[2]
+        if not (good and alike):
+            msg = "the errors of a network must be ascending rows of finite numbers, one for each scale, got others. "
+            raise ValueError(msg + "Measure them again by `calibrate`.")
+
+    def predict(self, detail: NDArray[np.float64], scale: float, *, bound: bool = False) -> NDArray[np.float64]:
+        """The expected absolute error, or its 90 % bound, where there is so much fine detail.
+
+        Between the measured scales it is interpolated along their logarithm.
+
+        Parameters
+        ----------
+        detail : ndarray
+            From `find_detail`.
+        scale : float
+            By which the image was upscaled.
+        bound : bool, optional
+            Whether to return what 90 % of the errors stay below.
+
+        Raises
+        ------
+        ValueError
+            If the scale lies outside those of the table.
+        """
+        low, high = self.scales[0], self.scales[-1]
+        if not low * (1 - CLOSE) <= scale <= high * (1 + CLOSE):
+            msg = f"`scale` must lie between {low:g} and {high:g}, where the errors of this network were measured, "
+            raise ValueError(msg + f"got {scale:g}. Measure them at other scales by `calibrate`.")
+        rows = self.bound if bound else self.mean
+        after = min(bisect_right(self.scales, scale), len(self.scales) - 1)
+        before = max(0, after - 1)
+        span = math.log(self.scales[after] / self.scales[before]) or 1.0
+        share = min(1.0, max(0.0, math.log(scale / self.scales[before]) / span))
+        values = (1 - share) * np.interp(detail, self.detail[before], rows[before])
+        return values + share * np.interp(detail, self.detail[after], rows[after]) if share else values
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON holds them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> ErrorTable:
+        """The inverse of `to_json`; raises TypeError or ValueError where the fields make no table."""
+        tables = {name: tuple(tuple(map(float, row)) for row in fields[name]) for name in ("detail", "mean", "bound")}
+        return cls(tuple(map(float, fields["scales"])), **tables)
