@@ -30,10 +30,10 @@ from .training.progress import Progress
 from .training.recipe import FineTuneConfig, TrainConfig
 from .training.session import FineTuneProgress
 from .training.trainer import Trainer
+from .upscaling.error_map import predict_error
 from .upscaling.inference import super_resolve, super_resolve_tiles
 from .upscaling.quality import describe_quality, find_misfit, noise_fraction
 from .upscaling.survey import find_range, survey
-from .upscaling.error_map import predict_error
 
 __version__: str
 

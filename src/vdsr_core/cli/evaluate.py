@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vdsr_core.cli import calibration as predict
 from vdsr_core.cli.terminal import (
     Device,
     Model,
@@ -57,6 +58,14 @@ def evaluate(
     per_image: Annotated[
         bool, typer.Option("--per-image/--mean-only", help="A row for each image, or for the mean only.")
     ] = True,
+    calibration: Annotated[
+        bool,
+        typer.Option(
+            "--calibration",
+            help="Measure instead how well the errors of the network are predicted, on images of any type; "
+            "-o FILE.png, .svg or .pdf draws that, with matplotlib.",
+        ),
+    ] = False,
 ) -> None:
     """Measure a network on sharp images, beside bicubic interpolation, by the protocol of the field's tables.
 
@@ -67,6 +76,9 @@ def evaluate(
     Example: vdsr evaluate Set5 --scales 2 3 4
     """
     factors, degradation = parse_scales(scales), parse_degradation(degrade or "")
+    if calibration and degradation:
+        msg = "cannot be used with --degrade: errors are predicted for bicubic reduction alone. Leave one of them out."
+        raise typer.BadParameter(msg, param_hint="--calibration")
     suffix = output.suffix[1:].lower() if output else ""
     style = format or (suffix if suffix in ("csv", "json") else "table")
     with plain_errors():
@@ -77,17 +89,28 @@ def evaluate(
         network = load_model(model)
         check_options(factors, model=network, device=device)
         with replacing(output) if output else nullcontext() as temporary:
+            if calibration:
+                reports = predict.measure(folder, factors, network, device)
+                if temporary and suffix in predict.PLOTS:
+                    predict.draw(reports, temporary, suffix)
+                else:
+                    _write(predict.to_text(reports, style), temporary)
+                return
             scores = score_images(folder, factors, network, device, degradation)
             means = mean_scores(scores)
             rows = pair_methods([*(scores if per_image else []), *means])
-            text = {"table": to_table, "csv": to_csv, "json": to_json}[style](rows)
-            if temporary:
-                temporary.write_text(text, encoding="utf-8")
-            else:
-                for line in text.splitlines():
-                    say(line)
+            _write({"table": to_table, "csv": to_csv, "json": to_json}[style](rows), temporary)
         if not degradation:
             check_bicubic(folder.resolve().name, means)
+
+
+def _write(text: str, file: Path | None) -> None:
+    """Write text to a file, or to stdout."""
+    if file:
+        file.write_text(text, encoding="utf-8")
+    else:
+        for line in text.splitlines():
+            say(line)
 
 
 DEGRADATIONS = {"noise": "read_noise", "shot": "shot_noise", "jpeg": "jpeg", "blur": "blur", "kernel": "kernel"}

@@ -68,8 +68,8 @@ class Piece:
     ilr: NDArray[np.float64]
     hr: NDArray[np.float64]
     border: int
-    strength: Strength = Strength()
-    factor: float = 0.0
+    strength: Strength
+    factor: float
 
     def psnr(self, sr: NDArray[np.float64]) -> float:
         """Peak signal-to-noise ratio of a restored piece in dB, at most 120."""
@@ -217,7 +217,7 @@ def make_piece(scale: float, hr: Plane, low: NDArray[Any], strength: Strength, k
 
 def make_pair_piece(ilr: Plane, hr: Plane) -> Piece:
     """A piece of a registered pair, in double precision."""
-    return Piece("pairs", ilr.astype(float), hr.astype(float), find_border(hr, 4), Strength())
+    return Piece("pairs", ilr.astype(float), hr.astype(float), find_border(hr, 4), Strength(), 0.0)
 
 
 def find_border(plane: Plane, scale: float) -> int:

@@ -2,12 +2,17 @@ import csv
 import io
 import json
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from vdsr_core import (
+    calibrate,
+    compare_errors,
     evaluate,
+    read_image,
+    save_checkpoint,
 )
 from vdsr_core.evaluation import mean_scores
 
@@ -142,3 +147,39 @@ def test_evaluate_names_wrong_degradations(sharp, vdsr, text, message):
     result = vdsr("evaluate", ".", "--degrade", text)
     assert result.exit_code != 0
     assert message in result.stderr
+
+
+@pytest.fixture
+def calibrated(draw, folder, network, tiny_model):
+    """A network whose errors are measured, in the file that the command takes, and the image in the folder."""
+    image = draw(folder / "a.png", (96, 96)).data
+    tiny_model.errors = calibrate(tiny_model, image, (2, 3))
+    save_checkpoint(network, tiny_model)
+    return tiny_model, image
+
+
+def test_calibration_json_equals_compare_errors(calibrated, vdsr):
+    model, image = calibrated
+    result = vdsr("evaluate", ".", "--scales", "2", "3", "--calibration", "--format", "json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    reports = [json.loads(json.dumps(asdict(found))) for found in compare_errors(image, (2, 3), model=model)]
+    assert json.loads(result.stdout) == reports
+
+
+def test_calibration_is_shown_and_drawn(calibrated, vdsr, tmp_path):
+    model, image = calibrated
+    (found,) = compare_errors(image, 2, model=model)
+    result = vdsr("evaluate", ".", "--scales", "2", "--calibration")
+    assert f"{found.coverage:.1%} of {found.pixels} pixels" in result.stdout
+    assert f"| {100 * found.predicted[9]:9.3f} | {100 * found.measured[9]:8.3f} |" in result.stdout
+    pytest.importorskip("matplotlib")
+    assert vdsr("evaluate", ".", "--scales", "2", "--calibration", "--degrade", "noise 5").exit_code == 2
+    assert vdsr("evaluate", ".", "--scales", "2", "--calibration", "-o", tmp_path / "plot.png").exit_code == 0
+    assert read_image(tmp_path / "plot.png").data.shape[2] == 4
+
+
+def test_calibration_needs_measured_errors(folder, vdsr, draw, tiny_model):
+    draw(folder / "a.png", (96, 96))
+    result = vdsr("evaluate", ".", "--scales", "2", "--calibration")
+    assert result.exit_code == 1
+    assert "`model` must have its errors measured" in result.stderr

@@ -59,7 +59,7 @@ def test_errors_are_saved(saved, tiny_model):
 )
 def test_damaged_errors_are_named(saved, tiny_model, errors):
     rewrite(saved, tiny_model, errors=errors)
-    with pytest.raises(ValueError, match="errors.* is damaged"):
+    with pytest.raises(ValueError, match=r"errors.* is damaged"):
         load_checkpoint(saved)
 
 

@@ -44,7 +44,7 @@ def test_luma_counts_as_gray(model, rng):
     gray = rng.integers(100, 110, (20, 30)).astype(np.uint8)
     coloured = predict_error(np.stack([gray] * 3, -1), 2, model=model, rgb=True)
     assert coloured.shape == gray.shape
-    np.testing.assert_allclose(coloured, predict_error(gray, 2, model=model, in_range=(0, 255)) , rtol=1e-4)
+    np.testing.assert_allclose(coloured, predict_error(gray, 2, model=model, in_range=(0, 255)), rtol=1e-4)
 
 
 @given(st.data())
@@ -99,7 +99,7 @@ def test_networks_without_errors_and_other_scales_are_named(tiny_model, rng):
     with pytest.raises(ValueError, match="must have its errors measured, but those of this network were not"):
         predict_error(sr, 2, model=tiny_model)
     tiny_model.errors = TABLE
-    with pytest.raises(ValueError, match="`scale` must lie between 2 and 4, where .* got 5"):
+    with pytest.raises(ValueError, match=r"`scale` must lie between 2 and 4, where .* got 5"):
         predict_error(sr, 5, model=tiny_model)
 
 
@@ -124,9 +124,7 @@ def test_lazy_equals_eager(model, rng, shape, options, chunks):
     assert np.array_equal(lazy.compute(), eager)
     given = find_range(sr, **options)
     part = (slice(3, 17), slice(5, 21)) if min(shape) > 2 or len(shape) > 2 else (slice(0, 1), slice(5, 21))
-    window = predict_error(
-        da.from_array(sr, chunks=chunks), 2, model=model, in_range=given, window=part, **options
-    )
+    window = predict_error(da.from_array(sr, chunks=chunks), 2, model=model, in_range=given, window=part, **options)
     assert np.array_equal(window.compute(), predict_error(sr, 2, model=model, in_range=given, window=part, **options))
 
 
