@@ -7,7 +7,7 @@ import io
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from vdsr_core.cli.terminal import plain, progress_bar
 from vdsr_core.cli.training import read_planes
@@ -32,7 +32,7 @@ def measure(folder: Path, scales: list[float], model: VDSR, device: str | None) 
         return list(progress.track(reports, len(scales), description=plain(folder.name)))
 
 
-def to_text(reports: list[ErrorReport], style: Literal["table", "csv", "json"]) -> str:
+def to_text(reports: list[ErrorReport], style: str) -> str:
     """The reports for people, as Markdown tables in percent of the range; or in full precision."""
     if style == "json":
         return json.dumps([asdict(report) for report in reports], indent=1) + "\n"
@@ -76,7 +76,8 @@ def draw(reports: list[ErrorReport], path: Path, kind: str) -> None:
     for found in reports:
         predicted, measured = ([100 * value for value in row] for row in (found.predicted, found.measured))
         axes.loglog(predicted, measured, "o-", label=f"x{found.scale:g}, {found.coverage:.0%} below the bound")
-    axes.axline((1, 1), slope=1, color="gray", linestyle=":", zorder=0)
+    ends = axes.get_xlim()
+    axes.plot(ends, ends, ":", color="gray", label="as predicted")
     axes.set_xlabel("Predicted error (% of the range)")
     axes.set_ylabel("Measured error (% of the range)")
     axes.set_aspect("equal")
