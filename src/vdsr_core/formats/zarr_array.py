@@ -24,6 +24,9 @@ _LETTERS = {
     "row": "Y", "rows": "Y", "column": "X", "columns": "X", "sample": "S", "rgb": "S",
 }  # fmt: skip
 
+_FIRST_AXES = "tczyx"  # of OME-Zarr 0.1 and 0.2, which do not name them
+_DEEPEST = 3  # parts of the path of an array inside its OME-Zarr group
+
 
 def is_zarr(path: Path) -> bool:
     """Whether there is a zarr array or group at `path`."""
@@ -135,20 +138,25 @@ def well_of(path: Path) -> dict[str, Any]:
 
 
 def _ome_zarr_metadata(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return what the OME-Zarr group around an array says of it, as fields of `ImageFile`; {} without one."""
+    """Return what the OME-Zarr group around an array says of it, as fields of `ImageFile`; {} without one.
+
+    The path of an array may have several parts, such as ``scale0/image``.
+    """
     import zarr
 
-    try:
-        says: Any = dict(zarr.open_group(str(path.parent), mode="r").attrs)
-    except FileNotFoundError:
-        return {}
-    ours, says = says.get("vdsr_core"), says.get("ome", says)
-    for multiscale in says.get("multiscales", ()):
-        for dataset in multiscale.get("datasets", ()):
-            if dataset.get("path") == path.name and "axes" in multiscale:
-                known = _multiscale_metadata(says, multiscale, dataset, shape)
-                known["extra"] |= {"provenance": ours} if ours else {}
-                return known
+    for group in list(path.parents)[:_DEEPEST]:
+        try:
+            says: Any = dict(zarr.open_group(str(group), mode="r").attrs)
+        except FileNotFoundError:
+            continue
+        ours, says = says.get("vdsr_core"), says.get("ome", says)
+        for multiscale in says.get("multiscales", ()):
+            named = multiscale.get("axes") or (_FIRST_AXES if len(shape) == len(_FIRST_AXES) else None)
+            for dataset in multiscale.get("datasets", ()):
+                if named and dataset.get("path") == path.relative_to(group).as_posix():
+                    known = _multiscale_metadata(says, {**multiscale, "axes": named}, dataset, shape)
+                    known["extra"] |= {"provenance": ours} if ours else {}
+                    return known
     return {}
 
 

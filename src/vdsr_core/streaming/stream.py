@@ -100,7 +100,7 @@ def stream(
         raise ValueError(msg)
     if is_published(plan):
         sweep(Path(plan.target))  # a process may have been killed before it did so
-        return iter(())
+        return until_stopped(iter(()))
     check_place(Path(plan.target), plan.format, plan.overwrite)
     source = image if image is not None else open_source(plan.source, plan.axes, plan.name)
     plan = replace(plan, stamp=stamp(source, plan.source))

@@ -207,8 +207,9 @@ def clear(folder: Path) -> None:
 
 
 def is_published(plan: Plan) -> bool:
-    """Whether the target is there, made after this plan."""
-    return provenance(Path(plan.target)).get("signature") == plan.signature
+    """Whether the target is there, made after this plan, and where it may be replaced from the files as they are."""
+    says = provenance(Path(plan.target))
+    return says.get("signature") == plan.signature and not (plan.overwrite and says.get("stamp") != plan.stamp)
 
 
 def provenance(target: Path) -> dict[str, Any]:

@@ -52,6 +52,26 @@ def test_transformation_that_gives_no_sizes_is_left_out(tmp_path, transform):
     assert read_image(tmp_path / "a.zarr").pixel_size is None
 
 
+@pytest.mark.parametrize("place", ["", "scale0/image"])
+def test_array_whose_path_has_several_parts_is_known_by_its_group(tmp_path, place):
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    group.create_array("scale0/image", data=np.zeros((2, 9, 16), np.uint8))
+    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
+    sizes = [{"type": "scale", "scale": [2.0, 0.5, 0.25]}]
+    datasets = [{"path": "scale0/image", "coordinateTransformations": sizes}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    image = read_image(tmp_path / "a.zarr" / place)
+    assert (image.axes, image.pixel_size, image.unit) == ("ZYX", (0.5, 0.25), "µm")
+    assert image.extra["z_step"] == 2
+
+
+def test_first_versions_of_ome_zarr_have_five_axes_without_names(tmp_path):
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    group.create_array("s0", data=np.zeros((2, 3, 1, 9, 16), np.uint8))
+    group.attrs["multiscales"] = [{"version": "0.1", "datasets": [{"path": "s0"}]}]
+    assert read_image(tmp_path / "a.zarr").axes == "TCZYX"
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_whatever_a_decoder_raises_is_a_value_error(tmp_path, zarr_format):
     array = zarr.create_array(tmp_path / "a.zarr", shape=(8, 8), chunks=(4, 4), dtype="u2", zarr_format=zarr_format)

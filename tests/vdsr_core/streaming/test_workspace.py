@@ -12,7 +12,7 @@ import zarr
 
 from vdsr_core import ImageFile, plan, read_image, stream, super_resolve, upscale_files
 from vdsr_core.streaming.notes import shard_name
-from vdsr_core.streaming.source import identify
+from vdsr_core.streaming.source import identify, samples
 
 TILE = {"tile": 16, "shard": 32}
 
@@ -170,6 +170,27 @@ def test_permissions_of_a_replaced_target_stay(tmp_path, source, model, name):
         (tmp_path / name).chmod(0o700)
         model = type(model)(model.config)  # another network: the target is made again
     assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
+
+
+def test_overwriting_makes_a_result_anew_only_if_the_source_has_changed(tmp_path, rng, model):
+    source = zarr.create_array(tmp_path / "in.zarr", data=rng.integers(0, 4095, (300, 200), np.uint16), chunks=(50, 50))
+    spot = np.ones((300, 200), bool)
+    for window in samples(read_image(tmp_path / "in.zarr")):
+        spot[window] = False
+    assert spot.any()  # pixels by which the source is not recognised
+
+    def run():
+        options = {"model": model, "in_range": (0, 4095), "tile": 64, "shard": 128, "overwrite": True}
+        steps = list(upscale_files(tmp_path / "in.zarr", tmp_path / "out.ome.zarr", 2, **options))
+        assert steps[-1].outcome == "done", steps[-1].message
+        return steps[-1].message
+
+    assert " 0 shards" not in run()
+    assert " 0 shards" in run()
+    source[...] = np.where(spot, 4095 - source[...], source[...])
+    assert " 0 shards" not in run()
+    whole = super_resolve(source[...], 2, model=model, tile=64, in_range=(0, 4095))
+    np.testing.assert_array_equal(finest(tmp_path / "out.ome.zarr"), whole)
 
 
 KILL = """
