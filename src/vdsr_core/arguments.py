@@ -1,4 +1,4 @@
-"""Arguments checked by name: whole numbers, numbers, ranges, scales and paths."""
+"""Arguments checked by name: integers, other numbers, ranges, scales and paths."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 
-def is_whole(value: Any) -> bool:
-    """Whether `value` is a whole number, Python's or NumPy's; True and False are none."""
+def is_integer(value: Any) -> bool:
+    """Whether `value` is an integer (Python or NumPy); True and False do not count."""
     try:
         operator.index(value)
     except TypeError:
@@ -30,13 +30,13 @@ def check_path(name: str, value: Any) -> Path:
     raise TypeError(msg)
 
 
-def check_whole(name: str, value: Any, least: int = 0, hint: str = "Leave it out for the default.") -> int:
-    """`value` as an int, checked to be a whole number of at least `least`."""
-    if not is_whole(value):
-        msg = f"`{name}` must be a whole number of at least {least}, got {value!r}. {hint}"
+def check_integer(name: str, value: Any, least: int = 0, hint: str = "Leave it out for the default.") -> int:
+    """`value` as an int, checked to be an integer of at least `least`."""
+    if not is_integer(value):
+        msg = f"`{name}` must be an integer of at least {least}, got {value!r}. {hint}"
         raise TypeError(msg)
     if operator.index(value) < least:
-        msg = f"`{name}` must be a whole number of at least {least}, got {value}. {hint}"
+        msg = f"`{name}` must be an integer of at least {least}, got {value}. {hint}"
         raise ValueError(msg)
     return operator.index(value)
 
@@ -94,3 +94,6 @@ def check_scales(scales: Any, name: str = "scales", least: float = 1.0) -> tuple
             msg = f"`{name}` must be finite numbers, {rule}, got {scale:g}. Try [2, 3, 4]."
             raise ValueError(msg)
     return found
+
+
+check_whole, is_whole = check_integer, is_integer  # their names until all have taken over the new ones

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.arguments import check_number, check_scales, check_whole
+from vdsr_core.arguments import check_integer, check_number, check_scales
 from vdsr_core.images.color import rgb_to_ycbcr
 from vdsr_core.images.degradation import crop_to_scale, degrade, mean_step
 from vdsr_core.images.intensity import check_pixels, check_unmasked
@@ -53,7 +53,7 @@ def psnr(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, cro
     ValueError
         If the shapes differ, nothing is left within `crop_border`, or `data_range` is not greater than 0.
     TypeError
-        If the images are not of real numbers, or an option is no number.
+        If the images are not of real numbers, or an option is not a number.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def ssim(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, cro
         If the shapes differ, less than 11 x 11 pixels are left within `crop_border`, or `data_range` is not greater
         than 0.
     TypeError
-        If the images are not of real numbers, or an option is no number.
+        If the images are not of real numbers, or an option is not a number.
 
     References
     ----------
@@ -131,7 +131,7 @@ def _cropped(true: ArrayLike, test: ArrayLike, border: int) -> tuple[NDArray[np.
     """Both images as float64 without their borders."""
     check_unmasked(true, "image_true")
     check_unmasked(test, "image_test")
-    border = check_whole("crop_border", border)
+    border = check_integer("crop_border", border)
     true, test = np.asarray(true), np.asarray(test)
     for name, image in (("image_true", true), ("image_test", test)):
         if image.dtype != bool:
@@ -155,15 +155,15 @@ class Score:
     Attributes
     ----------
     image : str
-        Its name.
+        Name of the image.
     scale : float
         The upscaling factor.
     method : str
         "bicubic" or "vdsr".
     psnr, ssim : float
-        In dB, and as `ssim` returns it (NaN for images too small for its window).
+        PSNR in dB, and the result of `ssim` (NaN for images too small for its window).
     seconds : float
-        To make the image from the low-resolution one.
+        Time to make the image from the low-resolution one.
     """
 
     image: str
@@ -211,8 +211,8 @@ def evaluate(
     Raises
     ------
     TypeError, ValueError
-        At the call, if `model` is no network or a scale no number greater than 1; later, if an image has no name, is
-        not 8-bit gray or RGB, or too small for a scale.
+        At the call, if `model` is not a network or a scale is not a number greater than 1; later, if an image has no
+        name, is not 8-bit gray or RGB, or too small for a scale.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""How much memory is free: of the machine, of its container or batch job, and of this process."""
+"""How much memory is free: on the machine, in its container or batch job, and for this process."""
 
 from __future__ import annotations
 

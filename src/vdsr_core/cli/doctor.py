@@ -147,7 +147,7 @@ def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
             try:
                 engine = Engine(model, choose_device(name), fast=fast)
                 difference = float(np.abs(engine.run([window], [taps]) - expected).max())
-            except Exception as error:  # whatever it is, the others are still of interest
+            except Exception as error:  # of any kind: the others are still of interest
                 yield Check(name, wanted, 0.0, math.inf, f"failed: {error}", chosen)
                 continue
             bound = AGREEMENTS.get(engine.device.type, AGREEMENT) * float(np.abs(expected).max())

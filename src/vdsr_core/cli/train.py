@@ -317,7 +317,7 @@ def prepare(
 def make_card(
     session: Session, images: Images, folders: list[Path], name: str, given: dict[str, Any]
 ) -> dict[str, Any]:
-    """What is known of the network beforehand."""
+    """What is known about the network before the training."""
     from vdsr_core.training.session import count_images
 
     start, trainer = session.trainer.result, session.trainer

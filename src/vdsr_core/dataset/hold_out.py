@@ -29,14 +29,14 @@ Pair = tuple[Plane, Plane]
 
 @dataclass(frozen=True)
 class Preview:
-    """A held-out part of an image as it is restored, (M, N) each, 0 to 1 for the range.
+    """A held-out part of an image and how it is restored; 0 to 1 is the range of the image.
 
     Attributes
     ----------
     scale : str
-        By which it was reduced, or ``"pairs"``.
+        The scale by which it was reduced, or ``"pairs"``.
     ilr, before, sr, hr : (M, N) ndarray
-        Interpolated, by the network before, by that of now, and sharp.
+        The part interpolated, restored by the network before and after, and sharp.
     """
 
     scale: str

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vdsr_core.arguments import check_span, check_whole
+from vdsr_core.arguments import check_integer, check_span
 from vdsr_core.dataset.quality import degrade_at_random, estimate_strength
 from vdsr_core.images.degradation import crop_to_scale, degrade
 from vdsr_core.images.resampling import resize, scale_pair
@@ -27,7 +27,7 @@ def draw_scales(count: int, scale_range: tuple[float, float] | None, draws: int,
     if scale_range is None:
         return []
     low, high = check_span("scale_range", scale_range, "Try (1.5, 4).", above=1)
-    draws = check_whole("draws", draws, 1)
+    draws = check_integer("draws", draws, 1)
     place = (np.arange(draws)[:, None] + np.random.default_rng((seed, 1)).random((draws, count))) / draws
     scales: list[list[float]] = (low + (high - low) * place).tolist()
     return scales

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vdsr_core.arguments import check_number, check_scales, check_span, check_whole
+from vdsr_core.arguments import check_integer, check_number, check_scales, check_span
 from vdsr_core.dataset.interpolation import (
     Degrade,
     draw_scales,
@@ -81,9 +81,9 @@ class Patches:
     scales : float or sequence of float, optional
         Each image is reduced and interpolated by each of them.
     scale_range : (low, high), optional
-        And by `draws` scales of its own from this range: one, at random, from each of as many equal parts of it.
+        Each image is also reduced by `draws` scales of its own, one from each of as many equal parts of this range.
     draws : int, optional
-        How many.
+        How many scales are drawn from `scale_range` for each image.
     pairs : sequence of ((m, n) ndarray, (M, N) ndarray), optional
         Registered low and sharp images of one field of view, in the same intensities, instead of or beside `images`.
         Their scale is the ratio of their shapes; a low image as large as the sharp one is taken as interpolated.
@@ -108,7 +108,7 @@ class Patches:
         Fraction of the patches whose contrast is reduced, to between 2 and 100 %. So a network learns to leave smooth
         and faint images as they are.
     seed : int, optional
-        Of the draws from `scale_range` and of the degraded versions.
+        Seed of the draws from `scale_range` and of the degraded versions.
     store : path, optional
         Folder for images that fit neither the device nor the memory: temporary files hold the arrays there, of which
         only the patches of a batch are read. They go when the patches do. By default, arrays that would take more than
@@ -121,7 +121,7 @@ class Patches:
     ------
     TypeError, ValueError
         If there are no images, one is not finite or too small for a scale, the images of a pair do not belong
-        together, or an option has no such value.
+        together, or the value of an option is not allowed.
 
     Examples
     --------
@@ -153,7 +153,7 @@ class Patches:
         store: str | os.PathLike[str] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        patch = check_whole("patch", patch, 1)
+        patch = check_integer("patch", patch, 1)
         images, pairs = check_images(images), check_pairs(pairs)
         sharp = [*images, *(high for _, high in pairs)]
         _check(sharp, [low for low, _ in pairs], augment)
@@ -161,7 +161,7 @@ class Patches:
         offset = check_span("offset", offset, "Use (0, 0) for none.")
         self.clip = None if clip is None else check_span("clip", clip, "Leave it out for none.")
         self.scales = check_scales(scales)
-        degraded = check_whole("degraded", degraded, 0)
+        degraded = check_integer("degraded", degraded, 0)
         self.low_contrast = check_fraction("low_contrast", low_contrast)
         given: Any = degrade
         if not callable(given):
@@ -212,9 +212,9 @@ class Patches:
     def choose(self, step: int, count: int, seed: int = 0) -> Choice:
         """Draw the patches of a step: each its own scale, image, place, orientation, gain and offset.
 
-        The same step, count and seed give the same patches, whatever was drawn before.
+        The same step, count and seed give the same patches, independently of what was drawn before.
         """
-        check_whole("count", count, 1, "Try 64.")
+        check_integer("count", count, 1, "Try 64.")
         generator = make_generator(seed, step)
         pair, row, column = self._grid(step, count, seed) if self.grid else self._crops(count, generator)
         flips = torch.rand(count, 3, generator=generator) < 0.5
@@ -326,7 +326,7 @@ def join(
 
 
 def _starts(sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Where arrays of these sizes begin when they lie one behind another."""
+    """Where arrays of these sizes begin when they are joined."""
     return np.cumsum([0, *sizes])[:-1]
 
 

@@ -116,7 +116,7 @@ def find_pairs(
         try:
             found = find_range(low, **its)
             each = found if isinstance(found, list) else [found]
-            # A constant channel has no range, and its planes are left out below, whatever it is given.
+            # A constant channel has no range, and its planes are left out below, with any range.
             wide = [(least, most if most > least else least + max(1.0, abs(least))) for least, most in each]
             ranges = in_range if in_range is not None else wide if isinstance(found, list) else wide[0]
             planes: list[list[Any]] = [[], []]

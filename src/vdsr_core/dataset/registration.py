@@ -15,7 +15,7 @@ Plane = NDArray[np.float32]
 def check_registered(ilr: Plane, hr: Plane, name: str) -> None:
     """Raise if the images of a pair hardly resemble each other, or match clearly better when one is shifted.
 
-    Where the sharp one has most contrast, they are compared without their finest detail: noise is no difference.
+    Where the sharp one has most contrast, they are compared without their finest detail: noise does not count.
 
     Raises
     ------

@@ -21,19 +21,19 @@ def read_folder(source: str | os.PathLike[str]) -> Iterator[tuple[Path, ImageFil
     Parameters
     ----------
     source : path
-        A folder, whose subfolders are left out; or one image, or a pattern such as ``"plate/*.tif"``.
+        A folder without its subfolders, one image, or a pattern such as ``"plate/*.tif"``.
 
     Yields
     ------
     path : Path
-        Of the file.
+        Path of a file.
     image : ImageFile or Exception
-        Its image; or why it cannot be read.
+        Its image, or the error that says why it cannot be read.
 
     Raises
     ------
     FileNotFoundError
-        If there is no image.
+        If there are no images.
 
     Examples
     --------

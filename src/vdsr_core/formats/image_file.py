@@ -35,7 +35,7 @@ _UNITS = {
 
 @dataclass(frozen=True, eq=False)
 class ImageFile:
-    """An image with what its file says of it.
+    """An image and its metadata.
 
     Parameters
     ----------
@@ -47,13 +47,13 @@ class ImageFile:
     pixel_size : (float, float) or None
         Height and width of a pixel (rows, columns) in `unit`.
     unit : str or None
-        "µm", "nm", "inch" ... as the file says (the spellings of the micrometre and the inch are unified).
+        "µm", "nm", "inch" ... as in the file (the spellings of the micrometre and the inch are unified).
     channel_names : tuple of str or None
         One name per channel.
     icc_profile : bytes or None
         The colour profile.
     extra : dict
-        What else is worth carrying, each if the file has it: ``z_step`` (float, in `unit`), ``time_step``
+        Further metadata, each if the file has it: ``z_step`` (float, in `unit`), ``time_step``
         (float, seconds), ``channel_colors`` (one (red, green, blue) of 0 to 255 per channel),
         ``channel_windows`` (one dict of start, end, min and max per channel, as OME-Zarr has them), ``origin``
         (where the centre of the first pixel lies, (rows, columns) in `unit`), ``exif`` and ``xmp``
@@ -128,7 +128,7 @@ class ImageFile:
         Raises
         ------
         ValueError
-            If another axis than rows and columns changed its length.
+            If the length of an axis other than rows and columns changed.
         """
         check_axes(data.shape, self.axes)
         for letter, new, old in zip(self.axes, data.shape, self.data.shape, strict=True):
@@ -165,7 +165,7 @@ def count_channels(shape: tuple[int, ...], axes: str) -> int:
 
 
 def unify_unit(name: str | None) -> str | None:
-    """Return one spelling per unit; None for pixels and for what is no unit."""
+    """Return one spelling per unit; None for pixels and for what is not a unit."""
     name = (name or "").strip()
     if "\\u" in name:  # ImageJ writes µm as Java does
         name = name.encode("latin-1", "replace").decode("unicode_escape")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vdsr_core.arguments import check_path, check_whole
+from vdsr_core.arguments import check_integer, check_path
 from vdsr_core.files import check_target, replacing
 from vdsr_core.formats.image_file import ImageFile, Unreadable, check_axes, refuse
 from vdsr_core.formats.ome_xml import fits_ome
@@ -45,8 +45,8 @@ def image_names(path: str | os.PathLike[str]) -> list[str]:
     Returns
     -------
     list of str
-        Of a TIFF with several images what `read_image` takes as `name`; of zarr the paths inside `path`, such as
-        ``A/1/0``. An empty name where there is but one image.
+        For a TIFF with several images, what `read_image` takes as `name`; for zarr, the paths inside `path`, such as
+        ``A/1/0``. If there is only one image, its name is empty.
 
     Raises
     ------
@@ -75,24 +75,24 @@ def read_image(path: str | os.PathLike[str], *, lazy: bool = False, name: str | 
     Parameters
     ----------
     path : path
-        A TIFF (plain, BigTIFF, OME, ImageJ), PNG, JPEG or WebP file, or the folder of a zarr array, or of an OME-Zarr
-        image, of which it is the finest level; or the URL of such a zarr, as fsspec takes it. Pixels keep
+        A TIFF (plain, BigTIFF, OME, ImageJ), PNG, JPEG or WebP file, or the folder of a zarr array or of an OME-Zarr
+        image, whose finest level is read; or the URL of such a zarr, as fsspec takes it. Pixels keep
         dtype, intensities and axis order, except: an orientation tag is applied; samples of fewer than 8 bits, and
         colours of fewer than 16, fill their dtype (gray of 9 to 15 bits, as cameras write it, keeps its values);
         palettes and gray with alpha become RGB(A), but a palette that is a ramp from black to one colour
         (a LUT over intensities) leaves the intensities; white-is-zero is inverted; colours that are multiplied by
         alpha are divided by it. RGB with further samples that are not alpha is read as channels.
     lazy : bool, optional
-        Whether to leave the pixels of a TIFF in the file, too, to be read window by window; not possible where they
-        have to be changed as above.
+        Whether to leave the pixels of a TIFF in the file and read them window by window, where they need none of the
+        changes above. The pixels of a zarr always stay in the file.
     name : str, optional
         Which image of a TIFF that holds several, as `image_names` calls it. Those of a zarr group have paths.
 
     Returns
     -------
     image : ImageFile
-        Of zarr: lazy; the names of the dimensions are the axes, without them the last two are rows and
-        columns. Axes and sizes of an array inside an OME-Zarr group come from that group.
+        The axes of a zarr array are the names of its dimensions; without names, the last two are rows and columns.
+        Axes and sizes of an array inside an OME-Zarr group come from that group.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def _named_errors(path: Path) -> Iterator[str]:
-    """Give the kind of a file to be read; whatever that raises becomes a ValueError that names the file."""
+    """Give the kind of a file to be read; any error becomes a ValueError that names the file."""
     remote = is_url(path)
     kind = "zarr" if remote or path.is_dir() else _kind(path)
     try:
@@ -196,7 +196,7 @@ def check_writable(
         raise ValueError(msg)
     check_target(path, overwrite)
     if path.exists() and not (is_zarr(path) if kind == "zarr" else not path.is_dir()):
-        msg = f"{path} exists and is no {kind}. Choose another name."
+        msg = f"{path} exists and is not a {kind}. Choose another name."
         raise FileExistsError(msg)
 
 
@@ -221,7 +221,7 @@ def write_image(
     FileNotFoundError, NotADirectoryError, PermissionError, FileExistsError, ValueError
         As `check_writable`.
     MemoryError
-        If a lazy image goes to another format than zarr and does not fit in memory.
+        If a lazy image does not fit in memory and the format is not zarr.
 
     Notes
     -----
@@ -267,7 +267,7 @@ def write_image(
 
 def check_quality(jpeg_quality: Any) -> int:
     """The quality of a JPEG, checked."""
-    quality = check_whole("jpeg_quality", jpeg_quality, 1)
+    quality = check_integer("jpeg_quality", jpeg_quality, 1)
     if quality > 100:
         msg = f"`jpeg_quality` must be at most 100, got {quality}. Leave it out for 95, or write a PNG."
         raise ValueError(msg)

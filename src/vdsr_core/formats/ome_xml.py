@@ -110,7 +110,7 @@ def _read_planes(pixels: Element, unit: str | None, sizes: Mapping[str, int]) ->
         units = [first.get(f"Position{axis}Unit", "reference frame") for axis in "YX"]
         place = tuple(_length(at, own, unit) for at, own in zip(positions[0], units, strict=True))
         if None in place:
-            lost.append("the stage position, whose unit is none of length")
+            lost.append("the stage position, whose unit is not one of length")
         else:
             known["origin"] = place
             lost += ["stage positions of later planes"] if len(set(positions)) > 1 else []

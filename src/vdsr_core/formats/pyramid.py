@@ -25,7 +25,7 @@ TILE, SHARD = 512, 2048  # pixels a side: of a chunk, and of a file of an OME-Za
 
 
 def write_pyramid(path: str | os.PathLike[str], image: ImageFile, *, overwrite: bool = False) -> None:
-    """Write an image with levels of half its size, a quarter, and so on, to be looked at quickly.
+    """Write an image with levels of half its size, a quarter, and so on, for quick viewing.
 
     Pixels are read and written piece by piece: they need not fit in memory. A file under `path` is always whole.
 
@@ -34,7 +34,7 @@ def write_pyramid(path: str | os.PathLike[str], image: ImageFile, *, overwrite: 
     path : path
         The file of an OME-TIFF if it ends in ``.tif`` or ``.tiff``, else the folder of an OME-Zarr (version 0.5).
     image : ImageFile
-        The image, with axes of T, C or S, Z, Y and X; the target has them in this order.
+        The image, with axes of T, C or S, Z, Y and X, which is their order in the target.
     overwrite : bool, optional
         Whether an existing image may be replaced. It stays as it was if the writing fails.
 
@@ -47,7 +47,7 @@ def write_pyramid(path: str | os.PathLike[str], image: ImageFile, *, overwrite: 
 
     See Also
     --------
-    write_image : One level, in many formats.
+    write_image : Write one level, in many formats.
     read_pyramid : Read all levels.
 
     Examples
@@ -97,7 +97,7 @@ def read_pyramid(path: str | os.PathLike[str]) -> list[ImageFile]:
 
     See Also
     --------
-    write_pyramid : Write such files.
+    write_pyramid : Write such a file.
 
     Examples
     --------
@@ -177,5 +177,5 @@ def check_place(target: Path, format: str, overwrite: bool) -> None:
         msg = f"{target} exists and is a {'folder' if target.is_dir() else 'file'}. Choose another name."
         raise FileExistsError(msg)
     if target.is_dir() and any(target.iterdir()) and not is_zarr(target):
-        msg = f"{target} exists and is no zarr. Choose another name."
+        msg = f"{target} exists and is not a zarr. Choose another name."
         raise FileExistsError(msg)

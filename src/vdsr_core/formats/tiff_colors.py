@@ -70,7 +70,7 @@ def _few_bits(page: Any) -> bool:
 
 
 def has_plain_pixels(series: TiffPageSeries) -> bool:
-    """Whether the pixels can be taken as they are, whatever their axes mean."""
+    """Whether the pixels can be taken as they are, apart from their axes."""
     page: Any = series.keyframe
     extra = _extra_samples(page)
     alpha = extra == (PREMULTIPLIED,) or (not _is_rgb(page) and extra == (STRAIGHT,))

@@ -63,7 +63,7 @@ def read_zarr(path: Path) -> ImageFile:
 
 
 def open_array(store: Any) -> zarr.Array[Any]:
-    """Open a zarr array that raises a ValueError for what cannot be read, whatever its decoder raises."""
+    """Open a zarr array that raises a ValueError for what cannot be read, for any error of its decoder."""
     import zarr
 
     return _array_type()(zarr.open_array(store, mode="r").async_array)
@@ -100,7 +100,7 @@ def level_paths(path: Path) -> list[Path]:
 
 
 def _describe_group(path: Path, node: zarr.Group) -> str:
-    """Return why a group is no image, and what in it may be one."""
+    """Return why a group is not an image, and what in it may be one."""
     names = zarr_names(path)
     if names != [""]:
         return f"it holds {len(names)} images. Give the path of one, such as {path / names[0]}."
@@ -111,7 +111,7 @@ def _describe_group(path: Path, node: zarr.Group) -> str:
 
 
 def zarr_names(path: Path) -> list[str]:
-    """The paths of the images inside a plate or a collection of OME-Zarr; that of the group itself, if it is none."""
+    """The paths of the images inside a plate or a collection of OME-Zarr; that of the group itself otherwise."""
     import zarr
 
     says: Any = zarr.open(str(path), mode="r").attrs.asdict()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vdsr_core.arguments import is_whole
+from vdsr_core.arguments import is_integer
 from vdsr_core.images.intensity import check_pixels, check_unmasked
 from vdsr_core.images.tiling import Slices
 
@@ -95,8 +95,8 @@ def find_axes(image: Any, channel_axis: int | None, rgb: bool) -> Axes:
             raise ValueError(msg)
         return Axes(shape, tuple(range(len(shape))), None, None)
     axis = -1 if channel_axis is None else channel_axis
-    if not is_whole(axis):
-        msg = f"`channel_axis` must be a whole number or None, got {axis!r}. Use -1 for the last axis."
+    if not is_integer(axis):
+        msg = f"`channel_axis` must be an integer or None, got {axis!r}. Use -1 for the last axis."
         raise TypeError(msg)
     if len(shape) < 3 or not -len(shape) <= axis < len(shape):
         word = "rgb" if channel_axis is None else "channel_axis"

@@ -1,4 +1,4 @@
-"""Make the low-resolution image that a sharp one would have given."""
+"""Make the low-resolution image of a high-resolution one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.arguments import check_number, check_whole
+from vdsr_core.arguments import check_integer, check_number
 from vdsr_core.images.intensity import cast, check_pixels, check_unmasked
 from vdsr_core.images.noise import estimate_noise
 from vdsr_core.images.resampling import KERNELS, apply_taps, make_taps, resize, scale_pair, scaled_shape
@@ -40,7 +40,8 @@ def degrade(
 ) -> NDArray[Any]:
     """Reduce an image by antialiased bicubic interpolation, as super-resolution is trained and tested with.
 
-    On request it is blurred before, as by an objective, and then noisy, as from a camera, and compressed.
+    On request, the image is blurred first, as by an objective; noise is added after the reduction, as by a camera; and
+    the result is compressed.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ def degrade(
         Quality from 1 to 100, by which each reduced plane is compressed as a gray JPEG and read again. Floats are
         compressed as 0 to 1, integers must be 8-bit.
     seed : int or numpy.random.Generator, optional
-        Seed of the noise: the same integer gives the same noise, a generator gives other noise each time.
+        Seed of the noise: the same integer gives the same noise, a generator gives different noise each time.
 
     Returns
     -------
@@ -118,7 +119,7 @@ def degrade(
 
 def _check_jpeg(jpeg: int, dtype: np.dtype[Any]) -> None:
     """Raise unless pixels of a dtype can be compressed with a quality."""
-    if not 1 <= check_whole("jpeg", jpeg, 1, "Try 75.") <= 100:
+    if not 1 <= check_integer("jpeg", jpeg, 1, "Try 75.") <= 100:
         msg = f"`jpeg` must be a quality from 1 to 100, got {jpeg}. Try 75."
         raise ValueError(msg)
     if dtype.kind != "f" and dtype != np.uint8:
@@ -153,26 +154,26 @@ def mean_step(quality: int) -> float:
 def estimate_degradation(image: ArrayLike, scale: float) -> tuple[float, float]:
     """The blur and the noise that make a reduced image as soft and as noisy, pixel by pixel, as the image itself.
 
-    With them `degrade` makes low images of a microscope's sharp ones that look like what the microscope gives. The
-    noise is that of `estimate_noise`; softness is the blur metric of [1]_, equal for both images. It is
-    an estimate: of an image of edges that was blurred before, it is up to 30 % more than edges need.
+    With them, `degrade` makes low-resolution images that look like those of the microscope that took `image`. The noise
+    is that of `estimate_noise`; the softness is the blur metric of [1]_, which is made equal for both images. For an
+    image of edges that was blurred, the estimated blur is up to 30 % too large.
 
     Parameters
     ----------
     image : (M, N) array_like
-        As a camera gives it, of any real dtype, at least 16 * `scale` pixels a side.
+        An image from a camera, of any real dtype, with at least 16 * `scale` pixels on each side.
     scale : float
         How many times fewer pixels, greater than 1.
 
     Returns
     -------
     blur, read_noise : float
-        For `degrade`: in pixels of `image`, at most 4 * `scale`, and in its units.
+        Arguments for `degrade`: the blur in pixels of `image`, at most 4 * `scale`, and the noise in its units.
 
     Raises
     ------
     ValueError
-        If the image is no plane or too small.
+        If the image is not a plane, or too small.
 
     References
     ----------
@@ -223,7 +224,7 @@ def make_rng(seed: Any) -> np.random.Generator:
     try:
         return np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
-        msg = f"`seed` must be a whole number of at least 0, a Generator or None, got {seed!r}. Try 0."
+        msg = f"`seed` must be an integer of at least 0, a Generator or None, got {seed!r}. Try 0."
         raise type(error)(msg) from error
 
 

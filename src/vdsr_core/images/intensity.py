@@ -46,7 +46,7 @@ def cast(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[Any]:
         floats: NDArray[Any] = np.clip(values, ends.min, ends.max).astype(dtype, copy=False)
         return floats
     limits = np.iinfo(dtype)
-    # The largest float that does not exceed the limit: 2**63 - 1 itself is no float64.
+    # The largest float that does not exceed the limit: 2**63 - 1 itself is not a float64.
     high = np.float64(limits.max) if dtype.itemsize < 8 else np.nextafter(np.float64(limits.max), 0)
     out = np.clip(np.rint(values), float(limits.min), high).astype(dtype)
     return out if dtype.itemsize < 8 else np.where(values > high, np.array(limits.max, dtype), out)
@@ -56,8 +56,8 @@ def cast(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[Any]:
 class Rescale:
     """A linear map from image units to [0, 1] and its inverse.
 
-    Values outside the range are mapped like the others. Only where floats end are they clipped: those mapped at 1e38,
-    image values at the largest number of their dtype. So finite pixels stay finite.
+    Values outside the range are mapped like the others. Finite pixels stay finite: mapped values are clipped
+    at 1e38, and image values at the largest number of their dtype.
 
     Parameters
     ----------

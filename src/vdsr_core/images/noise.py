@@ -30,10 +30,9 @@ def estimate_noise(image: Any, *, channel_axis: int, rgb: bool = False) -> Noise
 def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = False) -> Noise | list[Noise]:
     """Estimate the noise of an image: the line ``gain * intensity + offset`` that its variance follows.
 
-    Blocks at places that follow from the image's shape are sorted by their mean. In each bin of intensity, a low
-    quantile of the variances of the blocks' second differences [1]_ comes from blocks that hold noise and nothing
-    else. The line is fitted to these variances by least absolute deviations. Blocks with clipped pixels, or with NaN,
-    do not count.
+    Blocks at fixed places of the image are sorted by their mean. In each bin of intensity, a low quantile of the
+    variances of the blocks' second differences [1]_ belongs to blocks that contain only noise. The line is fitted to
+    these variances by least absolute deviations. Blocks with clipped pixels, or with NaN, do not count.
 
     Parameters
     ----------
@@ -57,8 +56,8 @@ def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = F
 
     See Also
     --------
-    degrade : Adds such noise.
-    super_resolve : Removes it, with a network that has maps.
+    degrade : Add such noise.
+    super_resolve : Remove it, with a network that has maps.
 
     References
     ----------
@@ -101,7 +100,7 @@ def measure_blocks(blocks: NDArray[Any]) -> tuple[Values, Values]:
 
 
 def fit_noise(means: Values, variances: Values, side: int) -> Noise:
-    """Gain and offset from the means and variances of blocks of `side` pixels; zeros where there is no block."""
+    """Gain and offset from the means and variances of blocks of `side` pixels; zeros without blocks."""
     if not len(means):
         return 0.0, 0.0
     order = np.lexsort((variances, means))

@@ -71,9 +71,9 @@ def default_range(dtype: np.dtype[Any], axes: Axes, extent: Extent) -> Range:
 
 
 def refuse_span(extent: Extent) -> NoReturn:
-    """Raise because the range of an image is no range in float64."""
+    """Raise because float64 cannot hold the range of an image."""
     msg = f"`image` must span a range that float64 resolves and holds, got {extent.minimum} to {extent.maximum}. "
-    msg += "Subtract an offset, or divide it by a constant, beforehand."
+    msg += "Subtract an offset, or divide it by a constant, first."
     raise ValueError(msg)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.arguments import check_whole, is_whole
+from vdsr_core.arguments import check_integer, is_integer
 from vdsr_core.images.intensity import cast, check_pixels, check_unmasked
 from vdsr_core.memory import check_free
 
@@ -117,7 +117,7 @@ def scale_pair(scale: object, name: str = "scale") -> tuple[float, float]:
         raise TypeError(msg)
     try:
         numbers = tuple(float(s) for s in pair)
-    except OverflowError:  # a whole number with hundreds of digits
+    except OverflowError:  # an integer with hundreds of digits
         numbers, scale = (math.inf,), math.inf
     if len(numbers) != 2 or not all(math.isfinite(s) and s > 0 for s in numbers):
         msg = f"`{name}` must be a positive finite number or a pair of them (rows, columns), got {scale!r}. Try 2."
@@ -132,18 +132,18 @@ def scaled_shape(shape: tuple[int, int], scale: tuple[float, float]) -> tuple[in
 
 
 def check_shape(shape: Any) -> tuple[int, int]:
-    """The rows and columns of an `output_shape`, checked to be two whole numbers of at least 1."""
+    """The rows and columns of an `output_shape`, checked to be two integers of at least 1."""
     if not isinstance(shape, tuple | list) or len(shape) != 2:
         msg = f"`output_shape` must be (rows, columns), got {shape!r}. Leave it out for round(scale * n)."
         raise TypeError(msg)
-    return check_whole("output_shape", shape[0], 1), check_whole("output_shape", shape[1], 1)
+    return check_integer("output_shape", shape[0], 1), check_integer("output_shape", shape[1], 1)
 
 
 def check_window(window: Any, shape: tuple[int, int]) -> tuple[slice, slice]:
     """Rows and columns of a window, None being the whole, checked to hold pixels of a result of `shape`."""
     parts = (slice(None), slice(None)) if window is None else window
     if not (isinstance(parts, tuple | list) and len(parts) == 2 and all(map(_is_slice, parts))):
-        msg = f"`window` must be two slices of whole numbers, rows and columns of the result, got {window!r}. "
+        msg = f"`window` must be two slices of integers, rows and columns of the result, got {window!r}. "
         msg += "Leave it out for the whole."
         raise TypeError(msg)
     rows, columns = (slice(*part.indices(n)[:2]) for part, n in zip(parts, shape, strict=True))
@@ -155,8 +155,8 @@ def check_window(window: Any, shape: tuple[int, int]) -> tuple[slice, slice]:
 
 
 def _is_slice(part: Any) -> bool:
-    """Whether `part` is a slice of whole numbers."""
-    return isinstance(part, slice) and all(n is None or is_whole(n) for n in (part.start, part.stop, part.step))
+    """Whether `part` is a slice of integers."""
+    return isinstance(part, slice) and all(n is None or is_integer(n) for n in (part.start, part.stop, part.step))
 
 
 def _check_memory(shape: tuple[int, ...], scale: tuple[float, float], output: tuple[int, int]) -> None:
@@ -199,7 +199,7 @@ def resize(
         Rows and columns of the result, ``round(scale * n)`` by default. It only says where the result ends:
         pixel positions follow from `scale`.
     window : (slice, slice), optional
-        Rows and columns of the result to compute, the whole by default. Equal, bit for bit, to the same window of
+        Rows and columns of the result to compute, by default all. Equal, bit for bit, to the same window of
         the whole result.
 
     Returns

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vdsr_core.arguments import check_whole, is_whole
+from vdsr_core.arguments import check_integer, is_integer
 
 Slices = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A piece of an image: what it reads, what it writes.
+    """A piece of an image: the pixels that it reads, and those that it writes.
 
     ::
 
@@ -27,9 +27,9 @@ class Tile:
     Attributes
     ----------
     read : tuple of slice
-        With the halo, clipped at the edges of the image.
+        The pixels with the halo, clipped at the edges of the image.
     write : tuple of slice
-        Without the halo; the `write` parts of a cover touch and never overlap.
+        The pixels without the halo; the `write` parts of a cover touch and never overlap.
     crop : tuple of slice
         `write` inside `read`: ``image[read][crop]`` is ``image[write]``.
     """
@@ -53,7 +53,7 @@ def cover(
     halo : int
         Pixels that a tile reads beyond each side of its written part, where the image has them.
     window : (slice, slice), optional
-        Rows and columns to write, the whole by default. Tiles are cut where those of the whole image are.
+        Rows and columns to write, by default all. Tiles are cut at the same places as those of the whole image.
     align : int, optional
         What a tile reads grows outwards to multiples of it, or to the edge of the image. What it writes may begin and
         end anywhere.
@@ -81,12 +81,12 @@ def cover(
     (slice(0, 12, None), slice(0, 12, None))
     """
     tile = check_tile(tile)
-    halo = check_whole("halo", halo, hint="Take the `halo` of the network.")
-    align = check_whole("align", align, 1, hint="Take the `config.fold` of the network.")
+    halo = check_integer("halo", halo, hint="Take the `halo` of the network.")
+    align = check_integer("align", align, 1, hint="Take the `config.fold` of the network.")
     if not isinstance(shape, tuple | list) or len(shape) < 2:
         msg = f"`shape` must be (..., rows, columns), got {shape!r}. Take the `shape` of the image."
         raise TypeError(msg)
-    shape = [check_whole("shape", n, hint="Take the `shape` of the image.") for n in shape]
+    shape = [check_integer("shape", n, hint="Take the `shape` of the image.") for n in shape]
     *leading, rows, columns = shape
     axes = [[_span(i, i + 1, n) for i in range(n)] for n in leading]
     for n, part in zip((rows, columns), window or (slice(None), slice(None)), strict=True):
@@ -105,11 +105,11 @@ def _span(start: int, stop: int, length: int, halo: int = 0, align: int = 1) -> 
 
 
 def check_tile(tile: Any) -> int | None:
-    """`tile`, checked to be None or a whole number of at least 1."""
+    """`tile`, checked to be None or an integer of at least 1."""
     if tile is None:
         return None
-    if not is_whole(tile):
-        msg = f"`tile` must be a whole number or None, got {tile!r}. Try 512."
+    if not is_integer(tile):
+        msg = f"`tile` must be an integer or None, got {tile!r}. Try 512."
         raise TypeError(msg)
     if tile < 1:
         msg = f"`tile` must be at least 1, got {tile}. Use None to take each plane in one piece."

@@ -57,16 +57,17 @@ def save_bioimageio(
     Parameters
     ----------
     path : path
-        The file to write or replace, by custom ``*.bioimageio.zip``.
+        The file to write or replace, usually ``*.bioimageio.zip``.
     model : VDSR
         The network. Its card's data, recipe and terms become part of the description.
     scale : int, optional
         Put the bicubic interpolation by this factor in front of the network, for programs that cannot interpolate.
     in_range : (float, float), optional
         The image values that become 0 and 1, and back at the end. By default these are percentiles of each image, and
-        the result stays in these units: 0 is the lower percentile and 1 the upper one, for the format cannot say more.
+        the result stays in these units: 0 is the lower percentile and 1 the upper one, because the format cannot
+        express more.
     image : (M, N) array_like, optional
-        An image for the test and the cover, a channel of the bundled sample by default.
+        An image for the test and the cover; by default a channel of the bundled sample.
     authors : sequence of str, optional
         Who trained the network.
     license : str, optional

@@ -29,19 +29,19 @@ FORMAT = 1
 TRAINER = "trainer."  # before the names of a trainer's tensors
 
 
-# What a trainer needs to go on: tensors, and what JSON holds.
+# What a trainer needs to resume: tensors, and what JSON holds.
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State | None = None) -> None:
     """Write a network to one safetensors file, with its shape, scales, card and measured errors in the header.
 
-    The file is written under a temporary name and renamed: a failure leaves the old file or none.
+    The file is written under a temporary name and renamed: a failure leaves the old file, if there was one.
 
     Parameters
     ----------
     path : path
-        The file to write or replace, by custom ``*.safetensors``.
+        The file to write or replace, usually ``*.safetensors``.
     model : VDSR
         The network.
     trainer : (dict of Tensor, dict), optional
@@ -50,7 +50,7 @@ def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State
     Raises
     ------
     TypeError
-        If `model` is none, or its card holds what JSON does not.
+        If `model` is not a network, or its card holds what JSON cannot.
     ValueError
         If its scales are not greater than 1, or its weights not finite.
     OSError
@@ -133,8 +133,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
     FileNotFoundError, IsADirectoryError
         If there is no such file.
     ValueError
-        If the file is a pickle, is damaged, was written by something else or in a newer format, or holds arrays
-        that make no network.
+        If the file is a pickle, is damaged, was written by something else or in a newer format, or its arrays
+        do not make a network.
     """
     path = check_path("path", path)
     arrays, header = _read(path)
@@ -188,7 +188,7 @@ def _entry(path: Path, header: Mapping[str, str], key: str, kind: type) -> Any:
     except (ValueError, RecursionError):
         value = header[key]
     if type(value) is not kind:
-        what = {int: "a whole number", list: "a list", dict: "an object"}[kind]
+        what = {int: "an integer", list: "a list", dict: "an object"}[kind]
         text = header[key] if len(header[key]) <= 60 else header[key][:57] + "..."
         msg = f"{path} must have {what} in JSON as the {key} of its header, got {text}. It is damaged."
         raise ValueError(msg)
@@ -267,8 +267,8 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
     ----------
     name_or_path : str or path, optional
         None for the default, ``photo``; a name of `model_names`, such as ``microscopy``; or the path of a file: a
-        ``.safetensors`` or ``.bioimageio.zip`` of ours, or a state dict of PyTorch, an ``.npz`` or ``.mat`` file of
-        another program that holds a plain stack of 3 x 3 convolutions. No code in a file is executed.
+        ``.safetensors`` or ``.bioimageio.zip`` file of this package, or a state dict of PyTorch, an ``.npz`` or
+        ``.mat`` file of another program that holds a plain stack of 3 x 3 convolutions. No code in a file is executed.
 
     Returns
     -------
@@ -278,7 +278,7 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
     Raises
     ------
     ValueError
-        If there is no such network, or the file holds none.
+        If there is no such network, or the file does not hold one.
 
     Examples
     --------

@@ -47,7 +47,7 @@ def list_devices() -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        By PyTorch's names, which `device` takes, each with a few words; the CPU first.
+        A short description of each device by its PyTorch name, which `device` takes; the CPU first.
     """
     devices = {"cpu": f"{torch.get_num_threads()} threads"}
     if torch.cuda.is_available():  # devices are counted even where the driver is too old for them
@@ -60,7 +60,7 @@ def agrees_with_cpu(name: str) -> bool:
     try:
         return _compare_with_cpu(name)
     except MemoryError:  # of what another program leaves: the next call may find more
-        warnings.warn(f"{name} has no memory left now; going on with the CPU.", stacklevel=3)
+        warnings.warn(f"{name} has no memory left now; continuing with the CPU.", stacklevel=3)
         return False
 
 
@@ -80,7 +80,7 @@ def _compare_with_cpu(name: str) -> bool:
         if error < AGREEMENTS.get(name, AGREEMENT) * float(np.abs(expected).max()):
             return True
         reason = f"its result differs by {error:.1g}"
-    warnings.warn(f"{name} is here but does not work ({reason}); going on with the CPU.", stacklevel=4)
+    warnings.warn(f"{name} is here but does not work ({reason}); continuing with the CPU.", stacklevel=4)
     return False
 
 

@@ -66,7 +66,7 @@ class Engine:
         How many pixels of equal tiles to give to `run` at once. On a CPU, what shares a batch does not change a bit:
         there is one tile at a time, or there are small ones for processes to share.
     most : float
-        How many pixels `run` can compute at once at most, whatever memory there is.
+        The most pixels that `run` can compute at once, even with unlimited memory.
     dtype : numpy dtype
         Of windows and results.
     """

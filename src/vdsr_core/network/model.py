@@ -18,7 +18,7 @@ MAPS = ("noise", "compression")
 
 
 class Strength(NamedTuple):
-    """How bad an image is, in the intensities of the network; zeros for a clean one.
+    """How noisy and compressed an image is, in the intensities of the network; zeros for a clean one.
 
     Attributes
     ----------
@@ -116,7 +116,7 @@ class VDSR(nn.Module):
     scales : sequence of float, optional
         The scales that the network is made for.
     card : dict, optional
-        What is known about the network: data, recipe, scores; JSON types only.
+        Facts about the network, such as data, recipe and scores; only types that JSON can hold.
 
     Attributes
     ----------
@@ -272,7 +272,7 @@ def unfold(squares: Tensor, side: int, shape: Sequence[int]) -> Tensor:
 
 
 def make_model(seed: int = 0, config: VDSRConfig | None = None, *, start: str = "he") -> VDSR:
-    """A new network whose first weights follow from the seed; the global random state stays as it is.
+    """A new network whose initial weights follow from the seed; the global random state does not change.
 
     Parameters
     ----------
@@ -282,8 +282,8 @@ def make_model(seed: int = 0, config: VDSRConfig | None = None, *, start: str = 
         The shape of the network; the paper's by default.
     start : {"he", "identity"}, optional
         Random weights as in the paper [1]_; or hidden layers that pass on what they are given (blocks do so by
-        themselves) plus a quarter of the random weights, and a last layer that adds next to nothing: the network
-        begins as bicubic interpolation, whatever its depth, and its gradients neither fade nor grow.
+        themselves) plus a quarter of the random weights, and a last layer that adds almost nothing: the network
+        begins as bicubic interpolation for any depth, and its gradients neither fade nor grow.
 
     Returns
     -------

@@ -43,7 +43,7 @@ def find_ncnn(model: VDSR, threads: int) -> tuple[NcnnNetwork | NcnnWorkers, VDS
 
 def warn_of_ncnn(error: Exception) -> None:
     """Say that ncnn does not work: a broken library fails in ways of its own."""
-    msg = f"ncnn is installed but does not work here ({error}); going on with PyTorch, which is slower. "
+    msg = f"ncnn is installed but does not work here ({error}); continuing with PyTorch, which is slower. "
     warnings.warn(msg + "`pip install --upgrade ncnn` may help, `pip uninstall ncnn` ends this.", stacklevel=5)
 
 

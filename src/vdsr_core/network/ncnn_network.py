@@ -82,7 +82,7 @@ class NcnnNetwork:
         rows = np.ascontiguousarray(rows)
         places = list(self._find_given(rows.shape, above[0].h, final))
         net = self._final if final else self._inner
-        if os.getpid() != self._owner:  # OpenMP would wait for ever for threads that only the parent of a fork has
+        if os.getpid() != self._owner:  # OpenMP would wait forever for threads that only the parent of a fork has
             net.opt.num_threads = 1
         run = net.create_extractor()
         try:

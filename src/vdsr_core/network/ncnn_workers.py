@@ -79,7 +79,7 @@ class NcnnWorkers:
             except LOST as error:
                 self._works = False
                 reason = str(error) or "one has ended"
-                warnings.warn(f"ncnn's processes do not work here ({reason}); going on in one.", stacklevel=2)
+                warnings.warn(f"ncnn's processes do not work here ({reason}); continuing in one.", stacklevel=2)
         return [self._network.residual(piece[None], stop)[0] for piece in pieces]
 
     def _share(self, pieces: Sequence[Floats], stop: threading.Event | None) -> list[Floats]:
@@ -90,7 +90,7 @@ class NcnnWorkers:
             try:
                 try:
                     futures = [threads.submit(self._compute, piece, busy, ended) for piece in pieces]
-                except RuntimeError:  # the interpreter ends and starts no more threads; this one goes on
+                except RuntimeError:  # the interpreter ends and starts no more threads; this one continues
                     return [self._network.residual(piece[None], stop)[0] for piece in pieces]
                 waiting: set[Future[Floats]] = set(futures)
                 while waiting:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vdsr_core.arguments import check_path, check_scales, check_whole
+from vdsr_core.arguments import check_integer, check_path, check_scales
 from vdsr_core.files import check_target, replacing
 from vdsr_core.images.color import OFFSET, TO_RGB, TO_YCBCR, rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.images.intensity import Rescale
@@ -39,7 +39,7 @@ def save_onnx(
     in_range: tuple[float, float] | None = None,
     rgb: bool = False,
 ) -> float | None:
-    """Write a network to an ONNX file, for programs that know neither this package nor PyTorch.
+    """Write a network to an ONNX file, for programs that use neither this package nor PyTorch.
 
     The graph takes float32 images of shape (batch, channels, rows, columns) of any size. Without `scale` its input
     ``ilr`` is the interpolated image, and its output ``sr`` is as large. With `scale` its input is ``image``, and
@@ -53,7 +53,7 @@ def save_onnx(
     Parameters
     ----------
     path : path
-        The file to write or replace, by custom ``*.onnx``.
+        The file to write or replace, usually ``*.onnx``.
     model : VDSR
         The network.
     scale : int, optional
@@ -62,7 +62,7 @@ def save_onnx(
         The image values that the graph maps to 0 and 1, and back at its end. Without it the graph takes and gives
         values that are mapped already.
     rgb : bool, optional
-        Take three channels, red, green and blue: their luma passes the network, their chroma is interpolated. By
+        Take three channels, red, green and blue: their luma goes through the network, their chroma is interpolated. By
         default there is one channel.
 
     Returns
@@ -130,7 +130,7 @@ def make_graph(
     from onnx import TensorProto, checker, helper
 
     if scale is not None:
-        scale = check_whole("scale", scale, 2, "Leave it out, and interpolate the image beforehand.")
+        scale = check_integer("scale", scale, 2, "Leave it out, and interpolate the image first.")
     rescale = None if in_range is None else Rescale(*in_range)
     graph, channels = _Nodes(), 3 if rgb else 1
     given = x = "ilr" if scale is None else "image"

@@ -22,7 +22,7 @@ def model_names() -> list[str]:
     Returns
     -------
     list of str
-        What `load_model` takes, the default first.
+        Names that `load_model` takes, the default first.
 
     Examples
     --------
@@ -34,7 +34,7 @@ def model_names() -> list[str]:
 
 
 def read_card(name_or_path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """What a network says of itself; its weights are not read, and PyTorch is not loaded.
+    """The card of a network; its weights are not read, and PyTorch is not loaded.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def read_card(name_or_path: str | os.PathLike[str] | None = None) -> dict[str, A
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not a network of ours.
+        If the file is not a network of this package.
 
     Examples
     --------

@@ -6,7 +6,7 @@ from itertools import pairwise, product
 
 # Least rows of a strip, and pixels that narrow strips may have, by measurement; multiples of 4 rows, the block of
 # Winograd's F(4 x 4, 3 x 3). In PyTorch the buffers of a layer stay below 32 MB for tiles of 1024, from where on Linux
-# takes memory away and gives it anew at each layer. ncnn, which waits for memory more than for arithmetic, has them
+# takes memory away and gives it back at each layer. ncnn, which waits for memory more than for arithmetic, has them
 # in the cache; blocks keep what they are given there, too.
 ROWS = 16
 SIZES = {"torch": (ROWS, 2**14), "ncnn": (8, 2**12), "ncnn, blocks": (8, 2**11)}

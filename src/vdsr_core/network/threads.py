@@ -15,7 +15,7 @@ import torch
 
 @cache
 def mind_forks() -> None:
-    """Let forks of this process compute with one thread: OpenMP waits for ever for threads that only the parent has."""
+    """Let forks of this process compute with one thread: OpenMP waits forever for threads that only the parent has."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
@@ -48,7 +48,7 @@ def divided_work(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]
             ready.abort()  # nobody waits for the others any more
             if not isinstance(error, RuntimeError):
                 raise
-            yield map  # the interpreter ends and starts no more threads; this one goes on
+            yield map  # the interpreter ends and starts no more threads; this one continues
             return
         torch.set_num_threads(cores)  # for threads to come: the number that was set last is theirs
         yield pool.map

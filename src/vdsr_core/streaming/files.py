@@ -50,13 +50,13 @@ class FileProgress:
     name : str or None
         Name of the image in a source that holds several.
     number, count : int
-        Which image this is, from 1 on, and how many there are.
+        Number of this image, counted from 1, and of all images.
     fraction : float
-        How much of the image is done, from 0 to 1.
+        The fraction of the image that is done, from 0 to 1.
     outcome : {None, "done", "kept", "failed"}
-        None while the image is computed. "kept" if the target exists and is not to be replaced.
+        None while the image is computed. "kept" if the target exists and must not be replaced.
     message : str
-        The outcome in a few words, such as shape, dtype and time, or what went wrong; empty before.
+        The outcome in a few words, such as shape, dtype and time, or what went wrong; empty until then.
     error : Exception or None
         What went wrong.
     """
@@ -113,23 +113,23 @@ def upscale_files(
     pixel_size : (float, str), optional
         Side of a pixel of each result and its unit, such as ``(0.1, "µm")``, for files that know their pixel size.
     pattern : str, optional
-        Names of the files in a folder `output`, without the suffix: ``{name}`` is that of the source, ``{scale}`` what
-        was asked for, such as ``x2``.
+        Names of the files in a folder `output`, without the suffix: ``{name}`` stands for the name of the source,
+        ``{scale}`` for what was asked for, such as ``x2``.
     format : str, optional
         Suffix of the files in a folder `output`: tif, ome.tif, png, jpg, webp, zarr or ome.zarr. By default that of
         each source.
     recursive : bool, optional
-        Whether to search the subfolders of a folder, too. The results lie in the same subfolders of `output`.
+        Whether to search the subfolders of a folder as well. The results lie in the same subfolders of `output`.
     overwrite : bool, optional
         Whether existing files may be replaced; by default they are kept.
     jpeg_quality : int, optional
         Quality of JPEG files, from 1 to 100.
     axes : str, optional
-        What the axes of the images are, a letter each, if the files say nothing or something wrong.
+        The axes of the images, one letter each, for files that do not name them or name them wrongly.
     model, device
         As in `super_resolve`.
     shard, part, client
-        As in `plan` and `stream`. With `part` or `client`, small ``.tif`` files are written piece by piece, too.
+        As in `plan` and `stream`. With `part` or `client`, small ``.tif`` files are also written piece by piece.
     stop : threading.Event, optional
         For other threads, which cannot close an iterator at work: when it is set, the iterator ends soon.
     **options

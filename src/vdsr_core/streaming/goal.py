@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from vdsr_core.arguments import check_number, check_whole
+from vdsr_core.arguments import check_integer, check_number
 from vdsr_core.formats.image_file import METRES, ImageFile, unify_unit
 from vdsr_core.images.resampling import scale_pair
 
@@ -79,7 +79,7 @@ def _check_size(size: Any) -> tuple[int | None, int | None]:
     if not isinstance(size, tuple | list) or len(size) != 2 or all(n is None for n in size):
         msg = f"`size` must be (rows, columns), one of which may be None, got {size!r}. {hint}"
         raise TypeError(msg)
-    rows, columns = (n if n is None else check_whole("size", n, 1, hint) for n in size)
+    rows, columns = (n if n is None else check_integer("size", n, 1, hint) for n in size)
     return rows, columns
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vdsr_core.arguments import check_whole
+from vdsr_core.arguments import check_integer
 from vdsr_core.formats import ome_zarr
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.ome_xml import fits_ome
@@ -52,10 +52,10 @@ def work_folder(target: Path) -> Path:
 
 @dataclass(frozen=True)
 class Plan:
-    """A job of upscaling one file into another: all that its pixels depend on, as JSON can hold it.
+    """A job of upscaling one file into another: everything that its pixels depend on, in types that JSON can hold.
 
-    Made by `plan`, carried out by `stream`. A shard is what one task writes: a window of one plane, or of all colours
-    of one, in one level of the pyramid.
+    `plan` makes it and `stream` carries it out. A shard is what one task writes: a window of one plane, or of all
+    colours of one, in one level of the pyramid.
 
     Attributes
     ----------
@@ -64,27 +64,28 @@ class Plan:
     identity : str
         A checksum of the source's shape, dtype and samples of its pixels.
     axes : str
-        Of the source, a letter each. The target has them in the order T, C, Z, Y, X; colour samples are channels.
+        Axes of the source, one letter each. The target has them in the order T, C, Z, Y, X; colour samples are
+        channels.
     shape : tuple of int
-        Of the target, in its own order of axes.
+        Shape of the target, in its own order of axes.
     dtype : str
-        Of source and target.
+        Dtype of source and target.
     scale : (float, float)
         Output pixels per input pixel of rows and columns.
     network : str
         A checksum of the network.
     in_range : tuple of (low, high)
-        For each channel; one for all three colours, or without channels.
+        The range of each channel; a single one for colour, or without channels.
     tile, shard : int
         Sides in output pixels of what the network is given and of what one task writes.
     format : str
-        ``0.5`` or ``0.4``, of OME-Zarr, or ``OME-TIFF``.
+        ``0.5`` or ``0.4``, versions of OME-Zarr, or ``OME-TIFF``.
     version : str
-        Of this package.
+        Version of this package.
     overwrite : bool
         Whether an existing target may be replaced.
     name : str or None
-        Of the image in a source that holds several.
+        Name of the image in a source that holds several.
     nan : str
         ``raise`` or ``keep``, as in `super_resolve`.
     self_ensemble : bool
@@ -139,13 +140,13 @@ class Plan:
 
     @property
     def signature(self) -> str:
-        """A checksum of all that the pixels depend on: not of the paths."""
+        """A checksum of everything that the pixels depend on, which the paths are not."""
         fields = {name: value for name, value in asdict(self).items() if name not in PLACES}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @property
     def folder(self) -> Path:
-        """Where the work goes on, beside the target."""
+        """The hidden folder beside the target in which the work is done."""
         return work_folder(Path(self.target))
 
     @property
@@ -181,12 +182,12 @@ class Plan:
 
     @property
     def shapes(self) -> list[Index]:
-        """Of the levels of the pyramid."""
+        """Shapes of the levels of the pyramid."""
         return ome_zarr.level_shapes(self.shape, self.tile)
 
     @property
     def levels(self) -> int:
-        """How many the pyramid has."""
+        """Number of levels of the pyramid."""
         return len(self.shapes)
 
     @property
@@ -205,7 +206,7 @@ class Plan:
 
     @property
     def nbytes(self) -> int:
-        """Of the pixels of the finest level, before compression."""
+        """Bytes of the pixels of the finest level, before compression."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def shards(self, level: int) -> list[Index]:
@@ -256,14 +257,14 @@ def plan(
         As in `super_resolve`; the noise may also be a fraction of the range, such as ``"3%"``. The tile is also the
         chunk of the target.
     axes : str, optional
-        What the axes of the source are, a letter each, if it says nothing or something wrong.
+        The axes of the source, one letter each, if it does not name them or names them wrongly.
     shard : int, optional
         Side in output pixels of what one task computes, and of a file of an OME-Zarr in version 0.5. Rounded down to
         whole tiles, at least one.
     format : {"0.5", "0.4", "OME-TIFF"}, optional
         By default OME-TIFF where the name of the target says so, else OME-Zarr 0.5; 0.4 has a file for each chunk.
     overwrite : bool, optional
-        Whether an existing target may be replaced, in the end.
+        Whether an existing target may be replaced when the new one is complete.
     name : str, optional
         Which image of a TIFF that holds several, as `image_names` calls it.
 
@@ -284,7 +285,7 @@ def plan(
     if place and Path(place).is_relative_to(Path(target).resolve()):
         msg = f"`target` must not hold the source, {source}, got {target}. Choose another name."
         raise ValueError(msg)
-    tile = check_whole("tile", tile, 1)
+    tile = check_integer("tile", tile, 1)
     image = open_source(source, axes, name)
     letters = ome_zarr.order_axes(image.axes)
     if format == TIFF and not fits_ome(image.data.dtype, letters):

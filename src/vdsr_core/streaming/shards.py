@@ -36,11 +36,11 @@ class Shard:
     Attributes
     ----------
     level : int
-        Of the pyramid; 0 is the finest.
+        Level of the pyramid; 0 is the finest.
     index : tuple of int
-        Which one.
+        Position of the shard among those of its level.
     seconds : float
-        How long it took, without waiting.
+        Time that the work took, without waiting.
     """
 
     level: int

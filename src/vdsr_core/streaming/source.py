@@ -63,7 +63,7 @@ def is_same(image: ImageFile, identity: str) -> bool:
 
 
 def to_bytes(pixels: np.ndarray[Any, Any]) -> memoryview:
-    """Pixels in C order and little-endian, whatever they were before."""
+    """Pixels in C order and little-endian."""
     return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
 
 

@@ -43,33 +43,34 @@ def stream(
 ) -> Iterator[Shard]:
     """Carry out a plan, yielding each shard when it is written; shards that an earlier run has written are skipped.
 
-    For an OME-TIFF each shard comes a second time, when it is packed into the file: that is done in one pass, by one
-    process, which begins anew if it is stopped.
+    For an OME-TIFF, each shard is yielded a second time when it is packed into the file. One process packs all shards
+    in one pass, and starts that pass again if it is stopped.
 
     Stop it in any way, even by killing the process, and the same call resumes it: only the shards that were being
     made are lost. Where the source's files have changed meanwhile, shards that were made from other pixels are made
-    again; before the target appears, the source is looked at once more.
+    again; before the target appears, the source is checked once more.
 
     Parameters
     ----------
     plan : Plan
         From `plan`.
     image : ImageFile, optional
-        The source, if it was in memory.
+        The source, if it is in memory.
     model : VDSR, str or path, optional
         The network of the plan.
     part : (int, int), optional
-        Which part of how many, counted from 1, to be run as processes of their own, on one or several machines that
-        share the target's disk. Whichever ends last builds the pyramid and puts the target in its place.
+        Number of the part, counted from 1, and number of parts, which are run as separate processes on one or several
+        machines that share the target's disk. The one that ends last builds the pyramid and puts the target in its
+        place.
     client : distributed.Client, optional
-        Of a dask cluster whose workers share the disk of source and target. By default this process computes.
+        A client of a dask cluster whose workers share the disk of source and target. By default this process computes.
     device : str, optional
         As in `super_resolve`.
     threads : int, optional
-        Shards in the making at once in this process: while one is computed, others are read and written.
+        Number of shards that this process works on at once: while one is computed, others are read and written.
     stop : threading.Event, optional
-        For other threads, which cannot close an iterator at work: when it is set, the iterator ends soon, in the midst
-        of a shard. It is also set when the iterator is closed or fails.
+        For other threads, which cannot close an iterator at work: when it is set, the iterator ends soon, in the
+        middle of a shard. It is also set when the iterator is closed or fails.
 
     Yields
     ------

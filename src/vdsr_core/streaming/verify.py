@@ -32,13 +32,13 @@ class Check:
     Attributes
     ----------
     level : int
-        Of the pyramid.
+        The level of the pyramid.
     window : tuple of slice
-        Where, in the order of the target's axes.
+        The place of the window, in the order of the target's axes.
     largest : float
         The largest difference, in the image's units.
     allowed : float
-        What rounding may make of it: 1e-5 of the channel's range, 1e-3 on CUDA; of integers one step at least.
+        The largest difference that is rounding: 1e-5 of the channel's range, 1e-3 on CUDA; at least 1 for integers.
     """
 
     level: int
@@ -66,17 +66,17 @@ def verify(
     Parameters
     ----------
     target : path
-        Made by `stream`.
+        A file or folder that `stream` made.
     source : path or ImageFile, optional
-        Where the source is, if not where it was.
+        Where the source is now, if it was moved.
     model : VDSR, str or path, optional
         The network of the plan.
     samples : int, optional
-        Number of each.
+        Number of windows of each kind.
     seed : int, optional
-        Of the random places.
+        Seed of the random places.
     device : str, optional
-        As in `super_resolve`. What a GPU made in half precision is to be computed again on one.
+        As in `super_resolve`. Verify what a GPU made in half precision on a GPU.
 
     Yields
     ------
@@ -85,7 +85,7 @@ def verify(
     Raises
     ------
     ValueError
-        If the target was not made by `stream`, or source or network are not those that it was made of.
+        If the target was not made by `stream`, or not from this source and network.
     """
     known = provenance(Path(target))
     if not known:
@@ -104,7 +104,7 @@ def verify(
 
 
 def run_checks(maker: ShardMaker, target: Path, samples: int, rng: np.random.Generator) -> Iterator[Check]:
-    """Compare windows with what is computed anew."""
+    """Compute windows again, and compare."""
     job = maker.plan
     levels: list[Any]
     if job.tiff:

@@ -1,7 +1,7 @@
 """The hidden folder beside a target in which its shards are collected until all are there.
 
-It counts only if it holds a plan and an image. A plan is written last and removed first, so whatever a killed process
-leaves is either complete or void; the next run continues the one and clears the other.
+It counts only if it holds a plan and an image. A plan is written last and removed first, so what a killed
+process leaves is either complete or invalid; the next run continues a complete folder and clears an invalid one.
 """
 
 from __future__ import annotations

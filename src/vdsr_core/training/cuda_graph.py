@@ -47,7 +47,7 @@ class Recording:
                     for _ in range(REHEARSALS):
                         function(*self.inputs)
                 torch.cuda.current_stream().wait_stream(aside)
-                # Other threads, such as NCCL's watch, may go on talking to the device.
+                # Other threads, such as NCCL's watch, may still use the device.
                 with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                     self.outputs = function(*self.inputs)
         finally:

@@ -23,7 +23,7 @@ class Muon(torch.optim.Optimizer):
     """Muon [1]_ for convolutions, and Adam for the rest: biases and layers of one input or output channel.
 
     The Nesterov momentum of a layer's weights, as a matrix of a row for each output channel, is replaced by the nearest
-    matrix whose singular values are all about 1. So a step has a fixed size, whatever the size of the gradient. It is
+    matrix whose singular values are all about 1. So the size of a step does not depend on that of the gradient. It is
     scaled as in [2]_, which lets both parts share one learning rate. There is no weight decay.
 
     Parameters
@@ -58,7 +58,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None, *, work: Callable[..., Iterable[Any]] = map) -> None:  # type: ignore[override]
         """Change the parameters by their gradients; `work` maps a function to parts of the layers, such as on threads.
 
-        The result has the same bits whatever `work` does at once.
+        The result has the same bits for any `work`.
         """
         for group in self.param_groups:
             rate: float = group["lr"]

@@ -25,11 +25,11 @@ def clip_gradients(parameters: Iterable[Tensor], theta: float, learning_rate: fl
     Parameters
     ----------
     parameters : iterable of Tensor
-        Their gradients are clipped in place.
+        The parameters whose gradients are clipped, in place.
     theta : float
         Greater than 0.
     learning_rate : float
-        The current one, gamma in the paper; greater than 0.
+        The current learning rate, gamma in the paper; greater than 0.
 
     Returns
     -------

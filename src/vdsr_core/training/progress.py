@@ -26,17 +26,17 @@ class Progress:
     share : float
         Fraction of the training that is done, from 0 to 1.
     learning_rate, loss : float
-        Of this step.
+        Learning rate and loss of this step.
     clipped : float
         Fraction of gradient elements beyond the bound.
     patches_per_second : float
         Mean speed so far.
     seconds_left : float
-        At that speed, without validations.
+        Time left at that speed, without validations.
     psnr, gain : float or None
         What `validate` returned after this step, in dB: of the network, and over bicubic; None where it was not called.
     warning : str
-        What is wrong, where that is new.
+        A problem, in the step that found it; else empty.
     """
 
     step: int

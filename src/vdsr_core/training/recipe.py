@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-from vdsr_core.arguments import check_number, check_scales, check_whole
+from vdsr_core.arguments import check_integer, check_number, check_scales
 
 Loss = Literal["l2", "l1"]
 Optimizer = Literal["sgd", "adamw", "muon"]
@@ -34,7 +34,7 @@ class TrainConfig:
     steps : int
         Number of batches.
     seconds : float or None
-        Train for this time instead, whatever the number of steps; the schedule follows the time spent.
+        Train for this time instead of a number of steps; the schedule follows the time spent.
     batch_size : int
         Patches in a batch.
     loss : {"l2", "l1"}
@@ -235,7 +235,7 @@ class FineTuneConfig:
     def __post_init__(self) -> None:
         """Check the fields; scales become a tuple."""
         for name in ("validate_every", "patience", "patch"):
-            check_whole(name, getattr(self, name), 1)
+            check_integer(name, getattr(self, name), 1)
         check_number("hold_out", self.hold_out, "a number between 0 and 1", "Try 0.2.", lambda part: 0 < part < 1)
         if self.scales is not None:
             scales = check_scales(self.scales, least=LEAST_SCALE)

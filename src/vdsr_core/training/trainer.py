@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vdsr_core.arguments import check_whole
+from vdsr_core.arguments import check_integer
 from vdsr_core.dataset.patches import Patches
 from vdsr_core.network.checkpoint import State
 from vdsr_core.network.model import VDSR
@@ -67,7 +67,7 @@ class Trainer:
     """Train a network on patches.
 
     On a CPU a batch is differentiated in parts of four patches, whose gradients are added in their order: the result
-    has the same bits whatever the number of threads, and memory does not grow with the batch.
+    has the same bits for any number of threads, and memory does not grow with the batch.
 
     Where the device multiplies in bfloat16, as GPUs do and some CPUs (AVX-512 BF16, AMX), all layers but the first and
     the last are computed so, with sums, weights, loss and optimiser in float32: on a CPU in two thirds of the time. On
@@ -116,7 +116,7 @@ class Trainer:
         stop: threading.Event | None = None,
     ) -> None:
         if validate_every is not None:
-            check_whole("validate_every", validate_every, 1)
+            check_integer("validate_every", validate_every, 1)
         cuda = data.device.type == "cuda"
         self.half = computes_bfloat16(data.device) and (cuda or model.config.width >= WIDE)
         self.model: VDSR = model.to(data.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]

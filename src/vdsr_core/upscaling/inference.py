@@ -51,7 +51,7 @@ def super_resolve(
         It need not be an integer. A network that has maps also takes 1: it then only removes noise and compression,
         and returns the pixels as they are where there is neither.
     model : VDSR, str or path, optional
-        A network, or what `load_model` takes. The default network by default.
+        A network, or what `load_model` takes. By default the default network, ``photo``.
     channel_axis : int, optional
         Axis of the channels. They are independent unless `rgb` is True.
     rgb : bool, optional
@@ -72,8 +72,8 @@ def super_resolve(
         Side of a tile in output pixels. The result does not depend on it (see Notes); memory does, and time a little:
         what tiles share, `VDSR.halo` pixels on each side, is computed twice. None takes each plane in one piece.
     window : (slice, slice), optional
-        Rows and columns of the result to compute, the whole by default. With `in_range`, only those input pixels are
-        read and checked that the window needs.
+        Rows and columns of the result to compute, the whole by default. With `in_range`, only the input pixels
+        that the window needs are read and checked.
     nan : {"raise", "keep"}, optional
         Whether pixels that are NaN are an error, or pixels without a value: the result is NaN where its nearest input
         pixel is. The network gets the mean of known neighbours there, up to 4 pixels away, and the low end of the range
@@ -82,7 +82,7 @@ def super_resolve(
         Whether to take the mean over the eight flips and rotations of the interpolated image: a little better, in eight
         times the time.
     device : str or torch.device, optional
-        Where to compute: by default CUDA, MPS or the CPU, the first that is there and works.
+        Where to compute: by default CUDA, MPS or the CPU, the first that exists and works.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def super_resolve(
     Warns
     -----
     UserWarning
-        If the scale lies below all that the network was trained for: there it may do harm.
+        If the scale lies below all that the network was trained for: there it may make the image worse.
 
     See Also
     --------
@@ -116,18 +116,18 @@ def super_resolve(
     -----
     Tiles overlap by the receptive field of the network and are interpolated from global positions. So the result for
     any tile size equals that for the whole image, to the rounding of the device: 1e-5 of the range in float32, 1e-3
-    in half precision (CUDA); of integers one step at least. On one CPU it is the same bit for bit whatever else is
-    computed.
+    in half precision (CUDA); at least one step for integers. On one CPU it is the same bit for bit, even if other
+    images are computed at the same time.
 
-    Of a dask array nothing is computed, nor read, before the result is. Its chunks are the tiles; each reads the
-    chunks of `image` that it needs. Unless `in_range` is given or the image is 8-bit RGB, every computation begins
+    The result for a dask array is lazy: nothing is read before it is computed. Its chunks are the tiles; each reads
+    the chunks of `image` that it needs. Unless `in_range` is given or the image is 8-bit RGB, every computation begins
     with one pass over the whole of `image`, which finds the range: to look at a part here and a part there, give
     ``in_range=find_range(image)``. The noise is found in the same pass, or, with `in_range`, from the chunks that hold
     its blocks; ``noise=estimate_noise(image)`` finds it beforehand.
 
     A constant image comes back constant, without the network. Where only parts of it are seen, a `window` or a dask
-    array with an `in_range` of more than that value or of 8-bit RGB, nobody knows that it is constant, and the network
-    is asked.
+    array with an `in_range` of more than that value or of 8-bit RGB, it cannot be known that the image is constant, so
+    the network runs.
 
     References
     ----------
@@ -181,7 +181,7 @@ def super_resolve_tiles(
     """Upscale an image tile by tile into `out`, as `super_resolve` does.
 
     Arguments are checked at the call, before the first tile. Closing the iterator cancels the rest; so does setting
-    `stop`, in the midst of a tile.
+    `stop`, even in the middle of a tile.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def super_resolve_tiles(
         it. By default tiles come in C order.
     stop : threading.Event, optional
         For other threads, such as a window's, which cannot close an iterator at work: when it is set, the iterator ends
-        soon, and what it was computing is not written.
+        soon, and the tile that was being computed is not written.
 
     Yields
     ------

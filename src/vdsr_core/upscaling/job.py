@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.arguments import check_switch, is_whole
+from vdsr_core.arguments import check_switch, is_integer
 from vdsr_core.images.axes import find_axes, open_image
 from vdsr_core.images.color import rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.images.intensity import Rescale, cast, opaque
@@ -200,7 +200,7 @@ class Job:
                 if not parts:
                     raise
                 self.most = pixels // 2
-                warnings.warn(f"{self.device} ran out of memory ({error}); going on with smaller tiles", stacklevel=4)
+                warnings.warn(f"{self.device} ran out of memory ({error}); continuing with smaller tiles", stacklevel=4)
             else:
                 for tile, result in zip(tiles, results, strict=True):
                     out[self.place(tile).write] = self.axes.pack(result)
@@ -209,7 +209,7 @@ class Job:
             self.write(part, out)
 
     def split(self, tiles: list[Tile]) -> list[list[Tile]]:
-        """The same pixels in smaller pieces; nothing if there are none."""
+        """The same pixels in smaller pieces; nothing if they cannot be split."""
         middle = len(tiles) // 2
         if middle:
             return [tiles[:middle], tiles[middle:]]
@@ -316,7 +316,7 @@ def _decode(values: NDArray[Any], rescale: Rescale, dtype: np.dtype[Any]) -> NDA
     step = 0.5 / opaque(dtype) if dtype.kind in "ui" else 0.0  # less comes out as no alpha at all
     visible = alpha > max(step, np.finfo(values.dtype).eps)
     colours = np.where(visible, colours / np.where(visible, alpha, 1), 0)
-    # Overshoot divided by a small alpha is no colour.
+    # Overshoot divided by a small alpha is not a colour.
     colours = np.where(alpha < 1 - 1e-6, np.clip(colours, 0, 1), colours)
     return np.concatenate([rescale.inverse(colours, dtype), cast(alpha * opaque(dtype), dtype)])
 
@@ -383,8 +383,8 @@ def check_near(near: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[in
     """`near`, checked to have a number for each axis of `out`."""
     if near is None:
         return None
-    if not isinstance(near, tuple | list | np.ndarray) or not all(map(is_whole, near)):
-        msg = f"`near` must be whole numbers, one for each axis of `out`, got {near!r}. Leave it out for the usual "
+    if not isinstance(near, tuple | list | np.ndarray) or not all(map(is_integer, near)):
+        msg = f"`near` must be integers, one for each axis of `out`, got {near!r}. Leave it out for the usual "
         msg += "order."
         raise TypeError(msg)
     if len(near) != len(shape):

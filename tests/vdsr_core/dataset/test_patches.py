@@ -166,10 +166,10 @@ def test_pairs_of_other_fields_of_view_are_named(rng, shape):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patch": 0}, "`patch` must be a whole number of at least 1, got 0"),
+        ({"patch": 0}, "`patch` must be an integer of at least 1, got 0"),
         ({"scales": []}, "`scales` must hold at least one scale"),
         ({"scale_range": (1, 3)}, "`scale_range` must be two numbers, 1 < low <= high"),
-        ({"scale_range": (2, 3), "draws": 0}, "`draws` must be a whole number of at least 1"),
+        ({"scale_range": (2, 3), "draws": 0}, "`draws` must be an integer of at least 1"),
         ({"augment": "rotations"}, "`augment` must be one of none, flips, dihedral, got 'rotations'"),
         ({"gain": (0, 2)}, "`gain` must be two numbers, 0 < low <= high"),
         ({"offset": (1, 0)}, "`offset` must be two numbers, low <= high"),
@@ -190,8 +190,8 @@ def test_bad_options_are_named(images, options, message):
         ({"scales": ["a"]}, "`scales` must be numbers, one for both axes, got 'a'"),
         ({"scales": 1}, "`scales` must be finite numbers, greater than 1, got 1"),
         ({"scale_range": 2}, "`scale_range` must be two numbers, 1 < low <= high, got 2"),
-        ({"scale_range": (2, 3), "draws": 1.5}, "`draws` must be a whole number of at least 1, got 1.5"),
-        ({"patch": 1.5}, "`patch` must be a whole number of at least 1, got 1.5"),
+        ({"scale_range": (2, 3), "draws": 1.5}, "`draws` must be an integer of at least 1, got 1.5"),
+        ({"patch": 1.5}, "`patch` must be an integer of at least 1, got 1.5"),
         ({"gain": 2}, "`gain` must be two numbers, 0 < low <= high, got 2"),
         ({"offset": ("a", 1)}, "`offset` must be two numbers, low <= high, got 'a'"),
         ({"pairs": [np.zeros((4, 4))]}, "`pairs` must hold two images each"),

@@ -890,7 +890,7 @@ def test_zarr_replaces_a_zarr_but_no_other_folder(tmp_path):
     assert_same_pixels(read_image(tmp_path / "image.zarr"), image.data, "YX")
     (tmp_path / "thesis.zarr").mkdir()
     (tmp_path / "thesis.zarr" / "chapter.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match=r"thesis.zarr exists and is no zarr"):
+    with pytest.raises(FileExistsError, match=r"thesis.zarr exists and is not a zarr"):
         write_image(tmp_path / "thesis.zarr", image, overwrite=True)
     assert sorted(os.listdir(tmp_path)) == ["image.zarr", "thesis.zarr"]
     assert os.listdir(tmp_path / "thesis.zarr") == ["chapter.txt"]

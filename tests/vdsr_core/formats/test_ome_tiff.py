@@ -131,7 +131,7 @@ def test_place_in_the_world_is_in_the_metadata(tmp_path, rng, model, streamed):
     assert {plane["PositionXUnit"] for plane in planes} == {"µm"}
 
 
-# Going on
+# Resuming
 
 
 def test_packing_begins_anew_and_shards_are_kept(tmp_path, rng, model):
@@ -162,7 +162,7 @@ def test_packing_begins_anew_and_shards_are_kept(tmp_path, rng, model):
         ("out.ome.zarr", {"format": "OME-TIFF"}, ValueError, r"`target` must end in .ome.tif for OME-TIFF"),
         ("folder.tif", {"overwrite": True}, FileExistsError, "is a folder"),
         ("file.ome.zarr", {"overwrite": True}, FileExistsError, "is a file"),
-        ("folder.ome.zarr", {"overwrite": True}, FileExistsError, "is no zarr"),
+        ("folder.ome.zarr", {"overwrite": True}, FileExistsError, "is not a zarr"),
     ],
 )
 def test_wrong_target_is_named(tmp_path, name, options, error, message):

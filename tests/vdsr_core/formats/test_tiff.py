@@ -353,7 +353,7 @@ def test_positions_that_are_none_of_length_are_named(tmp_path):
     known = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "Plane": plane}
     tifffile.imwrite(tmp_path / "a.ome.tif", pixels((9, 16)), metadata=known)
     _, said = rewrite(tmp_path / "a.ome.tif", tmp_path / "b.ome.tif")
-    assert said == ["not kept: the stage position, whose unit is none of length"]
+    assert said == ["not kept: the stage position, whose unit is not one of length"]
 
 
 GEO = {

@@ -116,8 +116,8 @@ def test_negative_blur_or_noise_is_named(name):
     [
         ({"blur": "a"}, "`blur` must be a finite number of at least 0, got 'a'"),
         ({"shot_noise": [1]}, "`shot_noise` must be a finite number of at least 0"),
-        ({"seed": "a"}, "`seed` must be a whole number of at least 0, a Generator or None, got 'a'"),
-        ({"seed": -1}, "`seed` must be a whole number of at least 0, a Generator or None, got -1"),
+        ({"seed": "a"}, "`seed` must be an integer of at least 0, a Generator or None, got 'a'"),
+        ({"seed": -1}, "`seed` must be an integer of at least 0, a Generator or None, got -1"),
     ],
 )
 def test_degrade_names_wrong_options(options, message):

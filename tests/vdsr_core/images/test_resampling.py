@@ -125,12 +125,12 @@ def test_bad_scale_is_named(scale, error):
     ("options", "message"),
     [
         ({"output_shape": 5}, "`output_shape` must be .rows, columns., got 5"),
-        ({"output_shape": (0, 5)}, "`output_shape` must be a whole number of at least 1, got 0"),
-        ({"output_shape": (2.5, 5)}, "`output_shape` must be a whole number of at least 1, got 2.5"),
+        ({"output_shape": (0, 5)}, "`output_shape` must be an integer of at least 1, got 0"),
+        ({"output_shape": (2.5, 5)}, "`output_shape` must be an integer of at least 1, got 2.5"),
         ({"window": (3, 4)}, "`window` must be two slices"),
         ({"window": (slice(500, 600), slice(0, 3))}, "`window` must hold pixels of the result, .16, 16."),
         ({"window": (slice(0, 4, 2), slice(0, 3))}, "`window` must hold pixels of the result, .16, 16., in steps of 1"),
-        ({"window": (slice(0.5, 4), slice(0, 3))}, "`window` must be two slices of whole numbers"),
+        ({"window": (slice(0.5, 4), slice(0, 3))}, "`window` must be two slices of integers"),
     ],
 )
 def test_resize_names_wrong_options(options, message):

@@ -85,12 +85,12 @@ def test_bad_tile_is_named(tile, error):
 
 
 def test_align_of_zero_is_named():
-    with pytest.raises(ValueError, match="`align` must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="`align` must be an integer of at least 1, got 0"):
         cover((4, 4), 2, 1, align=0)
 
 
 def test_negative_halo_is_named():
-    with pytest.raises(ValueError, match="`halo` must be a whole number of at least 0, got -1"):
+    with pytest.raises(ValueError, match="`halo` must be an integer of at least 0, got -1"):
         cover((4, 4), 2, -1)
 
 
@@ -99,8 +99,8 @@ def test_negative_halo_is_named():
     [
         ((5, 2, 1), "`shape` must be .*rows, columns., got 5"),
         (((5,), 2, 1), "`shape` must be .*rows, columns., got .5,."),
-        (((-3, 5), 2, 1), "`shape` must be a whole number of at least 0, got -3"),
-        (((5, 5), 2, 1.5), "`halo` must be a whole number of at least 0, got 1.5"),
+        (((-3, 5), 2, 1), "`shape` must be an integer of at least 0, got -3"),
+        (((5, 5), 2, 1.5), "`halo` must be an integer of at least 0, got 1.5"),
     ],
 )
 def test_cover_names_wrong_arguments(arguments, message):

@@ -129,8 +129,8 @@ def test_newer_format_is_named(saved, tiny_model):
         ({"scales": "[NaN]"}, "`scales` must be finite numbers, greater than 1, got nan"),
         ({"card": "[1]"}, "an object in JSON as the card of its header, got [1]"),
         ({"card": "[]"}, "an object in JSON as the card of its header, got []"),
-        ({"format": '"1"'}, 'a whole number in JSON as the format of its header, got "1"'),
-        ({"format": "true"}, "a whole number in JSON as the format of its header, got true"),
+        ({"format": '"1"'}, 'an integer in JSON as the format of its header, got "1"'),
+        ({"format": "true"}, "an integer in JSON as the format of its header, got true"),
     ],
 )
 def test_wrong_header_is_named(saved, tiny_model, header, message):

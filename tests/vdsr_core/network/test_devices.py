@@ -26,7 +26,7 @@ def test_a_device_without_memory_left_is_tried_again(monkeypatch):
 
     monkeypatch.setattr(Engine, "run", run)
     devices._compare_with_cpu.cache_clear()
-    with pytest.warns(UserWarning, match="cpu has no memory left now; going on with the CPU"):
+    with pytest.warns(UserWarning, match="cpu has no memory left now; continuing with the CPU"):
         assert not agrees_with_cpu("cpu")
     assert agrees_with_cpu("cpu")
     assert agrees_with_cpu("cpu")
@@ -63,7 +63,7 @@ def test_a_gpu_whose_driver_is_too_old_is_no_device(monkeypatch):
 
 def test_cpu_agrees_with_itself_and_a_device_that_fails_is_a_warning():
     assert agrees_with_cpu("cpu")
-    with pytest.warns(UserWarning, match="meta is here but does not work .*; going on with the CPU"):
+    with pytest.warns(UserWarning, match="meta is here but does not work .*; continuing with the CPU"):
         assert not agrees_with_cpu("meta")
 
 

@@ -176,7 +176,7 @@ def test_what_overflows_in_winograd_is_run_again_by_torch():
 def test_a_broken_ncnn_is_a_warning_and_torch(monkeypatch):
     model = make_model(6, 8)
     monkeypatch.setattr(ncnn_network, "MAGIC", 1)
-    with pytest.warns(UserWarning, match="ncnn is installed but does not work here .*; going on with PyTorch"):
+    with pytest.warns(UserWarning, match="ncnn is installed but does not work here .*; continuing with PyTorch"):
         engine = Engine(model, CPU)
     assert engine.name == "torch"
 
@@ -187,7 +187,7 @@ def test_an_ncnn_that_fails_at_work_is_a_warning_and_torch(monkeypatch, rng):
     engine = Engine(model, CPU)
     monkeypatch.setattr(ncnn_network, "_extract", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("code -1")))
     with pytest.warns(
-        UserWarning, match=r"ncnn is installed but does not work here \(code -1\); going on with PyTorch"
+        UserWarning, match=r"ncnn is installed but does not work here \(code -1\); continuing with PyTorch"
     ):
         found = engine.run([window], taps)
     np.testing.assert_array_equal(found, Engine(model, CPU, fast=False).run([window], taps))

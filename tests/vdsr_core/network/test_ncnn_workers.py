@@ -170,7 +170,7 @@ def test_a_killed_process_is_a_warning_and_the_same_result(slow, started):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.warns(UserWarning, match="ncnn's processes do not work here .*; going on in one"):
+    with pytest.warns(UserWarning, match="ncnn's processes do not work here .*; continuing in one"):
         found = workers.residual(ilr)
     killer.join()
     assert not started()

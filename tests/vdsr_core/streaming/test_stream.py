@@ -220,7 +220,7 @@ def test_plan_reads_its_own_text(tmp_path, source, model):
     assert Plan.from_json(job.to_json()).signature == job.signature
 
 
-# Going on
+# Resuming
 
 
 def test_what_is_done_is_not_done_again(tmp_path, source, model):
@@ -428,11 +428,11 @@ def test_nan_is_named(tmp_path, rng, model):
     [
         ({"format": "0.3"}, ValueError, "`format` must be one of"),
         ({"scale": 1}, ValueError, "`scale` must be greater than 1"),
-        ({"tile": 0}, ValueError, "`tile` must be a whole number of at least 1"),
+        ({"tile": 0}, ValueError, "`tile` must be an integer of at least 1"),
         ({"axes": "QX"}, ValueError, "`axes` must"),
         ({"axes": "YXX"}, ValueError, "`axes` must"),
         ({"axes": "XY"}, ValueError, "the last axes must be rows and columns"),
-        ({"tile": None}, TypeError, "`tile` must be a whole number"),
+        ({"tile": None}, TypeError, "`tile` must be an integer"),
         ({"in_range": (300, 100)}, ValueError, "`in_range` must"),
         ({"in_range": (1, 2, 3)}, ValueError, "`in_range` must be"),
         ({"in_range": [[5], [9]]}, ValueError, "`in_range` must be"),

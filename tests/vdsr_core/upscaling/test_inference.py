@@ -487,7 +487,7 @@ def test_out_of_memory_warns_and_names_the_device(rng, monkeypatch, tiny_model):
 
     monkeypatch.setattr(Engine, "run", small)
     with pytest.warns(
-        UserWarning, match=r"cpu ran out of memory \(tried to allocate 2 GB\); going on with smaller tiles"
+        UserWarning, match=r"cpu ran out of memory \(tried to allocate 2 GB\); continuing with smaller tiles"
     ):
         super_resolve(rng.random((20, 20)), 2, model=tiny_model)
 
@@ -584,14 +584,14 @@ def test_bad_image_is_named(image, error, message):
         ({"rgb": True}, ValueError, r"`rgb=True` needs 3 or 4 channels along axis 2, got shape \(3, 6, 5\)"),
         ({"rgb": True, "channel_axis": 1}, ValueError, "needs 3 or 4 channels along axis 1"),
         ({"channel_axis": 3}, ValueError, "`channel_axis` must name one of at least 3 axes, got axis 3"),
-        ({"channel_axis": 0.5}, TypeError, "`channel_axis` must be a whole number or None"),
+        ({"channel_axis": 0.5}, TypeError, "`channel_axis` must be an integer or None"),
         ({"tile": 0}, ValueError, "`tile` must be at least 1, got 0"),
-        ({"tile": np.array([9])}, TypeError, "`tile` must be a whole number or None, got array"),
+        ({"tile": np.array([9])}, TypeError, "`tile` must be an integer or None, got array"),
         ({"tile": -4}, ValueError, "`tile` must be at least 1, got -4"),
         ({"in_range": (5, 5)}, ValueError, "`in_range` must be two finite numbers, low < high"),
         ({"in_range": (9, 5)}, ValueError, "`in_range` must be two finite numbers, low < high"),
         ({"in_range": np.ma.array([0, 1], mask=[0, 1])}, ValueError, "`in_range` must have no masked pixels"),
-        ({"window": (slice(0.5, 3), slice(3))}, TypeError, "`window` must be two slices of whole numbers"),
+        ({"window": (slice(0.5, 3), slice(3))}, TypeError, "`window` must be two slices of integers"),
         ({"in_range": 5}, ValueError, r"`in_range` must be \(low, high\)"),
         ({"in_range": "dtype"}, ValueError, r"`in_range` must be \(low, high\)"),
         ({"in_range": [(0, 1)] * 2, "channel_axis": 0}, ValueError, "or 3 of them, one for each channel"),
@@ -746,7 +746,7 @@ def test_out_over_the_image_is_named():
 
 @pytest.mark.parametrize("near", [5, "ab", (None, 1), (1.5, 2), (1e300, 2)])
 def test_near_must_be_whole_numbers(tiny_model, near):
-    with pytest.raises(TypeError, match="`near` must be whole numbers"):
+    with pytest.raises(TypeError, match="`near` must be integers"):
         super_resolve_tiles(np.eye(4), 2, np.empty((8, 8)), model=tiny_model, near=near)
 
 
