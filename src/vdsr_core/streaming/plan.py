@@ -252,7 +252,7 @@ def plan(
         As in `super_resolve`.
     target : path
         The folder of an OME-Zarr image, or the file of an OME-TIFF if it ends in ``.tif`` or ``.tiff``; it appears when
-        it is whole.
+        it is complete.
     model, in_range, noise, compression, tile, nan, self_ensemble
         As in `super_resolve`; the noise may also be a fraction of the range, such as ``"3%"``. The tile is also the
         chunk of the target.

@@ -44,8 +44,8 @@ def super_resolve(
     ----------
     image : (..., M, N) array_like, or ImageFile
         Image of any real dtype. Axes before rows and columns (time, plane) are independent. Anything with a shape, a
-        NumPy dtype and slicing (a memory map, a zarr array) is read window by window. For a dask array the result is a
-        dask array, see Notes. An `ImageFile` also says what its channels are, and how it was compressed.
+        NumPy dtype and slicing (a memory map, a zarr array) is read window by window. A dask array gives a dask
+        array (see Notes). An `ImageFile` also says what its channels are, and how it was compressed.
     scale : float or (float, float)
         Output pixels per input pixel, greater than 1, for both axes or for (rows, columns); one of a pair may be 1.
         It need not be an integer. A network that has maps also takes 1: it then only removes noise and compression,
@@ -97,8 +97,8 @@ def super_resolve(
         If `image` is not of a real dtype, or an option is of the wrong type.
     ValueError
         If `scale` is not greater than 1, `image` is empty or holds NaN, infinity or masked pixels, looks like colour
-        without `rgb` or `channel_axis`, or an option has no such value, such as noise to be removed by a network
-        without maps.
+        without `rgb` or `channel_axis`, or the value of an option is not allowed, such as noise to be removed by a
+        network without maps.
     MemoryError
         If the result, or a tile, cannot fit in memory.
 
