@@ -102,7 +102,7 @@ def upscale(
         typer.Option(
             metavar="NOISE",
             help="Noise to remove: auto (what is found in the image), none, its standard deviation in the image's own "
-            "units such as 5, or as 3% of the range, or GAIN,OFFSET of its variance. Needs a network that has maps.",
+            "units such as 5, or as 3% of the range, or GAIN:OFFSET of its variance. Needs a network that has maps.",
         ),
     ] = "auto",
     compression: Annotated[
@@ -290,8 +290,8 @@ def parse_length(text: str) -> tuple[float, str]:
 
 
 def parse_noise(text: str) -> str | float | tuple[float, float]:
-    """``auto``, ``none``, ``5``, ``3%`` or ``GAIN,OFFSET``, as `upscale_files` takes it."""
-    hint = "Try auto, none, 5, 3%, or 2,100 for a gain and an offset."
+    """``auto``, ``none``, ``5``, ``3%`` or ``GAIN:OFFSET``, as `upscale_files` takes it."""
+    hint = "Try auto, none, 5, 3%, or 2:100 for a gain and an offset."
     words = text.strip().lower()
     if words in ("auto", "none"):
         return "auto" if words == "auto" else 0.0
@@ -301,7 +301,7 @@ def parse_noise(text: str) -> str | float | tuple[float, float]:
             msg = f"must be from 0% to 100% of the range, got {text!r}. {hint}"
             raise typer.BadParameter(msg, param_hint="--noise")
         return f"{percent:g}%" if percent else 0.0
-    numbers = [read_number(part, "--noise", hint) for part in words.split(",")]
+    numbers = [read_number(part, "--noise", hint) for part in words.split(":")]
     if len(numbers) > 2:
         msg = f"must be one number or two, got {text!r}. {hint}"
         raise typer.BadParameter(msg, param_hint="--noise")

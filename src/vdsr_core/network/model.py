@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,11 @@ class Strength(NamedTuple):
     gain: float = 0.0
     offset: float = 0.0
     compression: float = 0.0
+
+    @property
+    def noise(self) -> float:
+        """The standard deviation of the noise at the intensity 1 / 2."""
+        return math.sqrt(max(0.0, self.gain / 2 + self.offset))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vdsr_core.arguments import check_switch, is_integer
 from vdsr_core.images.axes import find_axes, open_image
-from vdsr_core.images.color import rgb_to_ycbcr, ycbcr_to_rgb
+from vdsr_core.images.color import rgb_to_ycbcr, smooth_chroma, ycbcr_to_rgb
 from vdsr_core.images.intensity import Rescale, cast, opaque
 from vdsr_core.images.missing import check_policy, fill, nearest, widen
 from vdsr_core.images.noise import Noise, check_noise, fit_blocks
@@ -239,7 +239,9 @@ class Job:
             ]
             given = strengths if self.engine.maps else None
             found = self.engine.run(windows, taps, self.stop, given, self_ensemble=self.self_ensemble)
-            for (number, tile, rescale), sr in zip(todo, found, strict=True):
+            for (number, tile, rescale), strength, sr in zip(todo, strengths, found, strict=True):
+                if self.axes.colour is not None and (noise := strength.noise) > 0:
+                    sr = smooth_chroma(sr, noise, self.scale, self.engine.halo)
                 values = sr[:, *tile.crop[-2:]]
                 results[number] = decode(values, rescale, self.image.dtype)
         if self.keep_nan:

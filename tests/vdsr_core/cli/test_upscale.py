@@ -12,9 +12,12 @@ from typer.testing import CliRunner
 
 from vdsr_core import (
     ImageFile,
+    VDSRConfig,
     image_names,
+    make_model,
     plan,
     read_image,
+    save_checkpoint,
     stream,
     super_resolve,
     write_image,
@@ -294,6 +297,86 @@ def test_ctrl_c_leaves_no_file(folder, network, draw):
     assert line.startswith("a.png -> ")
     assert (rest, errors, process.returncode) == ("", "vdsr: interrupted\n", 130)
     assert os.listdir("out") == ["a_x2.png"]
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """The path of a small network that has maps."""
+    path = tmp_path / "mapped.safetensors"
+    save_checkpoint(path, make_model(0, VDSRConfig(4, 8, fold=2, maps=("noise", "compression"))))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ([], {}),
+        (["--noise", "none", "--compression", 0], {"noise": 0, "compression": 0}),
+        (["--noise", "auto", "--compression", 0.3], {"compression": 0.3}),
+        (["--noise", 5], {"noise": 5}),
+        (["--noise", "2:30"], {"noise": (2, 30)}),
+        (["--noise", "3%", "--in-range", 0, 200], {"noise": 6, "in_range": (0, 200)}),
+        (["--noise", 5, "--scale", 1], {"noise": 5, "scale": 1}),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jpg", "b.tif"])
+def test_upscale_removes_noise_and_compression(folder, vdsr, mapped, draw, name, words, options):
+    draw(folder / name, (40, 50))
+    result = vdsr(
+        "upscale", name, "-o", "out.tif", *([] if "--scale" in words else ["--scale", 2]), *words, model=mapped
+    )
+    assert result.exit_code == 0, result.stderr
+    expected = super_resolve(read_image(name), **{"scale": 2, "model": mapped, **options})
+    np.testing.assert_array_equal(read_image("out.tif").data, expected)
+    clean = options.get("noise") == 0
+    assert ("without noise" in result.stdout) != clean
+    if not options:
+        assert ("compression 0.02" in result.stdout) == (name == "a.jpg")
+
+
+def test_plan_says_what_would_be_removed(vdsr, big, mapped):
+    result = vdsr(*big, "x.ome.zarr", "--dry-run", "--noise", "3%", "--compression", 0.1, model=mapped)
+    assert "removed  noise 3 % of the range, compression 0.10" in result.stdout
+    assert "removed" not in vdsr(*big, "x.ome.zarr", "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--noise", "much"], "must be a number, got 'much'. Try auto, none, 5, 3%"),
+        (["--noise", "2,5"], "must have a decimal point, not a comma"),
+        (["--noise", "-5%"], "must be from 0% to 100% of the range, got '-5%'"),
+        (["--noise", "1:2:3"], "must be one number or two"),
+        (["--noise", "-1"], "--noise must be 'auto', a standard deviation of at least 0"),
+        (["--compression", "1.5"], "--compression must be 'auto' or a number from 0 to 1"),
+        (["--compression", "strong"], "must be a number"),
+    ],
+)
+def test_upscale_names_wrong_noise_and_compression(folder, vdsr, mapped, draw, words, message):
+    draw(folder / "a.png", (6, 7))
+    result = vdsr("upscale", "a.png", "-o", "b.png", "--scale", 2, *words, model=mapped)
+    assert (result.exit_code, os.listdir()) == (2, ["a.png"])
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("words", [["--noise", 5], ["--noise", "3%"], ["--compression", 0.1]])
+def test_networks_without_maps_refuse_at_once(folder, vdsr, draw, words):
+    draw(folder / "a.png", (6, 7))
+    result = vdsr("upscale", "a.png", "-o", "b.png", "--scale", 2, *words)
+    assert (result.exit_code, os.listdir()) == (2, ["a.png"])
+    assert f"{words[0]} must be 'auto' or 0 for a network without a map of it" in result.stderr
+
+
+@pytest.mark.filterwarnings("always")
+def test_an_image_that_does_not_fit_is_one_line(folder, vdsr, rng, mapped):
+    noisy = rng.normal(100, 9, (60, 60)).clip(0, 255).astype(np.uint8)
+    for name in ("a.png", "b.jpg"):
+        write_image(name, ImageFile(noisy, "YX"))
+    result = vdsr("upscale", "a.png", "b.jpg", "-o", "out", "--scale", 2)
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1
+    assert "warning: the image is too noisy for this network" in lines[0]
+    assert vdsr("upscale", "a.png", "-o", "out", "--scale", 3, model=mapped).stderr == ""
 
 
 @pytest.mark.filterwarnings("always")
