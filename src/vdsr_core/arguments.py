@@ -79,19 +79,19 @@ def check_span(name: str, value: Any, hint: str, above: float = -math.inf) -> tu
     return low, high
 
 
-def check_scales(scales: Any, name: str = "scales", least: float = 1.0) -> tuple[float, ...]:
+def check_scales(scales: Any, least: float = 1.0) -> tuple[float, ...]:
     """`scales`, one number or several, as floats; checked to be finite and above 1, or at least `least` beyond 1."""
     many = [scales] if isinstance(scales, Real) or getattr(scales, "ndim", 1) == 0 else scales
     if isinstance(many, str | bytes) or not isinstance(many, Iterable):
-        msg = f"`{name}` must be a number or a list of numbers, got {scales!r}. Try [2, 3, 4]."
+        msg = f"`scales` must be a number or a list of numbers, got {scales!r}. Try [2, 3, 4]."
         raise TypeError(msg)
     found: tuple[float, ...] = tuple(
-        check_number(name, scale, "numbers, one for both axes", "Try [2, 3, 4].") for scale in many
+        check_number("scales", scale, "numbers, one for both axes", "Try [2, 3, 4].") for scale in many
     )
     for scale in found:
         if not (math.isfinite(scale) and scale >= least and scale > 1):
             rule = "greater than 1" if least == 1 else f"at least {least:g}"
-            msg = f"`{name}` must be finite numbers, {rule}, got {scale:g}. Try [2, 3, 4]."
+            msg = f"`scales` must be finite numbers, {rule}, got {scale:g}. Try [2, 3, 4]."
             raise ValueError(msg)
     return found
 

@@ -110,17 +110,12 @@ def describe(
         axes.append({"name": letter.lower(), "type": _TYPES[letter], **known})
     multiscale = {"name": name, "axes": axes, "datasets": datasets, "type": "mean"}
     says: dict[str, Any] = {"multiscales": [multiscale]}
-    if "C" in axes_names(axes):
+    if set(letters) & set("CS"):
         says["omero"] = {"channels": list(_channels(image, ranges))}
     if version == "0.4":
         multiscale["version"] = version
         return says
     return {"ome": {"version": version, **says}}
-
-
-def axes_names(axes: Sequence[Mapping[str, Any]]) -> str:
-    """The letters of axes as OME-Zarr lists them."""
-    return "".join(axis["name"].upper() for axis in axes)
 
 
 def _channels(image: ImageFile, ranges: Sequence[tuple[float, float]]) -> Any:
@@ -180,7 +175,7 @@ def bind(path: Path, names: Sequence[str], source: Path) -> None:
     """
     import zarr
 
-    says = _says(source)
+    says = group_attributes(source) if is_url(source) or source.is_dir() else {}  # of a TIFF, none
     if "plate" not in says:
         _write(path, {"bioformats2raw.layout": 3})
         _write(path / "OME", {"series": list(names)})
@@ -188,15 +183,13 @@ def bind(path: Path, names: Sequence[str], source: Path) -> None:
     _write(path, {"plate": says["plate"]})
     for well in {name.rsplit("/", 1)[0] for name in names}:
         zarr.open_group(path / well.split("/")[0], mode="a", zarr_format=3)
-        _write(path / well, {"well": _says(source / well)["well"]})
+        _write(path / well, {"well": group_attributes(source / well)["well"]})
 
 
-def _says(path: Path) -> dict[str, Any]:
-    """What a group says as OME-Zarr; {} if there is none."""
+def group_attributes(path: Path) -> dict[str, Any]:
+    """The OME attributes of a group."""
     import zarr
 
-    if not is_url(path) and not path.is_dir():  # a TIFF
-        return {}
     attributes: Any = zarr.open_group(str(path), mode="r").attrs.asdict()
     return dict(attributes.get("ome", attributes))
 

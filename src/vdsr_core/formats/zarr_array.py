@@ -14,7 +14,7 @@ import numpy as np
 
 from vdsr_core.formats.image_file import SECONDS, ImageFile, inside, refuse, unify_unit
 from vdsr_core.formats.losses import warn_of_loss
-from vdsr_core.formats.ome_zarr import multiscale_of
+from vdsr_core.formats.ome_zarr import group_attributes, multiscale_of
 
 if TYPE_CHECKING:
     import zarr
@@ -118,23 +118,17 @@ def zarr_names(path: Path) -> list[str]:
     says = says.get("ome", says)
     if "plate" in says:
         wells = [inside(path, well["path"]) for well in says["plate"]["wells"]]
-        images = [inside(well, image["path"]) for well in wells for image in well_of(well)["images"]]
+        images = [
+            inside(well, image["path"])
+            for well in wells
+            for image in group_attributes(well).get("well", {"images": ()})["images"]
+        ]
         return [image.relative_to(path).as_posix() for image in images]
     if says.get("bioformats2raw.layout") == 3:
-        listed: Any = zarr.open_group(str(path / "OME"), mode="r").attrs.asdict() if is_zarr(path / "OME") else {}
-        listed = listed.get("ome", listed).get("series")
-        if listed:
+        if is_zarr(path / "OME") and (listed := group_attributes(path / "OME").get("series")):
             return [str(name) for name in listed if inside(path, name)]
         return sorted((name for name in zarr.open_group(str(path), mode="r").group_keys() if name.isdecimal()), key=int)
     return [""]
-
-
-def well_of(path: Path) -> dict[str, Any]:
-    """What a well of a plate says of its images."""
-    import zarr
-
-    says: Any = zarr.open_group(str(path), mode="r").attrs.asdict()
-    return dict(says.get("ome", says).get("well", {"images": []}))
 
 
 def _ome_zarr_metadata(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vdsr_core.arguments import check_integer, check_number
-from vdsr_core.images.intensity import cast, check_pixels, check_unmasked
+from vdsr_core.images.intensity import as_image, cast
 from vdsr_core.images.noise import estimate_noise
 from vdsr_core.images.resampling import KERNELS, apply_taps, make_taps, resize, scale_pair, scaled_shape
 
@@ -88,9 +88,7 @@ def degrade(
     array([[0.5, 0. ],
            [0. , 0.5]])
     """
-    check_unmasked(image)
-    image = np.asarray(image)
-    check_pixels(image.dtype, image.shape)
+    image = as_image(image)
     pair = scale_pair(scale)
     if min(pair) < 1:
         msg = f"`scale` must be at least 1, got {scale}. Use `super_resolve` or `resize` to enlarge an image."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 MARGIN = 0.25  # of the robust range, added on each side: chosen by benchmarks/in_range.py
 SLAB = 1 << 22  # pixels looked at in one go, so that a scan needs little memory
@@ -37,6 +37,14 @@ def check_unmasked(image: object, name: str = "image") -> None:
     if isinstance(image, np.ma.MaskedArray) and (count := np.count_nonzero(np.ma.getmaskarray(image))):
         msg = f"`{name}` must have no masked pixels, got {count}. Use its `.filled(value)`."
         raise ValueError(msg)
+
+
+def as_image(image: ArrayLike, name: str = "image") -> NDArray[Any]:
+    """An array, checked to be an image without masked pixels."""
+    check_unmasked(image, name)
+    image = np.asarray(image)
+    check_pixels(image.dtype, image.shape, name)
+    return image
 
 
 def cast(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vdsr_core.arguments import check_integer, is_integer
-from vdsr_core.images.intensity import cast, check_pixels, check_unmasked
+from vdsr_core.images.intensity import as_image, cast
 from vdsr_core.memory import check_free
 
 
@@ -107,20 +107,20 @@ def apply_taps(values: NDArray[Any], taps: Taps, axis: int) -> NDArray[Any]:
     return total
 
 
-def scale_pair(scale: object, name: str = "scale") -> tuple[float, float]:
+def scale_pair(scale: object) -> tuple[float, float]:
     """`scale` as (rows, columns), checked to be one or two positive finite numbers."""
     pair = (scale, scale) if isinstance(scale, Real) else scale
     if isinstance(pair, np.ndarray):
         pair = tuple(pair.tolist()) if pair.ndim else (pair.item(), pair.item())
     if not isinstance(pair, tuple | list) or not all(isinstance(s, Real) and not isinstance(s, bool) for s in pair):
-        msg = f"`{name}` must be a number or a pair of numbers (rows, columns), got {scale!r}. Try 2."
+        msg = f"`scale` must be a number or a pair of numbers (rows, columns), got {scale!r}. Try 2."
         raise TypeError(msg)
     try:
         numbers = tuple(float(s) for s in pair)
     except OverflowError:  # an integer with hundreds of digits
         numbers, scale = (math.inf,), math.inf
     if len(numbers) != 2 or not all(math.isfinite(s) and s > 0 for s in numbers):
-        msg = f"`{name}` must be a positive finite number or a pair of them (rows, columns), got {scale!r}. Try 2."
+        msg = f"`scale` must be a positive finite number or a pair of them (rows, columns), got {scale!r}. Try 2."
         raise ValueError(msg)
     return numbers
 
@@ -229,9 +229,7 @@ def resize(
     array([[-0.094,  0.203,  0.797,  1.094],
            [-0.094,  0.203,  0.797,  1.094]])
     """
-    check_unmasked(image)
-    image = np.asarray(image)
-    check_pixels(image.dtype, image.shape)
+    image = as_image(image)
     pair = scale_pair(scale)
     shape = image.shape[-2:]
     shape_out = check_shape(scaled_shape(shape, pair) if output_shape is None else output_shape)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vdsr_core.arguments import check_integer, is_integer
+from vdsr_core.arguments import check_integer
 
 Slices = tuple[slice, ...]
 
@@ -106,15 +106,7 @@ def _span(start: int, stop: int, length: int, halo: int = 0, align: int = 1) -> 
 
 def check_tile(tile: Any) -> int | None:
     """`tile`, checked to be None or an integer of at least 1."""
-    if tile is None:
-        return None
-    if not is_integer(tile):
-        msg = f"`tile` must be an integer or None, got {tile!r}. Try 512."
-        raise TypeError(msg)
-    if tile < 1:
-        msg = f"`tile` must be at least 1, got {tile}. Use None to take each plane in one piece."
-        raise ValueError(msg)
-    return int(tile)
+    return None if tile is None else check_integer("tile", tile, 1, "Use None to take each plane in one piece.")
 
 
 def halve(tile: Tile, shape: Sequence[int], halo: int, align: int = 1) -> list[Tile]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 IMAGE, NOTES = "image", "done"  # in the folder of a plan
@@ -38,8 +38,3 @@ def read_note(folder: Path, level: int, index: tuple[int, ...]) -> Note | None:
     except (OSError, ValueError, TypeError, AttributeError):  # there is none, or it is not ours
         return None
     return note if whole else None
-
-
-def to_text(note: Note) -> str:
-    """A note as `read_note` reads it."""
-    return json.dumps(asdict(note))

@@ -27,7 +27,7 @@ from vdsr_core.formats.ome_tiff import read_attributes
 from vdsr_core.formats.pyramid import check_place, warn_of_pyramid_loss
 from vdsr_core.network.checkpoint import save_checkpoint
 from vdsr_core.network.model import VDSR
-from vdsr_core.streaming.notes import IMAGE, NOTES, Note, read_note, shard_name, to_text
+from vdsr_core.streaming.notes import IMAGE, NOTES, Note, read_note, shard_name
 from vdsr_core.streaming.plan import PLACES, Index, Plan, work_folder
 from vdsr_core.streaming.source import is_same, stamp
 
@@ -159,7 +159,7 @@ def store(plan: Plan, level: int, index: Index, values: NDArray[Any], source: st
             files[f"{level}/{key}"] = (making / key).stat().st_size
             (place / key).parent.mkdir(parents=True, exist_ok=True)
             os.replace(making / key, place / key)
-        (making / "note").write_text(to_text(Note(source, files)), encoding="utf-8")
+        (making / "note").write_text(json.dumps(asdict(Note(source, files))), encoding="utf-8")
         os.replace(making / "note", plan.folder / NOTES / shard_name(level, index))
     finally:
         shutil.rmtree(making, ignore_errors=True)

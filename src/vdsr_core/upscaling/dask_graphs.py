@@ -242,7 +242,7 @@ def measure_chunks(
     columns: int,
     channel: int | None,
     extents: Callable[[NDArray[Any]], list[Extent]],
-    finish: Callable[[list[Extent]], Any],
+    finish: Callable[[dict[int, Extent]], Any],
     keep_nan: bool,
 ) -> Delayed:
     """One delayed value found from the extents of all channels; each chunk is read once.
@@ -281,14 +281,9 @@ def measure_chunks(
         for number, group in enumerate(groups):
             graph[level, number] = Task((level, number), merge, List(*map(TaskRef, group)))
         parts = [(level, number) for number in range(len(groups))]
-    graph[name] = Task(name, _finish, finish, TaskRef(parts[0]))
+    graph[name] = Task(name, finish, TaskRef(parts[0]))
     dependencies: list[Any] = [image]
     return Delayed(name, HighLevelGraph.from_collections(name, graph, dependencies))
-
-
-def _finish(finish: Callable[[list[Extent]], Any], extents: dict[int, Extent]) -> Any:
-    """The value found from the extents, in the order of the channels."""
-    return finish([extents[channel] for channel in sorted(extents)])
 
 
 def _neighbours(index: Index, blocks: Index, rows: int, columns: int) -> Iterator[Index | None]:

@@ -77,10 +77,8 @@ def find_range_lazily(image: Any, axes: Axes, keep_nan: bool) -> Any:
     """A delayed list of ranges, one for each channel."""
     image = dask_graphs.tidy(image, axes.colour)
     channel = None if axes.channel is None else axes.order[axes.channel]
-    extents, finish = (
-        partial(_measure_piece, axes=axes, keep_nan=keep_nan),
-        partial(_default_ranges, dtype=image.dtype, axes=axes),
-    )
+    extents = partial(_measure_piece, axes=axes, keep_nan=keep_nan)
+    finish = partial(_default_ranges, dtype=image.dtype, axes=axes)
     rows, columns = axes.order[-2:]
     return dask_graphs.measure_chunks(image, rows, columns, channel, extents, finish, keep_nan)
 
@@ -90,9 +88,9 @@ def _measure_piece(values: NDArray[Any], axes: Axes, keep_nan: bool) -> list[Ext
     return measure_channels(values, replace(axes, shape=values.shape), keep_nan=keep_nan)
 
 
-def _default_ranges(extents: list[Extent], dtype: np.dtype[Any], axes: Axes) -> list[Range]:
+def _default_ranges(extents: dict[int, Extent], dtype: np.dtype[Any], axes: Axes) -> list[Range]:
     """The default range of each channel."""
-    return [default_range(dtype, axes, extent) for extent in extents]
+    return [default_range(dtype, axes, extents[channel]) for channel in sorted(extents)]
 
 
 def survey_lazily(image: Any, axes: Axes, keep_nan: bool, ranges: Any, noises: Any) -> Any:

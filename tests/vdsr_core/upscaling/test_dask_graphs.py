@@ -186,7 +186,7 @@ def test_other_chunks_stay_readable(rng):
     ("options", "error", "message"),
     [
         ({"scale": 0.5}, ValueError, "`scale` must be greater than 1"),
-        ({"tile": 0}, ValueError, "`tile` must be at least 1"),
+        ({"tile": 0}, ValueError, "`tile` must be an integer of at least 1"),
         ({"self_ensemble": 8}, TypeError, "`self_ensemble` must be True or False, got 8"),
         ({"in_range": (2, 1)}, ValueError, "`in_range` must be two finite numbers"),
         ({"in_range": (1, 2, 3)}, ValueError, "`in_range` must be"),
