@@ -3,15 +3,110 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vdsr_core.images.axes import Axes, is_dask
-from vdsr_core.images.intensity import LIMIT, Extent, Rescale, blocks, check_unmasked, measure, opaque
+from vdsr_core.images.intensity import LIMIT, Rescale, check_unmasked, opaque
 from vdsr_core.images.sampling import Samples
 
+MARGIN = 0.25  # of the robust range, added on each side: chosen by benchmarks/in_range.py
+SLAB = 1 << 22  # pixels looked at in one go, so that a scan needs little memory
 Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The extreme values of an image or of a part of it; the extents of parts merge into that of the whole.
+
+    Attributes
+    ----------
+    low, high : float
+        The robust range: the extremes that three of the four pixels of a 2 x 2 block reach, so that hot or dead
+        pixels do not count, alone or in pairs, while the smallest real spot does.
+    minimum, maximum : float
+        The extremes of all pixels; of integers as int, so that they are exact.
+    invalid : int
+        How many pixels are NaN or infinite.
+    """
+
+    low: float = math.inf
+    high: float = -math.inf
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    invalid: int = 0
+
+    def merge(self, other: Extent) -> Extent:
+        """The extent of two parts together."""
+        return Extent(
+            min(self.low, other.low),
+            max(self.high, other.high),
+            min(self.minimum, other.minimum),
+            max(self.maximum, other.maximum),
+            self.invalid + other.invalid,
+        )
+
+    @property
+    def constant(self) -> bool:
+        """True when all pixels are equal."""
+        return self.minimum == self.maximum
+
+    @property
+    def in_range(self) -> tuple[float, float]:
+        """The range to map to [0, 1]: the robust one, or the full one where all else is lone pixels, and a margin."""
+        low, high = (self.low, self.high) if self.low < self.high else (self.minimum, self.maximum)
+        margin = MARGIN * (high - low)
+        return float(low - margin), float(high + margin)
+
+
+def measure(values: NDArray[Any], keep_nan: bool = False) -> Extent:
+    """The extent of the pixels (..., M, N) of an array in memory; NaN does not count if it is to be kept.
+
+    In a single row or column, two neighbours take the place of a 2 x 2 block.
+    """
+    lower, upper = values, values  # where NaN is neither low nor high
+    if values.dtype.kind == "f" and (invalid := values.size - np.count_nonzero(np.isfinite(values))):
+        unknown = np.isnan(values) & keep_nan
+        if np.count_nonzero(unknown) < invalid:
+            return Extent(invalid=int(invalid - np.count_nonzero(unknown)))
+        lower, upper = np.where(unknown, np.inf, values), np.where(unknown, -np.inf, values)
+    middle = _middle(lower)
+    low, high = np.maximum(*middle).min(), np.minimum(*(middle if upper is lower else _middle(upper))).max()
+    return Extent(low.item(), high.item(), lower.min().item(), upper.max().item())
+
+
+def _middle(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The two middle ones of the four values of each 2 x 2 block, in no order."""
+    lower, upper = values, values
+    if values.shape[-1] > 1:
+        lower, upper = np.minimum(values[..., :-1], values[..., 1:]), np.maximum(values[..., :-1], values[..., 1:])
+    if values.shape[-2] > 1:
+        lower, upper = (
+            np.maximum(lower[..., :-1, :], lower[..., 1:, :]),
+            np.minimum(upper[..., :-1, :], upper[..., 1:, :]),
+        )
+    return lower, upper
+
+
+def blocks(plane: tuple[int, int], chunk: tuple[int, int] | None = None) -> Iterator[tuple[slice, slice]]:
+    """Windows that cover a plane of (rows, columns), each overlapping the next by a pixel: no 2 x 2 block is lost.
+
+    They are slabs of whole rows, or are cut where the chunks of a chunked array end, so that few are read twice.
+    """
+    rows, columns = plane
+    height, width = chunk or (1, columns)
+    across = min(columns, max(2, width * max(1, math.isqrt(SLAB // (height * width)))))
+    down = max(2, height * max(1, SLAB // (height * across)))
+    for top in range(0, rows, down):
+        for left in range(0, columns, across):
+            yield (
+                slice(max(0, top - 1), min(rows, top + down)),
+                slice(max(0, left - 1), min(columns, left + across)),
+            )
 
 
 def measure_channels(

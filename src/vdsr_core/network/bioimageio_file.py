@@ -23,7 +23,8 @@ from PIL import Image
 
 from vdsr_core.arguments import check_path
 from vdsr_core.files import check_target, replacing
-from vdsr_core.images.intensity import MARGIN, Rescale, check_pixels
+from vdsr_core.images.intensity import Rescale, check_pixels
+from vdsr_core.images.ranges import MARGIN
 from vdsr_core.images.resampling import resize
 from vdsr_core.network.checkpoint import save_checkpoint
 from vdsr_core.network.foreign import PACKED

@@ -16,7 +16,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, GraphNode, List, Task, TaskRef
 from numpy.typing import NDArray
 
-from vdsr_core.images.intensity import Extent
+from vdsr_core.images.ranges import Extent
 from vdsr_core.images.tiling import Region, Slices
 
 Index = tuple[int, ...]

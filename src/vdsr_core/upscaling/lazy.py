@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from vdsr_core.arguments import check_switch
 from vdsr_core.images.axes import Axes, find_axes, open_image
-from vdsr_core.images.intensity import Extent
 from vdsr_core.images.missing import check_policy, widen
 from vdsr_core.images.noise import Noise, check_noise, fit_blocks
-from vdsr_core.images.ranges import Range, check_ranges, default_range, is_fixed, measure_channels
+from vdsr_core.images.ranges import Extent, Range, check_ranges, default_range, is_fixed, measure_channels
 from vdsr_core.images.resampling import check_window, make_taps, scaled_shape
 from vdsr_core.images.sampling import Places, Samples, Where
 from vdsr_core.images.tiling import Region, Slices, check_tile, cover

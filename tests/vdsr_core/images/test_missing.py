@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsr_core.images.intensity import Extent, measure
 from vdsr_core.images.missing import REACH, fill, nearest, widen
+from vdsr_core.images.ranges import Extent, measure
 
 
 def fill_by_rings(image, rest):

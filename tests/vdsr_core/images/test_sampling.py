@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdsr_core.images.axes import find_axes
-from vdsr_core.images.intensity import blocks
+from vdsr_core.images.ranges import blocks
 from vdsr_core.images.sampling import Places, Samples, sample
 
 LAYOUTS = [

@@ -403,7 +403,7 @@ def test_only_windows_are_read(rng, tiny_model):
             return piece
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vdsr_core.images.intensity.SLAB", 300)
+        patch.setattr("vdsr_core.images.ranges.SLAB", 300)
         out = super_resolve(Spy(), 2, model=tiny_model, tile=20)
     np.testing.assert_array_equal(out, super_resolve(image, 2, model=tiny_model, tile=20))
     assert Spy.largest <= 400
