@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import logging
 import os
@@ -19,6 +21,7 @@ from vdsr_core.cli.terminal import Command, Device, Model, plain_errors, say
 from vdsr_core.cli.train import train
 from vdsr_core.cli.upscale import upscale
 
+atexit.register(gc.freeze)  # else the interpreter looks for garbage in all of PyTorch at its end, for a second
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

@@ -139,6 +139,8 @@ def _named_errors(path: Path) -> Iterator[str]:
     remote = is_url(path)
     kind = "zarr" if remote or path.is_dir() else _kind(path)
     try:
+        if not remote and not path.is_dir() and not path.is_file():
+            refuse("it is a pipe or a device, not a file. Copy its content to a file first.")
         if not remote and path.is_file() and path.stat().st_size == 0:
             refuse("it is empty. Copy or export it again.")
         yield kind

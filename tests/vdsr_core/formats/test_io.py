@@ -985,3 +985,13 @@ def test_a_path_that_is_none_is_named(path):
         read_image(path)
     with pytest.raises(TypeError, match="`path` must be a str or a path, got"):
         write_image(path, image)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names")
+def test_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "a.tif")
+    writer = os.open(tmp_path / "a.tif", os.O_RDWR | os.O_NONBLOCK)  # without one, a reader waits for ever
+    os.write(writer, b"II*")
+    with pytest.raises(ValueError, match="it is a pipe or a device, not a file"):
+        read_image(tmp_path / "a.tif")
+    os.close(writer)
