@@ -325,19 +325,7 @@ def _columns(scores: Sequence[Score]) -> tuple[list[float], list[float], list[fl
 def check_bicubic(name: str, means: Iterable[Score], tolerance: float = 0.02) -> None:
     """Raise if the bicubic scores of a known set of images differ from the published ones.
 
-    Parameters
-    ----------
-    name : str
-        Of the set, as in the field's tables; sets that are not known pass.
-    means : iterable of Score
-        From `mean_scores`.
-    tolerance : float, optional
-        Largest difference in dB.
-
-    Raises
-    ------
-    ValueError
-        Naming scale and both figures: no score of this run is comparable with published ones.
+    Then no score of this run is comparable with published ones. Sets that are not known pass.
     """
     for score in means:
         published = BICUBIC.get(name, {}).get(int(score.scale)) if score.scale == int(score.scale) else None

@@ -42,17 +42,7 @@ def check_output(output: Path, resume: bool) -> None:
 
 @dataclass
 class Images:
-    """The images of a command.
-
-    Attributes
-    ----------
-    planes : dict
-        Their planes, by name.
-    files : dict
-        Where they lie, by name.
-    skipped : dict
-        Why others were left out.
-    """
+    """The images of a command: their planes and their files by name, and why others were left out."""
 
     planes: dict[str, list[Any]] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)

@@ -79,36 +79,18 @@ class Piece:
 class HoldOut:
     """Parts of images that are not trained with, and how well a network restores them.
 
-    Parameters
-    ----------
-    planes : sequence of (M, N) ndarray
-        Sharp images in [0, 1]. A few pieces of them are measured, up to 192 x 192 pixels each: the middle of each
-        image, or up to four pieces that are spread over it where there are few images.
-    scales : sequence of float
-        By which they are reduced.
-    pairs : sequence of (ndarray, ndarray), optional
-        Interpolated and sharp images.
-    degrade : callable, optional
-        Makes the low images, as in `Patches`.
-    pieces : int, optional
-        How many, at most, and as many of the pairs.
-    degraded : bool, optional
-        Measure a degraded version of each piece, too, under a name such as ``"2 degraded"``, and tell the network what
-        is estimated of each image.
-    device : str, optional
-        Where networks run.
+    A few pieces of the planes, at most `pieces` of up to 192 x 192 pixels, are measured: the middle of each image, or
+    up to four pieces that are spread over it where there are few images. They are reduced by each of the `scales`, by
+    `degrade` if it is given. As many pieces of `pairs`, interpolated and sharp images, are measured. If `degraded`, a
+    degraded version of each piece is measured, too, under a name such as ``"2 degraded"``, and the network is told what
+    is estimated of each image.
 
     Attributes
     ----------
     bicubic : dict
         PSNR of bicubic interpolation for each scale.
     last : list of ndarray
-        The pieces as the network restored them that was validated last.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to measure: no images, or flat ones.
+        The pieces as the last network that was validated restored them.
     """
 
     def __init__(

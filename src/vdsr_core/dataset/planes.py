@@ -99,16 +99,9 @@ def find_planes(
 def find_pairs(
     pairs: Pairs, *, in_range: Range | Sequence[Range] | None = None, **options: Any
 ) -> tuple[dict[str, list[Pair]], dict[str, float], dict[str, str]]:
-    """The planes of each pair, interpolated and sharp, by the range of the low one.
+    """The planes of each pair by its name, interpolated and sharp, by the range of the low-resolution one.
 
-    Returns
-    -------
-    sources : dict of list of (ndarray, ndarray)
-        By the name of the pair.
-    scales : dict of float
-        How many rows the sharp image has for each of the low one.
-    skipped : dict of str
-        Why pairs were left out.
+    Also the ratio of the numbers of rows of each pair, and why other pairs were left out.
     """
     sources, scales, skipped = {}, {}, {}
     for name, pair in named_pairs(pairs).items():
@@ -148,17 +141,9 @@ def network_planes(
     rgb: bool = False,
     in_range: Range | Sequence[Range] | None = None,
 ) -> Iterator[NDArray[np.float32] | None]:
-    """What the network sees of an image: plane by plane, each in the range that `super_resolve` maps it to.
+    """What the network sees of an image: plane by plane, (M, N) each, in the range that `super_resolve` maps it to.
 
-    Parameters
-    ----------
-    image, channel_axis, rgb, in_range
-        As in `super_resolve`.
-
-    Yields
-    ------
-    (M, N) ndarray or None
-        Each plane of each channel, or its luma; None for a plane of a constant channel, which the network never sees.
+    A plane of colour is its luma. A plane of a constant channel is None, because the network never sees it.
     """
     pixels = open_image(image)
     axes = find_axes(pixels, channel_axis, rgb)

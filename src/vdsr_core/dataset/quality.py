@@ -22,20 +22,8 @@ BLUR = 0.6  # pixels of the low-resolution image, at most
 def degrade_at_random(image: NDArray[Any], scale: float, rng: np.random.Generator) -> tuple[NDArray[Any], Strength]:
     """A noisy, compressed or otherwise reduced version of a sharp image, and what was done to it.
 
-    Parameters
-    ----------
-    image : (M, N) ndarray
-        In floating point, 0 to 1 for the range.
-    scale : float
-        How many times fewer pixels.
-    rng : numpy.random.Generator
-        Of kind and strength.
-
-    Returns
-    -------
-    low : (floor(M / scale), floor(N / scale)) ndarray
-    strength : Strength
-        Zeros where only the kernel is another one.
+    The image is (M, N), in floating point, 0 to 1 for the range; the reduced one is (floor(M / scale), floor(N /
+    scale)). The strength is zero where only the kernel differs. `rng` draws kind and strength.
     """
     kind = rng.choice(list(KINDS), p=list(KINDS.values()))
     options: dict[str, Any] = {}

@@ -16,11 +16,6 @@ def check_registered(ilr: Plane, hr: Plane, name: str) -> None:
     """Raise if the images of a pair hardly resemble each other, or match clearly better when one is shifted.
 
     Where the sharp one has most contrast, they are compared without their finest detail: noise does not count.
-
-    Raises
-    ------
-    ValueError
-        Telling the correlation, or the shift.
     """
     from skimage.filters import gaussian
     from skimage.registration import phase_cross_correlation

@@ -21,30 +21,13 @@ def split(
     strips: bool = False,
     groups: Mapping[str, str] | None = None,
 ) -> tuple[list[Any], list[Any]]:
-    """What to train with and what to hold out: whole images, or of a single one the far end of its longer axis.
+    """What to train with and what to hold out: whole images, or the far end of the longer axis of a single one.
 
-    Images of one group, and images that share a plane, perhaps by way of others, are held out together, whatever ranges
-    they were mapped by. Where all do, each gives its far end. An image that is given twice counts once, and is measured
-    once. The order of the images does not matter, and few change sides when others join or leave.
-
-    Parameters
-    ----------
-    sources : mapping of name to list of (ndarray or None, ndarray)
-        The planes of each image; both of a pair on one grid.
-    hold_out : float
-        The fraction, between 0 and 1.
-    gap : int
-        Pixels that are used for neither at a cut; at most an eighth.
-    seed : int, optional
-        Seed of the choice among several images.
-    strips : bool, optional
-        Take the far end of each, also of several.
-    groups : mapping of name to str, optional
-        Which images belong together, such as parts of one picture.
-
-    Returns
-    -------
-    train, held : list of (ndarray or None, ndarray)
+    Images of one group, and images that share a plane, perhaps through other images, are held out together, even if
+    their ranges differ. If all belong together, or if `strips`, each image gives its far end; `gap` pixels at the cut,
+    at most an eighth, are used for neither. An image that is given twice counts once, and is measured once. The order
+    of the images does not matter, and few change sides when others are added or removed. `sources` are the planes of
+    each image, (low or None, high) on one grid; `hold_out` is the fraction that is held out.
     """
     marks = [{groups[name].encode()} if groups and name in groups else set() for name in sources]
     contents = [find_content(source) | mark for source, mark in zip(sources.values(), marks, strict=True)]
@@ -122,18 +105,7 @@ def cut(both: Any, hold_out: float, gap: int) -> tuple[Any, Any]:
 def read_groups(table: Path, files: Mapping[str, Path]) -> dict[str, str]:
     """The group of each image, from a CSV file with the columns ``file`` and ``source``.
 
-    Parameters
-    ----------
-    table : Path
-        The CSV file. Its files are relative to its folder; those of one source, such as parts of one picture, are a
-        group.
-    files : mapping of name to Path
-        The images.
-
-    Raises
-    ------
-    ValueError
-        If the columns are missing, or an image.
+    Files are relative to the folder of the table; those of one source, such as parts of one picture, are a group.
     """
     with table.open(newline="", encoding="utf-8") as stream:
         rows = csv.DictReader(stream)

@@ -163,25 +163,10 @@ def check_writable(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Raise the error that writing such an image would end with; cheap, so call it before the computing.
+    """Raise the error that writing such an image would end with; it is cheap, so call it before computing.
 
-    Parameters
-    ----------
-    path : path
-        Where the image is to be written; its suffix names the format.
-    shape, dtype, axes
-        Of the image to be written, as in `ImageFile`.
-    overwrite : bool, optional
-        Whether an existing file may be replaced.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError, PermissionError
-        If the folder is missing, is a file, or cannot be written to.
-    FileExistsError
-        If the file exists (without `overwrite`), or is something that must not be replaced.
-    ValueError
-        If the format cannot hold the image; the text names one that can.
+    Besides the errors of `check_target`, this is a ValueError if the format cannot hold the image; its text names one
+    that can.
 
     Examples
     --------
@@ -220,8 +205,12 @@ def write_image(
 
     Raises
     ------
-    FileNotFoundError, NotADirectoryError, PermissionError, FileExistsError, ValueError
-        As `check_writable`.
+    FileNotFoundError, NotADirectoryError, PermissionError
+        If the folder is missing, is a file, or cannot be written to.
+    FileExistsError
+        If the file exists and `overwrite` is False, or is something that must not be replaced.
+    ValueError
+        If the format cannot hold the image; the text names one that can.
     MemoryError
         If a lazy image does not fit in memory and the format is not zarr.
 

@@ -45,18 +45,10 @@ def ycbcr_to_rgb(ycbcr: NDArray[Any]) -> NDArray[Any]:
 def smooth_chroma(
     values: NDArray[np.floating], noise: float, scale: tuple[float, float], reach: int
 ) -> NDArray[np.floating]:
-    """Interpolated luma, chroma (and alpha) with the noise of chroma blurred away.
+    """Interpolated luma, chroma (and alpha), (3 or 4, M, N), with the noise of chroma blurred away.
 
-    Parameters
-    ----------
-    values : (3 or 4, M, N) ndarray
-        Y, Cb, Cr and perhaps alpha.
-    noise : float
-        Standard deviation of the noise of luma.
-    scale : (float, float)
-        How many rows and columns a pixel has become.
-    reach : int
-        How many pixels away a pixel may have an effect, at most.
+    `noise` is the standard deviation of the noise of luma, `scale` how many rows and columns a pixel has become. No
+    pixel has an effect on pixels more than `reach` away.
     """
     chroma = values[1:3]
     for axis, factor in enumerate(scale, 1):

@@ -25,14 +25,8 @@ Where = tuple[int, int, int, slice, slice]
 class Places:
     """Where the blocks of a channel lie; it follows from the shape alone.
 
-    Attributes
-    ----------
-    side : int
-        Of a block, in pixels.
-    planes : dict
-        Indices along the leading axes of the planes that have blocks, and their numbers.
-    rows, columns : tuple of int
-        Where the blocks of a plane begin.
+    Blocks have `side` pixels on each side. `planes` numbers the planes that have blocks, by their indices along the
+    leading axes; `rows` and `columns` are where the blocks of a plane begin.
     """
 
     side: int
@@ -86,12 +80,9 @@ class Places:
 
 
 class Samples:
-    """The blocks of each channel of an image; `add` gets windows that together hold them.
+    """The blocks of each channel of an image, each as `Places.empty`; `add` gets windows that together hold them.
 
-    Attributes
-    ----------
-    blocks : list of ndarray
-        For each channel, as `Places.empty`; of colour, luma in the units of the image.
+    Of colour, these are luma in the units of the image.
     """
 
     def __init__(self, axes: Axes, dtype: np.dtype[Any]) -> None:

@@ -237,19 +237,9 @@ class VDSR(nn.Module):
 
 
 def add_maps(model: VDSR, maps: tuple[str, ...] = MAPS) -> VDSR:
-    """The same network with maps of noise and compression, which it does not heed yet: their weights are zero.
+    """The same network with maps of noise and compression, to which it does not respond yet: their weights are zero.
 
-    Parameters
-    ----------
-    model : VDSR
-        A network without maps; it stays as it is.
-    maps : tuple of str, optional
-        As in `VDSRConfig`.
-
-    Returns
-    -------
-    VDSR
-        It gives what `model` gives, whatever it is told, until it is trained.
+    The network that is given stays as it is. Until the new one is trained, it gives the same results for any maps.
     """
     config = replace(model.config, maps=maps)
     told = VDSR(config, scales=model.scales, card=model.card)

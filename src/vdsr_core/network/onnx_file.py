@@ -277,10 +277,7 @@ def check_graph(
 ) -> float | None:
     """Largest difference between ONNX Runtime and PyTorch on random images; None without ONNX Runtime.
 
-    Raises
-    ------
-    RuntimeError
-        If it is beyond rounding.
+    A difference beyond rounding is a RuntimeError.
     """
     if not find_spec("onnxruntime"):
         return None

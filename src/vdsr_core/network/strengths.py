@@ -47,18 +47,8 @@ def to_strength(
 ) -> Strength:
     """Noise and compression of an image in the intensities of the network.
 
-    Parameters
-    ----------
-    noise : (float, float)
-        Gain and offset in units of the image.
-    compression : float
-        As a fraction of 255 for 8-bit images, of the range of others.
-    rescale : Rescale
-        The range that becomes 0 to 1.
-    dtype : numpy dtype
-        Of the image.
-    colour : bool
-        Whether it is the luma of [0, 1] that goes through the network.
+    The noise is (gain, offset) in units of the image; the compression is a fraction of 255 for 8-bit images, of the
+    range for others. `rescale` maps the image to 0 to 1; `colour` says that luma goes through the network.
     """
     span, black = LUMA if colour else (1.0, 0.0)
     factor = span / (rescale.high - rescale.low)

@@ -13,18 +13,10 @@ from vdsr_core.images.resampling import scale_pair
 
 @dataclass(frozen=True)
 class Goal:
-    """What is wanted of each image; one of the first three.
+    """What is wanted of each image: a scale, a size in pixels (rows, columns), or the side of a pixel with its unit.
 
-    Attributes
-    ----------
-    pair : (float, float) or None
-        Scale of rows and columns.
-    size : (int or None, int or None) or None
-        Rows and columns of the result; None for one of them keeps the shape of the pixels.
-    pixel_size : (float, str) or None
-        Side of a pixel of the result, and its unit.
-    label : str
-        The same as a part of a file name, such as ``x2``, ``4096x`` (columns x rows) or ``0.1um``.
+    The other two are None. Where one side of `size` is None, pixels keep their shape. `label` says the same as a part
+    of a file name, such as ``x2``, ``4096x`` (columns x rows) or ``0.1um``.
     """
 
     pair: tuple[float, float] | None

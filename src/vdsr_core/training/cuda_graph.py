@@ -14,20 +14,9 @@ REHEARSALS = 3  # calls before the recording, in which cuDNN chooses its algorit
 class Recording:
     """A function of tensors, recorded as a CUDA graph [1]_: one launch in place of some hundred small ones.
 
-    A training step of VDSR takes a GPU about as long as the CPU takes to launch it.
-
-    Parameters
-    ----------
-    function : callable
-        It must do the same work on the GPU each time, and wait for nothing. Tensors that it refers to by itself, such
-        as weights, are read where they lie: they may be changed in place, not replaced.
-    *inputs : Tensor
-        Of the shapes of all calls to come.
-
-    Raises
-    ------
-    RuntimeError
-        If the function does what cannot be recorded.
+    A training step of VDSR takes a GPU about as long as the CPU takes to launch it. The function must do the same work
+    on the GPU each time, for inputs of the same shapes, and wait for nothing. Tensors that it refers to by itself, such
+    as weights, may be changed in place, but not replaced. If it cannot be recorded, this is a RuntimeError.
 
     References
     ----------

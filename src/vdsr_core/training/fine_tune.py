@@ -175,16 +175,9 @@ def resume_config(config: FineTuneConfig, given: Iterable[str], checkpoint: str 
 
 @dataclass(frozen=True)
 class Material:
-    """What to fine-tune with.
+    """What to fine-tune with: planes of images and of pairs, as `find_planes` and `find_pairs` return them.
 
-    Attributes
-    ----------
-    sources, couples : dict
-        Planes of images and of pairs, from `find_planes` and `find_pairs`.
-    scales, ratios : tuple of float
-        Scales of `sources`, and of `couples`.
-    skipped : dict
-        Why images were left out.
+    `scales` are those of the images, `ratios` those of the pairs; `skipped` tells why images were left out.
     """
 
     sources: dict[str, list[Any]]

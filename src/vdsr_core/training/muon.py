@@ -24,16 +24,8 @@ class Muon(torch.optim.Optimizer):
 
     The Nesterov momentum of a layer's weights, as a matrix of a row for each output channel, is replaced by the nearest
     matrix whose singular values are all about 1. So the size of a step does not depend on that of the gradient. It is
-    scaled as in [2]_, which lets both parts share one learning rate. There is no weight decay.
-
-    Parameters
-    ----------
-    parameters : iterable of Tensor
-        Weights (out, in, 3, 3) and biases (out,).
-    lr : float, optional
-        Learning rate.
-    half : bool, optional
-        Compute matrix products in bfloat16, which is precise enough for them.
+    scaled as in [2]_, which lets both parts share one learning rate, `lr`. There is no weight decay. With `half`,
+    matrix products are computed in bfloat16, which is precise enough for them.
 
     References
     ----------

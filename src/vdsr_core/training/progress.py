@@ -64,18 +64,8 @@ def explain_stuck(
 ) -> str:
     """Why a network is stuck at the bicubic score, in words.
 
-    Parameters
-    ----------
-    progress : Progress
-        Of the last step, with its gain.
-    last_gain : float
-        At the validation before.
-    config : TrainConfig
-        How it is trained.
-    model : VDSR
-        The network.
-    ilr, hr : (B, 1, P, P) Tensor
-        Patches that it could learn from.
+    `progress` is that of the last step, with its gain; `last_gain` that of the validation before. `ilr` and `hr`, (B,
+    1, P, P) each, are patches that the network could learn from.
     """
     rate = progress.learning_rate
     missing = float((hr - ilr).square().mean().sqrt())

@@ -25,14 +25,8 @@ SAVE_SECONDS = 30.0  # between checkpoints, at least
 class RunFile:
     """The checkpoint of a run: its network and, until it is finished, all that is needed to resume it.
 
-    Parameters
-    ----------
-    path : path
-        The file.
-    settings : dict
-        How the run was begun; what a resumed one must agree with. JSON types only.
-    pause : float, optional
-        Seconds between checkpoints, at least.
+    `settings`, of types that JSON can hold, say how the run was begun; a resumed run must agree with them. Checkpoints
+    are at least `pause` seconds apart.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any], *, pause: float = SAVE_SECONDS) -> None:
@@ -76,10 +70,7 @@ class RunFile:
 def read_settings(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of an unfinished run, and the `TrainConfig` of its trainer, as JSON has them.
 
-    Raises
-    ------
-    ValueError
-        If the file holds a finished network, or a run of an earlier version.
+    A file that holds a finished network, or a run of an earlier version, is a ValueError.
     """
     state = load_trainer(path)
     if state is None:

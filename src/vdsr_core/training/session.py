@@ -92,28 +92,10 @@ class Found:
 class Session:
     """A training run on images of which a part is held out.
 
-    Parameters
-    ----------
-    model : VDSR
-        Where to start; it is trained in place.
-    sources, couples : mapping of name to list of (ndarray or None, ndarray)
-        Images and pairs of images, from `find_planes` and `find_pairs`.
-    scales, scale_range
-        As in `Patches`; the held-out part is measured at all scales, and at both ends of the range.
-    config, hold_out, blur, added_noise
-        As in `FineTuneConfig`.
-    strips, groups
-        As in `split`.
-    pieces : int
-        How many held-out pieces are measured, at most.
-    validate_every : int or None
-        Steps between validations; None for 20, or more in a long training.
-    epochs : int or None
-        Train for so many passes over the patches instead.
-    device, stop
-        As in `Trainer`.
-    **patches
-        Other options of `Patches`.
+    `model` is trained in place. `sources` and `couples` are images and pairs, from `find_planes` and `find_pairs`. The
+    held-out part, of at most `pieces` pieces, is measured at all scales, and at both ends of `scale_range`.
+    `validate_every` is None for 20 validations, or more in a long training. With `epochs`, the run takes so many passes
+    over the patches. The other options are those of `FineTuneConfig`, `split`, `Patches` and `Trainer`.
     """
 
     def __init__(
@@ -187,9 +169,9 @@ class Session:
         model : VDSR
             Gets weights, scales and card. It is `trainer.result` itself where the last one is kept.
         describe : callable
-            Gives the card, from what has been found.
+            Makes the card from what has been found.
         scales : tuple of float
-            Those of a network that has been trained.
+            Scales of the trained network.
         patience : int or None
             After how many validations without a better one to stop; None keeps the last network.
         file : RunFile, optional
@@ -197,11 +179,6 @@ class Session:
             and at the end.
         found : Found, optional
             From `resume`, if the run in `file` is resumed.
-
-        Yields
-        ------
-        FineTuneProgress
-            First for step 0, unless resumed, then after each step.
         """
         trainer, hold_out = self.trainer, self.hold_out
         with nullcontext() if file is None else file.held():

@@ -136,18 +136,9 @@ def gather_chunks(
     pick: Callable[[NDArray[Any], Slices], Any],
     finish: Callable[[list[Any]], Any],
 ) -> Delayed:
-    """One delayed value found from what some chunks hold.
+    """One delayed value that `finish` finds from a list of what `pick` keeps of the chunks that are `wanted`.
 
-    Parameters
-    ----------
-    image : dask.array.Array
-        From `tidy`.
-    wanted : callable
-        Whether the chunk at some slices is looked at.
-    pick : callable
-        From the pixels and the slices of a chunk, what is kept of it.
-    finish : callable
-        From a list of that, the value.
+    `image` is from `tidy`. `wanted` gets the slices of a chunk, `pick` its pixels and slices.
     """
     name = f"gather-{tokenize(image.name, pick, finish)}"
     cuts = [list(accumulate(lengths, initial=0)) for lengths in image.chunks]
@@ -178,18 +169,10 @@ class Scan:
 
 @dataclass(frozen=True)
 class Measure:
-    """How to find the extents of the channels in a part of an array.
+    """How to find the extents of the channels in a part of an array whose rows and columns are the axes of that name.
 
-    Attributes
-    ----------
-    extents : callable
-        From pixels in the array's axis order, the extent of each channel that they hold.
-    rows, columns : int
-        Axes of the array.
-    least : (int, int)
-        Fewest rows and columns that a 2 x 2 block needs: 1 where the whole array has but one.
-    keep_nan : bool
-        Whether pixels may be NaN.
+    `extents` finds them in pixels in the array's order of axes. `least` are the fewest rows and columns that a 2 x 2
+    block needs: 1 where the whole array has only one. `keep_nan` says whether pixels may be NaN.
     """
 
     extents: Callable[[NDArray[Any]], list[Extent]]
@@ -245,22 +228,10 @@ def measure_chunks(
     finish: Callable[[dict[int, Extent]], Any],
     keep_nan: bool,
 ) -> Delayed:
-    """One delayed value found from the extents of all channels; each chunk is read once.
+    """One delayed value that `finish` finds from the extents of all channels; each chunk is read once.
 
-    Parameters
-    ----------
-    image : dask.array.Array
-        From `tidy`.
-    rows, columns : int
-        Axes.
-    channel : int or None
-        Axis of independent channels.
-    extents : callable
-        From pixels in the axis order of `image`, the extent of each channel that they hold.
-    finish : callable
-        From the extents of all channels, the value.
-    keep_nan : bool
-        Whether pixels may be NaN.
+    `image` is from `tidy`; `rows`, `columns` and `channel` are its axes. `extents` finds, in pixels in that order of
+    axes, the extent of each channel that they hold.
     """
     measure = Measure(extents, rows, columns, (min(2, image.shape[rows]), min(2, image.shape[columns])), keep_nan)
     firsts = [0] if channel is None else list(accumulate(image.chunks[channel], initial=0))

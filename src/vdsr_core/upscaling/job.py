@@ -59,14 +59,7 @@ class Options:
 class Job:
     """One image on its way through one network: checked options, and the memory that has proved to suffice.
 
-    Parameters
-    ----------
-    image : array_like
-        As in `super_resolve`.
-    options : Options
-        What is asked for; an engine may stand in the place of the model.
-    near, stop : optional
-        As in `super_resolve_tiles`.
+    An engine may take the place of the model among the options.
     """
 
     def __init__(
