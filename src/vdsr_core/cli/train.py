@@ -77,7 +77,7 @@ def train(
         of_network(
             "--maps",
             help="Tell it how noisy and how compressed each image is, and train it with images that are; with --from "
-            "it learns that anew.",
+            "it learns that again.",
             show_default="no, with --from as MODEL",
         ),
     ] = None,

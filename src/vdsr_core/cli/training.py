@@ -102,7 +102,7 @@ def noted_signals() -> Iterator[list[int]]:
 def follow(run: Iterator[FineTuneProgress], output: Path, step: int, device: torch.device) -> bool:
     """Show and log a run to its end or the first signal; whether it came to its end.
 
-    Of several processes that train together, the first logs.
+    If several processes train together, the first one logs.
     """
     from vdsr_core.training.processes import anyone, find_rank
 

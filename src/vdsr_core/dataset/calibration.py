@@ -34,7 +34,7 @@ class ErrorReport:
     Attributes
     ----------
     scale : float
-        By which the images were reduced and restored.
+        The scale by which the images were reduced and restored.
     predicted, measured : tuple of 10 float
         The mean of the predicted and of the measured absolute errors in each tenth of the pixels, from those with the
         smallest predicted error on.
@@ -43,9 +43,9 @@ class ErrorReport:
     correlation : float
         Spearman's rank correlation of predicted and measured errors.
     contrast : float
-        That of the local contrast of the interpolated image and measured errors, to compare it with.
+        The same of the local contrast of the interpolated image and measured errors, for comparison.
     pixels : int
-        How many were compared.
+        Number of pixels that were compared.
     """
 
     scale: float
@@ -79,8 +79,8 @@ def calibrate(
     images : ndarray, ImageFile, sequence of them, or mapping of name to them
         Sharp images, as in `fine_tune`. They are reduced by `degrade`, restored, and compared.
     scales : float or sequence of float, optional
-        Where to measure; errors can be predicted from the smallest one to the largest one. By default those of the
-        network.
+        Scales at which to measure; errors can be predicted from the smallest one to the largest one. By default the
+        scales of the network.
     channel_axis, rgb, in_range, device
         As in `super_resolve`, for all images.
     pieces : int, optional
@@ -127,7 +127,7 @@ def compare_errors(
     images, channel_axis, rgb, in_range, pieces, device
         As in `calibrate`.
     scales : float or sequence of float, optional
-        By which the images are reduced.
+        Scales by which the images are reduced.
     model : VDSR, str or path, optional
         A network, or what `load_model` takes. The default network by default.
 

@@ -41,7 +41,7 @@ class Choice:
     pair : (B,) Tensor of int64
         Number of the pair of images (hr, ilr).
     row, column : (B,) Tensor of int64
-        Of the first pixel.
+        Row and column of the first pixel.
     flips : (B, 3) Tensor of bool
         Whether to flip rows, flip columns, and transpose.
     intensity : (B, 2) Tensor of float32

@@ -68,7 +68,7 @@ def split_with_pairs(
 
 
 def find_content(source: Sequence[Any]) -> frozenset[bytes]:
-    """Digests of the planes of an image: which of two neighbours is the larger, by whatever range it was mapped."""
+    """Digests of the planes of an image: which of two neighbours is the larger, which does not depend on the range."""
     content = set()
     for _, hr in source:
         found = hashlib.sha256(repr(hr.shape).encode())
@@ -85,7 +85,7 @@ def hash_pixels(plane: NDArray[Any]) -> bytes:
 
 
 def draw_lot(content: Iterable[bytes], seed: int) -> bytes:
-    """A number that decides whether an image is held out: its own, whatever other images there are."""
+    """A number that decides whether an image is held out: it does not depend on the other images."""
     return hashlib.sha256(repr(seed).encode() + b"".join(sorted(content))).digest()
 
 

@@ -22,7 +22,7 @@ class Axes:
     Attributes
     ----------
     shape : tuple of int
-        Of the image.
+        Shape of the image.
     order : tuple of int
         The axes other than colour: leading ones, then rows and columns.
     colour : int or None

@@ -37,9 +37,9 @@ def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = F
     Parameters
     ----------
     image : (..., M, N) array_like
-        Of any real dtype; NumPy, dask or zarr. Only the blocks, or the chunks that hold them, are read.
+        Image of any real dtype; NumPy, dask or zarr. Only the blocks, or the chunks that hold them, are read.
     channel_axis, rgb
-        As in `super_resolve`. Of colour, the noise is that of luma, the weighted mean of red, green and blue.
+        As in `super_resolve`. For colour, it is the noise of luma, the weighted mean of red, green and blue.
 
     Returns
     -------

@@ -68,7 +68,7 @@ class Engine:
     most : float
         The most pixels that `run` can compute at once, even with unlimited memory.
     dtype : numpy dtype
-        Of windows and results.
+        Dtype of windows and results.
     """
 
     def __init__(self, model: VDSR, device: torch.device, *, half: bool | None = None, fast: bool = True) -> None:

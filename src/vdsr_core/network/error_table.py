@@ -23,7 +23,7 @@ class ErrorTable:
     Attributes
     ----------
     scales : tuple of float
-        Where errors were measured, ascending.
+        Scales at which errors were measured, ascending.
     detail : tuple of tuple of float
         Local fine detail of the result, ascending.
     mean : tuple of tuple of float
@@ -65,7 +65,7 @@ class ErrorTable:
         detail : ndarray
             From `find_detail`.
         scale : float
-            By which the image was upscaled.
+            The scale by which the image was upscaled.
         bound : bool, optional
             Whether to return what 90 % of the errors stay below.
 

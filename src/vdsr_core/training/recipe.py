@@ -43,7 +43,7 @@ class TrainConfig:
     optimizer : {"sgd", "adamw", "muon"}
         Stochastic gradient descent with `momentum`; AdamW; or `Muon`, whose steps have a fixed size.
     learning_rate : float
-        At the start, after `warmup` steps.
+        The learning rate after `warmup` steps, where it is highest.
     schedule : {"step", "cosine"}
         Divide the learning rate by 10 after each quarter of the steps, as the paper does; or keep it constant first,
         then let it fall as a cosine to a thousandth.
@@ -54,7 +54,7 @@ class TrainConfig:
     warmup : int
         Steps over which the learning rate rises from zero; at most a twentieth of a time budget.
     momentum, weight_decay : float
-        Of SGD and AdamW, whose first beta is the momentum; Muon has 0.95 and none.
+        For SGD, and for AdamW, whose first beta is the momentum. Muon has a momentum of 0.95 and no weight decay.
     clip : {"value", "none"}
         Whether each element of the gradient is clipped to [-theta / learning_rate, theta / learning_rate]. Not for
         Muon, whose steps do not depend on the size of the gradient.
@@ -190,18 +190,18 @@ class FineTuneConfig:
     optimizer : {"muon", "adamw"}
         As in `TrainConfig`.
     learning_rate : float
-        At the start; it falls as a cosine. For AdamW a third of the default suits.
+        The learning rate at the start; it falls as a cosine. For AdamW, a third of the default is suitable.
     theta : float or None
         Clip each element of the gradient to [-theta / learning_rate, theta / learning_rate]; for AdamW only.
     batch_size, patch : int
         Patches in a batch, and pixels of their sides; less where the smallest image is smaller.
     hold_out : float
-        The fraction that is held out, at least one image, or some rows or columns.
+        The fraction of the images that is held out: at least one image, or some rows or columns of a single one.
     strips : bool
         Hold out a strip of each image, with a gap, also when there are several: for images of one field of view, such
         as channels.
     validate_every, patience : int
-        Steps between validations, and after how many without a better one to stop.
+        Steps between validations, and number of validations without a better result after which to stop.
     seed : int
         Seed of the choice of held-out images and of patches.
 

@@ -50,19 +50,19 @@ def predict_error(
     Parameters
     ----------
     sr : (..., M, N) array_like
-        What `super_resolve` returned. Anything with a shape, a NumPy dtype and slicing is read plane by plane; of a
-        dask array the result is a dask array.
+        What `super_resolve` returned. Anything with a shape, a NumPy dtype and slicing is read plane by plane; a
+        dask array gives a dask array.
     scale : float or (float, float)
-        By which it was upscaled. Of a pair the larger one counts.
+        The scale by which it was upscaled; the larger one of a pair counts.
     model : VDSR, str or path, optional
         The network that it was upscaled by, or what `load_model` takes. The default network by default.
     bound : bool, optional
-        Whether to return the bound that 90 % of the errors stay below, in the place of the expected error.
+        Whether to return the bound that 90 % of the errors stay below, instead of the expected error.
     channel_axis, rgb, nan
         As in `super_resolve`. For RGB the error is that of luma, in the units of a gray image. Where NaN is kept, the
         prediction is NaN within 3 pixels of it.
     in_range : (low, high) or sequence of them, optional
-        As it was given to `super_resolve`; by default what `find_range` finds in `sr`.
+        The range that was given to `super_resolve`; by default what `find_range` finds in `sr`.
     window : (slice, slice), optional
         Rows and columns to predict, the whole by default. Only these and 3 pixels on each side are read, with
         `in_range`.

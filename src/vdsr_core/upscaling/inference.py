@@ -123,7 +123,7 @@ def super_resolve(
     the chunks of `image` that it needs. Unless `in_range` is given or the image is 8-bit RGB, every computation begins
     with one pass over the whole of `image`, which finds the range: to look at a part here and a part there, give
     ``in_range=find_range(image)``. The noise is found in the same pass, or, with `in_range`, from the chunks that hold
-    its blocks; ``noise=estimate_noise(image)`` finds it beforehand.
+    its blocks; ``noise=estimate_noise(image)`` finds it first.
 
     A constant image comes back constant, without the network. Where only parts of it are seen, a `window` or a dask
     array with an `in_range` of more than that value or of 8-bit RGB, it cannot be known that the image is constant, so

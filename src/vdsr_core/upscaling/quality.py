@@ -21,9 +21,9 @@ def noise_fraction(noise: Noise, in_range: Range) -> float:
     Parameters
     ----------
     noise : (gain, offset)
-        As of `estimate_noise`.
+        As `estimate_noise` returns it.
     in_range : (low, high)
-        As of `find_range`.
+        As `find_range` returns it.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def describe_quality(noises: Sequence[Noise], ranges: Sequence[Range], compressi
     Parameters
     ----------
     noises, ranges
-        Of each channel, as of `survey`.
+        One for each channel, as `survey` returns them.
     compression : float, optional
         As in `super_resolve`.
 

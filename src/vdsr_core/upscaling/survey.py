@@ -34,14 +34,14 @@ def survey(
         As in `super_resolve`. What is given is not looked for. The noise may also be a fraction of the range of each
         channel, such as ``"3%"``.
     maps : collection of str, optional
-        Those of the network, `VDSRConfig.maps`. Without ``"noise"`` no noise is looked for.
+        The maps of the network, `VDSRConfig.maps`. Without ``"noise"``, noise is not looked for.
 
     Returns
     -------
     ranges : list of (low, high)
-        As of `find_range`; a list of one where there are no independent channels.
+        As `find_range` returns them; a list of one without independent channels.
     noises : list of (gain, offset)
-        As of `estimate_noise`; zeros where none is looked for.
+        As `estimate_noise` returns them; zeros where noise is not looked for.
 
     Raises
     ------
