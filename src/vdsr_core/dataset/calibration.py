@@ -106,7 +106,9 @@ def calibrate(
     check_network(model)
     hold_out = _hold_out(images, check_scales(model.scales if scales is None else scales), pieces, device,
                          channel_axis=channel_axis, rgb=rgb, in_range=in_range)  # fmt: skip
-    return measure_errors(hold_out.pieces, hold_out.restore(model))
+    table = measure_errors(hold_out.pieces, hold_out.restore(model))
+    assert table is not None  # all pieces have a scale
+    return table
 
 
 def compare_errors(
@@ -157,6 +159,9 @@ def compare_errors(
 
 def _hold_out(images: Images, scales: Sequence[float], pieces: int, device: str | None, **options: Any) -> HoldOut:
     """Parts of images to restore."""
+    if not scales:
+        msg = "`scales` must hold at least one scale, got none. Try [2, 3, 4]."
+        raise ValueError(msg)
     sources, skipped = find_planes(images, scales, **options)
     if not sources:
         why = "; ".join(f"{name} is {reason}" for name, reason in list(skipped.items())[:3])
@@ -165,11 +170,14 @@ def _hold_out(images: Images, scales: Sequence[float], pieces: int, device: str 
     return HoldOut([hr for source in sources.values() for _, hr in source], scales, pieces=pieces, device=device)
 
 
-def measure_errors(pieces: Sequence[Piece], restored: Sequence[Values]) -> ErrorTable:
-    """The table of pieces and of what a network made of them."""
+def measure_errors(pieces: Sequence[Piece], restored: Sequence[Values]) -> ErrorTable | None:
+    """The table of pieces and of what a network made of them; None if their scales are not known."""
     found: dict[float, list[tuple[Values, Values]]] = {}
     for piece, sr in zip(pieces, restored, strict=True):
-        found.setdefault(piece.factor, []).append(_compare(piece, sr)[:2])
+        if piece.factor:
+            found.setdefault(piece.factor, []).append(_compare(piece, sr)[:2])
+    if not found:
+        return None
     rows = [_measure_rows(*map(np.concatenate, zip(*found[scale], strict=True))) for scale in sorted(found)]
     return ErrorTable(tuple(sorted(found)), *(tuple(table) for table in zip(*rows, strict=True)))
 

@@ -61,7 +61,7 @@ class Piece:
     strength : Strength
         What a network with maps is told of it.
     factor : float
-        The scale as a number; 0 for registered pairs, whose scale is not kept.
+        The scale as a number; 0 for registered pairs and degraded pieces, whose errors are not predicted.
     """
 
     scale: str
@@ -194,7 +194,14 @@ def _spread(length: int, count: int) -> list[slice]:
 def make_piece(scale: float, hr: Plane, low: NDArray[Any], strength: Strength, kind: str = "") -> Piece:
     """A piece that was reduced, in double precision."""
     ilr, sharp = enlarge(low, hr, scale), crop_to_scale(hr, scale_pair(scale))[0]
-    return Piece(f"{scale:.3g}{kind}", ilr.astype(float), sharp.astype(float), find_border(hr, scale), strength, scale)
+    return Piece(
+        f"{scale:.3g}{kind}",
+        ilr.astype(float),
+        sharp.astype(float),
+        find_border(hr, scale),
+        strength,
+        0.0 if kind else scale,
+    )
 
 
 def make_pair_piece(ilr: Plane, hr: Plane) -> Piece:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vdsr_core.dataset.calibration import measure_errors
 from vdsr_core.dataset.hold_out import HoldOut, Preview
 from vdsr_core.dataset.patches import Patches
 from vdsr_core.dataset.planes import make_degrade
@@ -167,7 +168,8 @@ class Session:
         Parameters
         ----------
         model : VDSR
-            Gets weights, scales and card. It is `trainer.result` itself where the last one is kept.
+            Gets weights, scales, card and the errors that are measured on the held-out part. It is `trainer.result`
+            itself where the last one is kept.
         describe : callable
             Makes the card from what has been found.
         scales : tuple of float
@@ -187,12 +189,13 @@ class Session:
                 scores = hold_out.means(before)
                 found = Found(before=scores, after=scores)
                 model.card = describe(found)
+                model.errors = measure_errors(hold_out.pieces, before)
                 self._save(model, found, file)
                 yield self._describe_start(before)
             elif file is not None:
                 kept = load_checkpoint(file.path)
                 model.load_state_dict(kept.state_dict())
-                model.scales, model.card = kept.scales, kept.card
+                model.scales, model.card, model.errors = kept.scales, kept.card, kept.errors
             try:
                 for progress in trainer.run():
                     due = file is not None and file.is_due()
@@ -202,7 +205,7 @@ class Session:
                         if patience is None or progress.gain > hold_out.gain(found.after):
                             found.after, found.waited = hold_out.means(hold_out.last), 0
                             model.load_state_dict(trainer.result.state_dict())
-                            model.scales = scales
+                            model.scales, model.errors = scales, measure_errors(hold_out.pieces, hold_out.last)
                         model.card = describe(found)
                         record = self._describe_validation(record, before, found)
                         due = due or patience is not None

@@ -9,8 +9,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsr_core import VDSR, ImageFile, VDSRConfig, degrade, find_range, load_checkpoint, psnr, resize, save_checkpoint
+from vdsr_core import (
+    VDSR,
+    ImageFile,
+    VDSRConfig,
+    calibrate,
+    degrade,
+    find_range,
+    load_checkpoint,
+    psnr,
+    resize,
+    save_checkpoint,
+)
 from vdsr_core.dataset.planes import find_pairs, find_planes, network_planes
+from vdsr_core.dataset.split import split
 from vdsr_core.evaluation import restore
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.network.checkpoint import load_trainer
@@ -137,6 +149,16 @@ def test_steps_keep_the_best_in_the_given_network(start):
     assert len(silently(list, worse)) <= 5
 
 
+def test_errors_are_those_of_the_held_out_part(start, tmp_path):
+    image, path = rectangles(96), tmp_path / "tuned.safetensors"
+    tuned = silently(fine_tune, image, model=start, **QUICK, hold_out=0.4)
+    _, [(_, held)] = split(find_planes(image, (2,))[0], 0.4, start.halo)
+    assert tuned.errors == calibrate(tuned, held, 2, in_range=(0, 1))
+    steps = fine_tune_steps(copy.deepcopy(start), image, **QUICK, hold_out=0.4, checkpoint=path)
+    silently(list, steps)
+    assert load_checkpoint(path).errors == tuned.errors
+
+
 def test_a_record_shows_a_held_out_part(start):
     network = copy.deepcopy(start)
     first, *_, last = silently(list, fine_tune_steps(network, rectangles(64), **QUICK | {"learning_rate": 1e-2}))
@@ -172,11 +194,11 @@ def test_resumed_is_uninterrupted(start, tmp_path):
     assert [record.step for record in rest] == [7, 8]
     assert [(record.loss, record.gain) for record in rest] == [(record.loss, record.gain) for record in records[-2:]]
     assert torch.equal(weights(resumed), weights(whole))
-    assert resumed.card == whole.card
+    assert (resumed.card, resumed.errors) == (whole.card, whole.errors)
     assert load_trainer(path) is None
     saved = load_checkpoint(path)
     assert torch.equal(weights(saved), weights(whole))
-    assert saved.card == whole.card
+    assert (saved.card, saved.errors) == (whole.card, whole.errors)
 
 
 def test_what_cannot_be_resumed(start, tmp_path):
