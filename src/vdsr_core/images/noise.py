@@ -81,19 +81,20 @@ def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = F
 def fit_blocks(blocks: NDArray[Any]) -> Noise:
     """Gain and offset from blocks of one channel, (..., side, side)."""
     side = blocks.shape[-1]
-    if side < 3:  # no second difference
+    values = blocks.reshape(-1, side, side)
+    values = values[np.isfinite(values).all((1, 2))].astype(np.float64)
+    with np.errstate(over="ignore"):
+        low, span = (float(values.min()), float(np.ptp(values))) if len(values) else (0.0, 0.0)
+    if side < 3 or not 0 < span < math.inf:  # no second difference, or no range
         return 0.0, 0.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        gain, offset = fit_noise(*measure_blocks(blocks.reshape(-1, side, side)), side)
+    found = fit_noise(*measure_blocks((values - low) / span), side)
+    gain, offset = rescale_noise(found, span, low)
     return (gain, offset) if math.isfinite(gain) and math.isfinite(offset) else (0.0, 0.0)
 
 
-def measure_blocks(blocks: NDArray[Any]) -> tuple[Values, Values]:
-    """Means and variances of the noise of those of (N, side, side) blocks that are finite and not clipped."""
-    values = blocks[np.isfinite(blocks).all((1, 2))].astype(np.float64)
-    ends = (values.min(), values.max()) if len(values) else (0.0, 0.0)
-    clipped = (values == ends[0]) | (values == ends[1])
-    values = values[clipped.mean((1, 2)) <= CLIPPED]
+def measure_blocks(values: Values) -> tuple[Values, Values]:
+    """Means and variances of the noise of those of (N, side, side) blocks in 0 to 1 that are not clipped."""
+    values = values[((values == 0) | (values == 1)).mean((1, 2)) <= CLIPPED]
     # White noise keeps its variance, while ramps and straight edges along an axis vanish.
     response = np.diff(np.diff(values, 2, 1), 2, 2) / 6  # (N, side - 2, side - 2)
     return values.mean((1, 2)), np.square(response, out=response).mean((1, 2))

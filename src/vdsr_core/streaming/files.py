@@ -6,7 +6,6 @@ import math
 import os
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from vdsr_core.streaming.source import open_source
 from vdsr_core.streaming.stream import stream
 from vdsr_core.streaming.workspace import sweep
 from vdsr_core.upscaling.inference import super_resolve_tiles
-from vdsr_core.upscaling.quality import describe_quality, find_misfit
+from vdsr_core.upscaling.quality import describe_quality
 from vdsr_core.upscaling.survey import survey
 
 if TYPE_CHECKING:
@@ -254,16 +253,14 @@ def upscale_file(
 
 
 def find_quality(image: ImageFile, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What is removed, for the message, and the options with what is found; warns if the network does not fit."""
-    network, asked = options["model"], options.get("compression", "auto")
+    """What a network with maps removes, for the message, and the options with what is found."""
+    if not options["model"].config.maps:
+        return "", options
+    asked = options.get("compression", "auto")
     kind: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb, "nan": options.get("nan", "raise")}
     data: Any = image.data
     ranges, noises = survey(data, in_range=options.get("in_range"), noise=options.get("noise", "auto"), **kind)
     compression = image.compression if asked == "auto" else asked
-    if misfit := find_misfit(network, noises, ranges, compression):
-        warnings.warn(misfit, stacklevel=2)
-    if not network.config.maps:
-        return "", options
     words = describe_quality(noises, ranges, compression)
     return f"  without {words}" if words else "", options | {"in_range": ranges, "noise": noises}
 

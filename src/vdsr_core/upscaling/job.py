@@ -29,9 +29,10 @@ from vdsr_core.memory import check_free, free_memory
 from vdsr_core.network.checkpoint import load_model
 from vdsr_core.network.devices import make_engine
 from vdsr_core.network.engine import IN_CACHE, Engine
-from vdsr_core.network.model import VDSR, Strength
+from vdsr_core.network.model import MAPS, VDSR, Strength
 from vdsr_core.network.strengths import CLEAN, check_compression, check_maps, to_strength
 from vdsr_core.stopping import Stopped, stop_if
+from vdsr_core.upscaling.quality import find_misfit
 
 MAX_SCALE = 1000
 Window = tuple[slice, slice]
@@ -82,7 +83,7 @@ class Job:
         self.engine, self.device = engine, engine.device
         check_enlarges(self.scale, engine.maps)
         self.noise = check_noise(options.noise, self.axes.channels)
-        self.compression = find_compression(options, engine.maps)
+        self.compression, self.known_compression = find_compression(options, engine.maps), options.known_compression
         check_maps(engine.maps, noise=options.noise if self.noise else 0, compression=self.compression)
         self.in_range = options.in_range
         self.keep_nan = check_policy(options.nan) and self.image.dtype.kind == "f"
@@ -101,15 +102,24 @@ class Job:
 
     @cached_property
     def found(self) -> tuple[list[Rescale | float], list[Noise]]:
-        """The map of each channel to [0, 1], and its noise, in units of the image."""
-        auto = self.noise is None and "noise" in self.engine.maps
+        """The map of each channel to [0, 1], and its noise, in units of the image.
+
+        Where the range is looked for, it is seen in passing whether the network fits the image.
+        """
+        mapped = "noise" in self.engine.maps
+        auto = self.noise is None and (mapped or self.in_range is None)
         whole = self.in_range is None or self.part is None
         samples = Samples(self.axes, self.image.dtype) if auto and whole else None
         rescales = find_rescales(self.image, self.axes, self.in_range, self.part, self.keep_nan, samples)
         if not auto:
             return rescales, self.noise or [(0.0, 0.0)] * len(rescales)
         samples = samples or sample(self.image, self.axes)
-        return rescales, [fit_blocks(blocks) for blocks in samples.blocks]
+        noises = [fit_blocks(blocks) for blocks in samples.blocks]
+        if len(self.engine.maps) < len(MAPS):
+            ranges = [(r.low, r.high) if isinstance(r, Rescale) else (r, r) for r in rescales]
+            if misfit := find_misfit(self.engine.maps, noises, ranges, self.known_compression):
+                warnings.warn(misfit, stacklevel=5)
+        return rescales, noises if mapped else [(0.0, 0.0)] * len(rescales)
 
     def strength(self, channel: int) -> Strength:
         """How noisy and compressed a channel is, in the intensities of the network."""

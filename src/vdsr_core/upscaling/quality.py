@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from vdsr_core.images.noise import Noise
 from vdsr_core.images.ranges import Range
-from vdsr_core.network.model import MAPS, VDSR
+from vdsr_core.network.model import MAPS
 from vdsr_core.network.strengths import find_mapped
 
 # From here on a network that was trained on clean images is no better than bicubic interpolation: by
@@ -59,13 +59,15 @@ def describe_quality(noises: Sequence[Noise], ranges: Sequence[Range], compressi
     return ", ".join(words)
 
 
-def find_misfit(model: VDSR, noises: Sequence[Noise], ranges: Sequence[Range], compression: float = 0.0) -> str:
+def find_misfit(
+    maps: Collection[str], noises: Sequence[Noise], ranges: Sequence[Range], compression: float = 0.0
+) -> str:
     """One sentence if an image is too noisy or too compressed for a network without maps, and which network fits.
 
     Parameters
     ----------
-    model : VDSR
-        The network.
+    maps : collection of str
+        Those of the network, `VDSRConfig.maps`.
     noises, ranges, compression
         As in `describe_quality`.
 
@@ -77,7 +79,7 @@ def find_misfit(model: VDSR, noises: Sequence[Noise], ranges: Sequence[Range], c
     noisy = max(noise_fraction(*pair) for pair in zip(noises, ranges, strict=True)) > NOISY
     compressed = compression > COMPRESSED
     bad = [word for word, found in zip(MAPS, (noisy, compressed), strict=True) if found]
-    if not any(word not in model.config.maps for word in bad):
+    if not any(word not in maps for word in bad):
         return ""
     words = " and ".join({"noise": "too noisy", "compression": "too compressed"}[word] for word in bad)
     fitting = next((name for word in bad for name in find_mapped(word)), None)

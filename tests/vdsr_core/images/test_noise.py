@@ -90,3 +90,10 @@ def test_dask_and_zarr_arrays_give_the_same(rng):
     expected = estimate_noise(image)
     assert estimate_noise(da.from_array(image, chunks=(17, 30))) == expected
     assert estimate_noise(zarr.array(image, chunks=(32, 32))) == expected
+
+
+@pytest.mark.parametrize("peak", [1e-200, 1e150, 1e200, 1.7e308])
+def test_extreme_values_are_no_obstacle(rng, peak):
+    gain, offset = estimate_noise(peak * rng.normal(0.5, 0.01, (60, 60)).clip(0, 1))
+    assert np.isfinite([gain, offset]).all()
+    assert estimate_noise(np.array([[-1.7e308, 1.7e308]] * 20).repeat(10, 1)) == (0, 0)

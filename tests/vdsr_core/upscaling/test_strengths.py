@@ -1,3 +1,5 @@
+import warnings
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -220,6 +222,22 @@ def test_networks_without_maps_find_nothing():
     assert np.array_equal(super_resolve(image, 2, model=PLAIN), super_resolve(image, 2, model=PLAIN, noise=0))
     file = ImageFile(image, "ZYX", compression=0.3)
     assert np.array_equal(super_resolve(file, 2, model=PLAIN), super_resolve(image, 2, model=PLAIN))
+
+
+@pytest.mark.filterwarnings("always")
+def test_networks_without_maps_warn_of_what_they_make_worse(rng):
+    noisy = rng.normal(1000, 30, (60, 60)).astype(np.uint16)
+    clean = np.add.outer(np.arange(60), np.arange(60)).astype(np.uint16)
+    with pytest.warns(UserWarning, match="the image is too noisy for this network"):
+        super_resolve(noisy, 2, model=PLAIN)
+    with pytest.warns(UserWarning, match="the image is too noisy and too compressed for this network"):
+        super_resolve(ImageFile(noisy, "YX", compression=0.2), 2, model=PLAIN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        super_resolve(clean, 2, model=PLAIN)
+        super_resolve(noisy, 2, model=PLAIN, noise=0)
+        super_resolve(noisy, 2, model=PLAIN, in_range=(0, 2000))  # it is not looked at
+        super_resolve(ImageFile(noisy, "YX", compression=0.2), 2, model=MODEL)
 
 
 @pytest.mark.parametrize("asked", [{"noise": 3}, {"noise": (1, 0)}, {"compression": 0.2}])
