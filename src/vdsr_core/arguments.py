@@ -94,6 +94,3 @@ def check_scales(scales: Any, least: float = 1.0) -> tuple[float, ...]:
             msg = f"`scales` must be finite numbers, {rule}, got {scale:g}. Try [2, 3, 4]."
             raise ValueError(msg)
     return found
-
-
-check_whole, is_whole = check_integer, is_integer  # their names until all have taken over the new ones
