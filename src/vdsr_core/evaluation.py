@@ -200,8 +200,8 @@ def evaluate(
         As in `super_resolve`.
     degradation : mapping, optional
         Options of `degrade` beside the scale, such as ``{"read_noise": 5, "jpeg": 40}``, for other than the protocol's
-        clean, bicubic low images; noise in steps of 8 bits. A network that has maps then removes the noise that it
-        finds, and the compression of that quality. By default it removes nothing.
+        clean, bicubic low-resolution images; noise in steps of 8 bits. A network that has maps then removes the noise
+        that it finds, and the compression of that quality. By default it removes nothing.
 
     Yields
     ------

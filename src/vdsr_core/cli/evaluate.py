@@ -50,7 +50,7 @@ def evaluate(
         typer.Option(
             metavar="TEXT",
             show_default="bicubic reduction alone",
-            help="How the low images are made, such as 'noise 5, jpeg 40': noise (of 255), shot (a photon's value), "
+            help="Degradation of the input, such as 'noise 5, jpeg 40': noise (of 255), shot (a photon's value), "
             "jpeg (quality), blur (sharp pixels), kernel (bicubic, box, lanczos). Networks with maps remove what they "
             "find.",
         ),

@@ -115,7 +115,7 @@ def enlarge(low: NDArray[Any], image: NDArray[Any], scale: float) -> NDArray[np.
 
 
 def interpolate_low(low: NDArray[Any], high: NDArray[Any], name: str = "pair") -> NDArray[np.float32]:
-    """The low image of a registered pair on the grid of the sharp one; `name` is for the message."""
+    """The low-resolution image of a registered pair on the grid of the sharp one; `name` is for the message."""
     rows, columns = (n / m for n, m in zip(high.shape, low.shape, strict=True))
     if min(rows, columns) < 1 or abs(rows - columns) * min(low.shape) > 1:  # more than rounding explains
         msg = f"`pairs` must show one field of view, the second image larger by one factor, got shapes {low.shape} and "

@@ -85,11 +85,12 @@ class Patches:
     draws : int, optional
         How many scales are drawn from `scale_range` for each image.
     pairs : sequence of ((m, n) ndarray, (M, N) ndarray), optional
-        Registered low and sharp images of one field of view, in the same intensities, instead of or beside `images`.
-        Their scale is the ratio of their shapes; a low image as large as the sharp one is taken as interpolated.
+        Registered low- and high-resolution images of one field of view, in the same intensities, instead of or beside
+        `images`. Their scale is the ratio of their shapes; a low-resolution image as large as the sharp one is taken as
+        interpolated.
     degrade : callable, optional
-        ``degrade(image, scale)`` gives the low image, of floor(n / scale) pixels; bicubic by default. For blur and
-        noise, `functools.partial` of `vdsr_core.degrade`. It is called once for each image and scale.
+        ``degrade(image, scale)`` gives the low-resolution image, of floor(n / scale) pixels; bicubic by default. For
+        blur and noise, `functools.partial` of `vdsr_core.degrade`. It is called once for each image and scale.
     patch : int, optional
         Side of a patch in pixels; less where the smallest image is smaller.
     grid : bool, optional
