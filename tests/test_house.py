@@ -1,6 +1,7 @@
 """Limits that keep the code easy to find and to read."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,10 @@ def test_few_entries_at_the_top():
     """Modules and folders to choose from: not what every package has."""
     own = [path.name for path in CORE.iterdir() if not path.name.startswith("__")]
     assert len(set(own) - {"py.typed"}) <= 16
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(CORE).as_posix())
+def test_words_are_those_of_the_field(path):
+    """An integer, to resume, again, before, any."""
+    odd = r"\b(whole numbers?|go(?:ne|ing|es)? on|anew|beforehand|whatever)\b"
+    assert re.findall(odd, path.read_text(encoding="utf-8"), re.IGNORECASE) == []

@@ -109,7 +109,7 @@ def card_lines(card: dict[str, Any], indent: str = "") -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Check:
+class EngineCheck:
     """What was found about an engine on a device.
 
     `speed` is in megapixels of the result per second, tile by tile; `difference` is the largest one from PyTorch on the
@@ -125,7 +125,7 @@ class Check:
     chosen: bool
 
 
-def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
+def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[EngineCheck]:
     """Try each engine on each device with a network, PyTorch on the CPU first, for some seconds each."""
     import numpy as np
     import torch
@@ -148,7 +148,7 @@ def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
                 engine = Engine(model, choose_device(name), fast=fast)
                 difference = float(np.abs(engine.run([window], [taps]) - expected).max())
             except Exception as error:  # of any kind: the others are still of interest
-                yield Check(name, wanted, 0.0, math.inf, f"failed: {error}", chosen)
+                yield EngineCheck(name, wanted, 0.0, math.inf, f"failed: {error}", chosen)
                 continue
             bound = AGREEMENTS.get(engine.device.type, AGREEMENT) * float(np.abs(expected).max())
             problem = "" if difference < bound else "is wrong"
@@ -159,7 +159,7 @@ def check_engines(model: VDSR, *, seconds: float = 1.0) -> Iterator[Check]:
                 engine.run([window], [taps])
                 count += 1
             speed = count * SIDE**2 / 1e6 / (time.perf_counter() - start)
-            yield Check(name, wanted, speed, difference, problem, chosen)
+            yield EngineCheck(name, wanted, speed, difference, problem, chosen)
 
 
 def describe_build() -> str:
@@ -179,7 +179,7 @@ def describe_build() -> str:
     return f"{text}; NVIDIA driver {lines[0] if lines else 'that does not answer'}"
 
 
-def advise(checks: Iterable[Check]) -> Iterator[str]:
+def advise(checks: Iterable[EngineCheck]) -> Iterator[str]:
     """What to install or change to be faster, a sentence each."""
     import torch
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from vdsr_core.cli.doctor import Check, advise, check_engines, describe_build
+from vdsr_core.cli.doctor import EngineCheck, advise, check_engines, describe_build
 from vdsr_core.network.engine import Engine
 from vdsr_core.network.ncnn_engine import has_ncnn
 
-GOOD = Check("cpu", "torch", 1.0, 0.0, "", True)
+GOOD = EngineCheck("cpu", "torch", 1.0, 0.0, "", True)
 
 
 def test_every_engine_here_is_measured_and_right(tiny_model):
@@ -41,7 +41,7 @@ def test_ncnn_is_advised_where_it_is_missing(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.setattr("sys.platform", "linux")
     assert any("pip install ncnn" in sentence for sentence in advise([GOOD]))
-    assert list(advise([GOOD, Check("cpu", "ncnn", 2.0, 1e-6, "", True)])) == []
+    assert list(advise([GOOD, EngineCheck("cpu", "ncnn", 2.0, 1e-6, "", True)])) == []
 
 
 def test_a_driver_that_is_too_old_is_named(monkeypatch):
