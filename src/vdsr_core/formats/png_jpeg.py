@@ -142,6 +142,7 @@ def picture_file(data: NDArray[Any], picture: Image, seen: Mapping[str, bytes]) 
         "iptc": resources.get(0x0404) if isinstance(resources, dict) else None,
         "text": text,
         "png": dict(seen),
+        "not_kept": ("other pictures of the file",) if _has_others(picture) else (),
     }
     image = ImageFile(
         data,
@@ -152,6 +153,15 @@ def picture_file(data: NDArray[Any], picture: Image, seen: Mapping[str, bytes]) 
         extra={name: value for name, value in known.items() if value},
     )
     return upright(image, orientation)
+
+
+def _has_others(picture: Any) -> bool:
+    """Whether a JPEG holds pictures beside the first one and its previews, such as a gain map for HDR screens."""
+    try:
+        kinds = [entry["Attribute"]["MPType"] for entry in picture._getmp()[0xB002]]
+    except Exception:  # there is no list of pictures (MPF), or a damaged one
+        return False
+    return not all(kind.startswith("Large Thumbnail") for kind in kinds[1:])
 
 
 def read_text(content: bytes) -> str:

@@ -219,3 +219,17 @@ def test_compression_is_read_from_tables_of_any_program(tmp_path, rng):
 def test_what_is_not_compressed_with_loss_has_no_compression(tmp_path, rng, name):
     write_image(tmp_path / name, ImageFile(rng.integers(0, 256, (20, 24, 3), np.uint8), "YXS"))
     assert read_image(tmp_path / name).compression == 0
+
+
+@pytest.mark.parametrize(("kind", "named"), [(0x000000, True), (0x010001, False)])  # nothing said of it, a preview
+def test_other_pictures_of_a_jpeg_are_named_but_previews(tmp_path, kind, named):
+    picture = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8))
+    picture.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[picture])
+    content = (tmp_path / "a.jpg").read_bytes()
+    start = content.index(b"MPF\0")
+    first = content.rindex(struct.pack("<L", 0x030000), start, start + 80)  # 16 bytes for each picture
+    content = content[: first + 16] + struct.pack("<L", kind) + content[first + 20 :]
+    (tmp_path / "a.jpg").write_bytes(content)
+    image = read_image(tmp_path / "a.jpg")
+    assert image.data.shape == (6, 8)
+    assert image.extra.get("not_kept", ()) == (("other pictures of the file",) if named else ())
