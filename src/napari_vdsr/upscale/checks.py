@@ -11,24 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_vdsr.background.pytorch import stop_if
-from napari_vdsr.layers.source import Source
+from napari_vdsr.background.pytorch import load_network, stop_if
+from napari_vdsr.layers.source import Source, core_channels
 from vdsr_core import free_memory
 
-ADDED, CONSISTENCY = "added", "consistency"
+ADDED, CONSISTENCY, EXPECTED = "added", "consistency", "expected"
+REACH = 3  # pixels of the result around one that its expected error depends on
 MARGIN = 3  # pixels of the source that bicubic interpolation, or its opposite, reaches to each side
 SIMPLE = 100  # the largest denominator of a scale of which parts can be compared
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A signed difference, in units of the image.
+    """A signed difference, or the expected size of one, in units of the image.
 
     Attributes
     ----------
     kind : str
         `ADDED`: the result minus bicubic interpolation, on the grid of the result. `CONSISTENCY`: the result made
         small again, antialiased, minus the source, on the grid of the source.
+        `EXPECTED`: the expected absolute error of the result, on its grid.
     source : Source
         The part that was compared.
     pixels : ndarray of float32
@@ -81,14 +83,10 @@ def compare(
     source = source.within(*(wanted for _, wanted in reads))
     lengths = source.result_shape(scale) if kind == ADDED else [p.stop - p.start for p in source.part]
     shape = tuple(lengths[: len(source.part)])
-    needed, free = 4 * int(np.prod(shape, dtype=np.int64)), free_memory()
-    if needed > free:
-        msg = f"{needed / 1e9:.1f} GB are needed for the difference, {free / 1e9:.1f} GB are free"
-        raise MemoryError(msg)
     read = source.within(*(piece for piece, _ in reads))
     firsts = [piece.start for piece, _ in reads]
     grids = [source.grid(scale), read.grid(scale), upscaled.grid(scale)]
-    pixels = np.empty(shape, np.float32)
+    pixels = _make_pixels(shape)
     spreads = []
     leading = [axis for axis in range(len(source.part)) if axis not in axes]
     for index in np.ndindex(*(shape[axis] for axis in leading)):
@@ -114,6 +112,73 @@ def compare(
         spreads.append(float(image[:, *crop].std()))
     rms = float(np.sqrt(np.mean(np.square(pixels, dtype=np.float64))))
     yield Difference(kind, source, pixels, rms, float(np.mean(spreads)))
+
+
+def expect(
+    source: Source,
+    upscaled: Source,
+    scale: float,
+    result: Any,
+    model: str | None,
+    in_range: Any,
+    cancelled: threading.Event,
+) -> Iterator[Difference]:
+    """Give the expected error of a result, or of a part of it.
+
+    Parameters
+    ----------
+    source, upscaled, scale, result, cancelled
+        As in `compare`.
+    model : str or None
+        The network that was used.
+    in_range : (low, high) or list of them
+        What became 0 and 1 for it; a list has one pair for each position along the axis of channels.
+
+    Raises
+    ------
+    ValueError
+        If the errors of the network were not measured, or not at such a scale.
+    MemoryError
+        If the map does not fit in memory.
+    """
+    from vdsr_core import predict_error
+
+    network, axes = load_network(model), source.plane_axes
+    part, whole = source.grid(scale), upscaled.grid(scale)
+    pixels = _make_pixels(tuple(p.stop - p.start for p in part))
+    reads, window = list(part), []
+    for axis in axes:
+        p, w = part[axis], whole[axis]
+        reads[axis] = slice(max(p.start - REACH, w.start), min(p.stop + REACH, w.stop))
+        window.append(slice(p.start - reads[axis].start, p.stop - reads[axis].start))
+    channel = core_channels(upscaled) if isinstance(in_range, list) else None
+    leading = [axis for axis in range(len(part)) if axis not in axes]
+    for index in np.ndindex(*(pixels.shape[axis] for axis in leading)):
+        stop_if(cancelled)
+        at = dict(zip(leading, index, strict=True))
+        there = tuple(
+            p.start - w.start + at[axis] if axis in at else slice(p.start - w.start, p.stop - w.start)
+            for axis, (p, w) in enumerate(zip(reads, whole, strict=True))
+        )
+        pixels[tuple(at.get(axis, slice(None)) for axis in range(len(part)))] = predict_error(
+            np.asarray(result[there]),
+            scale,
+            model=network,
+            rgb=source.rgb,
+            in_range=in_range if channel is None else in_range[part[channel].start + at[channel]],
+            window=(window[0], window[1]),
+            nan="keep",
+        )
+    yield Difference(EXPECTED, source, pixels, float(np.sqrt(np.nanmean(np.square(pixels, dtype=np.float64)))), 0.0)
+
+
+def _make_pixels(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """An array for a difference, if there is memory for it."""
+    needed, free = 4 * int(np.prod(shape, dtype=np.int64)), free_memory()
+    if needed > free:
+        msg = f"{needed / 1e9:.1f} GB are needed for the difference, {free / 1e9:.1f} GB are free"
+        raise MemoryError(msg)
+    return np.empty(shape, np.float32)
 
 
 def _read(kind: str, wanted: slice, upscaled: slice, length: int, scale: float) -> tuple[slice, slice]:

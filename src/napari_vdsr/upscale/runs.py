@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.experimental import link_layers
 from napari.layers import Image
 from napari.viewer import Viewer
@@ -26,6 +27,11 @@ from napari_vdsr.upscale.layer import layer_data
 if TYPE_CHECKING:
     from vdsr_core import Score
 
+NAMES = {_checks.ADDED: "invented", _checks.CONSISTENCY: "disagrees", _checks.EXPECTED: "expected error, intensity"}
+MEANING = (
+    "That is against a sharp image that was reduced in the way the network was trained for, not against the specimen. "
+    "It was measured on other images: “Try on this image” tells whether it holds here."
+)
 HELPS, HARMS = 0.1, -0.05  # dB more than bicubic interpolation from which a network helps, or harms
 
 
@@ -270,7 +276,10 @@ class Check(Single):
 
     def __init__(self, run: Run, kind: str, source: _layers.Source) -> None:
         assert run.result is not None
-        work = partial(_checks.compare, kind, source, run.source, run.task.scale, _layers.finest(run.result))
+        compared = source, run.source, run.task.scale, _layers.finest(run.result)
+        work = partial(_checks.compare, kind, *compared)
+        if kind == _checks.EXPECTED:
+            work = partial(_checks.expect, *compared, run.task.model, run.result.metadata["vdsr"]["in_range"])
         super().__init__(run.layer, run.task, work, "comparing a result with its source")
         self.run, self.kind = run, kind
         self.difference: _checks.Difference | None = None
@@ -278,9 +287,9 @@ class Check(Single):
     def step(self, step: _checks.Difference) -> None:
         """Show the difference, in the place of the one that was shown before."""
         self.difference = step
-        layers, added = self.run.layers, self.kind == _checks.ADDED
-        name = f"[{'invented' if added else 'disagrees'}] {self.layer.name}"
-        scale = self.task.scale if added else 1
+        layers = self.run.layers
+        name = f"[{NAMES[self.kind]}] {self.layer.name}"
+        scale = 1 if self.kind == _checks.CONSISTENCY else self.task.scale
         factors, start = step.source.factors(scale), step.source.start(scale)
         for before in [layer for layer in layers if layer.metadata.get("vdsr", {}).get("check") == name]:
             layers.remove(before)
@@ -288,17 +297,28 @@ class Check(Single):
             Image(
                 step.pixels,
                 name=_layers.free_name(name, [other.name for other in layers]),
-                colormap="PiYG",
-                contrast_limits=_checks.limits(step.pixels),
+                colormap="magma" if self.kind == _checks.EXPECTED else "PiYG",
+                contrast_limits=self._limits(step.pixels),
                 blending="translucent_no_depth",
                 metadata={"vdsr": {"check": name}},
                 **_layers.placement(self.layer, factors, start),
             )
         )
 
+    def _limits(self, pixels: Any) -> tuple[float, float]:
+        """What to show; an expected error from 0 up to the limit of what was invented, if that is shown."""
+        if self.kind != _checks.EXPECTED:
+            return _checks.limits(pixels)
+        name = f"[{NAMES[_checks.ADDED]}] {self.layer.name}"
+        shown = [layer for layer in self.run.layers if layer.metadata.get("vdsr", {}).get("check") == name]
+        return 0.0, shown[-1].contrast_limits[1] if shown else _checks.limits(pixels)[1]
+
     def tell(self) -> str:
         """A verdict, then how large the difference is, and what its colours mean."""
         assert self.difference is not None
+        if self.kind == _checks.EXPECTED:
+            mean = float(np.nanmean(self.difference.pixels))
+            return f"Errors of {mean:.3g} on average are expected, in the units of the image. {MEANING}"
         rms, spread = self.difference.rms, self.difference.spread
         share = 100 * rms / spread if spread else 0.0
         _, high = _checks.limits(self.difference.pixels)

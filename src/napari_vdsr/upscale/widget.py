@@ -44,6 +44,10 @@ AGREES = (
     "Adds a layer of the result made small again minus the source: where it is not zero, the result contradicts what "
     f"was measured. Zero does not prove that the detail is true. A region loses its outermost pixels. {IN_VIEW}"
 )
+EXPECTED = (
+    "Adds a layer of the error that is expected at each pixel, from what the network did on sharp images that were "
+    f"made small: against such an image, not against the specimen. {IN_VIEW}"
+)
 PREVIEW = (
     "Shows what the network makes of the part in view as you move and zoom, from the middle outwards, as a layer of "
     "its own. It is what Run would give there."
@@ -134,6 +138,7 @@ class UpscaleWidget(Panel):
             (face.side_button, self.show_side_by_side),
             (face.added_button, partial(self.start_check, _checks.ADDED)),
             (face.agrees_button, partial(self.start_check, _checks.CONSISTENCY)),
+            (face.expected_button, partial(self.start_check, _checks.EXPECTED)),
             (face.asynchronous, self._allow_drawing),
             (face.hint_button, partial(self._answer, taken=True)),
             (face.no_hint_button, partial(self._answer, taken=False)),
@@ -261,7 +266,8 @@ class UpscaleWidget(Panel):
         if self.facts is not None and _cost.count_seconds(self.choices, self.facts) > _cost.LONG:
             self.examiner.compare_with_fast()
         checkable = bool(self.checking.last_results())
-        for button, tip in ((face.added_button, INVENTED), (face.agrees_button, AGREES)):
+        tips = (face.added_button, INVENTED), (face.agrees_button, AGREES), (face.expected_button, EXPECTED)
+        for button, tip in tips:
             button.setEnabled(checkable)
             set_tip(button, tip if checkable else f"{tip} {RUN_FIRST}")
         no_trial = reason or self.checking.why_no_trial()

@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from napari.layers import Image
 
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale import checks as _checks
-from vdsr_core import resize, super_resolve
+from vdsr_core import calibrate, predict_error, resize, save_checkpoint, super_resolve
 
 
 def difference(kind, source, scale, result, upscaled=None):
@@ -81,3 +82,24 @@ def test_limits_are_symmetric_and_ignore_a_lone_pixel():
     assert low == -high
     assert 0.9 < high < 1.1
     assert _checks.limits(np.zeros((4, 4), np.float32)) == (-1, 1)
+
+
+@pytest.mark.parametrize("region", [False, True])
+def test_expected_errors_of_a_part_are_those_of_the_whole(rng, tiny_model, tmp_path, region):
+    image = rng.random((2, 60, 50)).astype(np.float32)
+    tiny_model.errors = calibrate(tiny_model, image, 2)
+    save_checkpoint(tmp_path / "tiny.safetensors", tiny_model)
+    whole, ranges = _layers.whole(Image(image), channel_axis=0), [(0, 1), (-1, 2)]
+    result = rng.random(whole.result_shape(2)).astype(np.float32)
+
+    def expect(source, upscaled, result):
+        model = str(tmp_path / "tiny.safetensors")
+        (found,) = _checks.expect(source, upscaled, 2, result, model, ranges, threading.Event())
+        return found.pixels
+
+    expected = predict_error(result, 2, model=tiny_model, channel_axis=0, in_range=ranges)
+    np.testing.assert_array_equal(expect(whole, whole, result), expected)
+    part = replace(whole.within(slice(10, 41), slice(0, 30)), part=(slice(1, 2), slice(10, 41), slice(0, 30)))
+    upscaled = whole.within(slice(5, 50), slice(0, 50)) if region else whole
+    piece = result[:, 10:100] if region else result
+    np.testing.assert_array_equal(expect(part, upscaled, piece), expected[1:, 20:82, :60])

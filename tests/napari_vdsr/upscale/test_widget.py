@@ -17,9 +17,12 @@ from napari_vdsr.upscale.queue import queue_of
 from napari_vdsr.upscale.targets import FolderDialog
 from vdsr_core import (
     ImageFile,
+    calibrate,
     compare_models,
     find_range,
     load_checkpoint,
+    load_model,
+    predict_error,
     read_image,
     resize,
     save_checkpoint,
@@ -595,6 +598,21 @@ def test_checks_of_a_result(viewer, opened, qtbot, network):
         assert layer.data.shape == shape
         np.testing.assert_allclose(layer.data_to_world((-0.5, -0.5)), (2.75, 3.75))
     assert len(viewer.layers) == 4
+    click(qtbot, widget.face.expected_button)
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    assert "must have its errors measured" in widget.face.trial.text() + widget.face.message.text()
+    measured = load_model(network)
+    measured.errors = calibrate(measured, image, 2)
+    save_checkpoint(network, measured)
+    click(qtbot, widget.face.expected_button)
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    expected = viewer.layers["[expected error, intensity] cells"]
+    result = viewer.layers["cells [VDSR tiny x2]"]
+    in_range = result.metadata["vdsr"]["in_range"]
+    np.testing.assert_array_equal(expected.data, predict_error(result.data, 2, model=measured, in_range=in_range))
+    assert expected.contrast_limits == [0, viewer.layers["[invented] cells"].contrast_limits[1]]
+    assert "not against the specimen" in widget.face.trial.text()
+    viewer.layers.remove(expected)
     ilr = resize(image.astype(np.float32), 2)
     added = viewer.layers["[invented] cells"]
     np.testing.assert_allclose(added.data, viewer.layers["cells [VDSR tiny x2]"].data - ilr, atol=0.01)
