@@ -44,7 +44,7 @@ def read_tiff(path: Path, *, lazy: bool = False, name: str | None = None) -> Ima
         check_kind(page)
         _check_complete(tif, series)
         orientation = 1 if tif.is_ome or tif.is_imagej else page.tags.valueof(274, default=1)
-        lazy = lazy and orientation == 1 and has_plain_pixels(series)
+        lazy = lazy and orientation == 1 and has_plain_pixels(series) and _counts_fit(series)
         if not lazy:
             check_memory(series.nbytes)
         if lazy:
@@ -162,7 +162,7 @@ def _check_complete(tif: TiffFile, series: TiffPageSeries) -> None:
     if series.kind in ("generic", "uniform") and (tif.is_ome or tif.is_imagej or tif.is_shaped):
         refuse(f"its pages are not those that its description promises. {WAY_OUT}")
     offset, nbytes = series.dataoffset, series.nbytes
-    if offset is not None and offset + nbytes > tif.filehandle.size:
+    if offset is not None and not 0 < offset <= tif.filehandle.size - nbytes:
         refuse(f"it ends before its {nbytes} bytes of pixels do. {WAY_OUT}")
     for index, page in enumerate([] if offset is not None else series.pages):
         if page is None or not _is_complete(page):
@@ -185,7 +185,7 @@ def _is_complete(page: Any) -> bool:
     Tiles without place and length are background, as GDAL and slide scanners leave them out.
     """
     size = page.parent.filehandle.size
-    if page.is_contiguous and page.dataoffsets:
+    if page.is_contiguous and any(page.dataoffsets):
         return bool(page.dataoffsets[0] + page.nbytes <= size)
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     there = [segment for segment in segments if not page.keyframe.is_tiled or any(segment)]
@@ -215,6 +215,12 @@ def _measure_jpeg(page: TiffPage) -> float:
         return measure_tables(JpegImageFile(BytesIO(content)))
     except (SyntaxError, OSError):  # more than 8 bits, or without loss
         return 0.0
+
+
+def _counts_fit(series: TiffPageSeries) -> bool:
+    """Whether pages in one piece are as long as their tags say; else only whole pages are read rightly."""
+    pages = [] if series.dataoffset is not None else [page for page in series.pages if page is not None]
+    return all(sum(page.databytecounts) >= page.nbytes for page in pages if page.is_contiguous)
 
 
 def coarser_levels(path: Path) -> list[Any]:

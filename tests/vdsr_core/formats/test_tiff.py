@@ -455,3 +455,19 @@ def test_sparse_and_lossless_jpeg_tiffs_have_some_compression(tmp_path):
     image = pixels((32, 32), np.uint16)
     tifffile.imwrite(tmp_path / "lossless.tif", image, compression="jpeg", compressionargs={"lossless": True})
     assert read_image(tmp_path / "lossless.tif").compression == 0
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_false_length_or_place_of_a_page(tmp_path, rng, lazy):
+    """libtiff computes a length that cannot be right anew; a page that begins in the header is damaged."""
+    planes = rng.integers(0, 60000, (2, 20, 24)).astype(np.uint16)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for plane in planes:
+            tiff.write(plane, metadata=None, contiguous=False, rowsperstrip=20)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tiff:
+        tiff.pages[0].tags["StripByteCounts"].overwrite(900)  # of 960
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", lazy=lazy).data[...], planes)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tiff:
+        tiff.pages[0].tags["StripOffsets"].overwrite(0)
+    with pytest.raises(ValueError, match="page 0 of 2 is missing or incomplete"):
+        read_image(tmp_path / "a.tif", lazy=lazy)
