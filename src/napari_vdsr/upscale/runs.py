@@ -25,13 +25,14 @@ from napari_vdsr.upscale import work as _work
 from napari_vdsr.upscale.layer import layer_data
 
 if TYPE_CHECKING:
-    from vdsr_core import Score
+    from vdsr_core import ErrorReport, Score
 
 NAMES = {_checks.ADDED: "invented", _checks.CONSISTENCY: "disagrees", _checks.EXPECTED: "expected error, intensity"}
 MEANING = (
     "That is against a sharp image that was reduced in the way the network was trained for, not against the specimen. "
     "It was measured on other images: “Try on this image” tells whether it holds here."
 )
+HOLDS = 0.25  # by how much expected errors may differ from those that were made, as a fraction
 HELPS, HARMS = 0.1, -0.05  # dB more than bicubic interpolation from which a network helps, or harms
 
 
@@ -243,12 +244,18 @@ class Try(Single):
     def __init__(self, layer: Image, task: _work.Task, models: Mapping[str, str | None], where: str) -> None:
         super().__init__(layer, task, partial(_work.try_out, task, models), "trying networks")
         self.scores: list[Score] = []
+        self.errors: ErrorReport | None = None
         self.total, self._where = len(models) + 1, where
 
-    def step(self, step: Score) -> None:
-        """Take the score of one method."""
-        self.scores.append(step)
-        self.done += 1
+    def step(self, step: Score | ErrorReport) -> None:
+        """Take the score of one method, or how well errors are predicted."""
+        from vdsr_core import ErrorReport
+
+        if isinstance(step, ErrorReport):
+            self.errors = step
+        else:
+            self.scores.append(step)
+            self.done += 1
 
     def tell(self) -> str:
         """A verdict, then the figures of each method with the best marked."""
@@ -268,6 +275,25 @@ class Try(Single):
         return (
             f"{verdict}<br>Parts of {self._where}, made {self.task.scale:g} times smaller and upscaled back, against "
             f"the original (PSNR, more than bicubic, SSIM):<table cellpadding=2>{rows}</table>"
+            f"{self._tell_errors()}"
+        )
+
+    def _tell_errors(self) -> str:
+        """How well the expected error holds here, by tenths of the pixels; nothing if it was not measured."""
+        if self.errors is None:
+            return ""
+        pairs = list(zip(self.errors.predicted, self.errors.measured, strict=True))
+        ratios = [predicted / measured for predicted, measured in pairs if measured]
+        holds = all(1 - HOLDS <= ratio <= 1 + HOLDS for ratio in ratios)
+        rows = "".join(
+            f"<tr><td>{name}</td>{''.join(f'<td align=right>{100 * value:.2g}</td>' for value in values)}</tr>"
+            for name, values in (("expected", self.errors.predicted), ("made", self.errors.measured))
+        )
+        return (
+            f"<b>Expected error</b> of “{_layers.model_name(self.task.model)}” "
+            f"{'holds' if holds else 'does not hold well'} here: {self.errors.coverage:.0%} of the errors are below "
+            f"their 90 % bound. By tenths of the pixels, from smooth to detailed, in % of the range:"
+            f"<table cellpadding=2>{rows}</table>"
         )
 
 

@@ -16,11 +16,12 @@ from napari_vdsr.background.pytorch import computing, examine_now, load_network,
 from napari_vdsr.layers.source import Slices, Source, core_channels, count_tiles
 
 if TYPE_CHECKING:
-    from vdsr_core import Score, Tile
+    from vdsr_core import ErrorReport, Score, Tile
 
 Range = tuple[float, float]
 Ranges = Range | list[Range]
 
+PARTS = 8  # of an image on which networks are tried
 SMOOTH = 1 << 24  # pixels of a result that are interpolated before it begins; of more, the nearest ones are taken
 CHECKED = 1 << 30  # bytes of an array whose checksum is taken; of more, some pixels are left out
 KEPT = 16  # ranges that are remembered
@@ -309,8 +310,10 @@ def fingerprint(data: Any) -> Hashable:
     return data.shape, data.dtype.str, zlib.crc32(sample.reshape(-1).view(np.uint8).data)
 
 
-def try_out(task: Task, models: Mapping[str, str | None], cancelled: threading.Event) -> Iterator[Score]:
+def try_out(task: Task, models: Mapping[str, str | None], cancelled: threading.Event) -> Iterator[Score | ErrorReport]:
     """Make parts of a plane small, let networks upscale them back, and score each; bicubic interpolation is first.
+
+    At last, how well the errors of the chosen network are predicted, if they were measured at such a scale.
 
     Parameters
     ----------
@@ -319,7 +322,7 @@ def try_out(task: Task, models: Mapping[str, str | None], cancelled: threading.E
     models : dict
         The networks, by the names that their scores get.
     """
-    from vdsr_core import compare_models
+    from vdsr_core import compare_errors, compare_models
 
     source = task.source
     with computing(cancelled):
@@ -332,6 +335,12 @@ def try_out(task: Task, models: Mapping[str, str | None], cancelled: threading.E
         for score in scores:
             stop_if(cancelled)
             yield score
+        network = load_network(task.model)
+        table = network.errors if task.model in models.values() else None
+        if table is not None and table.scales[0] <= task.scale <= table.scales[-1]:
+            yield from compare_errors(
+                pixels, task.scale, model=network, rgb=source.rgb, in_range=in_range, pieces=PARTS, device=task.device
+            )
 
 
 def _lengths(source: Source) -> list[int]:

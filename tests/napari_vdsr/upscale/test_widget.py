@@ -18,6 +18,7 @@ from napari_vdsr.upscale.targets import FolderDialog
 from vdsr_core import (
     ImageFile,
     calibrate,
+    compare_errors,
     compare_models,
     find_range,
     load_checkpoint,
@@ -573,6 +574,15 @@ def test_try_on_this_image(viewer, opened, qtbot, network):
     scores = compare_models(stack[2], 2, models={"tiny": network}, in_range=find_range(stack, channel_axis=0)[2])
     assert f"{[score.psnr for score in scores][1]:.2f}&nbsp;dB" in text
     assert all(f"<td>{name}" in text or f"<b>{name}" in text for name in ("bicubic", "photo", "microscopy", "tiny"))
+    assert "Expected error" not in text  # it was not measured
+    measured = load_model(network)
+    measured.errors = calibrate(measured, stack[2], 2)
+    save_checkpoint(network, measured)
+    click(qtbot, widget.face.try_button)
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    (errors,) = compare_errors(stack[2], 2, model=measured, in_range=find_range(stack, channel_axis=0)[2])
+    assert f"{errors.coverage:.0%} of the errors" in widget.face.trial.text()
+    assert f"{100 * errors.measured[9]:.2g}</td>" in widget.face.trial.text()
     widget.form.scale.value = 1.5
     assert widget.face.trial.isHidden()  # it was for another scale
     viewer.layers["cells"].data = stack[:, :5]
