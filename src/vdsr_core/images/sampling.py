@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -35,7 +36,8 @@ class Places:
     columns: tuple[int, ...]
 
     @classmethod
-    def of(cls, shape: Sequence[int]) -> Places:
+    @lru_cache(maxsize=64)  # asked for each chunk of a lazy image
+    def of(cls, shape: tuple[int, ...]) -> Places:
         """The places in a channel of `shape` (..., rows, columns)."""
         *leading, rows, columns = shape
         side = min(SIDE, max(8, min(rows, columns) // 4), rows, columns)

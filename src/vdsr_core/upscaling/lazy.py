@@ -112,11 +112,9 @@ def find_noise_lazily(image: Any, axes: Axes) -> Any:
 def _has_blocks(window: Slices, axes: Axes, places: Places) -> bool:
     """Whether a window of an image, in its own axis order, holds a part of a block."""
     leading = [axis for number, axis in enumerate(axes.order[:-2]) if number != axes.channel]
-    planes = any(
-        all(window[axis].start <= i < window[axis].stop for axis, i in zip(leading, plane, strict=True))
-        for plane in places.planes
-    )
-    return planes and places.touches([window[axis] for axis in axes.order[-2:]])
+    planes = product(*(range(window[axis].start, window[axis].stop) for axis in leading))
+    here = places.touches([window[axis] for axis in axes.order[-2:]])
+    return here and any(plane in places.planes for plane in planes)
 
 
 def _pick_blocks(
