@@ -19,7 +19,12 @@ SUFFIX = ".safetensors"
 PACKAGE = ".bioimageio.zip"
 FORBIDDEN = '/\\:*?"<>|'
 LONGEST = 80  # characters of a name
-USES = {"photo": "photographs", "microscopy": "fluorescence and other microscopy", "fast": "quickest, less sharp"}
+USES = {
+    "photo": "photographs",
+    "microscopy": "fluorescence and other microscopy",
+    "fast": "quickest, less sharp",
+    "restore": "noisy and compressed images",
+}
 
 
 @dataclass(frozen=True)
