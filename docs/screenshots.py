@@ -106,7 +106,7 @@ def save_to_disk(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
         widget.start()
         wait(lambda: widget.run is not None and widget.run.done > 5)
         take(viewer, "disk")
-        widget.cancel()
+        widget.queue.cancel()
         wait(lambda: widget.run is None)
         widget.discard()
         widget.restore_defaults()

@@ -212,6 +212,11 @@ class Panel(QWidget):
             self.leave()
 
 
+def set_tip(button: QWidget, words: str) -> None:
+    """Give a tooltip whose lines are wrapped."""
+    button.setToolTip(f"<qt>{words.strip()}</qt>")
+
+
 def scrolled(page: QWidget) -> QScrollArea:
     """A page that scrolls up and down."""
     scroll = QScrollArea()

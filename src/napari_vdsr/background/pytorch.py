@@ -53,6 +53,8 @@ class Facts:
         The device that is taken, and why.
     scales : tuple of float
         The scales that the network was trained for.
+    maps : tuple of str
+        What it can remove: noise, compression.
     """
 
     halo: int
@@ -61,6 +63,7 @@ class Facts:
     devices: dict[str, str]
     chosen: str
     scales: tuple[float, ...] = ()
+    maps: tuple[str, ...] = ()
 
     def seconds(self, source: Source, scale: float, tile: int) -> float:
         """How long a source takes: the pixels of all tiles with their halos, by the speed."""
@@ -180,7 +183,8 @@ def examine_now(model: str | None, device: str | None, *, self_ensemble: bool = 
     devices = list_devices()
     speed = measure_speed(network, device) / (TURNS if self_ensemble else 1)
     summary = str(network.card.get("summary", ""))
-    return Facts(network.halo, speed, summary, devices, explain_device(device, devices), tuple(network.scales))
+    chosen, scales = explain_device(device, devices), tuple(network.scales)
+    return Facts(network.halo, speed, summary, devices, chosen, scales, network.config.maps)
 
 
 @lru_cache(maxsize=8)

@@ -25,6 +25,7 @@ from napari_vdsr.fine_tune.recipe import (
     with_length,
 )
 from napari_vdsr.fine_tune.unfinished import is_at_work, list_unfinished
+from napari_vdsr.following import Follower
 from napari_vdsr.forms import refill
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.models import library
@@ -39,7 +40,7 @@ NO_IMAGE = "Open an image first, such as File > Open Sample > U2OS cells."
 NO_SCALES = "Give the scales as numbers from 1.1 to 32, such as 2, 3, 4."
 
 
-class Choices:
+class Choices(Follower):
     """The form, and what it means for the layers of a viewer.
 
     Parameters
@@ -58,6 +59,7 @@ class Choices:
     changed = Signal()
 
     def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
         self.viewer = viewer
         self.speed: float | None = None
         self._model_given = False  # by the user, not by what the layers are
@@ -73,25 +75,12 @@ class Choices:
         controls: list[Any] = [form.part, form.channels, form.folder, form.scales, form.name, form.blur, form.noise]
         for control in [*controls, form.rate, form.theta, form.patch, form.hold_out, form.seed]:
             control.changed.connect(self._emit)
-        self._events = _layers.list_events(viewer.layers)
-        for event in self._events:
-            event.connect(self._list_layers)
+        self.follow(*((event, self._list_layers) for event in _layers.list_events(viewer.layers)))
         form.length.value = "Good"
         form.set_length("Good")
         self._list_layers()
         self.choose_layer(viewer.layers.selection.active)
         self.propose_name()
-
-    def leave(self) -> None:
-        """Follow the viewer no longer."""
-        for event in self._events:
-            event.disconnect(self._list_layers)
-        self._events = []
-
-    @property
-    def following(self) -> bool:
-        """Whether the viewer is followed."""
-        return bool(self._events)
 
     def _emit(self, *_: Any) -> None:
         self.form.show_kind()

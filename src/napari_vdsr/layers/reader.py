@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from napari.layers import Image
     from napari.types import LayerDataTuple
     from napari.viewer import Viewer
 
@@ -57,6 +58,22 @@ def open_ome_zarr(viewer: Viewer) -> None:
                 viewer.add_image(data, **keywords)
         except (OSError, ValueError) as error:
             show_error(str(error))
+
+
+def lacks_place(layer: Image) -> bool:
+    """Whether napari itself has opened an OME-Zarr, which shows it without its pixel size, place and colours."""
+    path = Path(layer.source.path) if layer.source.path else None
+    if path is None or layer.source.reader_plugin not in ("napari", "builtins") or path.suffix != ".zarr":
+        return False
+    return (path / "zarr.json").is_file() or (path / ".zattrs").is_file()
+
+
+def open_again(viewer: Viewer, layer: Image) -> None:
+    """Show an OME-Zarr with what it says of itself, in the place of the layer that napari has made of it."""
+    made = read_layers(str(layer.source.path))
+    viewer.layers.remove(layer)
+    for data, keywords, _ in made:
+        viewer.add_image(data, **keywords)
 
 
 def read_layers(path: str) -> list[LayerDataTuple]:

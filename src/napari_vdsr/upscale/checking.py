@@ -7,13 +7,30 @@ from dataclasses import replace
 
 from napari.layers import Image
 
+from napari_vdsr.forms import set_tip
 from napari_vdsr.layers import regions as _regions
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.models.library import list_networks
 from napari_vdsr.upscale.choices import Choices
+from napari_vdsr.upscale.form import Face
 from napari_vdsr.upscale.queue import Batch, Queue
 from napari_vdsr.upscale.runs import Check, Run, Try
 
+IN_VIEW = "Of a result that is computed while you look around, or is on disk, the part in view is taken."
+INVENTED = f"Adds a layer of what the network changed: the result minus bicubic interpolation. {IN_VIEW}"
+AGREES = (
+    "Adds a layer of the result made small again minus the source: where it is not zero, the result contradicts what "
+    f"was measured. Zero does not prove that the detail is true. A region loses its outermost pixels. {IN_VIEW}"
+)
+TRY = (
+    "Makes parts of the plane and channel that are shown smaller by the scale, lets every model upscale them back, and "
+    "compares each with the original. No layer is added."
+)
+
+EXPECTED = (
+    "Adds a layer of the error that is expected at each pixel, from what the network did on sharp images that were "
+    f"made small: against such an image, not against the specimen. {IN_VIEW}"
+)
 RUN_FIRST = "Run first: this is about the last result, as long as it and its source are there."
 
 
@@ -26,6 +43,18 @@ class Checking:
     def last_results(self) -> list[Run]:
         """The results of the last run that has any, each of whose source is there."""
         return next((batch.results for batch in reversed(self._queue.batches) if batch.over and batch.results), [])
+
+    def show_state(self, face: Face, reason: str, *, ready: bool) -> None:
+        """Let the checks be used that can be; `reason` is why nothing can be run, `ready` whether networks can look."""
+        checkable, no_trial = bool(self.last_results()), reason or self.why_no_trial()
+        tips = (face.added_button, INVENTED), (face.agrees_button, AGREES), (face.expected_button, EXPECTED)
+        for button, tip in tips:
+            button.setEnabled(checkable)
+            set_tip(button, tip if checkable else f"{tip} {RUN_FIRST}")
+        face.original_button.setEnabled(checkable)
+        face.try_button.setEnabled(not no_trial)
+        set_tip(face.try_button, f"{TRY} {no_trial}")
+        face.side_button.setEnabled(ready)
 
     def check(self, kind: str) -> Batch:
         """Compare the last result, or the one that is selected, with its source; there must be one.

@@ -12,17 +12,18 @@ from napari.viewer import Viewer
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
+from napari_vdsr.following import Follower
 from napari_vdsr.layers import regions as _regions
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale.form import BY_HAND, Form
 from napari_vdsr.upscale.layer_list import LayerList
-from napari_vdsr.upscale.work import Ranges, Task
+from napari_vdsr.upscale.task import Ranges, Task
 
 WHOLE, VIEW = "whole", "view"
 ALL, CURRENT = "all", "current"
 
 
-class Choices:
+class Choices(Follower):
     """The form, and what it means for the layers of a viewer.
 
     Parameters
@@ -43,11 +44,12 @@ class Choices:
     changed, outdated, moved = Signal(), Signal(), Signal()
 
     def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
         self.viewer = viewer
+        self._watching = Follower()  # of the ticked layers and of the chosen shapes
         self.layer_list = LayerList()
         self.form = Form(self.layer_list, self._offer_channels, self._offer_planes, self._offer_regions)
         self._looking_soon = False
-        self._watched: list[tuple[Any, Any]] = []  # events of the ticked layers and of the chosen shapes
         form = self.form
         form.recall()
         self.layer_list.ticks_changed.connect(self._ticked)
@@ -55,30 +57,21 @@ class Choices:
         form.pixel_size.changed.connect(self._pixel_size_given)
         form.range.changed.connect(self._range_changed)
         form.channels.changed.connect(self._channels_chosen)
-        for control in (form.region, form.planes, form.result, form.tile, form.low, form.high, form.scale):
+        controls = form.region, form.planes, form.result, form.tile, form.low, form.high, form.scale, *form.removal.rows
+        for control in controls:
             control.changed.connect(lambda *_: self.changed.emit())
         form.region.changed.connect(self._watch)
         dims, camera = viewer.dims.events, _regions.camera(viewer).events
-        self._connections: list[tuple[Any, Any]] = [
-            (event, self.list_layers) for event in _layers.list_events(viewer.layers)
-        ]
         view = (camera.center, camera.zoom, dims.current_step, dims.order, dims.ndisplay)
-        self._connections += [(event, self._view_moved) for event in view]
-        self._connections += [(viewer.layers.selection.events.changed, self._selected)]
-        for event, callback in self._connections:
-            event.connect(callback)
+        self.follow(*((event, self.list_layers) for event in _layers.list_events(viewer.layers)))
+        self.follow(*((event, self._view_moved) for event in view))
+        self.follow((viewer.layers.selection.events.changed, self._selected))
         self.list_layers()
 
     def leave(self) -> None:
         """Follow the viewer no longer."""
-        for event, callback in self._connections + self._watched:
-            event.disconnect(callback)
-        self._connections, self._watched = [], []
-
-    @property
-    def following(self) -> bool:
-        """Whether the viewer is followed."""
-        return bool(self._connections)
+        super().leave()
+        self._watching.leave()
 
     # ------------------------------------------------------------------------------------ following the viewer
 
@@ -180,16 +173,12 @@ class Choices:
 
     def _watch(self, *_: Any) -> None:
         """Follow the ticked layers, and the shapes of a chosen region."""
-        for event, callback in self._watched:
-            event.disconnect(callback)
-        self._watched = []
-        for layer in self.layers:
-            events = layer.events
-            self._watched += [(events.data, self._layer_changed), (events.scale, self._layer_changed)]
+        self._watching.leave()
+        for events in (layer.events for layer in self.layers):
+            self._watching.follow((events.data, self._layer_changed), (events.scale, self._layer_changed))
         if isinstance(shapes := self.form.region.value, Shapes):
-            self._watched += [(shapes.events.data, self._view_moved), (shapes.events.highlight, self._view_moved)]
-        for event, callback in self._watched:
-            event.connect(callback)
+            events = shapes.events
+            self._watching.follow((events.data, self._view_moved), (events.highlight, self._view_moved))
 
     def _layer_changed(self, event: Any = None) -> None:
         """A layer has other pixels, or lies elsewhere now."""
@@ -321,21 +310,28 @@ class Choices:
             looked_at=_layers.coarsest(layer),
             near=_regions.centre_of_view(self.viewer, layer, source, form.scale.value),
             self_ensemble=form.quality.value,
+            path=None if _layers.is_ours(layer) else layer.source.path,
+            **form.removal.asked,
         )
 
     def settings(self) -> dict[str, Any]:
         """What is chosen, layers aside, to be chosen again."""
         form = self.form
+        return {"model": form.model.currentData(), **{name: box.value for name, box in self._boxes().items()}}
+
+    def _boxes(self) -> dict[str, Any]:
+        """The controls of `settings`, the model aside."""
+        form, removal = self.form, self.form.removal
         names = ("scale", "quality", "tile", "range", "low", "high", "result", "keep")
-        return {name: getattr(form, name).value for name in names} | {"model": form.model.currentData()}
+        removed = {"noise": removal.noise, "level": removal.level, "compression": removal.compression}
+        return {name: getattr(form, name) for name in names} | removed | {"jpeg": removal.jpeg}
 
     def choose(self, settings: dict[str, Any]) -> None:
         """Choose this again."""
-        for name, value in settings.items():
-            if name == "model":
-                self.form.model.choose(value or "")
-            else:
-                getattr(self.form, name).value = value
+        self.form.model.choose(settings["model"] or "")
+        for name, box in self._boxes().items():
+            if name in settings:
+                box.value = settings[name]
 
 
 def bytes_needed(source: _layers.Source, scale: float) -> int:

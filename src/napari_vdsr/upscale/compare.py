@@ -65,7 +65,7 @@ class Compare(QObject):
         self._pairs: list[tuple[Image, Any, Any]] = []
         self._hidden: list[Image] = []
         self._links: list[Any] = []
-        self.fraction = 0.5  # of the width of the canvas
+        self.place = 0.5, 0.5  # on the canvas, from left and from the top
         if line is not None:
             line.dragged.connect(self.move)
 
@@ -95,7 +95,7 @@ class Compare(QObject):
             self._pairs = list(pairs)
             self._add(pairs, pictures)
         self._pictures = pictures
-        self.move(self.fraction)
+        self.move(*self.place)
         if self.line is not None:
             self.line.show()
 
@@ -145,32 +145,30 @@ class Compare(QObject):
             other.visible = False
         self.viewer.layers.selection.active = active
 
-    def move(self, fraction: float) -> None:
-        """Put the line at a fraction of the width of the canvas."""
-        self.fraction = min(max(fraction, 0.0), 1.0)
+    def move(self, across: float, down: float = 0.5) -> None:
+        """Let the line pass through a place of the canvas, given as fractions of its width and height."""
+        self.place = min(max(across, 0.0), 1.0), min(max(down, 0.0), 1.0)
         height, width = _regions.canvas_size(self.viewer)
         camera = _regions.camera(self.viewer)
-        row, column = list(self.viewer.dims.displayed)[-2:]
+        middle, on_screen = np.asarray(camera.center[-2:]), list(self.viewer.dims.displayed)[-2:]
         world = np.asarray(self.viewer.dims.point, dtype=np.float64)
-        world[row] = camera.center[-2]
-        world[column] = camera.center[-1] + (self.fraction - 0.5) * width / camera.zoom
+        offset = (self.place[1] - 0.5) * height, (self.place[0] - 0.5) * width
+        world[on_screen] = middle + np.asarray(offset) / camera.zoom
         for layers, pictures in zip(self.shown, self._pictures, strict=True):
             for layer, picture, left in zip(layers, pictures, (True, False), strict=True):
                 pixels, translate = picture.cut(world, left=left)
                 layer.data = pixels
                 layer.scale, layer.translate = picture.placement["scale"], translate
         if self.line is not None and self.shown:
-            image = self.shown[0][1]
-            length = image.data.shape[[a for a in range(image.ndim) if a != self._pictures[0][1].column][-1]]
+            image, column = self.shown[0][1], self._pictures[0][1].column
+            row = [axis for axis in range(image.ndim) if axis != column][-1]
+            point = np.array(image.world_to_data(world[-image.ndim :]), dtype=np.float64)
+            point[column] = -0.5
             ends = []
-            for end in (-0.5, length - 0.5):
-                point = image.world_to_data(world[-image.ndim :])
-                point = np.array(point, dtype=np.float64)
-                point[self._pictures[0][1].column] = -0.5
-                point[[a for a in range(image.ndim) if a != self._pictures[0][1].column][-1]] = end
-                there = np.asarray(image.data_to_world(point))[-2:]
-                offset = (there - np.asarray(camera.center[-2:])) * camera.zoom
-                ends.append((offset[1] + width / 2, offset[0] + height / 2))
+            for end in (-0.5, image.data.shape[row] - 0.5):  # along a column of the first layer, which may be turned
+                point[row] = end
+                down, across = (np.asarray(image.data_to_world(point))[-2:] - middle) * camera.zoom
+                ends.append((across + width / 2, down + height / 2))
             self.line.put(ends[0], ends[1])
 
     def leave_hidden(self, layers: Sequence[Image]) -> None:
@@ -200,11 +198,11 @@ class CanvasLine(QWidget):
 
     Attributes
     ----------
-    dragged : Signal(float)
-        The fraction of the width where it was dragged to.
+    dragged : Signal(float, float)
+        Where it was dragged to, as fractions of width and height.
     """
 
-    dragged = Signal(float)
+    dragged = Signal(float, float)
 
     def __init__(self, canvas: QWidget) -> None:
         super().__init__(canvas)
@@ -240,7 +238,7 @@ class CanvasLine(QWidget):
 
     def mouseMoveEvent(self, event: Any) -> None:
         """Follow the pointer while a button is down."""
-        self.dragged.emit(event.position().x() / max(1, self.width()))
+        self.dragged.emit(event.position().x() / max(1, self.width()), event.position().y() / max(1, self.height()))
 
     def mousePressEvent(self, event: Any) -> None:
         """Take hold of the line."""

@@ -18,7 +18,8 @@ from napari_vdsr.background.pytorch import computing, load_network, stop_if
 from napari_vdsr.layers.arrays import Sliced
 from napari_vdsr.layers.source import Slices, Source, count_tiles
 from napari_vdsr.models import library
-from napari_vdsr.upscale.work import Ranges, Task, Watched, coarse_levels, find_ranges, repeat
+from napari_vdsr.upscale.task import Found, Task, Watched, find
+from napari_vdsr.upscale.work import coarse_levels, repeat
 
 if TYPE_CHECKING:
     from vdsr_core import ImageFile, Plan
@@ -35,8 +36,8 @@ class Opened:
     ----------
     levels : list of array
         The result as it grows, and the source's own levels to look at from afar.
-    in_range : (low, high), or list of them
-        As given or found.
+    found : Found
+        What was given or found of the image.
     tile : int
         Side of a tile.
     total, done : int
@@ -44,7 +45,7 @@ class Opened:
     """
 
     levels: list[Any]
-    in_range: Ranges
+    found: Found
     tile: int
     total: int
     done: int
@@ -133,11 +134,11 @@ def save(
 
     source = task.source
     with computing(cancelled):
-        network, in_range = load_network(task.model), find_ranges(task, cancelled)
+        network, found = load_network(task.model), find(task, cancelled)
         watched: Any = Watched(source.data, cancelled, source.planes)
         side = piece_side(task)
         image, tile = replace(image, data=watched), task.tile or min(TILE, side)
-        options: dict[str, Any] = {"in_range": in_range, "self_ensemble": task.self_ensemble}
+        options: dict[str, Any] = {"in_range": found.in_range, "self_ensemble": task.self_ensemble, **found.removed}
         job = plan(image, task.scale, target, model=network, tile=tile, shard=side, **options)
         shards = stream(job, image=image, model=network, device=task.device, threads=1, stop=cancelled)
         order = [job.letters.index(letter) for letter in job.axes]
@@ -146,7 +147,7 @@ def save(
         for level, index in before:
             if level == 0:
                 growing.add(job.window(0, index))
-        yield Opened([growing, *coarse_levels(source, levels)], in_range, tile, job.total, len(before))
+        yield Opened([growing, *coarse_levels(source, levels)], found, tile, job.total, len(before))
         for done, shard in enumerate(shards, len(before) + 1):
             if shard.level == 0:
                 growing.add(job.window(0, shard.index))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import CheckBox, Container
+from magicgui.widgets import CheckBox, Container, FloatSlider
 from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_vdsr.forms import (
@@ -18,17 +20,19 @@ from napari_vdsr.forms import (
     make_collapsible,
     make_row,
     make_text,
+    refill,
 )
 from napari_vdsr.models.box import ModelBox
 from napari_vdsr.upscale.layer_list import LayerList
 from napari_vdsr.upscale.preferences import preference
+from napari_vdsr.upscale.task import AUTO, to_compression, to_quality
 
 HONEST = "The network predicts detail from what it saw in other images; it does not measure it."
 MAX_SCALE = 1000
 MEMORY, LAZY, DISK = "memory", "lazy", "disk"  # where a result is
 RESULTS = [("In memory", MEMORY), ("Compute while I look around", LAZY), ("On disk, as OME-Zarr", DISK)]
 Offer = Callable[[Any], list[tuple[str, Any]]]
-AUTOMATIC, BY_HAND = "automatic", "by hand"  # black and white level
+AUTOMATIC, BY_HAND, NONE = "automatic", "by hand", "none"
 
 
 class Form:
@@ -54,6 +58,7 @@ class Form:
             "Nothing else changes.",
             [("Standard", False), ("Best (about 8 times slower)", True)],
         )
+        self.removal = Removal()
         self.channels = choice("Channels", "", offer_channels)
         self.planes = choice("Z and time", "", offer_planes)
         self.region = choice(
@@ -69,6 +74,7 @@ class Form:
                 self.pixel_size,
                 Held(self.model, name="model", label="Model"),
                 self.quality,
+                *self.removal.rows,
                 self.channels,
                 self.planes,
                 self.region,
@@ -109,8 +115,71 @@ class Form:
         self.result.value = preference("result")
         self.keep.value = preference("keep")
         self.quality.value = preference("best")
-        if wanted := preference("model"):
-            self.model.setCurrentIndex(max(0, self.model.findData(wanted)))
+        wanted = preference("model")
+        self.model.choose(wanted if self.model.findData(wanted) >= 0 or Path(wanted).is_file() else None)
+
+
+class Removal:
+    """What the network removes: noise and the traces of JPEG; seen where it can."""
+
+    def __init__(self) -> None:
+        self._found: tuple[list[float], float] | None = None  # noise as fractions of the range, compression
+        self._maps: tuple[str, ...] = ()
+        self.noise = choice(
+            "Noise",
+            "Automatic removes the noise that is found in the layer. By hand begins with that; turn Preview on to see "
+            "what the slider does. What looks like noise and is removed may be fine detail.",
+            self._offer_noise,
+        )
+        self.level = FloatSlider(label="Noise, %", value=0, min=0, max=20, step=0.1, visible=False)
+        self.level.tooltip = "Standard deviation of the noise, in percent of the range from black to white."
+        self.compression = choice(
+            "JPEG traces",
+            "Automatic removes blocks and rings as strongly as the file of the layer says that it is compressed.",
+            self._offer_compression,
+        )
+        self.jpeg = FloatSlider(label="JPEG quality", value=100, min=10, max=100, step=1, visible=False)
+        self.jpeg.tooltip = "The quality that the image was saved with; the lower, the more is removed."
+        self.rows = self.noise, self.level, self.compression, self.jpeg
+        for box, slider, name in ((self.noise, self.level, "noise"), (self.compression, self.jpeg, "compression")):
+            box.changed.connect(partial(self._chosen, box, slider, name))
+        self.show_for((), None)
+
+    def _offer_noise(self, box: Any) -> list[tuple[str, str]]:
+        found = ""
+        if self._found is not None:
+            shares = [f"{100 * share:.2g}" for share in self._found[0] if share >= 0.0005]
+            found = f" (found: {', '.join(shares)} % of the range)" if shares else " (found: none)"
+        return [(f"Automatic{found}", AUTO), ("None", NONE), ("By hand", BY_HAND)]
+
+    def _offer_compression(self, box: Any) -> list[tuple[str, str]]:
+        found = ""
+        if self._found is not None:
+            found = f" (file: quality {to_quality(self._found[1]):.0f})" if self._found[1] else " (file: none)"
+        return [(f"Automatic{found}", AUTO), ("None", NONE), ("By hand", BY_HAND)]
+
+    def show_for(self, maps: tuple[str, ...], found: tuple[list[float], float] | None) -> None:
+        """Show what a network with these maps can remove, and what was found of the layers: noise, compression."""
+        self._maps, self._found = maps, found
+        for box, slider, name in ((self.noise, self.level, "noise"), (self.compression, self.jpeg, "compression")):
+            refill(box)
+            box.visible = name in maps
+            slider.visible = name in maps and box.value == BY_HAND
+
+    def _chosen(self, box: Any, slider: Any, name: str, value: str) -> None:
+        """Begin by hand with what was found."""
+        if value == BY_HAND and self._found is not None:
+            noise, compression = self._found
+            slider.value = 100 * max(noise, default=0) if box is self.noise else to_quality(compression)
+        slider.visible = name in self._maps and value == BY_HAND
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is asked of `super_resolve`; nothing of a network that has no such map."""
+        noise = {AUTO: AUTO, NONE: 0, BY_HAND: f"{self.level.value:.4g}%"}[self.noise.value]
+        by_hand = to_compression(self.jpeg.value) if self.jpeg.value < 100 else 0.0
+        compression = {AUTO: AUTO, NONE: 0.0, BY_HAND: by_hand}[self.compression.value]
+        return {name: one for name, one in (("noise", noise), ("compression", compression)) if name in self._maps}
 
 
 class Face(QWidget):

@@ -24,7 +24,7 @@ def run(viewer: ViewerModel) -> None:
 def cancel(viewer: ViewerModel) -> None:
     """Do what the Cancel button does."""
     for widget in _of(viewer):
-        widget.cancel()
+        widget.queue.cancel()
 
 
 def compare(viewer: ViewerModel) -> None:

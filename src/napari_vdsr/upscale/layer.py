@@ -6,7 +6,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
 from napari_vdsr.layers import source as _layers
-from napari_vdsr.upscale.work import Pyramid, Ranges, Started, Task, build_pyramid, upscale
+from napari_vdsr.upscale.task import AUTO, Found, Task
+from napari_vdsr.upscale.work import Pyramid, Started, build_pyramid, upscale
 
 if TYPE_CHECKING:
     import napari.layers
@@ -32,6 +33,8 @@ def upscale_layer(
     channel_axis: Hidden = None,
     part: Hidden = None,
     in_range: Hidden = None,
+    noise: Hidden = AUTO,
+    compression: Hidden = AUTO,
     tile: Hidden = None,
     device: Hidden = None,
     self_ensemble: bool = False,
@@ -55,6 +58,9 @@ def upscale_layer(
     in_range : (low, high) or list of them, optional
         The intensities that become 0 and 1 for the network. By default they are found in all planes of the layer, in
         its coarsest level if it has several.
+    noise, compression : optional
+        What a network that has maps removes, as in `vdsr_core.super_resolve`. By default the noise that is found in the
+        layer, and the compression that its file tells of. The noise may be a text such as ``"3%"``, of the range.
     tile : int, optional
         Side of a tile in output pixels; the result does not depend on it.
     device : str, optional
@@ -81,8 +87,9 @@ def upscale_layer(
         raise ValueError(reason)
     if part is not None:
         source = replace(source, part=tuple(part))
-    looked_at = _layers.coarsest(layer)
-    task = Task(source, scale, model, device, tile, in_range, looked_at, self_ensemble=self_ensemble)
+    asked: dict[str, Any] = {"self_ensemble": self_ensemble, "noise": noise, "compression": compression}
+    asked |= {"looked_at": _layers.coarsest(layer), "path": layer.source.path}
+    task = Task(source, scale, model, device, tile, in_range, **asked)
     levels = list(layer.data) if layer.multiscale else [layer.data]
     never = threading.Event()
     if target is not None:
@@ -94,18 +101,18 @@ def upscale_layer(
                 opened = step
             elif isinstance(step, Whole):
                 data = step.levels
-        return layer_data(layer, task, data, opened.in_range, opened.tile, target=str(target))
+        return layer_data(layer, task, data, opened.found, opened.tile, target=str(target))
     if lazy:
         pyramid: Pyramid = next(iter(build_pyramid(task, levels, never)))
-        return layer_data(layer, task, pyramid.levels, pyramid.in_range, pyramid.tile, lazy=True)
+        return layer_data(layer, task, pyramid.levels, pyramid.found, pyramid.tile, lazy=True)
     for begun in upscale(task, never):
         if isinstance(begun, Started):
             started = begun
-    return layer_data(layer, task, started.out, started.in_range, started.tile)
+    return layer_data(layer, task, started.out, started.found, started.tile)
 
 
 def layer_data(
-    layer: "napari.layers.Image", task: Task, data: Any, in_range: Ranges, tile: int, **record: Any
+    layer: "napari.layers.Image", task: Task, data: Any, found: Found, tile: int, **record: Any
 ) -> "napari.types.LayerDataTuple":
     """A result with all that its layer needs.
 
@@ -117,7 +124,7 @@ def layer_data(
         What was done.
     data : array or list of them
         The pixels, or the levels.
-    in_range, tile
+    found, tile
         As given or found.
     **record
         What ``metadata["vdsr"]`` says besides.
@@ -126,7 +133,7 @@ def layer_data(
         levels = _layers.views(data, task.source.plane_axes)
         data = levels if len(levels) > 1 else data
     keywords = _layers.layer_keywords(layer, task.source, task.scale, name_of(task))
-    said = describe(layer, task) | {"in_range": in_range, "tile": tile}
+    said = describe(layer, task) | {"in_range": found.in_range, **found.removed, "tile": tile}
     keywords |= {"multiscale": isinstance(data, list), "metadata": {"vdsr": said | record}}
     return data, keywords, "image"
 

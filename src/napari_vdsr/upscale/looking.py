@@ -10,6 +10,7 @@ from psygnal import Signal
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QMainWindow, QWidget
 
+from napari_vdsr.following import Follower
 from napari_vdsr.forms import choice
 from napari_vdsr.layers import regions as _regions
 from napari_vdsr.layers import source as _layers
@@ -19,7 +20,7 @@ from napari_vdsr.upscale.preferences import preference, remember
 from napari_vdsr.upscale.queue import Batch, Queue
 
 
-class Looking:
+class Looking(Follower):
     """The controls of the comparison, and what they do.
 
     Attributes
@@ -31,9 +32,10 @@ class Looking:
     said = Signal(str)
 
     def __init__(self, choices: Choices, queue: Queue) -> None:
+        super().__init__()
         self._choices, self._queue = choices, queue
         self.comparison: Compare | None = None
-        self._following, self._showing = True, False
+        self._showing = False
         self.on = CheckBox(name="on", label="", text="Compare: drag the line on the canvas", value=False)
         self.on.tooltip = "Shows one picture to the left of a line and another one to the right of it. (Shift+C)"
         self.left = choice("Left", "What is shown to the left of the line.", self._offer)
@@ -44,14 +46,8 @@ class Looking:
         for side in (self.left, self.right):
             side.changed.connect(lambda *_: self.show())
         self.left.changed.connect(lambda side: remember(left=side) if isinstance(side, str) else None)
-        queue.ended.connect(self._finished)
+        self.follow((queue.ended, self._finished))
         self._switched(on=False)
-
-    def leave(self) -> None:
-        """Follow the queue no longer."""
-        if self._following:
-            self._following = False
-            self._queue.ended.disconnect(self._finished)
 
     def _offer(self, box: Any) -> list[tuple[str, Any]]:
         """The sides: the newest result first on the right, the source first on the left."""

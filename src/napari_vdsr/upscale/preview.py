@@ -17,6 +17,7 @@ from napari_vdsr.background import pytorch as _work
 from napari_vdsr.background.job import Job
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale import work as _upscaling
+from napari_vdsr.upscale.task import Task
 
 LARGEST = 2048  # rows and columns of the layer, about its middle
 KEPT = 1 << 28  # bytes of finished tiles that are kept for when the view comes back
@@ -57,12 +58,12 @@ class Preview(QObject):
         fits = (side for side in SIDES if (side + 2 * facts.halo) ** 2 <= TILE_SECONDS * facts.speed)
         self.side = max(fits, default=SIDES[0])
         self._tiles: dict[tuple[Any, ...], NDArray[Any]] = {}  # finished, the oldest first
-        self._task: _upscaling.Task | None = None
+        self._task: Task | None = None
         self._grid: _layers.Slices = ()
         self._places: list[_layers.Slices] = []
         self._job: Job | None = None
 
-    def show(self, task: _upscaling.Task) -> None:
+    def show(self, task: Task) -> None:
         """Show a region: what is known of it at once, the rest as it is finished."""
         grid = tile_aligned(task.source, task.scale, self.side)
         if self.running and grid == self._grid and self._same(task):
@@ -102,14 +103,14 @@ class Preview(QObject):
         """Whether tiles are being computed."""
         return self._job is not None
 
-    def _same(self, task: _upscaling.Task) -> bool:
+    def _same(self, task: Task) -> bool:
         """Whether a task asks for what is shown."""
-        return self._task is not None and _options(self._task) == _options(task)
+        return self._task is not None and self._task.choices == task.choices
 
     def _key(self, place: _layers.Slices) -> tuple[Any, ...]:
         """What the pixels of a tile depend on."""
         assert self._task is not None
-        return (*_options(self._task), *((part.start, part.stop) for part in place))
+        return (self._task.choices, *((part.start, part.stop) for part in place))
 
     def _stepped(self, job: Job, step: Any) -> None:
         """Take what the job has found, in order: the range, the pixels of the source, the tiles."""
@@ -178,11 +179,6 @@ class Preview(QObject):
             self._job = None
             if error is not None:
                 self.ended.emit(self, error)
-
-
-def _options(task: _upscaling.Task) -> tuple[Any, ...]:
-    """What the pixels of a preview depend on, their place aside."""
-    return task.scale, task.model, task.device, str(task.options(task.in_range or []))
 
 
 def tile_aligned(source: _layers.Source, scale: float, side: int) -> _layers.Slices:

@@ -23,6 +23,7 @@ from napari_vdsr.upscale import checks as _checks
 from napari_vdsr.upscale import disk as _disk
 from napari_vdsr.upscale import work as _work
 from napari_vdsr.upscale.layer import layer_data
+from napari_vdsr.upscale.task import Found, Task
 
 if TYPE_CHECKING:
     from vdsr_core import ErrorReport, Score
@@ -42,7 +43,7 @@ class Single:
     in_memory = False  # whether the result can be looked at as a whole
     result: Image | None = None
 
-    def __init__(self, layer: Image, task: _work.Task, work: Work, words: str) -> None:
+    def __init__(self, layer: Image, task: Task, work: Work, words: str) -> None:
         self.layer, self.source, self.task = layer, task.source, task
         self.job = Job(work, words)
         self.total = self.done = 0
@@ -74,13 +75,14 @@ class Run(Single):
 
     in_memory = True
 
-    def __init__(self, viewer: Viewer, layer: Image, task: _work.Task, work: Work | None = None) -> None:
+    def __init__(self, viewer: Viewer, layer: Image, task: Task, work: Work | None = None) -> None:
         super().__init__(layer, task, work or partial(_work.upscale, task), f"upscaling {layer.name}")
         self.layers = viewer.layers  # not the viewer: the queue outlives no window
         self._data = layer.data
         self._hidden: list[Image] = []  # the source and earlier results, in whose place the result stands
         self._around: Image | None = None  # shows the source where the result of a region does not cover it
         self._shown = 0
+        self._removed = ""  # noise and compression, in words
         self._refreshed = self._pause = 0.0  # large layers take long to draw
 
     def step(self, step: Any) -> None:
@@ -89,12 +91,13 @@ class Run(Single):
             self.done = step.done
             return
         self.total = step.count
-        self.add(step.out, step.in_range, step.tile, tiles=step.count, tiles_done=0)
+        self.add(step.out, step.found, step.tile, tiles=step.count, tiles_done=0)
 
-    def add(self, data: Any, in_range: _work.Ranges, tile: int, **record: Any) -> None:
+    def add(self, data: Any, found: Found, tile: int, **record: Any) -> None:
         """Add the layer in the place of its source, which is hidden, unless the result is a part that covers it."""
-        pixels, keywords, _ = layer_data(self.layer, self.task, data, in_range, tile, **record)
+        pixels, keywords, _ = layer_data(self.layer, self.task, data, found, tile, **record)
         keywords["name"] = _layers.free_name(keywords["name"], [other.name for other in self.layers])
+        self._removed = found.words()
         result = Image(pixels, **keywords)
         _layers.widen_range(result, self.layer)
         under = _layers.put_above(self.layers, self.layer, result)
@@ -179,9 +182,9 @@ class Run(Single):
         return super().end(error, keep=keep)
 
     def tell(self) -> str:
-        """The time, and whether the source is another one now."""
+        """The time, what was removed, and whether the source is another one now."""
         changed = " The source was changed meanwhile." if self.layer.data is not self._data else ""
-        return super().tell() + changed
+        return super().tell() + self._removed + changed
 
 
 class Save(Run):
@@ -189,7 +192,7 @@ class Save(Run):
 
     in_memory = False
 
-    def __init__(self, viewer: Viewer, layer: Image, task: _work.Task, target: str) -> None:
+    def __init__(self, viewer: Viewer, layer: Image, task: Task, target: str) -> None:
         image = _writer.describe_source(layer, task.source)
         levels = list(layer.data) if layer.multiscale else [layer.data]
         super().__init__(viewer, layer, task, partial(_disk.save, task, image, levels, target))
@@ -205,7 +208,7 @@ class Save(Run):
                 self.result.data = step.levels
         else:
             self.total, self.done, self.before = step.total, step.done, step.done
-            self.add(step.levels, step.in_range, step.tile, target=self.target, tiles=step.total)
+            self.add(step.levels, step.found, step.tile, target=self.target, tiles=step.total)
 
     def end(self, error: Exception | None, *, keep: bool) -> str:
         """Take away the layer of what is not finished, and say how it went."""
@@ -225,23 +228,23 @@ class Lazy(Run):
 
     in_memory = False
 
-    def __init__(self, viewer: Viewer, layer: Image, task: _work.Task) -> None:
+    def __init__(self, viewer: Viewer, layer: Image, task: Task) -> None:
         levels = list(layer.data) if layer.multiscale else [layer.data]
         super().__init__(viewer, layer, task, partial(_work.build_pyramid, task, levels))
 
     def step(self, step: _work.Pyramid) -> None:
         """Add the layer; nothing of its finest level is computed."""
-        self.add(step.levels, step.in_range, step.tile, lazy=True)
+        self.add(step.levels, step.found, step.tile, lazy=True)
 
     def tell(self) -> str:
         """Say what happens from now on."""
-        return "Zoom in: what you look at is computed, all tiles of a view at once; the rest is not."
+        return f"Zoom in: what you look at is computed, all tiles of a view at once; the rest is not.{self._removed}"
 
 
 class Try(Single):
     """Networks that are compared on the plane and channel that is shown."""
 
-    def __init__(self, layer: Image, task: _work.Task, models: Mapping[str, str | None], where: str) -> None:
+    def __init__(self, layer: Image, task: Task, models: Mapping[str, str | None], where: str) -> None:
         super().__init__(layer, task, partial(_work.try_out, task, models), "trying networks")
         self.scores: list[Score] = []
         self.errors: ErrorReport | None = None

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_vdsr.upscale.task import AUTO
+
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_vdsr.upscale.work import Task
+    from napari_vdsr.upscale.task import Task
 
 
 def python_script(chosen: Sequence[tuple[Image, Task]], *, lazy: bool = False, targets: Sequence[str] = ()) -> str:
@@ -24,6 +26,8 @@ def python_script(chosen: Sequence[tuple[Image, Task]], *, lazy: bool = False, t
             "channel_axis": source.channel_axis,
             "part": None if source.part == whole else source.part,
             "in_range": task.in_range,
+            "noise": None if task.noise == AUTO else task.noise,
+            "compression": None if task.compression == AUTO else task.compression,
             "tile": task.tile,
             "device": task.device,
             "self_ensemble": task.self_ensemble or None,

@@ -24,6 +24,7 @@ from napari_vdsr.upscale.choices import Choices
 from napari_vdsr.upscale.compare import BICUBIC, SOURCE
 from napari_vdsr.upscale.queue import Batch, Queue
 from napari_vdsr.upscale.runs import Single
+from napari_vdsr.upscale.task import Task
 
 MOST = 1024  # rows and columns of a picture, about the middle of the view
 COUNT = 4
@@ -33,7 +34,7 @@ SIZE = 900, 780  # screen pixels
 class Look(Single):
     """The part in view of a layer as one network makes it; its pixels are kept, no layer is added."""
 
-    def __init__(self, layer: Image, task: _work.Task) -> None:
+    def __init__(self, layer: Image, task: Task) -> None:
         super().__init__(layer, task, partial(_work.upscale, task), f"looking at {layer.name}")
         self.pixels: NDArray[Any] | None = None
 

@@ -17,7 +17,8 @@ from napari_vdsr.upscale.choices import Choices
 from napari_vdsr.upscale.form import DISK, LAZY
 from napari_vdsr.upscale.queue import Batch, Queue
 from napari_vdsr.upscale.runs import Lazy, Run, Save
-from napari_vdsr.upscale.targets import Files, FolderDialog, ask_for_targets
+from napari_vdsr.upscale.script import python_script
+from napari_vdsr.upscale.targets import Files, FolderDialog, ask_for_targets, file_names
 
 
 class Starter:
@@ -88,12 +89,20 @@ class Starter:
     def _folder_chosen(self, dialog: FolderDialog) -> None:
         form, chosen = self._choices.form, dialog.chosen()
         options: dict[str, Any] = {"scale": form.scale.value, "in_range": self._choices.given_range()}
-        options["self_ensemble"] = form.quality.value
+        options |= {"self_ensemble": form.quality.value, **form.removal.asked}
         if form.tile.value:
             options["tile"] = int(form.tile.value)
         files = Files(model=form.model.currentData(), device=form.device.value, **chosen | options)
         title = f"{Path(chosen['sources']).name}, {self.words()}"
         self.wanted.emit(Batch(title, [files], self._choices.settings()))
+
+    def script(self) -> str:
+        """The script that gives the same results."""
+        choices, form = self._choices, self._choices.form
+        chosen = [(layer, choices.task(layer, source)) for layer, source in choices.sources()]
+        layers = [layer for layer, _ in chosen]
+        targets = file_names(layers, form.scale.value) if form.result.value == DISK else []
+        return python_script(chosen, lazy=form.result.value == LAZY, targets=targets)
 
     def replace_nan(self, layer: Image) -> None:
         """Add a copy of a layer in which a number stands for NaN and infinity, and tick it."""

@@ -9,28 +9,28 @@ from napari.layers import Image, Labels
 from napari.settings import get_settings
 from napari.viewer import Viewer
 from qtpy.QtCore import QSignalBlocker, QTimer
-from qtpy.QtWidgets import QMainWindow, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QMainWindow, QVBoxLayout
 
 from napari_vdsr.background.pytorch import Cancelled, Facts
-from napari_vdsr.forms import Panel, copy_text, scrolled, sentence, show_guide
+from napari_vdsr.forms import Panel, copy_text, scrolled, sentence, set_tip, show_guide
 from napari_vdsr.layers import regions as _regions
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale import checks as _checks
 from napari_vdsr.upscale import cost as _cost
 from napari_vdsr.upscale import disk as _disk
 from napari_vdsr.upscale import keys as _keys
-from napari_vdsr.upscale import targets as _targets
-from napari_vdsr.upscale.checking import RUN_FIRST, Checking
+from napari_vdsr.upscale.checking import Checking
 from napari_vdsr.upscale.choices import WHOLE, Choices
 from napari_vdsr.upscale.examiner import Examiner
 from napari_vdsr.upscale.form import DISK, LAZY, Face
+from napari_vdsr.upscale.grader import Grader
+from napari_vdsr.upscale.hints import Hints
 from napari_vdsr.upscale.looking import Looking
-from napari_vdsr.upscale.preferences import DEFAULTS, preference, remember
+from napari_vdsr.upscale.preferences import DEFAULTS, remember
 from napari_vdsr.upscale.previews import Previews
 from napari_vdsr.upscale.queue import Batch, queue_of
 from napari_vdsr.upscale.queue_list import QueueList
 from napari_vdsr.upscale.runs import Check, Single, Try
-from napari_vdsr.upscale.script import python_script
 from napari_vdsr.upscale.starter import Starter
 
 if TYPE_CHECKING:
@@ -38,23 +38,9 @@ if TYPE_CHECKING:
 
 SCROLL_BAR = 16  # screen pixels
 SETTLED = 300  # milliseconds without a move after which a view is looked at
-IN_VIEW = "Of a result that is computed while you look around, or is on disk, the part in view is taken."
-INVENTED = f"Adds a layer of what the network changed: the result minus bicubic interpolation. {IN_VIEW}"
-AGREES = (
-    "Adds a layer of the result made small again minus the source: where it is not zero, the result contradicts what "
-    f"was measured. Zero does not prove that the detail is true. A region loses its outermost pixels. {IN_VIEW}"
-)
-EXPECTED = (
-    "Adds a layer of the error that is expected at each pixel, from what the network did on sharp images that were "
-    f"made small: against such an image, not against the specimen. {IN_VIEW}"
-)
 PREVIEW = (
     "Shows what the network makes of the part in view as you move and zoom, from the middle outwards, as a layer of "
     "its own. It is what Run would give there."
-)
-TRY = (
-    "Makes parts of the plane and channel that are shown smaller by the scale, lets every model upscale them back, and "
-    "compares each with the original. No layer is added."
 )
 
 
@@ -84,7 +70,8 @@ class UpscaleWidget(Panel):
         self.checking = Checking(self.choices, self.queue)
         self.queue_list = QueueList(self.queue)
         self.face = Face(self.form, self.looking.container, self.queue_list)
-        self.examiner = Examiner(self.form)
+        self.examiner, self.grader = Examiner(self.form), Grader(self.choices)
+        self.hints = Hints(self.face, self.choices, self.grader)
         self.previews = Previews(napari_viewer, self.choices, self.examiner, self.face.preview_button)
         self.side_by_side: SideBySide | None = None  # made when it is opened
         self._told = ""  # how the last work went
@@ -97,6 +84,7 @@ class UpscaleWidget(Panel):
         self.destroyed.connect(self.choices.leave)
         self.destroyed.connect(self.looking.leave)
         self.destroyed.connect(self.examiner.stop)
+        self.destroyed.connect(self.grader.stop)
         self.examiner.examine()
 
     def _lay_out(self) -> None:
@@ -117,6 +105,8 @@ class UpscaleWidget(Panel):
         self.viewer.dims.events.current_step.connect(self._hide_trial)
         self.examiner.outdated.connect(self._outdated)
         self.examiner.changed.connect(self.update_state)
+        self.grader.changed.connect(self.update_state)
+        self.hints.model_wanted.connect(self._choose_model)
         self.previews.toggled.connect(self._preview_toggled)
         self.previews.stepped.connect(self._tell)
         self.previews.failed.connect(lambda error: self._note_error(error, self.choices.first))
@@ -127,7 +117,7 @@ class UpscaleWidget(Panel):
         self.viewer.layers.events.removed.connect(self._layer_removed)
         for button, action in (
             (face.run_button, self.start),
-            (face.cancel_button, self.cancel),
+            (face.cancel_button, self.queue.cancel),
             (face.disk_button, self._save_instead),
             (face.nan_button, self.replace_nan),
             (face.copy_button, self.copy_python),
@@ -140,8 +130,6 @@ class UpscaleWidget(Panel):
             (face.agrees_button, partial(self.start_check, _checks.CONSISTENCY)),
             (face.expected_button, partial(self.start_check, _checks.EXPECTED)),
             (face.asynchronous, self._allow_drawing),
-            (face.hint_button, partial(self._answer, taken=True)),
-            (face.no_hint_button, partial(self._answer, taken=False)),
             (face.defaults_button, self.restore_defaults),
             (face.guide_button, partial(show_guide, self, "Upscale", "upscale")),
         ):
@@ -210,23 +198,10 @@ class UpscaleWidget(Panel):
 
     # -------------------------------------------------------------------------------------- the model, the device
 
-    def _propose(self) -> None:
-        """Offer the network that suits the layers better, until it was answered once."""
-        from vdsr_core import model_names
-
-        better = _cost.propose(self.choices.layers, self.form.model.currentData(), model_names())
-        self.face.hint_box.setVisible(bool(better) and not preference("proposed"))
-        self.face.hint.setText("These are gray images of 16 bit or more, as microscopes give them.")
-        self.face.hint_button.setText(f"Use the model “{better}”")
-
-    def _answer(self, *, taken: bool) -> None:
-        """Take the proposed network or not, and do not ask again."""
-        remember(proposed=True)
-        if taken:
-            self.form.model.setCurrentIndex(self.form.model.findData("microscopy"))
-            self.examiner.choose()
-        self.update_state()
-        self.face.hint_box.hide()
+    def _choose_model(self, name: str) -> None:
+        """Take a network that was proposed."""
+        self.form.model.setCurrentIndex(self.form.model.findData(name))
+        self.examiner.choose()
 
     def restore_defaults(self) -> None:
         """Choose as the widget did when it was new."""
@@ -261,23 +236,18 @@ class UpscaleWidget(Panel):
         lazy = self.form.result.value == LAZY
         face.asynchronous.setVisible(lazy and not get_settings().experimental.async_)
         face.estimate.setText(_cost.estimate(self.choices, self.facts, self.examiner.trouble))
-        face.caution.setText(_cost.caution(self.choices, self.facts, self.examiner.fast))
+        self.grader.look()
+        grade = self.grader.grade
+        self.form.removal.show_for(self.facts.maps if self.facts else (), (grade.noise, grade.compression))
+        caution = _cost.caution(self.choices, self.facts, self.examiner.fast)
+        face.caution.setText(f"{'' if grade.fitting else grade.misfit} {caution}".strip())
         face.caution.setVisible(bool(face.caution.text()))
         if self.facts is not None and _cost.count_seconds(self.choices, self.facts) > _cost.LONG:
             self.examiner.compare_with_fast()
-        checkable = bool(self.checking.last_results())
-        tips = (face.added_button, INVENTED), (face.agrees_button, AGREES), (face.expected_button, EXPECTED)
-        for button, tip in tips:
-            button.setEnabled(checkable)
-            set_tip(button, tip if checkable else f"{tip} {RUN_FIRST}")
-        no_trial = reason or self.checking.why_no_trial()
-        face.try_button.setEnabled(not no_trial)
-        set_tip(face.try_button, f"{TRY} {no_trial}")
-        face.side_button.setEnabled(not nothing and self.facts is not None)
-        face.original_button.setEnabled(checkable)
+        self.checking.show_state(face, reason, ready=not nothing and self.facts is not None)
         face.unfinished.choices = self.starter.list_unfinished()
         face.unfinished_box.setVisible(bool(face.unfinished.choices))
-        self._propose()
+        self.hints.show()
         remember(scale=self.form.scale.value, result=self.form.result.value, keep=self.form.keep.value)
         self._show_progress()
         self._settling.start()
@@ -367,10 +337,6 @@ class UpscaleWidget(Panel):
         self.queue.add(batch)
         self.update_state()
 
-    def cancel(self) -> None:
-        """End what is under way soon."""
-        self.queue.cancel()
-
     def _ended(self, batch: Batch) -> None:
         """Say how it went."""
         self._told = batch.words
@@ -451,12 +417,4 @@ class UpscaleWidget(Panel):
 
     def copy_python(self) -> str:
         """Copy the script that gives the same results, and return it."""
-        chosen = [(layer, self.choices.task(layer, source)) for layer, source in self.choices.sources()]
-        layers, on_disk = [layer for layer, _ in chosen], self.form.result.value == DISK
-        targets = _targets.file_names(layers, self.form.scale.value) if on_disk else []
-        return copy_text(python_script(chosen, lazy=self.form.result.value == LAZY, targets=targets), "script")
-
-
-def set_tip(button: QWidget, words: str) -> None:
-    """Give a tooltip whose lines are wrapped."""
-    button.setToolTip(f"<qt>{words.strip()}</qt>")
+        return copy_text(self.starter.script(), "script")

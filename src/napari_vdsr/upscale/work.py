@@ -4,72 +4,25 @@ from __future__ import annotations
 
 import math
 import threading
-import zlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_vdsr.background.pytorch import computing, examine_now, load_network, stop_if
-from napari_vdsr.layers.source import Slices, Source, core_channels, count_tiles
+from napari_vdsr.layers.source import Slices, Source, count_tiles
+from napari_vdsr.upscale.task import Found, Task, Watched, find, find_ranges, fingerprint
 
 if TYPE_CHECKING:
     from vdsr_core import ErrorReport, Score, Tile
 
-Range = tuple[float, float]
-Ranges = Range | list[Range]
-
 PARTS = 8  # of an image on which networks are tried
 SMOOTH = 1 << 24  # pixels of a result that are interpolated before it begins; of more, the nearest ones are taken
-CHECKED = 1 << 30  # bytes of an array whose checksum is taken; of more, some pixels are left out
-KEPT = 16  # ranges that are remembered
 LAZY_TILE = 256  # what is in view is computed in whole tiles
 COARSER = 4  # times fewer pixels a side from one made level to the next
 SMALLEST_LEVEL = 256  # pixels a side
-
-
-@dataclass(frozen=True)
-class Task:
-    """One upscaling.
-
-    Attributes
-    ----------
-    source : Source
-        What to upscale.
-    scale : float
-        Output pixels per input pixel.
-    model : str or None
-        Name or file of the network; None for the default.
-    device : str or None
-        Where to compute; None lets it be chosen.
-    tile : int or None
-        Side of a tile; None takes the one of `Facts`.
-    in_range : (low, high), list of them, or None
-        The intensities that become 0 and 1; None finds them in `looked_at`.
-    looked_at : array, optional
-        All planes of the source, or its coarsest level.
-    near : tuple of int, optional
-        The pixel of the result to begin at.
-    self_ensemble : bool
-        Whether to take the mean over the flips and rotations, in eight times the time.
-    """
-
-    source: Source
-    scale: float
-    model: str | None = None
-    device: str | None = None
-    tile: int | None = None
-    in_range: Ranges | None = None
-    looked_at: Any = None
-    near: tuple[int, ...] | None = None
-    self_ensemble: bool = False
-
-    def options(self, in_range: Ranges) -> dict[str, Any]:
-        """What the core is told of the image and the network, with the range that was found."""
-        channels, rgb = core_channels(self.source), self.source.rgb
-        return {"channel_axis": channels, "rgb": rgb, "in_range": in_range, "self_ensemble": self.self_ensemble}
 
 
 @dataclass(frozen=True)
@@ -80,14 +33,14 @@ class Started:
     ----------
     out : ndarray
         What is written into.
-    in_range : (low, high), or list of them
-        As given or found.
+    found : Found
+        What was given or found of the image.
     tile, count : int
         Side and number of the tiles.
     """
 
     out: NDArray[Any]
-    in_range: Ranges
+    found: Found
     tile: int
     count: int
 
@@ -106,25 +59,25 @@ class Base:
 
     Attributes
     ----------
-    in_range : (low, high), or list of them
-        As given or found.
+    found : Found
+        What was given or found of the image.
     pixels : ndarray
         The source, interpolated to the size of the result.
     state : hashable
         What tells the pixels of the source from those that it had before.
     """
 
-    in_range: Ranges
+    found: Found
     pixels: NDArray[Any]
     state: Hashable
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """A result that is computed where one looks: levels, the finest first, and the range."""
+    """A result that is computed where one looks: levels, the finest first, and what was found."""
 
     levels: list[Any]
-    in_range: Ranges
+    found: Found
     tile: int
 
 
@@ -136,33 +89,16 @@ class Piece:
     pixels: NDArray[Any]
 
 
-class Watched:
-    """A part of an array, read when it is sliced, that gives no more pixels when the work is cancelled."""
-
-    def __init__(self, data: Any, cancelled: threading.Event, part: Slices = ()) -> None:
-        self.data, self.cancelled = data, cancelled
-        self.part = (*part, *(slice(0, n) for n in data.shape[len(part) :]))
-        self.shape, self.dtype = tuple(p.stop - p.start for p in self.part), np.dtype(data.dtype)
-        self.ndim = len(self.shape)
-
-    def __getitem__(self, key: Slices) -> NDArray[Any]:
-        """The pixels, or the end of the work."""
-        stop_if(self.cancelled)
-        moved = (slice(p.start + k.start, p.start + k.stop) for p, k in zip(self.part, key, strict=True))
-        return np.asarray(self.data[tuple(moved)])
-
-
 def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Written]:
     """Upscale tile by tile; the first step comes when the image is known to be sound."""
     with computing(cancelled):
         tile = task.tile or examine_now(task.model, task.device, self_ensemble=task.self_ensemble).tile
-        in_range = find_ranges(task, cancelled)
-        source = task.source
+        found, source = find(task, cancelled), task.source
         out = interpolate(source, task.scale, source.grid(task.scale))
         image = Watched(source.data, cancelled, source.planes)
         window = source.window(task.scale)
-        tiles = run_tiles(task, tile, image, out, near=task.near, window=window, **task.options(in_range))
-        yield Started(out, in_range, tile, count_tiles(source.grid(task.scale), source.plane_axes, tile))
+        tiles = run_tiles(task, tile, image, out, near=task.near, window=window, **found.options(task))
+        yield Started(out, found, tile, count_tiles(source.grid(task.scale), source.plane_axes, tile))
         for done, written in enumerate(tiles, 1):
             yield Written(written, done)
         stop_if(cancelled)
@@ -172,14 +108,14 @@ def preview(task: Task, grid: Slices, places: Sequence[Slices], cancelled: threa
     """Give the interpolated pixels of a grid, then the tiles that are still in `places` when those were received."""
     source = task.source
     with computing(cancelled):
-        in_range = find_ranges(task, cancelled)
-        yield Base(in_range, interpolate(source, task.scale, grid), fingerprint(source.data))
+        found = find(task, cancelled)
+        yield Base(found, interpolate(source, task.scale, grid), fingerprint(source.data))
         image = Watched(source.data, cancelled, source.planes)
         for place in places:
             shape = tuple(p.stop - p.start for p in place) + tuple(source.data.shape[len(place) :])
             out = np.empty(shape, np.dtype(source.data.dtype))
             window = tuple(place[axis] for axis in source.plane_axes)
-            for _ in run_tiles(task, None, image, out, window=window, **task.options(in_range)):
+            for _ in run_tiles(task, None, image, out, window=window, **found.options(task)):
                 pass
             stop_if(cancelled)
             yield Piece(place, out)
@@ -220,13 +156,13 @@ def build_pyramid(task: Task, levels: Sequence[Any], cancelled: threading.Event)
 
     source = task.source
     with computing(cancelled):
-        in_range = find_ranges(task, cancelled)
+        found = find(task, cancelled)
         tile = task.tile or LAZY_TILE
         data = da.asarray(source.data)[source.part]
         network = load_network(task.model)
-        options = task.options(in_range)
+        options = found.options(task)
         finest = super_resolve(data, task.scale, model=network, tile=tile, device=task.device, **options)
-        yield Pyramid([finest, *coarse_levels(source, levels)], in_range, tile)
+        yield Pyramid([finest, *coarse_levels(source, levels)], found, tile)
 
 
 def coarse_levels(source: Source, levels: Sequence[Any]) -> list[Any]:
@@ -266,48 +202,6 @@ def run_tiles(
         stop=image.cancelled,
         **options,
     )
-
-
-_ranges: dict[Hashable, tuple[Any, Ranges]] = {}  # by the pixels they were found in, the oldest first
-
-
-def find_ranges(task: Task, cancelled: threading.Event) -> Ranges:
-    """The range that was given, or the one of the whole layer: the same for a plane and for all planes."""
-    if task.in_range is not None:
-        return task.in_range
-    looked_at = task.source.data if task.looked_at is None else task.looked_at
-    key = (fingerprint(looked_at), task.source.channel_axis, task.source.rgb)
-    if key not in _ranges:
-        found = _find_range(task.source, looked_at, cancelled)
-        pairs = found if isinstance(found, list) else [found]
-        if any(low >= high for low, high in pairs) and looked_at is not task.source.data:
-            found = _find_range(task.source, task.source.data, cancelled)  # only the coarse level is flat
-        _ranges[key] = (None if isinstance(looked_at, np.ndarray) else looked_at), found  # an id must not come again
-        while len(_ranges) > KEPT:
-            del _ranges[next(iter(_ranges))]
-    found = _ranges[key][1]
-    channel = task.source.channel_axis
-    return found[task.source.part[channel]] if isinstance(found, list) and channel is not None else found
-
-
-def _find_range(source: Source, data: Any, cancelled: threading.Event) -> Ranges:
-    from vdsr_core import find_range
-
-    image: Any = Watched(data, cancelled)
-    channels = core_channels(replace(source, data=data))  # a coarse level may be as narrow as colour
-    found = find_range(image, channel_axis=channels, rgb=source.rgb)
-    if isinstance(found, list) and channels != source.channel_axis:
-        return (min(low for low, _ in found), max(high for _, high in found))
-    return found
-
-
-def fingerprint(data: Any) -> Hashable:
-    """What tells the pixels of an array from others, also when they are changed in place."""
-    if not isinstance(data, np.ndarray):
-        return id(data)
-    step = math.ceil((data.nbytes / CHECKED) ** (1 / max(1, data.ndim)))
-    sample = np.ascontiguousarray(data[(slice(None, None, max(1, step)),) * data.ndim])
-    return data.shape, data.dtype.str, zlib.crc32(sample.reshape(-1).view(np.uint8).data)
 
 
 def try_out(task: Task, models: Mapping[str, str | None], cancelled: threading.Event) -> Iterator[Score | ErrorReport]:

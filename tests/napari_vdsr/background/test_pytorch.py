@@ -17,6 +17,7 @@ from napari_vdsr.background import job as _job
 from napari_vdsr.background import pytorch as _work
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale import script as _script
+from napari_vdsr.upscale import task as _tasks
 from napari_vdsr.upscale import work as _upscaling
 from vdsr_core import compare_models, find_range, resize, save_checkpoint, super_resolve
 
@@ -30,7 +31,7 @@ def network(tmp_path, tiny_model):
 
 def make_task(network, *shape, **options):
     layer = Image(np.random.default_rng(0).random(shape, dtype=np.float32))
-    return _upscaling.Task(_layers.whole(layer), 2, model=network, **options)
+    return _tasks.Task(_layers.whole(layer), 2, model=network, **options)
 
 
 def test_upscale_is_super_resolve_and_counts_its_tiles(network):
@@ -44,7 +45,7 @@ def test_upscale_is_super_resolve_and_counts_its_tiles(network):
 def test_a_stack_whose_coarsest_level_is_as_narrow_as_colour(network):
     stack = np.random.default_rng(0).random((5, 32, 32), dtype=np.float32)
     layer = Image([stack, stack[:, ::8, ::8]], name="pyramid")
-    task = _upscaling.Task(_layers.whole(layer), 2, model=network, looked_at=_layers.coarsest(layer))
+    task = _tasks.Task(_layers.whole(layer), 2, model=network, looked_at=_layers.coarsest(layer))
     started, *_ = _upscaling.upscale(task, threading.Event())
     lows, highs = zip(*find_range(stack[:, ::8, ::8], channel_axis=0), strict=True)
     assert started.in_range == (min(lows), max(highs))
@@ -138,12 +139,12 @@ def test_missing_torch_says_what_to_do(monkeypatch, platform, words):
 
 def test_trial_of_colour_and_of_a_constant_layer(network):
     colour = np.random.default_rng(0).integers(0, 255, (30, 34, 3)).astype(np.uint8)
-    task = _upscaling.Task(_layers.whole(Image(colour, rgb=True)), 2, model=network)
+    task = _tasks.Task(_layers.whole(Image(colour, rgb=True)), 2, model=network)
     scores = list(_upscaling.try_out(task, {"mine": network}, threading.Event()))
     assert [score.method for score in scores] == ["bicubic", "mine"]
     again = compare_models(colour, 2, models={"mine": network}, rgb=True)
     assert [score.psnr for score in scores] == [score.psnr for score in again]
-    flat = _upscaling.Task(_layers.whole(Image(np.full((20, 20), 7, np.uint8))), 2, model=network)
+    flat = _tasks.Task(_layers.whole(Image(np.full((20, 20), 7, np.uint8))), 2, model=network)
     with pytest.raises(ValueError, match="detail"):
         list(_upscaling.try_out(flat, {"mine": network}, threading.Event()))
 
@@ -151,11 +152,11 @@ def test_trial_of_colour_and_of_a_constant_layer(network):
 def test_a_range_is_that_of_the_pixels_there_are_now(network):
     task = make_task(network, 20, 24)
     never = threading.Event()
-    assert _upscaling.find_ranges(task, never) == find_range(task.source.data)
+    assert _tasks.find_ranges(task, never) == find_range(task.source.data)
     task.source.data[:] *= 3  # in place
-    assert _upscaling.find_ranges(task, never) == find_range(task.source.data)
+    assert _tasks.find_ranges(task, never) == find_range(task.source.data)
     task.source.data[3, 5] = 100  # one pixel
-    assert _upscaling.fingerprint(task.source.data) != _upscaling.fingerprint(task.source.data[::-1])
+    assert _tasks.fingerprint(task.source.data) != _tasks.fingerprint(task.source.data[::-1])
 
 
 def test_a_speed_is_kept_with_its_network(network):

@@ -9,7 +9,7 @@ from napari.layers import Image
 
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale import script as _script
-from napari_vdsr.upscale.work import Task
+from napari_vdsr.upscale.task import Task
 from vdsr_core import super_resolve
 
 # napari says so of any rotated volume that it shows in 2D.

@@ -9,7 +9,7 @@ from napari.layers import Image
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale import disk as _disk
 from napari_vdsr.upscale.disk import Growing
-from napari_vdsr.upscale.work import Task
+from napari_vdsr.upscale.task import Task
 
 SHAPE = (20, 24, 3)
 INDICES = st.tuples(

@@ -4,25 +4,33 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image as Picture
 
 pytest.importorskip("napari")
 from napari.components import ViewerModel
+from napari.layers import Image
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QInputDialog
 
 from napari_vdsr.layers import regions as _regions
 from napari_vdsr.layers.source import TIMES
+from napari_vdsr.layers.writer import write_ome_zarr
 from napari_vdsr.upscale.looking import find_canvas
 from napari_vdsr.upscale.queue import queue_of
 from napari_vdsr.upscale.targets import FolderDialog
 from vdsr_core import (
+    VDSR,
     ImageFile,
+    VDSRConfig,
     calibrate,
     compare_errors,
     compare_models,
+    estimate_noise,
     find_range,
     load_checkpoint,
     load_model,
+    noise_fraction,
     predict_error,
     read_image,
     resize,
@@ -126,6 +134,100 @@ def test_best_quality_is_the_mean_over_turned_images(viewer, opened, qtbot, netw
     np.testing.assert_array_equal(viewer.layers[-1].data, expected)
     click(qtbot, widget.face.defaults_button)
     assert not widget.form.quality.value
+
+
+@pytest.fixture
+def jpeg(tmp_path):
+    """A noisy gray photograph in a file."""
+    rows, columns = np.mgrid[:80, :96]
+    image = 120 + 60 * np.sin(rows / 9) * np.cos(columns / 11) + np.random.default_rng(0).normal(0, 12, rows.shape)
+    Picture.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(tmp_path / "noisy.jpg", quality=60)
+    return tmp_path / "noisy.jpg"
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """A network that is told of noise and compression."""
+    torch.manual_seed(0)
+    network = VDSR(VDSRConfig(depth=4, width=8, maps=("noise", "compression")))
+    network.scales = (1.5, 2)
+    save_checkpoint(tmp_path / "mapped.safetensors", network)
+    return str(tmp_path / "mapped.safetensors")
+
+
+def test_noise_and_compression_are_found_and_removed(viewer, opened, qtbot, mapped, jpeg):
+    layer = viewer.open(jpeg, plugin="napari")[0]
+    widget = opened(model=mapped)
+    removal, image = widget.form.removal, np.asarray(layer.data)
+    qtbot.waitUntil(lambda: "found" in removal.noise.current_choice, timeout=WAIT)
+    noise, in_range = estimate_noise(image), find_range(image)
+    fraction = 100 * noise_fraction(noise, in_range)
+    assert fraction > 1
+    assert removal.noise.current_choice == f"Automatic (found: {fraction:.2g} % of the range)"
+    assert removal.compression.current_choice == "Automatic (file: quality 60)"
+    assert removal.level.native.isHidden()
+    compression = read_image(jpeg).compression
+    run(qtbot, widget)
+    assert (
+        f"Removed: noise of {fraction:.2g} % of the range and traces of JPEG of quality 60"
+        in widget.face.message.text()
+    )
+    result = viewer.layers["noisy [VDSR mapped x2]"]
+    expected = super_resolve(image, 2, model=mapped, noise=noise, compression=compression)
+    assert not np.array_equal(expected, super_resolve(image, 2, model=mapped, noise=0))
+    np.testing.assert_array_equal(result.data, expected)
+    record = result.metadata["vdsr"]
+    assert (record["noise"], record["compression"]) == (noise, compression)
+    exec(widget.copy_python(), {"viewer": viewer})
+    np.testing.assert_array_equal(viewer.layers[-1].data, expected)
+
+    removal.noise.value = "by hand"
+    assert not removal.level.native.isHidden()
+    assert removal.level.value == pytest.approx(fraction, abs=0.1)
+    removal.compression.value = "none"
+    click(qtbot, widget.preview_button)
+    for level in (10, 2):
+        removal.level.value = level
+        low, high = in_range
+        expected = super_resolve(image, 2, model=mapped, noise=level / 100 * (high - low), compression=0)
+        qtbot.waitUntil(lambda: widget.preview is not None and widget.preview.complete, timeout=WAIT)
+        preview = viewer.layers["noisy [VDSR preview]"]
+        qtbot.waitUntil(
+            lambda preview=preview, expected=expected: np.abs(preview.data - expected.astype(int)).max() <= 1,
+            timeout=WAIT,
+        )
+    exec(widget.copy_python(), {"viewer": viewer})
+    np.testing.assert_allclose(viewer.layers[-1].data, expected.astype(int), rtol=0, atol=1)
+
+
+def test_ome_zarr_that_napari_opened_is_opened_again_with_its_sizes(viewer, opened, qtbot, tmp_path):
+    saved = Image(noise(40, 48), name="cells", scale=(0.5, 0.25), translate=(3, 4), units="um", colormap="green")
+    data, keywords, _ = saved.as_layer_data_tuple()
+    write_ome_zarr(str(tmp_path / "cells.ome.zarr"), data, keywords)
+    viewer.open(tmp_path / "cells.ome.zarr", plugin="napari")
+    widget = opened()
+    assert "without the pixel size" in widget.face.hint.text()
+    click(qtbot, widget.face.hint_button)
+    layer = viewer.layers["cells"]
+    assert len(viewer.layers) == 1
+    np.testing.assert_allclose((layer.scale, layer.translate), ((0.5, 0.25), (3, 4)))
+    assert layer.colormap.name == "green"
+    assert widget.form.pixel_size.native.text() == "0.125 µm"
+    assert widget.face.hint_box.isHidden()
+
+
+def test_a_network_for_noisy_images_is_proposed(viewer, opened, qtbot, network, mapped, jpeg, monkeypatch):
+    monkeypatch.setattr("napari_vdsr.upscale.grader.find_fitting", lambda deep: "fast")
+    viewer.open(jpeg, plugin="napari")
+    widget = opened(model=network)
+    qtbot.waitUntil(lambda: not widget.face.hint_box.isHidden(), timeout=WAIT)
+    assert "too noisy" in widget.face.hint.text()
+    assert widget.form.removal.noise.native.isHidden()
+    click(qtbot, widget.face.hint_button)
+    assert widget.form.model.currentData() == "fast"
+    widget.choose_model_file(mapped)
+    qtbot.waitUntil(lambda: not widget.form.removal.noise.native.isHidden(), timeout=WAIT)
+    assert widget.face.hint_box.isHidden()
 
 
 def test_rgb_current_plane_and_channels(viewer, opened, qtbot, network):
@@ -677,6 +779,28 @@ def test_compare_shows_both_sides_of_a_line(viewer, opened, qtbot, network):
     assert not latest.visible
     widget.looking.on.value = False
     assert [layer.visible for layer in viewer.layers] == [False, False, True]
+
+
+def test_line_passes_through_the_pointer_on_a_turned_layer(viewer, opened, qtbot, network):
+    viewer.show()
+    image = noise(60, 80)
+    widget = opened(image, name="cells", scale=(0.5, 0.5), rotate=90, translate=(20, 300), model=network)
+    viewer.reset_view()
+    widget.looking.right.value = "bicubic"
+    widget.looking.on.value = True
+    line = widget.looking.comparison.line
+    qtbot.waitUntil(line.isVisible, timeout=WAIT)
+    width, height = line.width(), line.height()
+    assert line.mask().contains(QPoint(width // 4, height // 2))  # it lies: columns of the layer run across
+    qtbot.mousePress(line, Qt.MouseButton.LeftButton, pos=QPoint(width // 4, height // 2))
+    qtbot.mouseMove(line, QPoint(width // 4, height // 2 + height // 10))
+    qtbot.waitUntil(lambda: line.mask().contains(QPoint(width // 4, height // 2 + height // 10)), timeout=WAIT)
+    left, right = viewer.layers["[left] cells"], viewer.layers["[right] cells"]
+    cut = left.data.shape[1]
+    np.testing.assert_array_equal(left.data, image[:, :cut])
+    np.testing.assert_array_equal(right.data, resize(image, 2)[:, -right.data.shape[1] :])
+    world = _regions.camera(viewer).center[-2] + height / 10 / _regions.camera(viewer).zoom
+    assert left.data_to_world((0, cut - 0.5))[0] == pytest.approx(world, abs=0.5)
 
 
 def test_keys(viewer, opened, qtbot, network):

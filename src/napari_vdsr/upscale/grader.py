@@ -1,0 +1,127 @@
+"""How noisy and compressed the ticked layers are, found beside the viewer, and whether the network fits that."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from psygnal import Signal
+
+from napari_vdsr.background.job import Job
+from napari_vdsr.background.pytorch import Cancelled, computing, load_network
+from napari_vdsr.layers import source as _layers
+from napari_vdsr.upscale.choices import Choices
+from napari_vdsr.upscale.task import AUTO, Noise, Range, Task, find_compression, find_noise, find_ranges, share
+
+LOG = logging.getLogger("napari_vdsr")
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What was found of the layers.
+
+    Attributes
+    ----------
+    noise : list of float
+        Of each layer and channel, as a fraction of its range.
+    compression : float
+        The strongest.
+    misfit : str
+        Why the network should not be used for that; empty if it may.
+    fitting : str
+        The name of a network that fits better; empty if there is none.
+    """
+
+    noise: list[float] = field(default_factory=list)
+    compression: float = 0.0
+    misfit: str = ""
+    fitting: str = ""
+
+
+class Grader:
+    """Looks at what is ticked whenever that, or the network, is another one.
+
+    Attributes
+    ----------
+    grade : Grade
+        Of what is ticked; an empty one until it is known.
+    changed : Signal()
+        There is more known.
+    """
+
+    changed = Signal()
+
+    def __init__(self, choices: Choices) -> None:
+        self._choices = choices
+        self.grade = Grade()
+        self._asked: Any = None
+        self._job: Job | None = None
+
+    def look(self) -> None:
+        """Look at what is ticked, if that is not what was looked at last."""
+        choices, model = self._choices, self._choices.form.model.currentData()
+        layers = [layer for layer in choices.layers if not _layers.why_not(layer, choices.axis(layer))]
+        asked = [(layer, id(layer.data), choices.axis(layer)) for layer in layers], model
+        if asked == self._asked:
+            return
+        self.stop()
+        self._asked, self.grade = asked, Grade()
+        whole = [(layer, _layers.whole(layer, choices.axis(layer))) for layer in layers]
+        tasks = [replace(choices.task(layer, source), noise=AUTO, compression=AUTO) for layer, source in whole]
+        windows = [None if layer.rgb else tuple(layer.contrast_limits_range) for layer in layers]
+        if tasks:
+            self._job = Job(partial(grade, tasks, windows))
+            self._job.stepped.connect(self._stepped)
+            self._job.ended.connect(self._ended)
+            self._job.start()
+
+    def stop(self) -> None:
+        """Wait for nothing more."""
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
+
+    def _stepped(self, job: Job, found: Grade) -> None:
+        if job is self._job:
+            self.grade = found
+            self.changed.emit()
+
+    def _ended(self, job: Job, error: Exception | None) -> None:
+        if error is not None and not isinstance(error, Cancelled):
+            LOG.info("noise could not be found", exc_info=error)  # a run says why
+        self._job = None if job is self._job else self._job
+
+
+def grade(tasks: Sequence[Task], windows: Sequence[Range | None], cancelled: threading.Event) -> Iterator[Grade]:
+    """Give what is found of layers; of those that are not in memory, as a fraction of the contrast that is offered."""
+    from vdsr_core import find_misfit
+
+    with computing(cancelled):
+        network = load_network(tasks[0].model)
+        noises, ranges, compression = list[Noise](), list[Range](), 0.0
+        for task, window in zip(tasks, windows, strict=True):
+            in_memory = window is None or isinstance(task.source.data, np.ndarray)
+            in_range = find_ranges(task, cancelled) if in_memory else window
+            assert in_range is not None
+            noise = find_noise(task, in_range, cancelled)
+            noises += noise
+            ranges += in_range if isinstance(in_range, list) else [in_range] * len(noise)
+            compression = max(compression, find_compression(task))
+        misfit = find_misfit(network, noises, ranges, compression).replace("`", "")
+        misfit = misfit[:1].upper() + misfit[1:]
+        deep = all(not task.source.rgb and np.dtype(task.source.data.dtype).itemsize > 1 for task in tasks)
+        yield Grade(share(noises, ranges), compression, misfit, find_fitting(deep) if misfit else "")
+
+
+def find_fitting(deep: bool) -> str:
+    """A network of the package that removes noise, for gray images of 16 bits or more, or for others."""
+    from vdsr_core import model_names
+
+    fitting = [name for name in model_names() if "noise" in load_network(name).config.maps]
+    fitting.sort(key=lambda name: (name == "microscopy") != deep)
+    return next(iter(fitting), "")

@@ -1,0 +1,267 @@
+"""One upscaling as it is asked for, and what is found of its image before it begins. No Qt, no napari."""
+
+from __future__ import annotations
+
+import math
+import threading
+import zlib
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_vdsr.background.pytorch import load_network, stop_if
+from napari_vdsr.layers.source import Slices, Source, core_channels
+
+Range = tuple[float, float]
+Ranges = Range | list[Range]
+Noise = tuple[float, float]  # gain and offset of its variance
+
+AUTO = "auto"
+CHECKED = 1 << 30  # bytes of an array whose checksum is taken; of more, some pixels are left out
+KEPT = 32  # findings that are remembered
+JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".svs"}  # ends of names of files that may hold JPEG
+MEAN_STEP = 57.6 / 255  # of luma at quality 50 in the tables of libjpeg, which nearly all programs scale
+
+
+@dataclass(frozen=True)
+class Task:
+    """One upscaling.
+
+    Attributes
+    ----------
+    source : Source
+        What to upscale.
+    scale : float
+        Output pixels per input pixel.
+    model : str or None
+        Name or file of the network; None for the default.
+    device : str or None
+        Where to compute; None lets it be chosen.
+    tile : int or None
+        Side of a tile; None takes the one of `Facts`.
+    in_range : (low, high), list of them, or None
+        The intensities that become 0 and 1; None finds them in `looked_at`.
+    looked_at : array, optional
+        All planes of the source, or its coarsest level.
+    near : tuple of int, optional
+        The pixel of the result to begin at.
+    self_ensemble : bool
+        Whether to take the mean over the flips and rotations, in eight times the time.
+    noise, compression
+        What to remove, as `vdsr_core.super_resolve` takes it; the noise may be a text such as ``"3%"``, of the range.
+    path : str or None
+        The file of the source, which may say how it is compressed.
+    """
+
+    source: Source
+    scale: float
+    model: str | None = None
+    device: str | None = None
+    tile: int | None = None
+    in_range: Ranges | None = None
+    looked_at: Any = None
+    near: tuple[int, ...] | None = None
+    self_ensemble: bool = False
+    noise: Any = AUTO
+    compression: str | float = AUTO
+    path: str | None = None
+
+    @property
+    def choices(self) -> str:
+        """What the pixels depend on, the source and their place aside; equal for equal choices."""
+        asked = self.scale, self.model, self.device, self.in_range, self.self_ensemble, self.noise, self.compression
+        return repr((*asked, self.source.channel_axis, self.source.rgb))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was given or found of an image before it is upscaled.
+
+    Attributes
+    ----------
+    in_range : (low, high), or list of them
+        The intensities that become 0 and 1.
+    noise : list of (gain, offset)
+        What the network removes of each channel; empty if it removes none.
+    compression : float
+        The same of the traces of JPEG.
+    """
+
+    in_range: Ranges
+    noise: list[Noise]
+    compression: float = 0.0
+
+    @property
+    def removed(self) -> dict[str, Any]:
+        """What the core is told of it; nothing for a network that knows nothing of it."""
+        noise = {"noise": self.noise if len(self.noise) > 1 else self.noise[0]} if self.noise else {}
+        return noise | ({"compression": self.compression} if self.compression else {})
+
+    def options(self, task: Task) -> dict[str, Any]:
+        """What the core is told of the image and how to upscale it."""
+        image = {"channel_axis": core_channels(task.source), "rgb": task.source.rgb}
+        return {**image, "in_range": self.in_range, "self_ensemble": task.self_ensemble, **self.removed}
+
+    def words(self) -> str:
+        """What the network has removed, as a sentence; empty if that is nothing."""
+        words = in_words(share(self.noise, self.in_range), self.compression)
+        return f" Removed: {words}." if words else ""
+
+
+class Watched:
+    """A part of an array, read when it is sliced, that gives no more pixels when the work is cancelled."""
+
+    def __init__(self, data: Any, cancelled: threading.Event, part: Slices = ()) -> None:
+        self.data, self.cancelled = data, cancelled
+        self.part = (*part, *(slice(0, n) for n in data.shape[len(part) :]))
+        self.shape, self.dtype = tuple(p.stop - p.start for p in self.part), np.dtype(data.dtype)
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, key: Slices) -> NDArray[Any]:
+        """The pixels, or the end of the work."""
+        stop_if(self.cancelled)
+        moved = (slice(p.start + k.start, p.start + k.stop) for p, k in zip(self.part, key, strict=True))
+        return np.asarray(self.data[tuple(moved)])
+
+
+def find(task: Task, cancelled: threading.Event) -> Found:
+    """What is found of the whole layer: the same for a plane, a region, and all of it."""
+    in_range, maps = find_ranges(task, cancelled), load_network(task.model).config.maps
+    noise = find_noise(task, in_range, cancelled) if "noise" in maps else []
+    return Found(in_range, noise, find_compression(task) if "compression" in maps else 0.0)
+
+
+def find_ranges(task: Task, cancelled: threading.Event) -> Ranges:
+    """The range that was given, or the one of the whole layer."""
+    if task.in_range is not None:
+        return task.in_range
+    source, looked_at = task.source, task.source.data if task.looked_at is None else task.looked_at
+
+    def look() -> Ranges:
+        found = _find_range(source, looked_at, cancelled)
+        pairs = found if isinstance(found, list) else [found]
+        if any(low >= high for low, high in pairs) and looked_at is not source.data:
+            found = _find_range(source, source.data, cancelled)  # only the coarse level is flat
+        return found
+
+    found: Ranges = _of_part(_remember("range", source, looked_at, look), source)
+    return found
+
+
+def _find_range(source: Source, data: Any, cancelled: threading.Event) -> Ranges:
+    from vdsr_core import find_range
+
+    image: Any = Watched(data, cancelled)
+    channels = core_channels(replace(source, data=data))  # a coarse level may be as narrow as colour
+    found = find_range(image, channel_axis=channels, rgb=source.rgb)
+    if isinstance(found, list) and channels != source.channel_axis:
+        return (min(low for low, _ in found), max(high for _, high in found))
+    return found
+
+
+def find_noise(task: Task, in_range: Ranges, cancelled: threading.Event) -> list[Noise]:
+    """The noise that is to be removed from each channel, as given or as found in the finest level."""
+    from vdsr_core import estimate_noise, survey
+
+    source = task.source
+    image: Any = Watched(source.data, cancelled)
+    kind: dict[str, Any] = {"channel_axis": core_channels(source), "rgb": source.rgb}
+    if task.noise == AUTO:
+        found = _remember("noise", source, source.data, lambda: estimate_noise(image, **kind))
+    else:
+        _, found = survey(image, in_range=(0, 1), noise=task.noise, **kind)
+        if isinstance(task.noise, str):  # of the range, which is that of the part already
+            pairs = in_range if isinstance(in_range, list) else [in_range]
+            return [(0.0, found[0][1] * (high - low) ** 2) for low, high in pairs]
+    found = found if isinstance(found, list) else [found]
+    return list(_of_part(found, source)) if source.channel_axis is not None else found[:1]
+
+
+def find_compression(task: Task) -> float:
+    """How strongly an image is compressed, as given or as its file says."""
+    if not isinstance(task.compression, str):
+        return task.compression
+    path = Path(task.path) if task.path else None
+    if path is None or path.suffix.lower() not in JPEG or not path.is_file():
+        return 0.0
+    return _read_compression(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read_compression(path: Path, modified: int) -> float:
+    from vdsr_core import read_image
+
+    try:
+        return float(read_image(path, lazy=True).compression)
+    except (OSError, ValueError, RuntimeError):  # another plugin has read it
+        return 0.0
+
+
+def share(noise: list[Noise], in_range: Ranges) -> list[float]:
+    """The noise of each channel as a fraction of its range."""
+    if not noise:
+        return []
+    from vdsr_core import noise_fraction
+
+    pairs = in_range if isinstance(in_range, list) else [in_range] * len(noise)
+    return [noise_fraction(*both) for both in zip(noise, pairs, strict=True)]
+
+
+def in_words(noise: list[float], compression: float) -> str:
+    """Noise, given as fractions of the range, and compression; empty for a clean image."""
+    words = []
+    if any(fraction >= 0.0005 for fraction in noise):
+        words.append(f"noise of {', '.join(f'{100 * fraction:.2g}' for fraction in noise)} % of the range")
+    if compression >= 0.005:
+        words.append(f"traces of JPEG of quality {to_quality(compression):.0f}")
+    return " and ".join(words)
+
+
+def to_quality(compression: float) -> float:
+    """The quality, from 1 to 100, at which libjpeg's tables compress so strongly.
+
+    Examples
+    --------
+    >>> [round(to_quality(to_compression(quality))) for quality in (10, 50, 90, 100)]
+    [10, 50, 90, 100]
+    """
+    percent = 100 * compression / MEAN_STEP
+    return min(100.0, max(1.0, 5000 / percent if percent > 100 else (200 - percent) / 2))
+
+
+def to_compression(quality: float) -> float:
+    """The mean quantisation step of luma as a fraction of 255; see `to_quality`."""
+    return MEAN_STEP * (5000 / quality if quality < 50 else 200 - 2 * quality) / 100
+
+
+def _of_part(found: Any, source: Source) -> Any:
+    """What was found of each channel, for the channels of a part."""
+    axis = source.channel_axis
+    return found[source.part[axis]] if isinstance(found, list) and axis is not None else found
+
+
+_findings: dict[Hashable, tuple[Any, Any]] = {}  # by the pixels they were found in, the oldest first
+
+
+def _remember(what: str, source: Source, data: Any, look: Callable[[], Any]) -> Any:
+    """What was found before in the same pixels, or is found now."""
+    key = (what, fingerprint(data), source.channel_axis, source.rgb)
+    if key not in _findings:
+        _findings[key] = (None if isinstance(data, np.ndarray) else data), look()  # an id must not come again
+        while len(_findings) > KEPT:
+            del _findings[next(iter(_findings))]
+    return _findings[key][1]
+
+
+def fingerprint(data: Any) -> Hashable:
+    """What tells the pixels of an array from others, also when they are changed in place."""
+    if not isinstance(data, np.ndarray):
+        return id(data)
+    step = math.ceil((data.nbytes / CHECKED) ** (1 / max(1, data.ndim)))
+    sample = np.ascontiguousarray(data[(slice(None, None, max(1, step)),) * data.ndim])
+    return data.shape, data.dtype.str, zlib.crc32(sample.reshape(-1).view(np.uint8).data)
