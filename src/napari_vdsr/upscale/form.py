@@ -25,7 +25,7 @@ from napari_vdsr.forms import (
 from napari_vdsr.models.box import ModelBox
 from napari_vdsr.upscale.layer_list import LayerList
 from napari_vdsr.upscale.preferences import preference
-from napari_vdsr.upscale.task import AUTO, to_compression, to_quality
+from napari_vdsr.upscale.task import AUTO, Grade, to_compression, to_quality
 
 HONEST = "The network predicts detail from what it saw in other images; it does not measure it."
 MAX_SCALE = 1000
@@ -123,7 +123,7 @@ class Removal:
     """What the network removes: noise and the traces of JPEG; seen where it can."""
 
     def __init__(self) -> None:
-        self._found: tuple[list[float], float] | None = None  # noise as fractions of the range, compression
+        self._grade = Grade()
         self._maps: tuple[str, ...] = ()
         self.noise = choice(
             "Noise",
@@ -143,24 +143,25 @@ class Removal:
         self.rows = self.noise, self.level, self.compression, self.jpeg
         for box, slider, name in ((self.noise, self.level, "noise"), (self.compression, self.jpeg, "compression")):
             box.changed.connect(partial(self._chosen, box, slider, name))
-        self.show_for((), None)
+        self.show_for((), Grade())
 
     def _offer_noise(self, box: Any) -> list[tuple[str, str]]:
         found = ""
-        if self._found is not None:
-            shares = [f"{100 * share:.2g}" for share in self._found[0] if share >= 0.0005]
+        if self._grade.noise:
+            shares = [f"{100 * share:.2g}" for share in self._grade.noise if share >= 0.0005]
             found = f" (found: {', '.join(shares)} % of the range)" if shares else " (found: none)"
         return [(f"Automatic{found}", AUTO), ("None", NONE), ("By hand", BY_HAND)]
 
     def _offer_compression(self, box: Any) -> list[tuple[str, str]]:
         found = ""
-        if self._found is not None:
-            found = f" (file: quality {to_quality(self._found[1]):.0f})" if self._found[1] else " (file: none)"
+        if self._grade.noise:
+            strength = self._grade.compression
+            found = f" (file: quality {to_quality(strength):.0f})" if strength else " (file: none)"
         return [(f"Automatic{found}", AUTO), ("None", NONE), ("By hand", BY_HAND)]
 
-    def show_for(self, maps: tuple[str, ...], found: tuple[list[float], float] | None) -> None:
-        """Show what a network with these maps can remove, and what was found of the layers: noise, compression."""
-        self._maps, self._found = maps, found
+    def show_for(self, maps: tuple[str, ...], grade: Grade) -> None:
+        """Show what a network with these maps can remove, and what was found of the layers."""
+        self._maps, self._grade = maps, grade
         for box, slider, name in ((self.noise, self.level, "noise"), (self.compression, self.jpeg, "compression")):
             refill(box)
             box.visible = name in maps
@@ -168,9 +169,9 @@ class Removal:
 
     def _chosen(self, box: Any, slider: Any, name: str, value: str) -> None:
         """Begin by hand with what was found."""
-        if value == BY_HAND and self._found is not None:
-            noise, compression = self._found
-            slider.value = 100 * max(noise, default=0) if box is self.noise else to_quality(compression)
+        if value == BY_HAND and self._grade.noise:
+            noise, compression = self._grade.noise, self._grade.compression
+            slider.value = 100 * max(noise) if box is self.noise else to_quality(compression)
         slider.visible = name in self._maps and value == BY_HAND
 
     @property

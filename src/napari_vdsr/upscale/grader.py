@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,31 +16,9 @@ from napari_vdsr.background.job import Job
 from napari_vdsr.background.pytorch import Cancelled, computing, load_network
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale.choices import Choices
-from napari_vdsr.upscale.task import AUTO, Noise, Range, Task, find_compression, find_noise, find_ranges, share
+from napari_vdsr.upscale.task import AUTO, Grade, Noise, Range, Task, find_compression, find_noise, find_ranges, share
 
 LOG = logging.getLogger("napari_vdsr")
-
-
-@dataclass(frozen=True)
-class Grade:
-    """What was found of the layers.
-
-    Attributes
-    ----------
-    noise : list of float
-        Of each layer and channel, as a fraction of its range.
-    compression : float
-        The strongest.
-    misfit : str
-        Why the network should not be used for that; empty if it may.
-    fitting : str
-        The name of a network that fits better; empty if there is none.
-    """
-
-    noise: list[float] = field(default_factory=list)
-    compression: float = 0.0
-    misfit: str = ""
-    fitting: str = ""
 
 
 class Grader:
@@ -112,7 +90,7 @@ def grade(tasks: Sequence[Task], windows: Sequence[Range | None], cancelled: thr
             noises += noise
             ranges += in_range if isinstance(in_range, list) else [in_range] * len(noise)
             compression = max(compression, find_compression(task))
-        misfit = find_misfit(network, noises, ranges, compression).replace("`", "")
+        misfit = find_misfit(network.config.maps, noises, ranges, compression).replace("`", "")
         misfit = misfit[:1].upper() + misfit[1:]
         deep = all(not task.source.rgb and np.dtype(task.source.data.dtype).itemsize > 1 for task in tasks)
         yield Grade(share(noises, ranges), compression, misfit, find_fitting(deep) if misfit else "")

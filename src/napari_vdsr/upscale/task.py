@@ -6,7 +6,7 @@ import math
 import threading
 import zlib
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ Noise = tuple[float, float]  # gain and offset of its variance
 
 AUTO = "auto"
 CHECKED = 1 << 30  # bytes of an array whose checksum is taken; of more, some pixels are left out
+MIDDLE = 2048  # rows and columns in which noise is looked for in what is not in memory
 KEPT = 32  # findings that are remembered
 JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".svs"}  # ends of names of files that may hold JPEG
 MEAN_STEP = 57.6 / 255  # of luma at quality 50 in the tables of libjpeg, which nearly all programs scale
@@ -113,6 +114,28 @@ class Found:
         return f" Removed: {words}." if words else ""
 
 
+@dataclass(frozen=True)
+class Grade:
+    """What was found of the layers.
+
+    Attributes
+    ----------
+    noise : list of float
+        Of each layer and channel, as a fraction of its range; empty until it is known.
+    compression : float
+        The strongest.
+    misfit : str
+        Why the network should not be used for that; empty if it may.
+    fitting : str
+        The name of a network that fits better; empty if there is none.
+    """
+
+    noise: list[float] = field(default_factory=list)
+    compression: float = 0.0
+    misfit: str = ""
+    fitting: str = ""
+
+
 class Watched:
     """A part of an array, read when it is sliced, that gives no more pixels when the work is cancelled."""
 
@@ -165,14 +188,22 @@ def _find_range(source: Source, data: Any, cancelled: threading.Event) -> Ranges
 
 
 def find_noise(task: Task, in_range: Ranges, cancelled: threading.Event) -> list[Noise]:
-    """The noise that is to be removed from each channel, as given or as found in the finest level."""
+    """The noise that is to be removed from each channel, as given or as found in the finest level.
+
+    Of what is not in memory only the middle of the middle plane is looked at: the rest would take long to read.
+    """
     from vdsr_core import estimate_noise, survey
 
     source = task.source
     image: Any = Watched(source.data, cancelled)
     kind: dict[str, Any] = {"channel_axis": core_channels(source), "rgb": source.rgb}
+
+    def look() -> Any:
+        in_memory = isinstance(source.data, np.ndarray)
+        return estimate_noise(image if in_memory else np.asarray(source.data[middle(source)]), **kind)
+
     if task.noise == AUTO:
-        found = _remember("noise", source, source.data, lambda: estimate_noise(image, **kind))
+        found = _remember("noise", source, source.data, look)
     else:
         _, found = survey(image, in_range=(0, 1), noise=task.noise, **kind)
         if isinstance(task.noise, str):  # of the range, which is that of the part already
@@ -180,6 +211,16 @@ def find_noise(task: Task, in_range: Ranges, cancelled: threading.Event) -> list
             return [(0.0, found[0][1] * (high - low) ** 2) for low, high in pairs]
     found = found if isinstance(found, list) else [found]
     return list(_of_part(found, source)) if source.channel_axis is not None else found[:1]
+
+
+def middle(source: Source) -> Slices:
+    """Where a large layer is looked at: the middle of its middle plane, in all channels."""
+    part = []
+    for axis, length in enumerate(source.data.shape[: len(source.part)]):
+        most = MIDDLE if axis in source.plane_axes else length if axis == source.channel_axis else 1
+        start = max(0, (length - most) // 2)
+        part.append(slice(start, min(length, start + most)))
+    return tuple(part)
 
 
 def find_compression(task: Task) -> float:

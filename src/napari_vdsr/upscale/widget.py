@@ -238,7 +238,7 @@ class UpscaleWidget(Panel):
         face.estimate.setText(_cost.estimate(self.choices, self.facts, self.examiner.trouble))
         self.grader.look()
         grade = self.grader.grade
-        self.form.removal.show_for(self.facts.maps if self.facts else (), (grade.noise, grade.compression))
+        self.form.removal.show_for(self.facts.maps if self.facts else (), grade)
         caution = _cost.caution(self.choices, self.facts, self.examiner.fast)
         face.caution.setText(f"{'' if grade.fitting else grade.misfit} {caution}".strip())
         face.caution.setVisible(bool(face.caution.text()))
