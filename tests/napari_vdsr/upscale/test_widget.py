@@ -118,7 +118,7 @@ def test_best_quality_is_the_mean_over_turned_images(viewer, opened, qtbot, netw
     speed = widget.facts.speed
     widget.form.quality.value = True
     qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
-    assert widget.facts.speed == speed / 8  # what the estimate is made of
+    assert widget.facts.speed == pytest.approx(speed / 8, rel=0.5)  # what the estimate is made of; measured anew
     assert preferences.best
     click(qtbot, widget.preview_button)
     qtbot.waitUntil(lambda: widget.preview is not None and widget.preview.complete, timeout=WAIT)
@@ -607,7 +607,7 @@ def test_why_run_is_disabled(viewer, opened, qtbot, tmp_path, preferences):
     assert "Labels" in face.message.text()
     viewer.add_image(noise(12, 3), name="narrow")
     assert "at least 4 rows" in face.message.text()
-    viewer.add_image(noise(300, 300), name="cells")
+    viewer.add_image(resize(noise(30, 30), 10), name="cells")  # smooth: no other network is proposed
     qtbot.waitUntil(lambda: [layer.name for layer in widget.choices.layers] == ["cells"], timeout=WAIT)
     assert face.run_button.isEnabled()
     assert face.disk_button.isHidden()
