@@ -1,6 +1,5 @@
 import warnings
 
-import dask.array as da
 import numpy as np
 import pytest
 import zarr
@@ -25,6 +24,8 @@ from vdsr_core.images.intensity import Rescale
 from vdsr_core.images.sampling import to_gray
 from vdsr_core.network.model import Strength
 from vdsr_core.network.strengths import to_strength
+
+da = pytest.importorskip("dask.array")
 
 MAPS = ("noise", "compression")
 MODEL = make_model(0, VDSRConfig(4, 8, fold=2, blocks=True, maps=MAPS))
