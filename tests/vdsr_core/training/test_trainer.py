@@ -410,7 +410,7 @@ def test_network_with_maps_is_trained_with_what_it_is_told(rng):
     config = TrainConfig(steps=4, **MUON)
     list(Trainer(model, data, config).run())
     moved = (model.convolutions[0].weight - first).abs().amax((0, 2, 3))
-    assert (moved > 1e-4).all()
+    assert (moved > 1e-6).all()
     # The gradient is that of the residual which is told.
     trainer = Trainer(copy.deepcopy(model), data, config)
     ilr, hr, strengths = trainer._draw()
