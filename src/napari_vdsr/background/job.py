@@ -84,6 +84,50 @@ class Job(QObject):
         _running.discard(self)
 
 
+class Latest:
+    """One piece of work at a time: when another begins, the one before is cancelled and no more heard.
+
+    Parameters
+    ----------
+    stepped : callable
+        Takes each step.
+    ended : callable
+        Takes None or the exception, when the work has ended by itself.
+    """
+
+    def __init__(self, stepped: Callable[[Any], Any], ended: Callable[[Exception | None], Any]) -> None:
+        self._hear_step, self._hear_end = stepped, ended
+        self._job: Job | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether there is work."""
+        return self._job is not None
+
+    def start(self, work: Work) -> None:
+        """Begin, instead of what is at work."""
+        self.stop()
+        self._job = Job(work)
+        self._job.stepped.connect(self._stepped)
+        self._job.ended.connect(self._ended)
+        self._job.start()
+
+    def stop(self) -> None:
+        """Cancel; a step that is on its way is not heard."""
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
+
+    def _stepped(self, job: Job, step: Any) -> None:
+        if job is self._job:
+            self._hear_step(step)
+
+    def _ended(self, job: Job, error: Exception | None) -> None:
+        if job is self._job:
+            self._job = None
+            self._hear_end(error)
+
+
 @atexit.register
 def _stop_all() -> None:
     """Let no thread outlive the Qt objects that it reports to."""

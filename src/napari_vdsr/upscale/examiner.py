@@ -7,8 +7,8 @@ from functools import partial
 
 from psygnal import Signal
 
-from napari_vdsr.background.job import Job
-from napari_vdsr.background.pytorch import Cancelled, Facts, examine
+from napari_vdsr.background.job import Latest
+from napari_vdsr.background.pytorch import Facts, examine
 from napari_vdsr.forms import sentence
 from napari_vdsr.models.box import FROM_FILE
 from napari_vdsr.models.library import list_networks
@@ -42,7 +42,8 @@ class Examiner:
 
     def __init__(self, form: Form) -> None:
         self._form = form
-        self._job: Job | None = None
+        self._work = Latest(self._examined, self._ended)
+        self._fast_work = Latest(self._found_fast, lambda _: None)
         self.facts: Facts | None = None
         self.fast: Facts | None = None
         self.trouble = ""
@@ -69,31 +70,24 @@ class Examiner:
         self.stop()
         self.facts, self.fast, self.trouble = None, None, ""
         self.outdated.emit()
-        self._job = Job(partial(examine, model, device, self_ensemble=best))
-        self._job.stepped.connect(self._examined)
-        self._job.ended.connect(self._ended)
-        self._job.start()
+        self._work.start(partial(examine, model, device, self_ensemble=best))
         self.changed.emit()
 
     def compare_with_fast(self) -> None:
         """Look at the fast network, too, where there is one and another is chosen."""
         name, device, best = self._chosen()
         there = any(network.name == FAST and not network.own for network in list_networks())
-        if self._job is None and self.facts is not None and self.fast is None and there and name != FAST:
-            self._job = Job(partial(examine, FAST, device, self_ensemble=best))
-            self._job.stepped.connect(self._found_fast)
-            self._job.start()
+        asked = self._work.running or self._fast_work.running or self.fast is not None
+        if not asked and self.facts is not None and there and name != FAST:
+            self._fast_work.start(partial(examine, FAST, device, self_ensemble=best))
 
     def stop(self) -> None:
         """Wait for nothing more."""
-        if self._job is not None:
-            self._job.cancel()
-            self._job = None  # a step may be on its way
+        self._work.stop()
+        self._fast_work.stop()
 
-    def _examined(self, job: Job, facts: Facts) -> None:
+    def _examined(self, facts: Facts) -> None:
         """Show what is known."""
-        if job is not self._job:
-            return
         self.facts = facts
         found = facts.devices.items()
         devices = [(f"{name.upper()}: {words}" if name != "cpu" else "CPU", name) for name, words in found]
@@ -105,17 +99,17 @@ class Examiner:
             f"on it; memory and how often there is something new to see do. Automatic is {facts.tile} here,\n"
             f"{LAZY_TILE} where it is computed while you look around, {_disk.TILE} on disk."
         )
-        self._job = None
+        self._work.stop()  # there is no other step
         self.changed.emit()
 
-    def _found_fast(self, job: Job, facts: Facts) -> None:
-        if job is self._job:
-            self.fast, self._job = facts, None
-            self.changed.emit()
+    def _found_fast(self, facts: Facts) -> None:
+        self.fast = facts
+        self._fast_work.stop()
+        self.changed.emit()
 
-    def _ended(self, job: Job, error: Exception | None) -> None:
+    def _ended(self, error: Exception | None) -> None:
         """Show why a network or device cannot be used."""
-        if job is self._job and error is not None and not isinstance(error, Cancelled):
+        if error is not None:
             self.trouble = sentence(error)
             LOG.error("model or device", exc_info=error)
             self.changed.emit()

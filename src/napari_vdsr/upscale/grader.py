@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from psygnal import Signal
 
-from napari_vdsr.background.job import Job
-from napari_vdsr.background.pytorch import Cancelled, computing, load_network
+from napari_vdsr.background.job import Latest
+from napari_vdsr.background.pytorch import computing, load_network
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale.choices import Choices
 from napari_vdsr.upscale.task import AUTO, Grade, Noise, Range, Task, find_compression, find_noise, find_ranges, share
@@ -38,7 +38,7 @@ class Grader:
         self._choices = choices
         self.grade = Grade()
         self._asked: Any = None
-        self._job: Job | None = None
+        self._work = Latest(self._stepped, self._ended)
 
     def look(self) -> None:
         """Look at what is ticked, if that is not what was looked at last."""
@@ -47,32 +47,25 @@ class Grader:
         asked = [(layer, id(layer.data), choices.axis(layer)) for layer in layers], model
         if asked == self._asked:
             return
-        self.stop()
+        self._work.stop()
         self._asked, self.grade = asked, Grade()
         whole = [(layer, _layers.whole(layer, choices.axis(layer))) for layer in layers]
         tasks = [replace(choices.task(layer, source), noise=AUTO, compression=AUTO) for layer, source in whole]
         windows = [None if layer.rgb else tuple(layer.contrast_limits_range) for layer in layers]
         if tasks:
-            self._job = Job(partial(grade, tasks, windows))
-            self._job.stepped.connect(self._stepped)
-            self._job.ended.connect(self._ended)
-            self._job.start()
+            self._work.start(partial(grade, tasks, windows))
 
     def stop(self) -> None:
         """Wait for nothing more."""
-        if self._job is not None:
-            self._job.cancel()
-            self._job = None
+        self._work.stop()
 
-    def _stepped(self, job: Job, found: Grade) -> None:
-        if job is self._job:
-            self.grade = found
-            self.changed.emit()
+    def _stepped(self, found: Grade) -> None:
+        self.grade = found
+        self.changed.emit()
 
-    def _ended(self, job: Job, error: Exception | None) -> None:
-        if error is not None and not isinstance(error, Cancelled):
+    def _ended(self, error: Exception | None) -> None:
+        if error is not None:
             LOG.info("noise could not be found", exc_info=error)  # a run says why
-        self._job = None if job is self._job else self._job
 
 
 def grade(tasks: Sequence[Task], windows: Sequence[Range | None], cancelled: threading.Event) -> Iterator[Grade]:
@@ -98,8 +91,8 @@ def grade(tasks: Sequence[Task], windows: Sequence[Range | None], cancelled: thr
 
 def find_fitting(deep: bool) -> str:
     """A network of the package that removes noise, for gray images of 16 bits or more, or for others."""
-    from vdsr_core import model_names
+    from vdsr_core import model_names, read_card
 
-    fitting = [name for name in model_names() if "noise" in load_network(name).config.maps]
+    fitting = [name for name in model_names() if "noise" in read_card(name)["maps"]]
     fitting.sort(key=lambda name: (name == "microscopy") != deep)
     return next(iter(fitting), "")

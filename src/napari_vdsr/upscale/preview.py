@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
 from napari_vdsr.background import pytorch as _work
-from napari_vdsr.background.job import Job
+from napari_vdsr.background.job import Latest
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale import work as _upscaling
 from napari_vdsr.upscale.task import Task
@@ -61,7 +61,7 @@ class Preview(QObject):
         self._task: Task | None = None
         self._grid: _layers.Slices = ()
         self._places: list[_layers.Slices] = []
-        self._job: Job | None = None
+        self._work = Latest(self._stepped, self._ended)
 
     def show(self, task: Task) -> None:
         """Show a region: what is known of it at once, the rest as it is finished."""
@@ -71,16 +71,11 @@ class Preview(QObject):
         self.stop()
         self._task, self._grid = task, grid
         self._places = cut(self._grid, task.source.plane_axes, self.side)
-        self._job = Job(partial(_upscaling.preview, task, self._grid, self._places))
-        self._job.stepped.connect(self._stepped)
-        self._job.ended.connect(self._ended)
-        self._job.start()
+        self._work.start(partial(_upscaling.preview, task, self._grid, self._places))
 
     def stop(self) -> None:
         """Compute nothing more; what is shown stays."""
-        if self._job is not None:
-            self._job.cancel()
-            self._job = None
+        self._work.stop()
 
     def close(self) -> None:
         """Take the layer away."""
@@ -101,7 +96,7 @@ class Preview(QObject):
     @property
     def running(self) -> bool:
         """Whether tiles are being computed."""
-        return self._job is not None
+        return self._work.running
 
     def _same(self, task: Task) -> bool:
         """Whether a task asks for what is shown."""
@@ -112,10 +107,8 @@ class Preview(QObject):
         assert self._task is not None
         return (self._task.choices, *((part.start, part.stop) for part in place))
 
-    def _stepped(self, job: Job, step: Any) -> None:
+    def _stepped(self, step: Any) -> None:
         """Take what the job has found, in order: the range, the pixels of the source, the tiles."""
-        if job is not self._job:
-            return
         if isinstance(step, _upscaling.Base):
             if step.state != self._state:  # other pixels, also in the same array
                 self._tiles.clear()
@@ -174,11 +167,9 @@ class Preview(QObject):
         inside = tuple(slice(p.start - g.start, p.stop - g.start) for p, g in zip(place, self._grid, strict=True))
         self._pixels[inside] = pixels
 
-    def _ended(self, job: Job, error: Exception | None) -> None:
-        if job is self._job:
-            self._job = None
-            if error is not None:
-                self.ended.emit(self, error)
+    def _ended(self, error: Exception | None) -> None:
+        if error is not None:
+            self.ended.emit(self, error)
 
 
 def tile_aligned(source: _layers.Source, scale: float, side: int) -> _layers.Slices:

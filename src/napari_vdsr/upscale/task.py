@@ -26,6 +26,7 @@ CHECKED = 1 << 30  # bytes of an array whose checksum is taken; of more, some pi
 MIDDLE = 2048  # rows and columns in which noise is looked for in what is not in memory
 KEPT = 32  # findings that are remembered
 JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".svs"}  # ends of names of files that may hold JPEG
+LEAST = 0.005  # of compression, to be told
 MEAN_STEP = 57.6 / 255  # of luma at quality 50 in the tables of libjpeg, which nearly all programs scale
 
 
@@ -110,8 +111,12 @@ class Found:
 
     def words(self) -> str:
         """What the network has removed, as a sentence; empty if that is nothing."""
-        words = in_words(share(self.noise, self.in_range), self.compression)
-        return f" Removed: {words}." if words else ""
+        from vdsr_core import describe_quality
+
+        words = describe_quality(self.noise, _each(self.in_range, self.noise))
+        jpeg = f"traces of JPEG of quality {to_quality(self.compression):.0f}" if self.compression >= LEAST else ""
+        found = " and ".join(filter(None, (words, jpeg)))
+        return f" Removed: {found}." if found else ""
 
 
 @dataclass(frozen=True)
@@ -245,22 +250,15 @@ def _read_compression(path: Path, modified: int) -> float:
 
 def share(noise: list[Noise], in_range: Ranges) -> list[float]:
     """The noise of each channel as a fraction of its range."""
-    if not noise:
-        return []
     from vdsr_core import noise_fraction
 
+    return [noise_fraction(*both) for both in zip(noise, _each(in_range, noise), strict=True)]
+
+
+def _each(in_range: Ranges, noise: list[Noise]) -> list[Range]:
+    """The range of each channel, if their noise is known."""
     pairs = in_range if isinstance(in_range, list) else [in_range] * len(noise)
-    return [noise_fraction(*both) for both in zip(noise, pairs, strict=True)]
-
-
-def in_words(noise: list[float], compression: float) -> str:
-    """Noise, given as fractions of the range, and compression; empty for a clean image."""
-    words = []
-    if any(fraction >= 0.0005 for fraction in noise):
-        words.append(f"noise of {', '.join(f'{100 * fraction:.2g}' for fraction in noise)} % of the range")
-    if compression >= 0.005:
-        words.append(f"traces of JPEG of quality {to_quality(compression):.0f}")
-    return " and ".join(words)
+    return pairs if noise else []
 
 
 def to_quality(compression: float) -> float:

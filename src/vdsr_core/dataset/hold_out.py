@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vdsr_core.dataset.degraded import degrade_at_random, estimate_strength
 from vdsr_core.dataset.interpolation import Degrade, enlarge, reduce_image
-from vdsr_core.dataset.quality import degrade_at_random, estimate_strength
 from vdsr_core.dataset.registration import busiest_window
 from vdsr_core.evaluation import psnr, restore
 from vdsr_core.images.degradation import crop_to_scale, degrade

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vdsr_core.arguments import check_integer, check_span
-from vdsr_core.dataset.quality import degrade_at_random, estimate_strength
+from vdsr_core.dataset.degraded import degrade_at_random, estimate_strength
 from vdsr_core.images.degradation import crop_to_scale, degrade
 from vdsr_core.images.resampling import resize, scale_pair
 from vdsr_core.network.model import Strength

@@ -44,7 +44,8 @@ def read_card(name_or_path: str | os.PathLike[str] | None = None) -> dict[str, A
     Returns
     -------
     dict
-        The card, such as ``"summary"``, ``"data"``, ``"recipe"`` and ``"terms"``, and ``"scales"``, a list of float.
+        The card, such as ``"summary"``, ``"data"``, ``"recipe"`` and ``"terms"``, ``"scales"``, a list of float, and
+        ``"maps"``, a list of str (see `VDSRConfig`).
 
     Raises
     ------
@@ -69,7 +70,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
-        return {**json.loads(header["card"]), "scales": json.loads(header["scales"])}
+        maps = json.loads(header["config"]).get("maps", [])  # files of earlier versions have none
+        return {**json.loads(header["card"]), "scales": json.loads(header["scales"]), "maps": maps}
     except (SafetensorError, KeyError, ValueError, TypeError, IsADirectoryError) as error:
         msg = f"`name_or_path` must be a network that this package saved, got {path}. Choose another file."
         raise ValueError(msg) from error

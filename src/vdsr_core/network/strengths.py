@@ -10,10 +10,9 @@ import numpy as np
 from vdsr_core.arguments import check_number
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.images.noise import Noise, rescale_noise
-from vdsr_core.network.checkpoint import load_model
 from vdsr_core.network.engine import KNOWN
 from vdsr_core.network.model import Strength
-from vdsr_core.network.pretrained import model_names
+from vdsr_core.network.pretrained import model_names, read_card
 
 CLEAN = Strength()
 LUMA = 219 / 255, 16 / 255  # what becomes of [0, 1]: white is 235 of 255, black 16
@@ -29,7 +28,7 @@ def check_compression(compression: Any) -> float | None:
 
 def find_mapped(name: str) -> list[str]:
     """The networks of the package that have a map."""
-    return [other for other in model_names() if name in load_model(other).config.maps]
+    return [other for other in model_names() if name in read_card(other)["maps"]]
 
 
 def check_maps(maps: Collection[str], **asked: Any) -> None:

@@ -10,8 +10,8 @@ from vdsr_core.images.ranges import Range
 from vdsr_core.network.model import MAPS
 from vdsr_core.network.strengths import find_mapped
 
-# From here on a network that was trained on clean images is no better than bicubic interpolation: by
-# benchmarks/degraded.py, on photographs.
+# About here a network that was trained on clean images is no better than bicubic interpolation at x2: on open
+# photographs, by `python benchmarks/degraded.py FOLDER --model photo --scales 2`.
 NOISY, COMPRESSED = 0.015, 0.1
 
 
@@ -48,12 +48,12 @@ def describe_quality(noises: Sequence[Noise], ranges: Sequence[Range], compressi
     Examples
     --------
     >>> describe_quality([(0.0, 9.0)], [(0, 300)], 0.1)
-    'noise 1 % of the range, compression 0.10'
+    'noise of 1 % of the range, compression 0.10'
     """
     fractions = [noise_fraction(*pair) for pair in zip(noises, ranges, strict=True)]
     words = []
     if any(fraction >= 0.0005 for fraction in fractions):
-        words.append(f"noise {', '.join(f'{100 * fraction:.2g}' for fraction in fractions)} % of the range")
+        words.append(f"noise of {', '.join(f'{100 * fraction:.2g}' for fraction in fractions)} % of the range")
     if compression >= 0.005:
         words.append(f"compression {compression:.2f}")
     return ", ".join(words)

@@ -336,7 +336,7 @@ def test_upscale_removes_noise_and_compression(folder, vdsr, mapped, draw, name,
 
 def test_plan_says_what_would_be_removed(vdsr, big, mapped):
     result = vdsr(*big, "x.ome.zarr", "--dry-run", "--noise", "3%", "--compression", 0.1, model=mapped)
-    assert "removed  noise 3 % of the range, compression 0.10" in result.stdout
+    assert "removed  noise of 3 % of the range, compression 0.10" in result.stdout
     assert "removed" not in vdsr(*big, "x.ome.zarr", "--dry-run").stdout
 
 

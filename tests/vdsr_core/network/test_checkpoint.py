@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from vdsr_core import VDSR, ErrorTable, VDSRConfig, load_checkpoint, load_model, save_checkpoint
 from vdsr_core.network.checkpoint import load_trainer, to_arrays
+from vdsr_core.network.model import make_model
 from vdsr_core.network.pretrained import model_names, read_card
 
 
@@ -271,9 +272,11 @@ def test_a_path_that_is_none_is_named(path, tiny_model):
 def test_read_card_gives_what_the_network_has(tmp_path, tiny_model):
     tiny_model.card = {"name": "tiny", "summary": "small"}
     save_checkpoint(tmp_path / "tiny.safetensors", tiny_model)
-    for name in (tmp_path / "tiny.safetensors", None, *model_names()):
+    maps = make_model(0, VDSRConfig(4, 8, maps=("compression",)))
+    save_checkpoint(tmp_path / "maps.safetensors", maps)
+    for name in (tmp_path / "tiny.safetensors", tmp_path / "maps.safetensors", None, *model_names()):
         model = load_model(name)
-        assert read_card(name) == {**model.card, "scales": list(model.scales)}
+        assert read_card(name) == {**model.card, "scales": list(model.scales), "maps": list(model.config.maps)}
 
 
 def test_read_card_refuses_what_is_not_a_network(tmp_path):

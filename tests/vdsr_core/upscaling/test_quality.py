@@ -16,9 +16,9 @@ def test_fraction_is_that_of_the_middle():
     ("noises", "compression", "words"),
     [
         ([(0.0, 0.0)], 0, ""),
-        (NOISY, 0, "noise 3.9 % of the range"),
+        (NOISY, 0, "noise of 3.9 % of the range"),
         ([(0.0, 0.0)], 0.11, "compression 0.11"),
-        (NOISY, 0.11, "noise 3.9 % of the range, compression 0.11"),
+        (NOISY, 0.11, "noise of 3.9 % of the range, compression 0.11"),
     ],
 )
 def test_quality_in_words(noises, compression, words):
@@ -26,7 +26,7 @@ def test_quality_in_words(noises, compression, words):
 
 
 def test_quality_of_channels():
-    assert describe_quality(CLEAN + NOISY, RANGES * 2) == "noise 0.39, 3.9 % of the range"
+    assert describe_quality(CLEAN + NOISY, RANGES * 2) == "noise of 0.39, 3.9 % of the range"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vdsr_core import degrade
-from vdsr_core.dataset.quality import degrade_at_random, estimate_strength, mean_step
+from vdsr_core.dataset.degraded import degrade_at_random, estimate_strength, mean_step
 from vdsr_core.network.model import Strength
 
 
