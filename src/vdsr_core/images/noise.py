@@ -6,6 +6,7 @@ import math
 from typing import Any, overload
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
@@ -18,7 +19,11 @@ Values = NDArray[np.float64]
 
 # Chosen on open photographs and microscopy with added noise, by benchmarks/noise.py.
 BINS, LEAST = 16, 24  # bins of intensity, and how many blocks a bin must hold
-FLAT = 0.2  # the fraction of the blocks of a bin that is taken to hold noise alone
+FLAT = 0.3  # the fraction of the blocks of a bin that hold little but noise
+PATCH = 4  # side of the patches whose principal components are computed: larger ones find less of coloured noise
+CHUNK = 128  # blocks whose patches are in memory at a time
+NARROW = 8  # side of a block from which on flat blocks are chosen by their second differences
+NOTHING = 1e-14  # variance, where the range is 1, that rounding leaves
 CLIPPED = 0.02  # the fraction of a block's pixels at the extremes from which on the block does not count
 CORRELATION = 3.78  # sum of the squared autocorrelation of the kernel: 1 / 3.78 of its responses are independent
 
@@ -30,9 +35,11 @@ def estimate_noise(image: Any, *, channel_axis: int, rgb: bool = False) -> Noise
 def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = False) -> Noise | list[Noise]:
     """Estimate the noise of an image: the line ``gain * intensity + offset`` that its variance follows.
 
-    Blocks at fixed places of the image are sorted by their mean. In each bin of intensity, a low quantile of the
-    variances of the blocks' second differences [1]_ belongs to blocks that contain only noise. The line is fitted to
-    these variances by least absolute deviations. Blocks with clipped pixels, or with NaN, do not count.
+    Blocks at fixed places of the image are sorted by their mean. In each bin of intensity, those with the smallest
+    second differences [1]_ hold little but noise. White noise has the same variance along all principal components of
+    their patches, and what texture they have spares at least one: the smallest variance is that of the noise [2]_. The
+    line is fitted to these variances by least absolute deviations. Blocks with clipped pixels, or with NaN, do not
+    count.
 
     Parameters
     ----------
@@ -63,6 +70,8 @@ def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = F
     ----------
     .. [1] J. Immerkaer, "Fast Noise Variance Estimation", Computer Vision and Image Understanding 64 (1996).
            :doi:`10.1006/cviu.1996.0060`
+    .. [2] S. Pyatykh, J. Hesser, L. Zheng, "Image Noise Level Estimation by Principal Component Analysis", IEEE
+           Transactions on Image Processing 22 (2013). :doi:`10.1109/TIP.2012.2221728`
 
     Examples
     --------
@@ -87,32 +96,56 @@ def fit_blocks(blocks: NDArray[Any]) -> Noise:
         low, span = (float(values.min()), float(np.ptp(values))) if len(values) else (0.0, 0.0)
     if side < 3 or not 0 < span < math.inf:  # no second difference, or no range
         return 0.0, 0.0
-    found = fit_noise(*measure_blocks((values - low) / span), side)
+    found = fit_noise((values - low) / span)
     gain, offset = rescale_noise(found, span, low)
     return (gain, offset) if math.isfinite(gain) and math.isfinite(offset) else (0.0, 0.0)
 
 
-def measure_blocks(values: Values) -> tuple[Values, Values]:
-    """Means and variances of the noise of those of (N, side, side) blocks in 0 to 1 that are not clipped."""
-    values = values[((values == 0) | (values == 1)).mean((1, 2)) <= CLIPPED]
-    # White noise keeps its variance, while ramps and straight edges along an axis vanish.
-    response = np.diff(np.diff(values, 2, 1), 2, 2) / 6  # (N, side - 2, side - 2)
-    return values.mean((1, 2)), np.square(response, out=response).mean((1, 2))
-
-
-def fit_noise(means: Values, variances: Values, side: int) -> Noise:
-    """Gain and offset from the means and variances of blocks of `side` pixels; zeros without blocks."""
-    if not len(means):
+def fit_noise(blocks: Values) -> Noise:
+    """Gain and offset from (N, side, side) blocks in 0 to 1; zeros if all of them are clipped."""
+    blocks = blocks[((blocks == 0) | (blocks == 1)).mean((1, 2)) <= CLIPPED]
+    if not len(blocks):
         return 0.0, 0.0
-    order = np.lexsort((variances, means))
-    means, variances = means[order], variances[order]
+    means, details = blocks.mean((1, 2)), measure_detail(blocks)
+    order = np.lexsort((details, means))
+    means, details, blocks = means[order], details[order], blocks[order]
     cuts = np.unique(np.searchsorted(means, np.linspace(means[0], means[-1], BINS + 1)[1:-1]))
     bins = [part for part in np.split(np.arange(len(means)), cuts) if len(part) >= LEAST] or [np.arange(len(means))]
-    freedom = max(1.0, (side - 2) ** 2 / CORRELATION)
-    correction = freedom / chi2.ppf(FLAT, freedom)  # from the quantile of pure noise to its mean
     level = np.array([means[part].mean() for part in bins])
-    variance = np.array([np.quantile(variances[part], FLAT) for part in bins]) * correction
+    share = FLAT if blocks.shape[-1] >= NARROW else 1.0
+    flat = (part[np.argsort(details[part], kind="stable")[: math.ceil(share * len(part))]] for part in bins)
+    variance = np.array([least_variance(blocks[part], share) for part in flat])
     return fit_line(level, variance, np.sqrt([len(part) for part in bins]))
+
+
+def measure_detail(blocks: Values) -> Values:
+    """The mean square of the second differences along both axes of (N, side, side) blocks, (N,).
+
+    It is the variance of white noise, while ramps and straight edges along an axis vanish.
+    """
+    response = np.diff(np.diff(blocks, 2, 1), 2, 2) / 6  # (N, side - 2, side - 2)
+    return np.asarray(np.square(response, out=response).mean((1, 2)))
+
+
+def least_variance(blocks: Values, share: float) -> float:
+    """The smallest variance along a principal component of the patches of blocks, (N, side, side).
+
+    The blocks are the given share of all: those with the smallest second differences.
+    """
+    count, side, _ = blocks.shape
+    patch = min(PATCH, max(2, side // 2))
+    centred = blocks - blocks.mean()
+    mean, square, patches = np.zeros(patch**2), np.zeros((patch**2, patch**2)), 0
+    for start in range(0, count, CHUNK):
+        rows = sliding_window_view(centred[start : start + CHUNK], (patch, patch), (1, 2)).reshape(-1, patch**2)
+        mean, square, patches = mean + rows.sum(0), square + rows.T @ rows, patches + len(rows)
+    least = float(np.linalg.eigvalsh(square / patches - np.outer(mean, mean) / patches**2)[0])
+    # The chosen blocks hold less noise than the others: their details follow a chi-squared distribution.
+    freedom = max(1.0, (side - 2) ** 2 / CORRELATION)
+    chosen = float(chi2.cdf(chi2.ppf(share, freedom), freedom + 2)) / share
+    # The fewer pixels there are, the further the smallest of the variances is below their mean.
+    few = max(0.5, 1 - patch / math.sqrt(blocks.size))
+    return least / (chosen * few) if least > NOTHING else 0.0
 
 
 def fit_line(x: Values, y: Values, trust: Values) -> Noise:

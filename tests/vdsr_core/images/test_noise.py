@@ -30,6 +30,28 @@ def test_smooth_images_have_no_noise():
     assert np.sqrt(np.maximum(gain * 500 + offset, 0)) < 1
 
 
+def waves(rng, shape=(256, 256), count=12):
+    """A texture of plane waves as short as 3 pixels in all directions."""
+    rows, columns = np.indices(shape)
+    angles, lengths, phases = rng.uniform([[0], [3], [0]], [[np.pi], [12], [6]], (3, count))
+    turned = np.sin(angles)[:, None, None] * rows + np.cos(angles)[:, None, None] * columns
+    return np.sin(2 * np.pi * turned / lengths[:, None, None] + phases[:, None, None]).sum(0)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 2.0, 5.0])
+def test_texture_is_not_noise(rng, sigma):
+    texture = 100 + 5 * waves(rng)
+    assert texture.std() > 10
+    gain, offset = estimate_noise(texture + sigma * rng.standard_normal(texture.shape))
+    assert np.sqrt(max(gain * 100 + offset, 0)) == pytest.approx(sigma, rel=0.1, abs=0.2)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (3, 200), (64, 64), (400, 300), (5, 60, 80)])
+def test_white_noise_has_the_same_estimate_at_all_sizes(shape):
+    found = [estimate_noise(np.random.default_rng(seed).normal(100, 5, shape)) for seed in range(8)]
+    assert np.mean([100 * gain + offset for gain, offset in found]) == pytest.approx(25, rel=0.3)
+
+
 @pytest.mark.parametrize("value", [0, 7])
 def test_constant_images_have_no_noise(value):
     assert estimate_noise(np.full((40, 50), value, np.uint16)) == (0, 0)
