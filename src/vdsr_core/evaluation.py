@@ -298,11 +298,14 @@ def luma(image: NDArray[Any], name: str = "image") -> NDArray[np.float64]:
     return y
 
 
-def restore(ilr: NDArray[np.float64], engine: Engine, strength: Strength | None = None) -> NDArray[np.float64]:
+def restore(
+    ilr: NDArray[np.float64], engine: Engine, strength: Strength | None = None, *, self_ensemble: bool = False
+) -> NDArray[np.float64]:
     """An interpolated luma image in 0..255 through the network, whole; `strength` is of the range."""
     taps = tuple(make_taps(n, 1, 0, n) for n in ilr.shape)  # the identity
     strengths = None if strength is None else [strength]
-    sr = engine.run([ilr[None] / 255], [(taps[0], taps[1])], strengths=strengths)[0, 0]
+    windows = [ilr[None] / 255]
+    sr = engine.run(windows, [(taps[0], taps[1])], strengths=strengths, self_ensemble=self_ensemble)[0, 0]
     return np.asarray(sr, np.float64) * 255
 
 

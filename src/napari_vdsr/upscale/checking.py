@@ -13,6 +13,7 @@ from napari_vdsr.layers import source as _layers
 from napari_vdsr.models.library import list_networks
 from napari_vdsr.upscale.choices import Choices
 from napari_vdsr.upscale.form import Face
+from napari_vdsr.upscale.grader import Grader
 from napari_vdsr.upscale.queue import Batch, Queue
 from napari_vdsr.upscale.runs import Check, Run, Try
 
@@ -23,22 +24,23 @@ AGREES = (
     f"was measured. Zero does not prove that the detail is true. A region loses its outermost pixels. {IN_VIEW}"
 )
 TRY = (
-    "Makes parts of the plane and channel that are shown smaller by the scale, lets every model upscale them back, and "
-    "compares each with the original. No layer is added."
+    "Makes parts of the plane and channel that are shown smaller by the scale, lets every model upscale them back in "
+    "the chosen quality, and compares each with the original. Noise is not removed there. No layer is added."
 )
 
 EXPECTED = (
     "Adds a layer of the error that is expected at each pixel, from what the network did on sharp images that were "
     f"made small: against such an image, not against the specimen. {IN_VIEW}"
 )
+NOISY = 0.005  # noise, as a fraction of the range, that tells in a trial
 RUN_FIRST = "Run first: this is about the last result, as long as it and its source are there."
 
 
 class Checking:
     """The checks of what is chosen, and of what was made last."""
 
-    def __init__(self, choices: Choices, queue: Queue) -> None:
-        self._choices, self._queue = choices, queue
+    def __init__(self, choices: Choices, queue: Queue, grader: Grader) -> None:
+        self._choices, self._queue, self._grader = choices, queue, grader
 
     def last_results(self) -> list[Run]:
         """The results of the last run that has any, each of whose source is there."""
@@ -100,7 +102,8 @@ class Checking:
         if chosen is not None and chosen not in models.values():
             models[_layers.model_name(chosen)] = chosen
         task = self._choices.task(layer, source)
-        return Batch(f"Trying {len(models)} models", [Try(layer, task, models, words)])
+        noisy = max(self._grader.grade.noise, default=0.0) >= NOISY
+        return Batch(f"Trying {len(models)} models", [Try(layer, task, models, words, noisy=noisy)])
 
     def _tried(self) -> Image | None:
         active = self._active()

@@ -149,7 +149,7 @@ class Removal:
         found = ""
         if self._grade.noise:
             shares = [f"{100 * share:.2g}" for share in self._grade.noise if share >= 0.0005]
-            found = f" (found: {', '.join(shares)} % of the range)" if shares else " (found: none)"
+            found = f" (found: {self._grade.about}{', '.join(shares)} % of the range)" if shares else " (found: none)"
         return [(f"Automatic{found}", AUTO), ("None", NONE), ("By hand", BY_HAND)]
 
     def _offer_compression(self, box: Any) -> list[tuple[str, str]]:

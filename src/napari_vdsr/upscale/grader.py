@@ -79,14 +79,16 @@ def grade(tasks: Sequence[Task], windows: Sequence[Range | None], cancelled: thr
             in_memory = window is None or isinstance(task.source.data, np.ndarray)
             in_range = find_ranges(task, cancelled) if in_memory else window
             assert in_range is not None
-            noise = find_noise(task, in_range, cancelled)
+            noise = find_noise(task, in_range, cancelled, quickly=True)
             noises += noise
             ranges += in_range if isinstance(in_range, list) else [in_range] * len(noise)
             compression = max(compression, find_compression(task))
         misfit = find_misfit(network.config.maps, noises, ranges, compression).replace("`", "")
         misfit = misfit[:1].upper() + misfit[1:]
         deep = all(not task.source.rgb and np.dtype(task.source.data.dtype).itemsize > 1 for task in tasks)
-        yield Grade(share(noises, ranges), compression, misfit, find_fitting(deep) if misfit else "")
+        fitting = find_fitting(deep) if misfit else ""
+        whole = all(isinstance(task.source.data, np.ndarray) for task in tasks)
+        yield Grade(share(noises, ranges), compression, misfit, fitting, "" if whole else "about ")
 
 
 def find_fitting(deep: bool) -> str:

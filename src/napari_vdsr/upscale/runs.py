@@ -244,8 +244,11 @@ class Lazy(Run):
 class Try(Single):
     """Networks that are compared on the plane and channel that is shown."""
 
-    def __init__(self, layer: Image, task: Task, models: Mapping[str, str | None], where: str) -> None:
+    def __init__(
+        self, layer: Image, task: Task, models: Mapping[str, str | None], where: str, *, noisy: bool = False
+    ) -> None:
         super().__init__(layer, task, partial(_work.try_out, task, models), "trying networks")
+        self._noisy = noisy
         self.scores: list[Score] = []
         self.errors: ErrorReport | None = None
         self.total, self._where = len(models) + 1, where
@@ -275,9 +278,11 @@ class Try(Single):
             name = f"<b>{score.method}</b>" if score is best else score.method
             figures = f"{score.psnr:.2f}&nbsp;dB", f"{score.psnr - bicubic.psnr:+.2f}", f"{score.ssim:.4f}"
             rows += f"<tr><td>{name}</td>{''.join(f'<td align=right>{figure}</td>' for figure in figures)}</tr>"
+        noise = "Noise is not removed here: the original holds it, too.<br>" if self._noisy else ""
+        quality = " in the best quality" if self.task.self_ensemble else ""
         return (
-            f"{verdict}<br>Parts of {self._where}, made {self.task.scale:g} times smaller and upscaled back, against "
-            f"the original (PSNR, more than bicubic, SSIM):<table cellpadding=2>{rows}</table>"
+            f"{verdict}<br>{noise}Parts of {self._where}, made {self.task.scale:g} times smaller and upscaled "
+            f"back{quality}, against the original (PSNR, more than bicubic, SSIM):<table cellpadding=2>{rows}</table>"
             f"{self._tell_errors()}"
         )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import threading
 import zlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ Noise = tuple[float, float]  # gain and offset of its variance
 
 AUTO = "auto"
 CHECKED = 1 << 30  # bytes of an array whose checksum is taken; of more, some pixels are left out
-MIDDLE = 2048  # rows and columns in which noise is looked for in what is not in memory
+RANGE, NOISE, SPREAD = "range", "noise", "noise of windows"  # what is found of pixels
+WINDOW, WINDOWS, PLANES = 256, 64, 4  # rows and columns of a window, and how many windows and planes are read at most
 KEPT = 32  # findings that are remembered
 JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".svs"}  # ends of names of files that may hold JPEG
 LEAST = 0.005  # of compression, to be told
@@ -72,6 +74,11 @@ class Task:
     noise: Any = AUTO
     compression: str | float = AUTO
     path: str | None = None
+
+    @property
+    def several_levels(self) -> bool:
+        """Whether `looked_at` is another level than the finest one."""
+        return self.looked_at is not None and self.looked_at is not self.source.data
 
     @property
     def choices(self) -> str:
@@ -133,12 +140,15 @@ class Grade:
         Why the network should not be used for that; empty if it may.
     fitting : str
         The name of a network that fits better; empty if there is none.
+    about : str
+        "about " where only parts of layers were looked at; else empty.
     """
 
     noise: list[float] = field(default_factory=list)
     compression: float = 0.0
     misfit: str = ""
     fitting: str = ""
+    about: str = ""
 
 
 class Watched:
@@ -159,8 +169,13 @@ class Watched:
 
 def find(task: Task, cancelled: threading.Event) -> Found:
     """What is found of the whole layer: the same for a plane, a region, and all of it."""
-    in_range, maps = find_ranges(task, cancelled), load_network(task.model).config.maps
-    noise = find_noise(task, in_range, cancelled) if "noise" in maps else []
+    source, maps = task.source, load_network(task.model).config.maps
+    if "noise" in maps and task.noise == AUTO and task.in_range is None and not task.several_levels:
+        ranges, noise = (_of_part(found, source) for found in _measure(source, source.data, (RANGE, NOISE), cancelled))
+        in_range = ranges if source.channel_axis is not None else ranges[0]
+    else:
+        in_range = find_ranges(task, cancelled)
+        noise = find_noise(task, in_range, cancelled) if "noise" in maps else []
     return Found(in_range, noise, find_compression(task) if "compression" in maps else 0.0)
 
 
@@ -169,63 +184,106 @@ def find_ranges(task: Task, cancelled: threading.Event) -> Ranges:
     if task.in_range is not None:
         return task.in_range
     source, looked_at = task.source, task.source.data if task.looked_at is None else task.looked_at
-
-    def look() -> Ranges:
-        found = _find_range(source, looked_at, cancelled)
-        pairs = found if isinstance(found, list) else [found]
-        if any(low >= high for low, high in pairs) and looked_at is not source.data:
-            found = _find_range(source, source.data, cancelled)  # only the coarse level is flat
-        return found
-
-    found: Ranges = _of_part(_remember("range", source, looked_at, look), source)
-    return found
+    (found,) = _measure(source, looked_at, (RANGE,), cancelled)
+    if any(low >= high for low, high in found) and task.several_levels:
+        (found,) = _measure(source, source.data, (RANGE,), cancelled)  # only the coarse level is flat
+    found = _of_part(found, source)
+    return found if source.channel_axis is not None else found[0]
 
 
-def _find_range(source: Source, data: Any, cancelled: threading.Event) -> Ranges:
-    from vdsr_core import find_range
-
-    image: Any = Watched(data, cancelled)
-    channels = core_channels(replace(source, data=data))  # a coarse level may be as narrow as colour
-    found = find_range(image, channel_axis=channels, rgb=source.rgb)
-    if isinstance(found, list) and channels != source.channel_axis:
-        return (min(low for low, _ in found), max(high for _, high in found))
-    return found
-
-
-def find_noise(task: Task, in_range: Ranges, cancelled: threading.Event) -> list[Noise]:
+def find_noise(task: Task, in_range: Ranges, cancelled: threading.Event, *, quickly: bool = False) -> list[Noise]:
     """The noise that is to be removed from each channel, as given or as found in the finest level.
 
-    Of what is not in memory only the middle of the middle plane is looked at: the rest would take long to read.
+    Of several levels that are not in memory, or of anything that is not when it is looked at `quickly`, only windows
+    that are spread over the finest level are read.
     """
-    from vdsr_core import estimate_noise, survey
+    from vdsr_core import survey
 
     source = task.source
-    image: Any = Watched(source.data, cancelled)
-    kind: dict[str, Any] = {"channel_axis": core_channels(source), "rgb": source.rgb}
-
-    def look() -> Any:
-        in_memory = isinstance(source.data, np.ndarray)
-        return estimate_noise(image if in_memory else np.asarray(source.data[middle(source)]), **kind)
-
-    if task.noise == AUTO:
-        found = _remember("noise", source, source.data, look)
-    else:
-        _, found = survey(image, in_range=(0, 1), noise=task.noise, **kind)
+    if task.noise != AUTO:
+        image: Any = Watched(source.data, cancelled)
+        channels = core_channels(source)
+        _, found = survey(image, channel_axis=channels, rgb=source.rgb, in_range=(0, 1), noise=task.noise)
         if isinstance(task.noise, str):  # of the range, which is that of the part already
             pairs = in_range if isinstance(in_range, list) else [in_range]
             return [(0.0, found[0][1] * (high - low) ** 2) for low, high in pairs]
-    found = found if isinstance(found, list) else [found]
-    return list(_of_part(found, source)) if source.channel_axis is not None else found[:1]
+    elif isinstance(source.data, np.ndarray) or not (quickly or task.several_levels):
+        (found,) = _measure(source, source.data, (NOISE,), cancelled)
+    else:
+        found = _remember(SPREAD, source, source.data, lambda: _measure_spread(source, cancelled))
+    return _of_part(found, source)
 
 
-def middle(source: Source) -> Slices:
-    """Where a large layer is looked at: the middle of its middle plane, in all channels."""
-    part = []
-    for axis, length in enumerate(source.data.shape[: len(source.part)]):
-        most = MIDDLE if axis in source.plane_axes else length if axis == source.channel_axis else 1
-        start = max(0, (length - most) // 2)
-        part.append(slice(start, min(length, start + most)))
-    return tuple(part)
+def _measure(source: Source, data: Any, wanted: Sequence[str], cancelled: threading.Event) -> list[list[Any]]:
+    """Range, noise or both of each channel of an array, remembered from before or found in one pass."""
+    from vdsr_core import survey
+
+    channels = core_channels(replace(source, data=data))  # a coarse level may be as narrow as colour
+    state = fingerprint(data)
+    keys = {name: _key(name, source, state) for name in wanted}
+    if missing := [name for name in wanted if keys[name] not in _findings]:
+        image: Any = Watched(data, cancelled)
+        ranges, noises = survey(
+            image,
+            channel_axis=channels,
+            rgb=source.rgb,
+            in_range=None if RANGE in missing else (0, 1),
+            maps=(NOISE,) if NOISE in missing else (),
+        )
+        if channels != source.channel_axis:  # what is declared to be channels is none
+            ranges = [(min(low for low, _ in ranges), max(high for _, high in ranges))]
+        for name, found in ((RANGE, ranges), (NOISE, noises)):
+            if name in missing:
+                _keep(keys[name], data, found)
+    return [_findings[keys[name]][1] for name in wanted]
+
+
+def _measure_spread(source: Source, cancelled: threading.Event) -> list[Noise]:
+    """The noise of each channel in windows that are spread over an array."""
+    from vdsr_core import estimate_noise
+
+    image = Watched(source.data, cancelled)
+    pixels = np.stack([image[window] for window in spread_windows(source)])
+    channels = None if source.channel_axis is None else source.channel_axis + 1
+    found = estimate_noise(pixels, channel_axis=channels, rgb=source.rgb)
+    return found if isinstance(found, list) else [found]
+
+
+def spread_windows(source: Source) -> list[Slices]:
+    """Windows of equal size, of a few planes, each with all channels and colours.
+
+    Examples
+    --------
+    >>> source = Source(np.broadcast_to(np.uint16(0), (50, 4000, 100)), "", False, None, (slice(0, 50),) * 3)
+    >>> windows = spread_windows(source)
+    >>> len(windows), windows[0]
+    (16, (slice(6, 7, None), slice(372, 628, None), slice(0, 100, None)))
+    """
+    lengths = source.data.shape
+    leading = [axis for axis in range(len(source.part)) if axis not in (*source.plane_axes, source.channel_axis)]
+    planes = math.prod(lengths[axis] for axis in leading)
+    count = min(planes, PLANES)
+    along = math.isqrt(WINDOWS // count)  # windows along rows, and along columns
+    spans = [_spread(lengths[axis], along) for axis in source.plane_axes]
+    found = []
+    for number in range(count):
+        index = np.unravel_index(int((number + 0.5) * planes / count), [lengths[axis] for axis in leading])
+        for place in product(*spans):
+            window = [slice(0, length) for length in lengths]
+            for axis, at in zip(leading, index, strict=True):
+                window[axis] = slice(int(at), int(at) + 1)
+            for axis, span in zip(source.plane_axes, place, strict=True):
+                window[axis] = span
+            found.append(tuple(window))
+    return found
+
+
+def _spread(length: int, count: int) -> list[slice]:
+    """Windows in the middle of each of the equal parts of an axis, as far as they do not overlap."""
+    side = min(WINDOW, length)
+    count = min(count, length // side)
+    starts = [int((number + 0.5) * length / count - side / 2) for number in range(count)]
+    return [slice(start, start + side) for start in starts]
 
 
 def find_compression(task: Task) -> float:
@@ -278,10 +336,9 @@ def to_compression(quality: float) -> float:
     return MEAN_STEP * (5000 / quality if quality < 50 else 200 - 2 * quality) / 100
 
 
-def _of_part(found: Any, source: Source) -> Any:
-    """What was found of each channel, for the channels of a part."""
-    axis = source.channel_axis
-    return found[source.part[axis]] if isinstance(found, list) and axis is not None else found
+def _of_part(found: list[Any], source: Source) -> list[Any]:
+    """What was found of each channel, for the channels of a part; one without channels."""
+    return found[:1] if source.channel_axis is None else list(found[source.part[source.channel_axis]])
 
 
 _findings: dict[Hashable, tuple[Any, Any]] = {}  # by the pixels they were found in, the oldest first
@@ -289,12 +346,22 @@ _findings: dict[Hashable, tuple[Any, Any]] = {}  # by the pixels they were found
 
 def _remember(what: str, source: Source, data: Any, look: Callable[[], Any]) -> Any:
     """What was found before in the same pixels, or is found now."""
-    key = (what, fingerprint(data), source.channel_axis, source.rgb)
+    key = _key(what, source, fingerprint(data))
     if key not in _findings:
-        _findings[key] = (None if isinstance(data, np.ndarray) else data), look()  # an id must not come again
-        while len(_findings) > KEPT:
-            del _findings[next(iter(_findings))]
+        _keep(key, data, look())
     return _findings[key][1]
+
+
+def _key(what: str, source: Source, state: Hashable) -> Hashable:
+    """What a finding depends on."""
+    return (what, state, source.channel_axis, source.rgb)
+
+
+def _keep(key: Hashable, data: Any, found: Any) -> None:
+    """Remember what was found; the oldest is forgotten."""
+    _findings[key] = (None if isinstance(data, np.ndarray) else data), found  # an id must not come again
+    while len(_findings) > KEPT:
+        del _findings[next(iter(_findings))]
 
 
 def fingerprint(data: Any) -> Hashable:

@@ -67,10 +67,10 @@ class UpscaleWidget(Panel):
         self.looking = Looking(self.choices, self.queue)
         self.starter = Starter(self, self.choices, self.queue)
         self.starter.wanted.connect(self._add)
-        self.checking = Checking(self.choices, self.queue)
         self.queue_list = QueueList(self.queue)
         self.face = Face(self.form, self.looking.container, self.queue_list)
         self.examiner, self.grader = Examiner(self.form), Grader(self.choices)
+        self.checking = Checking(self.choices, self.queue, self.grader)
         self.hints = Hints(self.face, self.choices, self.grader)
         self.previews = Previews(napari_viewer, self.choices, self.examiner, self.face.preview_button)
         self.side_by_side: SideBySide | None = None  # made when it is opened

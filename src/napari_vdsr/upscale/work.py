@@ -223,18 +223,16 @@ def try_out(task: Task, models: Mapping[str, str | None], cancelled: threading.E
         in_range = find_ranges(task, cancelled)
         in_range = in_range[0] if isinstance(in_range, list) else in_range
         pixels = np.asarray(source.data[source.part]).reshape(_lengths(source))
-        scores = compare_models(
-            pixels, task.scale, models=dict(models), rgb=source.rgb, in_range=in_range, device=task.device
-        )
+        options: dict[str, Any] = {"rgb": source.rgb, "in_range": in_range, "device": task.device}
+        options["self_ensemble"] = task.self_ensemble
+        scores = compare_models(pixels, task.scale, models=dict(models), **options)
         for score in scores:
             stop_if(cancelled)
             yield score
         network = load_network(task.model)
         table = network.errors if task.model in models.values() else None
         if table is not None and table.scales[0] <= task.scale <= table.scales[-1]:
-            yield from compare_errors(
-                pixels, task.scale, model=network, rgb=source.rgb, in_range=in_range, pieces=PARTS, device=task.device
-            )
+            yield from compare_errors(pixels, task.scale, model=network, pieces=PARTS, **options)
 
 
 def _lengths(source: Source) -> list[int]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from scipy.stats import spearmanr
 
-from vdsr_core.arguments import check_scales
+from vdsr_core.arguments import check_scales, check_switch
 from vdsr_core.dataset.hold_out import HoldOut, Piece
 from vdsr_core.dataset.planes import Images, find_planes
 from vdsr_core.images.ranges import Range
@@ -119,6 +119,7 @@ def compare_errors(
     channel_axis: int | None = None,
     rgb: bool = False,
     in_range: Range | Sequence[Range] | None = None,
+    self_ensemble: bool = False,
     pieces: int = 48,
     device: str | None = None,
 ) -> Iterator[ErrorReport]:
@@ -132,6 +133,8 @@ def compare_errors(
         Scales by which the images are reduced.
     model : VDSR, str or path, optional
         A network, or what `load_model` takes. The default network by default.
+    self_ensemble
+        As in `super_resolve`.
 
     Yields
     ------
@@ -150,11 +153,12 @@ def compare_errors(
     """
     network = model if isinstance(model, VDSR) else load_model(model)
     table = find_errors(network)
+    turned = check_switch("self_ensemble", self_ensemble)
     for scale in check_scales(scales):
         table.predict(np.zeros(1), scale)  # raises before anything is restored
     for scale in check_scales(scales):
         hold_out = _hold_out(images, (scale,), pieces, device, channel_axis=channel_axis, rgb=rgb, in_range=in_range)
-        yield report(table, scale, hold_out.pieces, hold_out.restore(network))
+        yield report(table, scale, hold_out.pieces, hold_out.restore(network, self_ensemble=turned))
 
 
 def _hold_out(images: Images, scales: Sequence[float], pieces: int, device: str | None, **options: Any) -> HoldOut:

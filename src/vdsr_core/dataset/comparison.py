@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.arguments import check_scales
+from vdsr_core.arguments import check_scales, check_switch
 from vdsr_core.dataset.hold_out import HoldOut
 from vdsr_core.dataset.planes import find_planes
 from vdsr_core.evaluation import Score, ssim
@@ -33,13 +33,15 @@ def compare_models(
     channel_axis: int | None = None,
     rgb: bool = False,
     in_range: Range | Sequence[Range] | None = None,
+    self_ensemble: bool = False,
     device: str | None = None,
 ) -> Iterator[Score]:
     """Reduce an image, let several networks restore it, and score each against the original.
 
     Up to eight parts of 192 x 192 pixels are reduced by `degrade` and interpolated back; they are spread over the
     planes of the image, up to four on one plane. Every network restores the same parts. The scores are measured as
-    `fine_tune` measures its held-out part, so the figures of the two can be compared.
+    `fine_tune` measures its held-out part, so the figures of the two can be compared. A network that has maps removes
+    no noise here: the original holds it, too, so a cleaner result would score less.
 
     Parameters
     ----------
@@ -49,7 +51,7 @@ def compare_models(
         The factor by which the image is reduced and restored, greater than 1.
     models : sequence of str or path, or mapping of name to model, optional
         The networks, each as `load_model` takes it or as a `VDSR`. By default all that come with the package.
-    channel_axis, rgb, in_range, device
+    channel_axis, rgb, in_range, self_ensemble, device
         As in `super_resolve`; for an `ImageFile` the axes are those of the file.
 
     Yields
@@ -79,6 +81,7 @@ def compare_models(
     (factor,) = check_scales(scale)
     named = models if isinstance(models, Mapping) else {str(name): name for name in models or model_names()}
     options = {"channel_axis": channel_axis, "rgb": rgb, "in_range": in_range}
+    turned = check_switch("self_ensemble", self_ensemble)
     sources, skipped = find_planes({NAME: image}, (factor,), **options)
     if not sources:
         msg = f"`image` must have something to compare, but it is {skipped[NAME]}. Choose a larger part, with detail."
@@ -99,5 +102,5 @@ def compare_models(
     for name, model in named.items():
         network = model if isinstance(model, VDSR) else load_model(model)
         start = time.perf_counter()
-        restored = hold_out.restore(network)
+        restored = hold_out.restore(network, self_ensemble=turned)
         yield score(name, restored, time.perf_counter() - start)

@@ -128,10 +128,12 @@ class HoldOut:
         self.bicubic = self.means([piece.ilr for piece in self.pieces])
         self.last: list[NDArray[np.float64]] = []
 
-    def restore(self, model: VDSR) -> list[NDArray[np.float64]]:
+    def restore(self, model: VDSR, *, self_ensemble: bool = False) -> list[NDArray[np.float64]]:
         """The pieces as a network restores them."""
         engine = Engine(model, self.device, half=False)
-        return [restore(piece.ilr * 255, engine, piece.strength) / 255 for piece in self.pieces]
+        return [
+            restore(piece.ilr * 255, engine, piece.strength, self_ensemble=self_ensemble) / 255 for piece in self.pieces
+        ]
 
     def means(self, restored: Sequence[NDArray[np.float64]]) -> dict[str, float]:
         """The mean PSNR of restored pieces in dB, for each scale."""

@@ -132,6 +132,13 @@ def test_best_quality_is_the_mean_over_turned_images(viewer, opened, qtbot, netw
     assert widget.queue.batches[-1].title == f"cells, tiny {TIMES}2, best"
     exec(widget.copy_python(), {"viewer": viewer})
     np.testing.assert_array_equal(viewer.layers[-1].data, expected)
+    qtbot.waitUntil(lambda: bool(widget.grader.grade.noise), timeout=WAIT)
+    click(qtbot, widget.face.try_button)
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    assert "Noise is not removed here" in widget.face.trial.text()
+    assert "in the best quality" in widget.face.trial.text()
+    _, score = compare_models(image, 2, models={"tiny": network}, self_ensemble=True)
+    assert f"{score.psnr:.2f}&nbsp;dB" in widget.face.trial.text()
     click(qtbot, widget.face.defaults_button)
     assert not widget.form.quality.value
 

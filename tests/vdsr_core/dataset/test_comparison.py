@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vdsr_core import compare_models, degrade, psnr, resize, ssim, super_resolve
+from vdsr_core import VDSR, VDSRConfig, compare_models, degrade, psnr, resize, ssim, super_resolve
 from vdsr_core.images.color import rgb_to_ycbcr
 
 
@@ -18,12 +18,17 @@ def zero(tiny_model):
     return model
 
 
-def test_scores_are_those_of_the_public_functions(tiny_model):
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("maps", [(), ("noise",)])
+def test_scores_are_those_of_the_public_functions(maps, turned):
     """One part holds the whole of a small image: reduced, restored and compared by hand."""
+    torch.manual_seed(0)
+    model = VDSR(VDSRConfig(depth=4, width=8, maps=maps))
     image = np.random.default_rng(0).random((60, 52)) * 300 + 20
-    scores = list(compare_models(image, 2, models={"tiny": tiny_model}, in_range=(0, 400)))
+    scores = list(compare_models(image, 2, models={"tiny": model}, in_range=(0, 400), self_ensemble=turned))
     low = degrade(image, 2)
-    restored = {"bicubic": resize(low, 2), "tiny": super_resolve(low, 2, model=tiny_model, in_range=(0, 400))}
+    sr = super_resolve(low, 2, model=model, in_range=(0, 400), noise=0, self_ensemble=turned)
+    restored = {"bicubic": resize(low, 2), "tiny": sr}
     assert [score.method for score in scores] == list(restored)
     for score in scores:
         options = {"data_range": 400, "crop_border": 2}
