@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
@@ -109,13 +110,27 @@ def fit_noise(blocks: Values) -> Noise:
     means, details = blocks.mean((1, 2)), measure_detail(blocks)
     order = np.lexsort((details, means))
     means, details, blocks = means[order], details[order], blocks[order]
-    cuts = np.unique(np.searchsorted(means, np.linspace(means[0], means[-1], BINS + 1)[1:-1]))
-    bins = [part for part in np.split(np.arange(len(means)), cuts) if len(part) >= LEAST] or [np.arange(len(means))]
-    level = np.array([means[part].mean() for part in bins])
+    bins = [slice(*pair) for pair in pairwise(find_cuts(means))]
     share = FLAT if blocks.shape[-1] >= NARROW else 1.0
-    flat = (part[np.argsort(details[part], kind="stable")[: math.ceil(share * len(part))]] for part in bins)
-    variance = np.array([least_variance(blocks[part], share) for part in flat])
-    return fit_line(level, variance, np.sqrt([len(part) for part in bins]))
+    chosen = [choose_flat(blocks[part], details[part], share) for part in bins]
+    level = np.array([flat.mean() for flat in chosen])
+    variance = np.array([least_variance(flat, share) for flat in chosen])
+    return fit_line(level, variance, np.sqrt([len(flat) for flat in chosen]))
+
+
+def find_cuts(means: Values) -> list[int]:
+    """Where bins of sorted means begin and end: as wide as a `BINS`-th of their span, or wide enough for `LEAST`."""
+    cuts = [0]
+    for cut in np.searchsorted(means, np.linspace(means[0], means[-1], BINS + 1)[1:]).tolist():
+        if cut - cuts[-1] >= LEAST:
+            cuts.append(cut)
+    rest = len(means) - cuts[-1]
+    return [*cuts, len(means)] if rest >= LEAST // 2 or len(cuts) == 1 else cuts
+
+
+def choose_flat(blocks: Values, details: Values, share: float) -> Values:
+    """The given share of the blocks: those with the smallest details."""
+    return blocks[np.argsort(details, kind="stable")[: math.ceil(share * len(blocks))]]
 
 
 def measure_detail(blocks: Values) -> Values:

@@ -46,7 +46,18 @@ def test_texture_is_not_noise(rng, sigma):
     assert np.sqrt(max(gain * 100 + offset, 0)) == pytest.approx(sigma, rel=0.1, abs=0.2)
 
 
-@pytest.mark.parametrize("shape", [(32, 32), (3, 200), (64, 64), (400, 300), (5, 60, 80)])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_few_bright_places_tell_how_noise_grows(seed):
+    """Most of the image is dark: what is bright fills no bin of intensity by itself."""
+    rng = np.random.default_rng(seed)
+    spots = gaussian_filter((rng.random((220, 204)) > 0.9995).astype(float), 9)
+    image = 10 + 990 * spots / spots.max()
+    assert np.median(image) < 30 < image.mean()
+    gain, _ = estimate_noise(degrade(image, 1, shot_noise=4, seed=1))
+    assert gain == pytest.approx(4, rel=0.2)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (8, 200), (64, 64), (400, 300), (5, 60, 80)])
 def test_white_noise_has_the_same_estimate_at_all_sizes(shape):
     found = [estimate_noise(np.random.default_rng(seed).normal(100, 5, shape)) for seed in range(8)]
     assert np.mean([100 * gain + offset for gain, offset in found]) == pytest.approx(25, rel=0.3)
