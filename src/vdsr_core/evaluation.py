@@ -23,6 +23,7 @@ from vdsr_core.network.devices import make_engine
 from vdsr_core.network.engine import Engine
 from vdsr_core.network.model import VDSR, Strength, check_network
 
+TOLERANCE = 0.02  # dB, within which the score of bicubic interpolation is the published one
 # Published PSNR (dB) and SSIM of bicubic interpolation by this protocol.
 BICUBIC = {
     "Set5": {2: (33.66, 0.9299), 3: (30.39, 0.8682), 4: (28.42, 0.8104)},
@@ -272,25 +273,17 @@ def _scores(
                 seconds = time.perf_counter() - start
                 sr = np.clip(np.rint(sr), 16, 235)
                 border = math.ceil(scale)
-                similarity = math.nan
-                if min(hr.shape) - 2 * border >= 11:
-                    similarity = ssim(hr, sr, data_range=255, crop_border=border)
-                yield Score(
-                    name,
-                    float(scale),
-                    method,
-                    psnr(hr, sr, data_range=255, crop_border=border),
-                    similarity,
-                    seconds,
-                )
+                decibels = psnr(hr, sr, data_range=255, crop_border=border)
+                large = min(hr.shape) - 2 * border >= 11
+                similarity = ssim(hr, sr, data_range=255, crop_border=border) if large else math.nan
+                yield Score(name, float(scale), method, decibels, similarity, seconds)
 
 
 def luma(image: NDArray[Any], name: str = "image") -> NDArray[np.float64]:
     """The luma of an 8-bit image in steps of 1, (M, N) in 16..235; a gray image as it is."""
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
-        msg = (
-            f"{name} must be 8-bit gray (M, N) or RGB (M, N, 3), got {image.dtype} of shape {image.shape}. Convert it."
-        )
+        got = f"{image.dtype} of shape {image.shape}"
+        msg = f"{name} must be 8-bit gray (M, N) or RGB (M, N, 3), got {got}. Convert it."
         raise ValueError(msg)
     if image.ndim == 2:
         return image.astype(np.float64)
@@ -314,25 +307,21 @@ def mean_scores(scores: Iterable[Score]) -> list[Score]:
     groups: dict[tuple[float, str], list[Score]] = {}
     for score in scores:
         groups.setdefault((score.scale, score.method), []).append(score)
+    figures = "psnr", "ssim", "seconds"
     return [
-        Score("mean", scale, method, *(float(np.mean(column)) for column in _columns(group)))
-        for (scale, method), group in groups.items()
+        Score("mean", *key, *(float(np.mean([getattr(score, name) for score in group])) for name in figures))
+        for key, group in groups.items()
     ]
 
 
-def _columns(scores: Sequence[Score]) -> tuple[list[float], list[float], list[float]]:
-    """PSNR, SSIM and seconds of some scores."""
-    return [s.psnr for s in scores], [s.ssim for s in scores], [s.seconds for s in scores]
-
-
-def check_bicubic(name: str, means: Iterable[Score], tolerance: float = 0.02) -> None:
+def check_bicubic(name: str, means: Iterable[Score]) -> None:
     """Raise if the bicubic scores of a known set of images differ from the published ones.
 
     Then no score of this run is comparable with published ones. Sets that are not known pass.
     """
     for score in means:
         published = BICUBIC.get(name, {}).get(int(score.scale)) if score.scale == int(score.scale) else None
-        if score.method == "bicubic" and published and abs(score.psnr - published[0]) > tolerance:
+        if score.method == "bicubic" and published and abs(score.psnr - published[0]) > TOLERANCE:
             msg = f"bicubic must score {published[0]:.2f} dB on {name} x{score.scale:g}, got {score.psnr:.2f}. "
             msg += "The folder holds other images, or other sizes, than the published set."
             raise ValueError(msg)

@@ -25,11 +25,7 @@ SIDE = 384  # of the measured tile, in output pixels: large enough for ncnn's pr
 
 def info(
     model: Annotated[
-        str | None,
-        typer.Argument(
-            help="Network: photo, fast, microscopy, or a file.",
-            show_default="photo",
-        ),
+        str | None, typer.Argument(help="Network: photo, fast, microscopy, or a file.", show_default="photo")
     ] = None,
 ) -> None:
     """Print what is known of a network, and of this machine."""
@@ -57,9 +53,8 @@ def doctor(model: Model = None) -> None:
         for check in check_engines(load_model(model)):
             checks.append(check)
             remark = check.problem or ("chosen" if check.chosen else "")
-            say(
-                f"{check.device:<9} {check.engine:<6} {check.speed:>8.3f}   {check.difference:<10.1e} {remark}".rstrip()
-            )
+            figures = f"{check.device:<9} {check.engine:<6} {check.speed:>8.3f}   {check.difference:<10.1e}"
+            say(f"{figures} {remark}".rstrip())
         for sentence in advise(checks):
             say()
             say(sentence)

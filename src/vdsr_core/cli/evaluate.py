@@ -32,10 +32,7 @@ if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
 
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="Sharp 8-bit images, gray or RGB, such as Set5.", show_default=False)],
-    scales: Annotated[
-        str,
-        typer.Option(metavar="S...", help="Upscaling factors, such as 2 2.5 3."),
-    ] = "2 3 4",
+    scales: Annotated[str, typer.Option(metavar="S...", help="Upscaling factors, such as 2 2.5 3.")] = "2 3 4",
     model: Model = None,
     format: Annotated[
         Literal["table", "csv", "json"] | None,

@@ -45,8 +45,7 @@ def show_version(wanted: bool) -> None:
 @app.callback()
 def vdsr(
     version: Annotated[
-        bool,
-        typer.Option("--version", help="Print the version and leave.", callback=show_version, is_eager=True),
+        bool, typer.Option("--version", help="Print the version and leave.", callback=show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Upscale images with a very deep residual network (VDSR), train it, and measure how well it does."""

@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,7 +34,10 @@ if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     from vdsr_core.streaming.outputs import Job
     from vdsr_core.streaming.plan import Plan
 
-SIZE, FILES, PIECES = "How large", "Files", "Results larger than memory"  # panels of the help
+of_size, of_files, of_pieces = (  # groups of options
+    partial(typer.Option, rich_help_panel=group) for group in ("How large", "Files", "Results larger than memory")
+)
+of_size = partial(of_size, show_default=False)
 
 
 def upscale(
@@ -59,28 +63,21 @@ def upscale(
     ],
     scale: Annotated[
         str | None,
-        typer.Option(
-            metavar="S",
-            show_default=False,
-            rich_help_panel=SIZE,
-            help="Output pixels per input pixel, above 1, such as 2 or 2.5; or ROWS:COLUMNS such as 2:1.5.",
+        of_size(
+            metavar="S", help="Output pixels per input pixel, above 1, such as 2 or 2.5; or ROWS:COLUMNS such as 2:1.5."
         ),
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(
+        of_size(
             metavar="COLUMNSxROWS",
-            show_default=False,
-            rich_help_panel=SIZE,
             help="Pixels of the result instead: 4096x (columns), x2048 (rows), or 4096x2048 for both.",
         ),
     ] = None,
     pixel_size: Annotated[
         str | None,
-        typer.Option(
+        of_size(
             metavar="LENGTH",
-            show_default=False,
-            rich_help_panel=SIZE,
             help="Size of a pixel of the result instead, such as 0.1um, for files that say how large their pixels are.",
         ),
     ] = None,
@@ -108,8 +105,7 @@ def upscale(
     compression: Annotated[
         str,
         typer.Option(
-            metavar="C",
-            help="JPEG artefacts to remove: auto (as the tables in the file say), or from 0 (none) to 1.",
+            metavar="C", help="JPEG artefacts to remove: auto (as the tables in the file say), or from 0 (none) to 1."
         ),
     ] = "auto",
     nan: Annotated[
@@ -126,71 +122,44 @@ def upscale(
     ] = False,
     axes: Annotated[
         str | None,
-        typer.Option(
+        of_files(
             metavar="LETTERS",
-            rich_help_panel=FILES,
-            show_default="as each file says",
             help="What the axes are, such as CYX: T time, C channels, Z planes, Y rows, X columns, S colour samples.",
+            show_default="as each file says",
         ),
     ] = None,
     format: Annotated[
         Literal["tif", "ome.tif", "png", "jpg", "webp", "zarr", "ome.zarr"] | None,
-        typer.Option(
-            help="Format of the files in the folder OUT, or of standard output.",
-            rich_help_panel=FILES,
-            show_default="as each image",
-        ),
+        of_files(help="Format of the files in the folder OUT, or of standard output.", show_default="as each image"),
     ] = None,
     pattern: Annotated[
         str,
-        typer.Option(
+        of_files(
             metavar="TEXT",
-            rich_help_panel=FILES,
             help="Names of the files in the folder OUT: {name} is that of the image, {scale} such as x2 or 4096x.",
         ),
     ] = "{name}_{scale}",
-    jpeg_quality: Annotated[
-        int, typer.Option(min=1, max=100, metavar="Q", rich_help_panel=FILES, help="Quality of JPEG files, 1 to 100.")
-    ] = 95,
+    jpeg_quality: Annotated[int, of_files(min=1, max=100, metavar="Q", help="Quality of JPEG files, 1 to 100.")] = 95,
     recursive: Annotated[
-        bool,
-        typer.Option(
-            "--recursive", rich_help_panel=FILES, help="Search subfolders, too; OUT has the same ones afterwards."
-        ),
+        bool, of_files("--recursive", help="Search subfolders, too; OUT has the same ones afterwards.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", rich_help_panel=FILES, help="Replace outputs that exist.")
-    ] = False,
+    overwrite: Annotated[bool, of_files("--overwrite", help="Replace outputs that exist.")] = False,
     dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            rich_help_panel=PIECES,
-            help="Say how large, how long and in how many shards; write nothing.",
-        ),
+        bool, of_pieces("--dry-run", help="Say how large, how long and in how many shards; write nothing.")
     ] = False,
     part: Annotated[
         str | None,
-        typer.Option(
-            metavar="I/N",
-            rich_help_panel=PIECES,
-            help="Make one of N parts, each by a process of its own.",
-            show_default="all",
-        ),
+        of_pieces(metavar="I/N", help="Make one of N parts, each by a process of its own.", show_default="all"),
     ] = None,
     cluster: Annotated[
         str | None,
-        typer.Option(
+        of_pieces(
             metavar="ADDRESS",
-            rich_help_panel=PIECES,
             help="Compute on a dask cluster: the address of its scheduler, or local:4 for four processes here.",
             show_default="in this process",
         ),
     ] = None,
-    shard: Annotated[
-        int,
-        typer.Option(rich_help_panel=PIECES, help="Side of a shard, in output pixels: what a process makes in one go."),
-    ] = 2048,
+    shard: Annotated[int, of_pieces(help="Side of a shard, in output pixels: what a process makes in one go.")] = 2048,
 ) -> None:
     """Upscale images: dtype, intensities, channels and metadata are kept, pixels get smaller.
 

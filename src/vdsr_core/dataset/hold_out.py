@@ -48,28 +48,14 @@ class Preview:
 
 @dataclass(frozen=True)
 class Piece:
-    """A held-out part of an image.
+    """A held-out part of an image, interpolated and sharp: (M, N) each, in [0, 1]."""
 
-    Attributes
-    ----------
-    scale : str
-        Its factor, and whether it is degraded.
-    ilr, hr : (M, N) ndarray
-        Interpolated and sharp, in [0, 1].
-    border : int
-        Pixels at each edge that do not count.
-    strength : Strength
-        What a network with maps is told of it.
-    factor : float
-        The scale as a number; 0 for registered pairs and degraded pieces, whose errors are not predicted.
-    """
-
-    scale: str
+    scale: str  # its factor, and whether it is degraded
     ilr: NDArray[np.float64]
     hr: NDArray[np.float64]
-    border: int
-    strength: Strength
-    factor: float
+    border: int  # pixels at each edge that do not count
+    strength: Strength  # what a network with maps is told of it
+    factor: float  # the scale as a number; 0 for pairs and degraded pieces, whose errors are not predicted
 
     def psnr(self, sr: NDArray[np.float64]) -> float:
         """Peak signal-to-noise ratio of a restored piece in dB, at most 120."""
@@ -120,10 +106,8 @@ class HoldOut:
         self.pieces += [make_pair_piece(ilr, hr) for ilr, hr in _some(crops, pieces)]
         self.pieces = [piece for piece in self.pieces if np.ptp(piece.hr)]
         if not self.pieces:
-            msg = (
-                "the held-out part must have detail, got a flat one: nothing can be measured there. Of a single image "
-            )
-            msg += "it is the end of the longer axis: crop the image, raise `hold_out`, or add images."
+            msg = "the held-out part must have detail, got a flat one: nothing can be measured there. In a single "
+            msg += "image it is the end of the longer axis: crop the image, raise `hold_out`, or add images."
             raise ValueError(msg)
         self.bicubic = self.means([piece.ilr for piece in self.pieces])
         self.last: list[NDArray[np.float64]] = []
@@ -195,15 +179,8 @@ def _spread(length: int, count: int) -> list[slice]:
 
 def make_piece(scale: float, hr: Plane, low: NDArray[Any], strength: Strength, kind: str = "") -> Piece:
     """A piece that was reduced, in double precision."""
-    ilr, sharp = enlarge(low, hr, scale), crop_to_scale(hr, scale_pair(scale))[0]
-    return Piece(
-        f"{scale:.3g}{kind}",
-        ilr.astype(float),
-        sharp.astype(float),
-        find_border(hr, scale),
-        strength,
-        0.0 if kind else scale,
-    )
+    ilr, sharp = enlarge(low, hr, scale).astype(float), crop_to_scale(hr, scale_pair(scale))[0].astype(float)
+    return Piece(f"{scale:.3g}{kind}", ilr, sharp, find_border(hr, scale), strength, 0.0 if kind else scale)
 
 
 def make_pair_piece(ilr: Plane, hr: Plane) -> Piece:

@@ -58,7 +58,7 @@ def interpolate_groups(
 def interpolate_all(
     images: Sequence[NDArray[Any]], scales: Sequence[float], degrade: Degrade, estimate: bool = False
 ) -> Iterator[Interpolated]:
-    """`interpolate_back` for each image and its scale, and what is known and, if asked for, estimated of it.
+    """Each image reduced and enlarged again, and what is known and, if asked for, estimated of it.
 
     It runs on all cores; in turn for another `degrade` than ours.
     """
@@ -92,12 +92,7 @@ def map_ahead(function: Callable[..., Any], *arguments: Sequence[Any]) -> Iterat
             yield from pool.map(function, *(argument[first : first + AHEAD] for argument in arguments))
 
 
-def interpolate_back(image: NDArray[Any], scale: float, degrade: Degrade = degrade) -> NDArray[np.float32]:
-    """The interpolated image that belongs to a sharp one: reduced and enlarged again, in floating point."""
-    return enlarge(reduce_image(image, scale, degrade), image, scale)
-
-
-def reduce_image(image: NDArray[Any], scale: float, degrade: Degrade = degrade) -> NDArray[Any]:
+def reduce_image(image: NDArray[Any], scale: float, degrade: Degrade) -> NDArray[Any]:
     """The low-resolution image of a sharp one, in floating point."""
     image = np.asarray(image, np.float64)
     hr, shape = crop_to_scale(image, scale_pair(scale))

@@ -16,11 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vdsr_core.arguments import check_integer, check_number, check_scales, check_span
-from vdsr_core.dataset.interpolation import (
-    Degrade,
-    draw_scales,
-    interpolate_groups,
-)
+from vdsr_core.dataset.interpolation import Degrade, draw_scales, interpolate_groups
 from vdsr_core.images.degradation import degrade
 from vdsr_core.images.intensity import check_pixels
 from vdsr_core.memory import free_memory
@@ -34,31 +30,15 @@ LEAST_CONTRAST = 0.02  # of a patch of low contrast, as a fraction of what it wa
 
 @dataclass(frozen=True)
 class Choice:
-    """Which patches make a batch: one row for each, in small tensors on the CPU.
+    """Which patches make a batch: one row for each, in small tensors on the CPU."""
 
-    Attributes
-    ----------
-    pair : (B,) Tensor of int64
-        Number of the pair of images (hr, ilr).
-    row, column : (B,) Tensor of int64
-        Row and column of the first pixel.
-    flips : (B, 3) Tensor of bool
-        Whether to flip rows, flip columns, and transpose.
-    intensity : (B, 2) Tensor of float32
-        Gain and offset.
-    clipped : (B,) Tensor of bool
-        Whether to clip the interpolated image, if that is asked for.
-    estimated : (B,) Tensor of bool
-        Whether the network is told what is estimated of an image, or else what was done to it.
-    """
-
-    pair: Tensor
-    row: Tensor
+    pair: Tensor  # (B,) of int64, number of the pair of images (hr, ilr)
+    row: Tensor  # (B,) of int64, of the first pixel
     column: Tensor
-    flips: Tensor
-    intensity: Tensor
-    clipped: Tensor
-    estimated: Tensor
+    flips: Tensor  # (B, 3) of bool: flip rows, flip columns, and transpose
+    intensity: Tensor  # (B, 2) of float32, gain and offset
+    clipped: Tensor  # (B,) of bool: clip the interpolated image, if that is asked for
+    estimated: Tensor  # (B,) of bool: tell the network what is estimated of an image, else what was done to it
 
     def part(self, number: int, count: int) -> Choice:
         """Every `count`-th patch, from `number` on."""
@@ -163,7 +143,8 @@ class Patches:
         self.clip = None if clip is None else check_span("clip", clip, "Leave it out for none.")
         self.scales = check_scales(scales)
         degraded = check_integer("degraded", degraded, 0)
-        self.low_contrast = check_fraction("low_contrast", low_contrast)
+        rule, hint = "a number from 0 to 1", "Leave it out for none."
+        self.low_contrast = check_number("low_contrast", low_contrast, rule, hint, lambda part: 0 <= part <= 1)
         given: Any = degrade
         if not callable(given):
             msg = f"`degrade` must be callable, got {degrade!r}. Leave it out for bicubic."
@@ -354,11 +335,7 @@ def check_pairs(pairs: Any) -> list[tuple[Any, Any]]:
     return found
 
 
-def _check(
-    sharp: Sequence[NDArray[Any]],
-    low: Sequence[NDArray[Any]],
-    augment: str,
-) -> None:
+def _check(sharp: Sequence[NDArray[Any]], low: Sequence[NDArray[Any]], augment: str) -> None:
     """Raise unless these images and options make patches."""
     if not sharp:
         msg = "`images` must hold at least one image, got none. Check the folder."
@@ -375,11 +352,6 @@ def _check(
     if augment not in get_args(Augment):
         msg = f"`augment` must be one of {', '.join(get_args(Augment))}, got {augment!r}. Leave it out for 'dihedral'."
         raise ValueError(msg)
-
-
-def check_fraction(name: str, value: float) -> float:
-    """`value`, checked to be a number from 0 to 1."""
-    return check_number(name, value, "a number from 0 to 1", "Leave it out for none.", lambda part: 0 <= part <= 1)
 
 
 def find_room(size: int, device: torch.device, store: str | os.PathLike[str] | None) -> tuple[torch.device, Any]:

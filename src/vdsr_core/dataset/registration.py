@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 REGISTERED = 512  # the side of the part of a pair that is looked at for a shift
 ALIKE, CLEAR = 0.2, 0.5  # the least correlation of two images of one field of view; that of a shift which is certain
@@ -17,11 +18,10 @@ def check_registered(ilr: Plane, hr: Plane, name: str) -> None:
 
     Where the sharp one has most contrast, they are compared without their finest detail: noise does not count.
     """
-    from skimage.filters import gaussian
     from skimage.registration import phase_cross_correlation
 
     window = busiest_window(hr, REGISTERED)
-    ilr, hr = (gaussian(plane[window], 2, preserve_range=True) for plane in (ilr, hr))  # type: ignore[no-untyped-call]
+    ilr, hr = (gaussian_filter(plane[window], 2, mode="nearest") for plane in (ilr, hr))
     found = phase_cross_correlation(hr, ilr, normalization=None)[0]  # type: ignore[no-untyped-call]
     rows, columns = (round(shift) for shift in found)
     there, best = _correlation(ilr, hr), 0.0

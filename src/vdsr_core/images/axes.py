@@ -17,24 +17,12 @@ from vdsr_core.images.tiling import Slices
 
 @dataclass(frozen=True)
 class Axes:
-    """What the axes of an image are.
+    """What the axes of an image are."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Shape of the image.
-    order : tuple of int
-        The axes other than colour: leading ones, then rows and columns.
-    colour : int or None
-        The axis of red, green, blue (and alpha).
-    channel : int or None
-        The position within `order` of the axis of independent channels.
-    """
-
-    shape: tuple[int, ...]
-    order: tuple[int, ...]
-    colour: int | None
-    channel: int | None
+    shape: tuple[int, ...]  # of the image
+    order: tuple[int, ...]  # the axes other than colour: leading ones, then rows and columns
+    colour: int | None  # the axis of red, green, blue (and alpha)
+    channel: int | None  # the position within `order` of the axis of independent channels
 
     @property
     def plane(self) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter
 
 from vdsr_core.arguments import check_integer, check_number
 from vdsr_core.images.intensity import as_image, cast
@@ -106,7 +107,7 @@ def degrade(
     if kernel == "bicubic" and not (blur or shot_noise or read_noise):
         low = resize(hr, (1 / pair[0], 1 / pair[1]), output_shape=shape)
         return low if jpeg is None else compress(low, jpeg)
-    values = _blurred(hr.astype(np.float64), blur) if blur else hr.astype(np.float64)
+    values = gaussian_filter(hr.astype(np.float64), blur, axes=(-2, -1))  # edges are mirrored, as in `resize`
     rows, columns = (make_taps(n, 1 / s, 0, m, kernel) for n, s, m in zip(hr.shape[-2:], pair, shape, strict=True))
     low = apply_taps(apply_taps(values[..., rows.source, columns.source], rows, -2), columns, -1)
     if shot_noise:
@@ -224,12 +225,3 @@ def make_rng(seed: Any) -> np.random.Generator:
     except (TypeError, ValueError) as error:
         msg = f"`seed` must be an integer of at least 0, a Generator or None, got {seed!r}. Try 0."
         raise type(error)(msg) from error
-
-
-def _blurred(image: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """An image blurred along rows and columns; edges are mirrored, as in `resize`."""
-    from skimage.filters import gaussian
-
-    sigmas = [0] * (image.ndim - 2) + [sigma, sigma]
-    blurred: NDArray[np.float64] = gaussian(image, sigmas, mode="reflect")  # type: ignore[no-untyped-call]
-    return blurred

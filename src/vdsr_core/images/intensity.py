@@ -36,11 +36,11 @@ def check_unmasked(image: object, name: str = "image") -> None:
         raise ValueError(msg)
 
 
-def as_image(image: ArrayLike, name: str = "image") -> NDArray[Any]:
+def as_image(image: ArrayLike) -> NDArray[Any]:
     """An array, checked to be an image without masked pixels."""
-    check_unmasked(image, name)
+    check_unmasked(image)
     image = np.asarray(image)
-    check_pixels(image.dtype, image.shape, name)
+    check_pixels(image.dtype, image.shape)
     return image
 
 

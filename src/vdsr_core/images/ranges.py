@@ -23,22 +23,15 @@ Range = tuple[float, float]
 class Extent:
     """The extreme values of an image or of a part of it; the extents of parts merge into that of the whole.
 
-    Attributes
-    ----------
-    low, high : float
-        The robust range: the extremes that three of the four pixels of a 2 x 2 block reach, so that hot or dead
-        pixels do not count, alone or in pairs, while the smallest real spot does.
-    minimum, maximum : float
-        The extremes of all pixels; of integers as int, so that they are exact.
-    invalid : int
-        How many pixels are NaN or infinite.
+    `low` and `high` are the robust range: the extremes that three of the four pixels of a 2 x 2 block reach, so that
+    hot or dead pixels do not count, alone or in pairs, while the smallest real spot does.
     """
 
     low: float = math.inf
     high: float = -math.inf
-    minimum: float = math.inf
+    minimum: float = math.inf  # of all pixels; of integers as int, so that it is exact
     maximum: float = -math.inf
-    invalid: int = 0
+    invalid: int = 0  # how many pixels are NaN or infinite
 
     def merge(self, other: Extent) -> Extent:
         """The extent of two parts together."""

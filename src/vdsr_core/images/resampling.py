@@ -19,31 +19,15 @@ from vdsr_core.memory import check_free
 
 @dataclass(frozen=True)
 class Taps:
-    """Which input pixels make each output pixel along one axis, and with what weight.
+    """Which input pixels make each output pixel along one axis, and with what weight."""
 
-    Attributes
-    ----------
-    source : slice
-        The input pixels that are read.
-    index : (P, N) ndarray of int
-        Positions within `source`: tap p of output pixel n.
-    weight : (P, N) ndarray of float64
-        Weights; they sum to 1 over the P taps.
-    """
-
-    source: slice
-    index: NDArray[np.int64]
-    weight: NDArray[np.float64]
+    source: slice  # the input pixels that are read
+    index: NDArray[np.int64]  # (P, N), positions within `source`: tap p of output pixel n
+    weight: NDArray[np.float64]  # (P, N); the P taps of a pixel sum to 1
 
 
 def cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Keys' cubic kernel with a = -1/2 (Eq. 15 of [1]_), zero from a distance of 2 on.
-
-    References
-    ----------
-    .. [1] R. G. Keys, "Cubic Convolution Interpolation for Digital Image Processing", IEEE Transactions on
-           Acoustics, Speech, and Signal Processing 29 (1981). :doi:`10.1109/TASSP.1981.1163711`
-    """
+    """Keys' cubic kernel with a = -1/2 (Eq. 15 of the reference in `resize`), zero from a distance of 2 on."""
     x = np.abs(distance)
     inner = (1.5 * x - 2.5) * x * x + 1
     outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
@@ -187,7 +171,7 @@ def resize(
     output_shape: tuple[int, int] | None = None,
     window: tuple[slice, slice] | None = None,
 ) -> NDArray[Any]:
-    """Resize an image by bicubic interpolation, as MATLAB's ``imresize`` does.
+    """Resize an image by bicubic interpolation [1]_, as MATLAB's ``imresize`` does.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ import copy
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -154,7 +154,7 @@ class Engine:
             If the result is not finite in full precision either.
         """
         try:
-            with _without_autocast(self.device.type):  # the caller's is for what the caller computes
+            with torch.autocast(self.device.type, enabled=False):  # the caller's is for what the caller computes
                 return self._compute(windows, taps, stop, strengths, self_ensemble)
         except RuntimeError as error:
             if not _out_of_memory(error):
@@ -302,12 +302,6 @@ def _apply_taps(values: Tensor, taps: Taps) -> Tensor:
     for i, w in zip(index[1:], weight[1:], strict=True):
         total += values.index_select(1, i).mul_(w)
     return total
-
-
-def _without_autocast(kind: str) -> AbstractContextManager[Any]:
-    """Computing in the dtypes of the tensors, on a kind of device."""
-    known = torch.amp.is_autocast_available(kind)  # not for MPS in PyTorch 2.4
-    return torch.autocast(kind, enabled=False) if known else nullcontext()
 
 
 def raise_if_out_of_memory(error: Exception) -> None:

@@ -236,16 +236,16 @@ class VDSR(nn.Module):
         return ilr + self.residual(ilr)
 
 
-def add_maps(model: VDSR, maps: tuple[str, ...] = MAPS) -> VDSR:
+def add_maps(model: VDSR) -> VDSR:
     """The same network with maps of noise and compression, to which it does not respond yet: their weights are zero.
 
     The network that is given stays as it is. Until the new one is trained, it gives the same results for any maps.
     """
-    config = replace(model.config, maps=maps)
+    config = replace(model.config, maps=MAPS)
     told = VDSR(config, scales=model.scales, card=model.card)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     first = state["layers.0.weight"]  # (width, fold ** 2, 3, 3)
-    more = config.fold**2 + len(maps) - first.shape[1]
+    more = config.fold**2 + len(MAPS) - first.shape[1]
     state["layers.0.weight"] = torch.cat([first, first.new_zeros(len(first), more, 3, 3)], 1)
     told.load_state_dict(state)
     return told

@@ -63,7 +63,8 @@ def residual_strips(
     """
     layers = model.convolutions
     # Zeros above and below the image, and later the last two rows above a strip.
-    edges = [_zeros(squares, layer.in_channels) for layer in layers]
+    rows_of_zeros = (squares.new_zeros(len(squares), layer.in_channels, 1, squares.shape[3]) for layer in layers)
+    edges = [zeros.contiguous(memory_format=torch.channels_last) for zeros in rows_of_zeros]
     above = list(edges)
     for part in cut(squares.shape[2], len(layers), rows or choose_rows(squares.shape[3])):
         x = given = squares[:, :, part]
@@ -81,9 +82,3 @@ def residual_strips(
             if model.config.ends_block(number + 1):
                 given = joined
         yield x
-
-
-def _zeros(squares: Tensor, width: int) -> Tensor:
-    """A row of zeros for a layer's input, in the memory format that convolutions like best."""
-    zeros = squares.new_zeros(len(squares), width, 1, squares.shape[3])
-    return zeros.contiguous(memory_format=torch.channels_last)

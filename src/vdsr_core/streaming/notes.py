@@ -11,18 +11,10 @@ IMAGE, NOTES = "image", "done"  # in the folder of a plan
 
 @dataclass(frozen=True)
 class Note:
-    """What is noted of a finished shard.
+    """What is noted of a finished shard."""
 
-    Attributes
-    ----------
-    source : str
-        Checksum of the pixels of the source that it was made from; empty for a coarser level.
-    files : dict of str to int
-        Its files in the image and their sizes in bytes; none if all its pixels are 0.
-    """
-
-    source: str
-    files: dict[str, int]
+    source: str  # checksum of the pixels of the source that it was made from; empty for a coarser level
+    files: dict[str, int]  # its files in the image and their sizes in bytes; none if all its pixels are 0
 
 
 def shard_name(level: int, index: tuple[int, ...]) -> str:

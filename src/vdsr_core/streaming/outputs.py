@@ -20,22 +20,12 @@ PATTERN = "{name}_{scale}"
 
 @dataclass(frozen=True)
 class Job:
-    """One image to upscale.
+    """One image to upscale."""
 
-    Attributes
-    ----------
-    source, target : Path
-        The file or folder that holds the image, and the one that is written.
-    name : str or None
-        Name of the image in a source that holds several.
-    whole : Path or None
-        The OME-Zarr that `target` is a part of.
-    """
-
-    source: Path
-    target: Path
-    name: str | None = None
-    whole: Path | None = None
+    source: Path  # the file or folder that holds the image
+    target: Path  # the one that is written
+    name: str | None = None  # name of the image in a source that holds several
+    whole: Path | None = None  # the OME-Zarr that `target` is a part of
 
 
 def list_jobs(

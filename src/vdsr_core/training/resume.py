@@ -40,9 +40,8 @@ class RunFile:
     def held(self) -> AbstractContextManager[None]:
         """A lock: two runs must not write one file."""
         msg = f"`checkpoint` must be written by one run, got {self.path}, which another one is writing. "
-        return locked(
-            self.path.with_name(f".{self.path.name}.lock"), msg + "Wait for that one, or choose another name."
-        )
+        msg += "Wait for that one, or choose another name."
+        return locked(self.path.with_name(f".{self.path.name}.lock"), msg)
 
     def save(self, model: VDSR, trainer: Trainer, images: str, found: dict[str, Any]) -> None:
         """Write a network and what is needed to resume the run; `images` is from `digest_images`."""
@@ -86,10 +85,8 @@ def check_settings(begun: dict[str, Any], given: dict[str, Any], path: str | os.
     """Raise if a run is to be resumed with other settings than it was begun with."""
     for name, value in given.items():
         if begun.get(name) != value:
-            msg = (
-                f"`{name}` must be that of the run in {path}, {begun.get(name)}, got {value}. Start again to change it."
-            )
-            raise ValueError(msg)
+            msg = f"`{name}` must be that of the run in {path}, {begun.get(name)}, got {value}. "
+            raise ValueError(msg + "Start again to change it.")
 
 
 def digest_images(data: Patches, hold_out: HoldOut) -> str:

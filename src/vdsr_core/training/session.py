@@ -60,26 +60,14 @@ class FineTuneProgress(Progress):
 
 @dataclass
 class Found:
-    """What a run has found so far, beside the state of its trainer.
+    """What a run has found so far, beside the state of its trainer."""
 
-    Attributes
-    ----------
-    before, after : dict
-        PSNR of the start and of the network that is kept, for each scale.
-    waited : int
-        Validations since the best one.
-    warned : list of str
-        What has been warned of.
-    losses, steps : float and int
-        Sum of the losses since the last row of a log, and their number.
-    """
-
-    before: dict[str, float]
-    after: dict[str, float]
-    waited: int = 0
-    warned: list[str] = field(default_factory=list)
-    losses: float = 0.0
-    steps: int = 0
+    before: dict[str, float]  # PSNR of the start, for each scale
+    after: dict[str, float]  # the same of the network that is kept
+    waited: int = 0  # validations since the best one
+    warned: list[str] = field(default_factory=list)  # what has been warned of
+    losses: float = 0.0  # their sum since the last row of a log
+    steps: int = 0  # their number
 
     def add_loss(self, progress: Progress) -> FineTuneProgress:
         """The record of a step, with the mean loss since the last row of a log."""
@@ -165,22 +153,10 @@ class Session:
     ) -> Iterator[FineTuneProgress]:
         """Train, and keep a network in `model`: the best one on the held-out part, or the last one.
 
-        Parameters
-        ----------
-        model : VDSR
-            Gets weights, scales, card and the errors that are measured on the held-out part. It is `trainer.result`
-            itself where the last one is kept.
-        describe : callable
-            Makes the card from what has been found.
-        scales : tuple of float
-            Scales of the trained network.
-        patience : int or None
-            After how many validations without a better one to stop; None keeps the last network.
-        file : RunFile, optional
-            Where network and state are saved: at the start, when it is due, if `patience` is given at each validation,
-            and at the end.
-        found : Found, optional
-            From `resume`, if the run in `file` is resumed.
+        `model` gets weights, `scales`, the card that `describe` makes, and the errors that are measured on the held-out
+        part. After `patience` validations without a better one the run ends; None keeps the last network, and `model`
+        is `trainer.result` itself. Network and state are saved in `file` at the start, when it is due, if `patience` is
+        given at each validation, and at the end. `found` is from `resume`, if the run in `file` is resumed.
         """
         trainer, hold_out = self.trainer, self.hold_out
         with nullcontext() if file is None else file.held():
@@ -242,9 +218,7 @@ class Session:
         scores = self.hold_out.means(before)
         data = self.trainer.data
         patches = data.hr.numel() / data.patch**2
-        few = (
-            f"There is little to train with, {patches:.0f} patches: what the held-out part says about other images is "
-        )
+        few = f"There is little to train with, {patches:.0f} patches: what the held-out part says about other images "
         return FineTuneProgress(
             step=0,
             share=0.0,
@@ -257,7 +231,7 @@ class Session:
             gain=self.hold_out.gain(scores),
             scores=compare(self.hold_out.bicubic, scores, scores),
             preview=self.hold_out.preview(before, before),
-            warning=few + "uncertain. Add images." if patches < FEW_PATCHES else "",
+            warning=few + "is uncertain. Add images." if patches < FEW_PATCHES else "",
         )
 
     def _describe_validation(
@@ -268,10 +242,8 @@ class Session:
         gain, best = progress.gain or 0, hold_out.gain(found.after)
         if not warning and "worse" not in found.warned and found.waited >= 3 and gain < best - STUCK_GAIN:
             found.warned.append("worse")
-            warning = (
-                f"overfitting: {gain:+.2f} dB over bicubic on the held-out part, {best:+.2f} dB earlier. The best "
-            )
-            warning += "network is kept. Add images, or lower `learning_rate`."
+            warning = f"overfitting: {gain:+.2f} dB over bicubic on the held-out part, {best:+.2f} dB earlier. The "
+            warning += "best network is kept. Add images, or lower `learning_rate`."
         return replace(
             progress,
             scores=compare(hold_out.bicubic, found.before, hold_out.means(hold_out.last)),
