@@ -116,7 +116,7 @@ def make_collapsible(title: str, box: QWidget, *, open_: bool) -> QCollapsible:
 class ShortSpinBox(QDoubleSpinBox):
     """A number without trailing zeros, typed with the decimal comma or point."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, parent: QWidget | None = None) -> None:  # which magicgui gives
         super().__init__(parent)
         self.setDecimals(9)
 
@@ -196,7 +196,7 @@ class Panel(QWidget):
         self.shown = True  # or not closed yet
 
     def leave(self) -> None:
-        """Follow the viewer no longer; work that is under way goes on, and another panel will show it."""
+        """Follow the viewer no longer; work that is under way continues, and another panel will show it."""
 
     def showEvent(self, event: Any) -> None:
         """Become a tab beside the other panel."""

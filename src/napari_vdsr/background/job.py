@@ -32,7 +32,7 @@ class Job(QObject):
     Attributes
     ----------
     stepped : Signal(Job, object)
-        Each step of the generator, which goes on from the first one when that has been handled.
+        Each step of the generator, which continues after the first one when that has been handled.
     ended : Signal(Job, object)
         None, or the exception that ended the generator.
     """
@@ -77,7 +77,7 @@ class Job(QObject):
         self.ended.emit(self, error)
 
     def _take(self, *_: object) -> None:
-        """Let the work go on: its first step has been handled."""
+        """Let the work continue: its first step has been handled."""
         self._taken.set()
 
     def _forget(self) -> None:
@@ -85,14 +85,9 @@ class Job(QObject):
 
 
 class Latest:
-    """One piece of work at a time: when another begins, the one before is cancelled and no more heard.
+    """One piece of work at a time: when another begins, the one before is cancelled and no longer heard.
 
-    Parameters
-    ----------
-    stepped : callable
-        Takes each step.
-    ended : callable
-        Takes None or the exception, when the work has ended by itself.
+    `stepped` takes each step, `ended` None or the exception, when the work has ended by itself.
     """
 
     def __init__(self, stepped: Callable[[Any], Any], ended: Callable[[Exception | None], Any]) -> None:

@@ -37,33 +37,15 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a network on a device.
+    """What is known of a network on a device."""
 
-    Attributes
-    ----------
-    halo : int
-        Pixels around a tile that are computed too.
-    speed : float
-        Output pixels per second.
-    summary : str
-        The network in words.
-    devices : dict
-        The devices that are here, each with a few words.
-    chosen : str
-        The device that is taken, and why.
-    scales : tuple of float
-        The scales that the network was trained for.
-    maps : tuple of str
-        What it can remove: noise, compression.
-    """
-
-    halo: int
-    speed: float
-    summary: str
-    devices: dict[str, str]
-    chosen: str
-    scales: tuple[float, ...] = ()
-    maps: tuple[str, ...] = ()
+    halo: int  # pixels around a tile that are computed, too
+    speed: float  # output pixels per second
+    summary: str  # the network in words
+    devices: dict[str, str]  # the devices that are here, each with a few words
+    chosen: str  # the device that is taken, and why
+    scales: tuple[float, ...] = ()  # that the network was trained for
+    maps: tuple[str, ...] = ()  # what it can remove: noise, compression
 
     def seconds(self, source: Source, scale: float, tile: int) -> float:
         """How long a source takes: the pixels of all tiles with their halos, by the speed."""
@@ -100,13 +82,7 @@ def computing(cancelled: threading.Event) -> Iterator[None]:
 
 
 def load_torch() -> Any:
-    """PyTorch, loaded so that the viewer goes on meanwhile.
-
-    Raises
-    ------
-    ImportError
-        With the way out, where it cannot be loaded.
-    """
+    """PyTorch, loaded so that the viewer stays usable meanwhile; an ImportError with the way out if that fails."""
     first = "torch" not in sys.modules
     if first:
         _preload()

@@ -41,27 +41,14 @@ NO_SCALES = "Give the scales as numbers from 1.1 to 32, such as 2, 3, 4."
 
 
 class Choices(Follower):
-    """The form, and what it means for the layers of a viewer.
+    """The form, and what it means for the layers of a viewer."""
 
-    Parameters
-    ----------
-    viewer : Viewer
-        Whose layers are offered.
-
-    Attributes
-    ----------
-    changed : Signal()
-        Something else is chosen.
-    speed : float or None
-        Seconds of training for each pixel of a patch, once that is known.
-    """
-
-    changed = Signal()
+    changed = Signal()  # something else is chosen
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self.viewer = viewer
-        self.speed: float | None = None
+        self.speed: float | None = None  # seconds of training for each pixel of a patch, once that is known
         self._model_given = False  # by the user, not by what the layers are
         self.layers = LayerList()
         self.form = form = Form(self.layers, self._offer_parts, self._offer_channels, self._offer_lengths)
@@ -167,13 +154,7 @@ class Choices(Follower):
     # --------------------------------------------------------------------------------- what the controls mean
 
     def data(self) -> Data:
-        """What is chosen to learn from.
-
-        Raises
-        ------
-        ValueError
-            If it cannot be learnt from: one sentence.
-        """
+        """What is chosen to learn from; if that cannot be learnt from, a ValueError says why in one sentence."""
         kind = self.form.kind.value
         if kind == FOLDER:
             return Data(folder=self._folder())
@@ -207,13 +188,7 @@ class Choices(Follower):
         return pairs
 
     def _whole(self, layer: Image | None) -> _layers.Source:
-        """All of a layer.
-
-        Raises
-        ------
-        ValueError
-            If it cannot be learnt from.
-        """
+        """All of a layer; a ValueError if it cannot be learnt from."""
         if layer is None:
             raise ValueError(NO_IMAGE)
         axis = self.form.channels.value if layer.ndim > 2 and not layer.rgb else None
@@ -233,13 +208,7 @@ class Choices(Follower):
         return str(path)
 
     def recipe(self) -> Recipe:
-        """How to train, as chosen.
-
-        Raises
-        ------
-        ValueError
-            If the scales are not numbers from 1.1 to 32.
-        """
+        """How to train, as chosen; a ValueError if the scales are not numbers from 1.1 to 32."""
         form = self.form
         theta = form.theta.value or None
         config = FineTuneConfig(
@@ -317,10 +286,7 @@ class Choices(Follower):
 def read_scales(text: str) -> tuple[float, ...]:
     """The scales in a text: separated by spaces, semicolons or commas; a comma before a digit may be a decimal one.
 
-    Raises
-    ------
-    ValueError
-        If they are not numbers from 1.1 to 32.
+    A ValueError says that they must be numbers from 1.1 to 32.
 
     Examples
     --------

@@ -17,7 +17,7 @@ class Clock:
         """Do not count from here."""
         self._paused = time.monotonic()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Count again."""
         if self._paused is not None:
             self._idle += time.monotonic() - self._paused

@@ -28,17 +28,7 @@ KINDS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr")
 
 @dataclass(frozen=True)
 class Data:
-    """What is chosen to train with.
-
-    Attributes
-    ----------
-    sources : dict
-        Parts of layers, by name.
-    pairs : dict
-        Low and sharp layers, by name.
-    folder : str or None
-        Of image files.
-    """
+    """What is chosen to train with: parts of layers, or pairs of a blurred and a sharp layer, or a folder of images."""
 
     sources: dict[str, Source] = field(default_factory=dict)
     pairs: dict[str, tuple[Source, Source]] = field(default_factory=dict)
@@ -47,17 +37,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Material:
-    """What is trained with, in memory.
-
-    Attributes
-    ----------
-    images : dict
-        By name.
-    pairs : dict
-        Low and sharp ones, by name.
-    left_out : dict
-        Why files were left out.
-    """
+    """What is trained with, in memory: images, pairs of a blurred and a sharp one, and why files were left out."""
 
     images: dict[str, ImageFile]
     pairs: dict[str, tuple[ImageFile, ImageFile]]
@@ -78,13 +58,7 @@ def axes_of(source: Source) -> str:
 
 
 def gather(data: Data, cancelled: threading.Event) -> Material:
-    """Read what is chosen into memory.
-
-    Raises
-    ------
-    ValueError
-        If a folder holds no image that can be read.
-    """
+    """Read what is chosen into memory; a ValueError if a folder holds no image that can be read."""
     from vdsr_core import ImageFile
 
     def read(source: Source) -> ImageFile:
@@ -98,13 +72,7 @@ def gather(data: Data, cancelled: threading.Event) -> Material:
 
 
 def rectangles(layer: Image, source: Source, shapes: Shapes) -> list[Source]:
-    """The parts of a source around each shape of a layer.
-
-    Raises
-    ------
-    ValueError
-        If no shape lies on the source, or two overlap.
-    """
+    """The parts of a source around each shape of a layer; a ValueError if no shape lies on it, or two overlap."""
     start = layer.data_to_world((0,) * layer.ndim)
     parts = {}
     for number, vertices in enumerate(shapes.data, 1):

@@ -25,12 +25,7 @@ Offer = Callable[[Any], list[tuple[str, Any]]]
 class Form:
     """The controls, without what they do; `chosen` and `advanced` are magicgui containers.
 
-    Parameters
-    ----------
-    layers : LayerList
-        The list of layers.
-    offer_parts, offer_channels, offer_lengths : callable
-        Give the choices there are now, as magicgui asks for them.
+    `offer_parts`, `offer_channels` and `offer_lengths` give the choices that there are now, as magicgui asks for them.
     """
 
     def __init__(self, layers: LayerList, offer_parts: Offer, offer_channels: Offer, offer_lengths: Offer) -> None:

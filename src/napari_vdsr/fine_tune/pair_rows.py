@@ -27,15 +27,9 @@ class PairRow(QWidget):
 
 
 class PairRows(QWidget):
-    """All pairs.
+    """All pairs."""
 
-    Attributes
-    ----------
-    changed : Signal()
-        Another choice was made.
-    """
-
-    changed = Signal()
+    changed = Signal()  # another choice was made
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +44,7 @@ class PairRows(QWidget):
         self.add()
 
     def add(self) -> None:
-        """One more, of the first layers that are in none."""
+        """Add a pair, of the first layers that are in none."""
         row = PairRow()
         self._fill(row)
         for combo in (row.low, row.sharp):
@@ -61,7 +55,7 @@ class PairRows(QWidget):
         self._show_buttons()
 
     def remove(self, row: PairRow) -> None:
-        """One less."""
+        """Remove a pair."""
         self.rows.remove(row)
         self._column.removeWidget(row)
         row.deleteLater()

@@ -24,27 +24,13 @@ PIECES, OF_PLANE, PIECE = 8, 4, 192  # what is measured of the held-out part, an
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: plain values, kept beside an unfinished training.
+    """How to train: plain values, kept beside an unfinished training."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the new network.
-    config : FineTuneConfig
-        Settings of `fine_tune`.
-    model : str or None
-        Where to start: name or file of a network, None for the default, or `NEW`.
-    threads : int
-        Processor cores that compute; another number rounds differently.
-    device : str or None
-        Where to compute; None for the best device.
-    """
-
-    name: str
+    name: str  # of the new network
     config: FineTuneConfig = field(default_factory=FineTuneConfig)
-    model: str | None = None
-    threads: int = 1
-    device: str | None = None
+    model: str | None = None  # where to start: name or file of a network, None for the default, or `NEW`
+    threads: int = 1  # processor cores that compute; another number rounds differently
+    device: str | None = None  # where to compute; None for the best device
 
     @property
     def scales(self) -> tuple[float, ...]:
@@ -57,7 +43,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Recipe:
-        """The recipe that `to_json` was called of."""
+        """The inverse of `to_json`."""
         return cls(**values | {"config": FineTuneConfig(**values["config"])})
 
 
@@ -74,16 +60,10 @@ def count_threads() -> int:
 
 
 def estimate_seconds(recipe: Recipe, speed: float, held_out: int) -> float:
-    """How long a training takes at most.
+    """How long a training takes at most, in seconds.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        How to train.
-    speed : float
-        Seconds for each pixel of a patch.
-    held_out : int
-        Pixels that are measured at each validation and scale; a look forwards takes a third of a step.
+    `speed` is in seconds for each pixel of a patch, `held_out` how many pixels are measured at each validation and
+    scale; a forward pass takes a third of a step.
     """
     config = recipe.config
     training = config.steps * config.batch_size * config.patch**2

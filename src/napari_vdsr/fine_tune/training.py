@@ -110,7 +110,7 @@ class Training(QObject):
         """Wait after this step, or continue."""
         if self.paused:
             self._control.paused.clear()
-            self._clock.go_on()
+            self._clock.resume()
             self.message = "Continuing."
         else:
             self._control.paused.set()

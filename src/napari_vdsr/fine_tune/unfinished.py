@@ -1,4 +1,4 @@
-"""Fine-tunings that can be gone on with, on disk. No Qt, no napari."""
+"""Fine-tunings that can be resumed, on disk. No Qt, no napari."""
 
 from __future__ import annotations
 
@@ -27,13 +27,7 @@ def run_folder(name: str) -> Path:
 
 @contextmanager
 def at_work(name: str) -> Iterator[None]:
-    """Keep others from training under this name; a napari that was killed does not.
-
-    Raises
-    ------
-    BlockingIOError
-        If another one trains under it.
-    """
+    """Keep others from training under this name until the process ends; a BlockingIOError if another one does."""
     folder = library.data_folder() / "unfinished"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f".{name}.lock", thread_local=False)
@@ -63,7 +57,7 @@ def is_at_work(name: str) -> bool:
 
 
 def list_unfinished() -> dict[str, Recipe]:
-    """The trainings that can be gone on with, by name; damaged ones are logged."""
+    """The trainings that can be resumed, by name; damaged ones are logged."""
     folder = library.data_folder() / "unfinished"
     found = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -71,7 +65,7 @@ def list_unfinished() -> dict[str, Recipe]:
             try:
                 found[path.name] = read_recipe(path)
             except (ValueError, KeyError, TypeError, OSError):
-                LOG.warning("%s is damaged: no training can be gone on with from it", path, exc_info=True)
+                LOG.warning("%s is damaged: this training cannot be resumed", path, exc_info=True)
     return found
 
 
@@ -81,19 +75,19 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def discard(name: str) -> None:
-    """Remove what is kept of a training, unless somebody is at it."""
+    """Remove what is kept of a training, unless somebody is at work on it."""
     if name:
         with suppress(BlockingIOError), at_work(name):
             remove(name)
 
 
 def remove(name: str) -> None:
-    """Remove what is kept of a training; to be called by whoever is at it."""
+    """Remove what is kept of a training; to be called by whoever is at work on it."""
     shutil.rmtree(run_folder(name), ignore_errors=True)
 
 
 def keep(recipe: Recipe, material: Material) -> None:
-    """Write recipe and images of a training that begins, so that it can be gone on with without the layers."""
+    """Write recipe and images of a training that begins, so that it can be resumed without the layers."""
     folder = run_folder(recipe.name)
     remove(recipe.name)
     folder.mkdir(parents=True)

@@ -20,13 +20,7 @@ SCORES = (
 
 
 class Watch(QWidget):
-    """What a training shows; only what has something to show is seen.
-
-    Parameters
-    ----------
-    training : Training
-        What is watched.
-    """
+    """How a training goes; parts that have nothing to show are hidden."""
 
     def __init__(self, training: Training) -> None:
         super().__init__()

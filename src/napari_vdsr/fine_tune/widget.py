@@ -45,13 +45,7 @@ def open_fine_tune_widget(viewer: Viewer) -> None:
 
 
 class FineTuneWidget(Panel):
-    """Fine-tune a network on image layers, or on a folder of images.
-
-    Parameters
-    ----------
-    napari_viewer : Viewer
-        The viewer whose layers are learnt from.
-    """
+    """Fine-tune a network on image layers of a viewer, or on a folder of images."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()

@@ -36,41 +36,24 @@ class Control:
 
 @dataclass(frozen=True)
 class Begun:
-    """The first step of a training: how many images there are, and which files were left out."""
+    """The first step of a training: which files were left out, and why."""
 
-    count: int
     left_out: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The last step of a training.
+    """The last step of a training."""
 
-    Attributes
-    ----------
-    network : VDSR
-        The best one, with its card.
-    path : Path or None
-        Where it was saved, as it is if it helped.
-    trouble : str
-        Why it could not be saved.
-    """
-
-    network: VDSR
-    path: Path | None = None
-    trouble: str = ""
+    network: VDSR  # the best one, with its card
+    path: Path | None = None  # where it was saved, if it helped
+    trouble: str = ""  # why it could not be saved
 
 
 def train(
     recipe: Recipe, data: Data | None, control: Control, cancelled: threading.Event
 ) -> Iterator[Begun | list[FineTuneProgress] | Finished]:
-    """Fine-tune; without `data`, resume the unfinished training of that name.
-
-    Raises
-    ------
-    BlockingIOError
-        If another one trains under this name.
-    """
+    """Fine-tune; without `data`, resume the unfinished training of that name. Raises as `at_work`."""
     from vdsr_core import fine_tune_steps
 
     with at_work(recipe.name):
@@ -82,7 +65,7 @@ def train(
             else:
                 material = gather(data, cancelled)
                 keep(recipe, material)
-            yield Begun(len(material.images) + len(material.pairs), material.left_out)
+            yield Begun(material.left_out)
             steps: Any = fine_tune_steps(
                 network,
                 material.images,

@@ -38,14 +38,9 @@ class Sliced:
 
 
 class Around(Sliced):
-    """An array with the lowest value in a hole, which adds nothing to what is shown there.
+    """An array, only sliced, with the lowest value in a hole: it adds nothing to what is shown there.
 
-    Parameters
-    ----------
-    data : array
-        Only sliced.
-    hole : tuple of slice
-        Along the first axes.
+    `hole` are slices along the first axes.
     """
 
     def __init__(self, data: Any, hole: Slices) -> None:

@@ -77,18 +77,10 @@ def open_again(viewer: Viewer, layer: Image) -> None:
 
 
 def read_layers(path: str) -> list[LayerDataTuple]:
-    """Read the levels of an image, which stay in the file until they are shown.
+    """Read the levels of an OME-Zarr or OME-TIFF, which stay in the file until they are shown.
 
-    Parameters
-    ----------
-    path : str
-        An OME-Zarr or OME-TIFF, such as `vdsr_core.stream`, the command or this plugin make.
-
-    Returns
-    -------
-    list of LayerData
-        One layer as it was saved from napari; else one for each channel, with the colours and sizes of the file. Its
-        ``metadata["vdsr"]`` says how it was made.
+    Gives one layer as it was saved from napari; else one for each channel, with the colours and sizes of the file. Its
+    ``metadata["vdsr"]`` says how it was made.
     """
     from vdsr_core import read_pyramid
 

@@ -23,13 +23,7 @@ class NoRegion(Exception):
 
 
 def in_view(viewer: Viewer, layer: Image, source: Source) -> Source:
-    """The part of a source that the canvas shows.
-
-    Raises
-    ------
-    NoRegion
-        If the canvas shows the layer in 3D, along other axes, or not at all.
-    """
+    """The part of a source that the canvas shows; `NoRegion` if it is shown in 3D, along other axes, or not at all."""
     displayed = list(viewer.dims.displayed)
     offset = viewer.dims.ndim - layer.ndim
     if len(displayed) != 2:
@@ -52,10 +46,7 @@ def in_view(viewer: Viewer, layer: Image, source: Source) -> Source:
 def in_shapes(viewer: Viewer, layer: Image, source: Source, shapes: Shapes) -> Source:
     """The smallest part of a source that holds the selected shapes, or the last one if none is selected.
 
-    Raises
-    ------
-    NoRegion
-        If there is no shape, or it lies beside the layer.
+    Raises `NoRegion` if there is no shape, or it lies beside the layer.
     """
     if not shapes.data:
         msg = f"“{shapes.name}” has no shape yet: draw a rectangle in it."
@@ -67,25 +58,10 @@ def in_shapes(viewer: Viewer, layer: Image, source: Source, shapes: Shapes) -> S
 def around_vertices(
     layer: Image, source: Source, shapes: Shapes, vertices: ArrayLike, point: Sequence[float]
 ) -> Source:
-    """The smallest part of a source that holds vertices of shapes.
+    """The smallest part of a source that holds vertices, (N, D), of a layer of shapes, in its own coordinates.
 
-    Parameters
-    ----------
-    layer : Image
-        The layer of the source.
-    source : Source
-        The planes to take a part of.
-    shapes : Shapes
-        The layer of the vertices; it may have fewer axes, or more.
-    vertices : (N, D) array_like
-        In the coordinates of `shapes`.
-    point : sequence of float
-        World coordinates; the vertices lie there along the leading axes that `shapes` lacks.
-
-    Raises
-    ------
-    NoRegion
-        If they lie beside the layer.
+    The layer of shapes may have fewer axes than `layer`, whose planes are the source, or more. Along the leading axes
+    that it lacks, the vertices lie at `point`, in world coordinates. Raises `NoRegion` if they lie beside the layer.
     """
     world = np.asarray([shapes.data_to_world(vertex) for vertex in np.asarray(vertices)])
     missing = max(0, layer.ndim - world.shape[1])

@@ -30,27 +30,13 @@ GRAY_LOOKS = ("colormap", "contrast_limits", "gamma")
 
 @dataclass(frozen=True)
 class Source:
-    """The part of a layer to upscale.
+    """The part of a layer to upscale."""
 
-    Attributes
-    ----------
-    data : array
-        Pixels of the finest level; only sliced, never read as a whole.
-    name : str
-        Of the layer.
-    rgb : bool
-        Whether the last axis holds red, green, blue (and alpha); it is no axis of the layer.
-    channel_axis : int or None
-        The axis of independent channels.
-    part : tuple of slice
-        What to take along each axis of the layer.
-    """
-
-    data: Any
-    name: str
-    rgb: bool
-    channel_axis: int | None
-    part: Slices
+    data: Any  # pixels of the finest level; only sliced, never read as a whole
+    name: str  # of the layer
+    rgb: bool  # whether the last axis holds red, green, blue (and alpha); it is not an axis of the layer
+    channel_axis: int | None  # the axis of independent channels
+    part: Slices  # what to take along each axis of the layer
 
     @property
     def plane_axes(self) -> tuple[int, int]:
@@ -204,14 +190,7 @@ def whole(layer: Image, channel_axis: int | None = None) -> Source:
 def current_plane(layer: Image, point: Sequence[float], channel_axis: int | None = None) -> Source:
     """The plane that is shown at a point of the world, with all of its channels.
 
-    Parameters
-    ----------
-    layer : Image
-        The layer.
-    point : sequence of float
-        World coordinates, such as ``viewer.dims.point``; the last ones belong to the layer.
-    channel_axis : int, optional
-        The axis of independent channels.
+    `point` are world coordinates, such as ``viewer.dims.point``; the last ones belong to the layer.
     """
     source = whole(layer, channel_axis)
     if layer.ndim == 2:
@@ -272,15 +251,8 @@ def placement(layer: Image, factors: Sequence[float], start: Sequence[float]) ->
     """The keywords that put a result exactly on its source.
 
     The areas of the first pixels share their near corner, so centres move by half a pixel less half an output pixel.
-
-    Parameters
-    ----------
-    layer : Image
-        The source.
-    factors : sequence of float
-        Output pixels per input pixel along each axis of the layer.
-    start : sequence of float
-        The near corner of the part that was taken, in pixels of the source from its own near corner.
+    `factors` are output pixels per input pixel along each axis of the layer; `start` is the near corner of the part
+    that was taken, in pixels of the source from its own near corner.
     """
     s = np.asarray(factors, dtype=np.float64)
     return {

@@ -28,21 +28,8 @@ UNKNOWN = "ZTC"  # what leading axes without a name are taken for, the last one 
 def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Write the finest level of an image layer, in tiles, with axes, pixel size, unit, origin and plane distance.
 
-    Smaller levels follow where the layer has several, or is large.
-
-    Parameters
-    ----------
-    path : str
-        The file; a file that is there is replaced.
-    data : array or list of them
-        Pixels, or levels.
-    meta : dict
-        What napari says of the layer.
-
-    Returns
-    -------
-    list of str
-        The path.
+    Smaller levels follow where the layer has several, or is large. A file that is there is replaced. `data` are pixels,
+    or a list of levels; `meta` is what napari says of the layer.
     """
     from vdsr_core import write_image, write_pyramid
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog
 
 from napari_vdsr.forms import narrow
 from napari_vdsr.models import library
@@ -15,15 +15,9 @@ KINDS = "Networks (*.safetensors *.pth *.pt *.ckpt *.npz *.mat *.bioimageio.zip)
 
 
 class News(QObject):
-    """Tells all lists of networks, in whatever widget, to look again.
+    """Tells all lists of networks, in whatever widget, to look again."""
 
-    Attributes
-    ----------
-    changed : Signal(str, str)
-        The user's own networks are others now; with the old and the new path of one that was renamed.
-    """
-
-    changed = Signal(str, str)
+    changed = Signal(str, str)  # the user's own networks; with the old and the new path of one that was renamed
 
 
 NEWS = News()
@@ -32,14 +26,11 @@ NEWS = News()
 class ModelBox(QComboBox):
     """A list of networks that follows the user's library; the data of an entry is what `load_model` takes.
 
-    Parameters
-    ----------
-    *others : str
-        Further entries before the last one, which are their own data.
+    `others` are further entries before the last one, which are their own data.
     """
 
-    def __init__(self, *others: str, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, *others: str) -> None:
+        super().__init__()
         narrow(self)
         self._others = others
         self._files: list[str] = []

@@ -19,6 +19,7 @@ SUFFIX = ".safetensors"
 PACKAGE = ".bioimageio.zip"
 FORBIDDEN = '/\\:*?"<>|'
 LONGEST = 80  # characters of a name
+WORDS = ("data", "recipe", "terms")  # of a card, that are shown as details
 USES = {
     "photo": "photographs",
     "microscopy": "fluorescence and other microscopy",
@@ -29,24 +30,12 @@ USES = {
 
 @dataclass(frozen=True)
 class Network:
-    """One entry of the list of networks.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    model : str or None
-        What `load_model` takes; None for the default network.
-    card : dict
-        What the network says of itself.
-    own : bool
-        Whether it is a file of the user's.
-    """
+    """One entry of the list of networks."""
 
     name: str
-    model: str | None
-    card: dict[str, Any]
-    own: bool
+    model: str | None  # what `load_model` takes; None for the default network
+    card: dict[str, Any]  # what the network says of itself
+    own: bool  # whether it is a file of the user's
 
     @property
     def title(self) -> str:
@@ -70,9 +59,6 @@ class Network:
         lines = [f"Scales: {scales}."] if scales else []
         lines += [f"{word.capitalize()}: {str(self.card[word]).rstrip('.')}." for word in WORDS if self.card.get(word)]
         return "\n".join(lines)
-
-
-WORDS = ("data", "recipe", "terms")  # of a card, that are shown as details
 
 
 def list_networks() -> list[Network]:
@@ -120,15 +106,7 @@ def list_models() -> dict[str, Path]:
 
 
 def check_name(name: str) -> None:
-    """Raise unless a new network may have this name.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be the name of a file.
-    FileExistsError
-        If there is one of this name.
-    """
+    """Raise ValueError if this cannot be the name of a new network, FileExistsError if there is one of this name."""
     bad = sorted({character for character in name if character in FORBIDDEN or not character.isprintable()})
     if not name.strip() or name != name.strip() or name.startswith(".") or name.endswith("."):
         msg = f"“{name}” cannot be the name of a model: it must begin and end with a letter or digit."
@@ -175,10 +153,7 @@ def save_model(model: VDSR, name: str) -> Path:
 def import_model(source: str | os.PathLike[str]) -> Path:
     """Add the network of a file, also of another program, to the user's own; returns the file, also of a known one.
 
-    Raises
-    ------
-    ValueError, OSError
-        If the file holds no network, or cannot be copied.
+    Raises ValueError or OSError if the file holds no network, or cannot be copied.
     """
     from vdsr_core import load_model, read_card
 
@@ -234,13 +209,7 @@ def delete_model(name: str) -> None:
 
 
 def find_model(name: str) -> Path:
-    """The file of a network.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none of this name.
-    """
+    """The file of a network; a FileNotFoundError if there is none of this name."""
     path = data_folder() / "models" / f"{name}{SUFFIX}"
     if not path.is_file():
         msg = f"The model “{name}” is not there any more: it may have been renamed or deleted outside napari."

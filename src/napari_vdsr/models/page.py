@@ -28,15 +28,9 @@ BUILT_IN = "This network comes with the plugin: it can be neither renamed nor de
 
 
 class ModelsPage(QWidget):
-    """The networks of the package and the user's own, and what the chosen one says of itself.
+    """The networks of the package and the user's own, and what the chosen one says of itself."""
 
-    Attributes
-    ----------
-    wanted : Signal(object)
-        What `load_model` takes for a network that Upscale is to use.
-    """
-
-    wanted = Signal(object)
+    wanted = Signal(object)  # what `load_model` takes for a network that Upscale is to use
 
     def __init__(self) -> None:
         super().__init__()

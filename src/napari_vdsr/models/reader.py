@@ -11,13 +11,7 @@ def get_reader(path: str | list[str]) -> Any:
 
 
 def add_networks(paths: str | list[str]) -> list[tuple[None]]:
-    """Add networks, and say so; there is no layer to show.
-
-    Raises
-    ------
-    ValueError
-        If a file holds no network of ours: nothing is added.
-    """
+    """Add networks, and say so; there is no layer to show. A ValueError if a file holds no network."""
     from napari.utils.notifications import show_info
 
     from napari_vdsr.models.box import NEWS

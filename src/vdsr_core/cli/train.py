@@ -127,8 +127,7 @@ def train(
         ),
     ] = None,
     low_contrast: Annotated[
-        float,
-        of_images(help="Fraction of the patches whose contrast is reduced: faint images stay as they are."),
+        float, of_images(help="Fraction of the patches whose contrast is reduced: faint images stay as they are.")
     ] = 0.0,
     clip_luma: Annotated[
         bool,

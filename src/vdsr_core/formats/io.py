@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from vdsr_core.arguments import check_integer, check_path
 from vdsr_core.files import check_target, replacing
@@ -21,9 +22,6 @@ from vdsr_core.formats.tiff_write import write_tiff
 from vdsr_core.formats.urls import existing_url, is_url
 from vdsr_core.formats.webp import LONGEST, read_webp, write_webp
 from vdsr_core.formats.zarr_array import is_zarr, read_zarr, write_zarr, zarr_names
-
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
 
 __all__ = ["ImageFile", "check_writable", "image_names", "read_image", "write_image"]
 
@@ -156,12 +154,7 @@ def _named_errors(path: Path) -> Iterator[str]:
 
 
 def check_writable(
-    path: str | os.PathLike[str],
-    shape: Sequence[int],
-    dtype: DTypeLike,
-    axes: str,
-    *,
-    overwrite: bool = False,
+    path: str | os.PathLike[str], shape: Sequence[int], dtype: DTypeLike, axes: str, *, overwrite: bool = False
 ) -> None:
     """Raise the error that writing such an image would end with; it is cheap, so call it before computing.
 

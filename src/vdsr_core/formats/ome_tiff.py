@@ -8,18 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.ome_xml import NAMESPACE, find_provenance, to_ome
 from vdsr_core.formats.tiff_metadata import TEXTS, resolution_tags, to_tags
 from vdsr_core.formats.tiff_write import CLASSIC_BYTES, color_options
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 SIDE = 1024  # of a tile, at most
 BUFFER = 2**26  # bytes of tiles that wait to be written
@@ -37,12 +35,7 @@ def tile_side(side: int) -> int:
 
 
 def write_pyramid(
-    path: Path,
-    levels: Sequence[Any],
-    letters: str,
-    image: ImageFile,
-    attributes: Mapping[str, Any],
-    side: int,
+    path: Path, levels: Sequence[Any], letters: str, image: ImageFile, attributes: Mapping[str, Any], side: int
 ) -> None:
     """Write the levels of a pyramid, the finest first, into one OME-TIFF, tile by tile.
 

@@ -159,10 +159,8 @@ def choose_format(target: Path, format: str | None) -> str:
     format = (TIFF if named else "0.5") if format is None else format
     known = (*ome_zarr.VERSIONS, TIFF)
     if format not in known:
-        msg = (
-            f"`format` must be one of {', '.join(known)}, got {format!r}. Leave it out to go by the name of the target."
-        )
-        raise ValueError(msg)
+        msg = f"`format` must be one of {', '.join(known)}, got {format!r}. "
+        raise ValueError(msg + "Leave it out to go by the name of the target.")
     if (format == TIFF) != named:
         msg = f"`target` must end in {'.ome.tif' if format == TIFF else '.ome.zarr'} for {format}, got {target}. "
         msg += "Rename it, or leave out `format`."

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vdsr_core.formats import ome_xml
 from vdsr_core.formats.image_file import ImageFile, in_memory
 from vdsr_core.formats.losses import list_losses, warn_of_loss
 from vdsr_core.formats.tiff_metadata import IMAGEJ_KEEPS, PLAIN_KEEPS, TEXTS, resolution_tags, to_imagej, to_tags
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 CLASSIC_BYTES = 2**32 - 2**25  # offsets of a classic TIFF have 32 bits; the rest is for its tags
 _TILED_PIXELS = 2**22  # a plane larger than this is written in tiles

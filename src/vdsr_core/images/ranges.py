@@ -78,10 +78,8 @@ def _middle(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     if values.shape[-1] > 1:
         lower, upper = np.minimum(values[..., :-1], values[..., 1:]), np.maximum(values[..., :-1], values[..., 1:])
     if values.shape[-2] > 1:
-        lower, upper = (
-            np.maximum(lower[..., :-1, :], lower[..., 1:, :]),
-            np.minimum(upper[..., :-1, :], upper[..., 1:, :]),
-        )
+        lower = np.maximum(lower[..., :-1, :], lower[..., 1:, :])
+        upper = np.minimum(upper[..., :-1, :], upper[..., 1:, :])
     return lower, upper
 
 
@@ -96,10 +94,7 @@ def blocks(plane: tuple[int, int], chunk: tuple[int, int] | None = None) -> Iter
     down = max(2, height * max(1, SLAB // (height * across)))
     for top in range(0, rows, down):
         for left in range(0, columns, across):
-            yield (
-                slice(max(0, top - 1), min(rows, top + down)),
-                slice(max(0, left - 1), min(columns, left + across)),
-            )
+            yield (slice(max(0, top - 1), min(rows, top + down)), slice(max(0, left - 1), min(columns, left + across)))
 
 
 def measure_channels(

@@ -28,7 +28,6 @@ from vdsr_core.network.pretrained import DEFAULT, folder, model_names
 FORMAT = 1
 TRAINER = "trainer."  # before the names of a trainer's tensors
 
-
 # What a trainer needs to resume: tensors, and what JSON holds.
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -233,9 +232,8 @@ def from_arrays(arrays: Mapping[str, Tensor], name: str = "arrays") -> VDSR:
         msg = f"{name} must hold weight_00, bias_00, weight_01 ... and nothing else, got {odd} missing or too many."
         raise ValueError(msg)
     if arrays["weight_00"].ndim != 4:
-        msg = (
-            f"{name} must hold weights of shape (out, in, 3, 3), got {tuple(arrays['weight_00'].shape)} for weight_00."
-        )
+        got = tuple(arrays["weight_00"].shape)
+        msg = f"{name} must hold weights of shape (out, in, 3, 3), got {got} for weight_00."
         raise ValueError(msg)
     width, channels = arrays["weight_00"].shape[:2]
     outputs = len(arrays[f"bias_{depth - 1:02d}"])

@@ -82,10 +82,8 @@ class VDSRConfig:
         for name, least, usual in (("depth", 2, 20), ("width", 1, 64), ("fold", 1, 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                msg = (
-                    f"`{name}` must be an integer of at least {least}, got {value!r}. The paper's network has {usual}."
-                )
-                raise ValueError(msg)
+                msg = f"`{name}` must be an integer of at least {least}, got {value!r}. "
+                raise ValueError(msg + f"The paper's network has {usual}.")
         for name in ("residual", "blocks"):
             value = getattr(self, name)
             if not isinstance(value, bool):

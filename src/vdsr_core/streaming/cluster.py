@@ -31,11 +31,7 @@ def run_on_cluster(
     from distributed import as_completed
 
     check_workers(client)
-    options: dict[str, Any] = {
-        "folder": str(plan.folder),
-        "signature": plan.signature,
-        "device": device,
-    }
+    options: dict[str, Any] = {"folder": str(plan.folder), "signature": plan.signature, "device": device}
     futures = client.map(make_shard, tasks, pure=False, key=f"shard-{plan.signature[:8]}", **options)
     bad = []
     try:

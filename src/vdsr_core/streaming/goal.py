@@ -57,9 +57,8 @@ class Goal:
             sides = (old * METRES[image.unit] / METRES[unit] for old in image.pixel_size)
             rows, columns = (float(f"{side / number:.12g}") for side in sides)  # 6.5 for 0.65 by 0.1
             had = " x ".join(f"{side:g}" for side in image.pixel_size)
-            problem = (
-                f"`pixel_size` must not be larger than that of the image, {had} {image.unit}, got {number} {unit}."
-            )
+            problem = f"`pixel_size` must not be larger than that of the image, {had} {image.unit}, "
+            problem += f"got {number} {unit}."
         if min(rows, columns) < 1:
             msg = f"{problem} Use `degrade` to reduce an image."
             raise ValueError(msg)

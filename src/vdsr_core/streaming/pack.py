@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import product
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vdsr_core.formats import ome_zarr
 from vdsr_core.formats.image_file import ImageFile
@@ -22,9 +23,6 @@ from vdsr_core.streaming.notes import IMAGE
 from vdsr_core.streaming.plan import Plan
 from vdsr_core.streaming.shards import Shard
 from vdsr_core.streaming.workspace import PACKED, describe
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def pack(plan: Plan, image: ImageFile, stop: threading.Event) -> Iterator[Shard]:

@@ -7,9 +7,10 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vdsr_core.formats import ome_zarr
 from vdsr_core.formats.image_file import ImageFile
@@ -24,9 +25,6 @@ from vdsr_core.streaming.plan import Index, Plan
 from vdsr_core.streaming.source import BadSource, find_chunks, find_place, is_same, look, naming_chunks, to_bytes
 from vdsr_core.streaming.workspace import METADATA, store
 from vdsr_core.upscaling.inference import super_resolve_tiles
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -148,10 +146,8 @@ class ShardMaker:
             place = tuple(int(b + s.start) for b, s in zip(bad[0], window, strict=True))
             sizes = find_chunks(data)
             where = f"chunk {tuple(p // c for p, c in zip(place, sizes, strict=True))}" if sizes else f"pixel {place}"
-            msg = (
-                f"the source must be finite, got {len(bad)} NaN or infinite pixels, the first in {where}. Replace them."
-            )
-            raise BadSource(msg)
+            msg = f"the source must be finite, got {len(bad)} NaN or infinite pixels, the first in {where}. "
+            raise BadSource(msg + "Replace them.")
         return pixels
 
 

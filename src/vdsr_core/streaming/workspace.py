@@ -16,9 +16,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vdsr_core.files import locked
 from vdsr_core.formats import ome_zarr
@@ -30,9 +31,6 @@ from vdsr_core.network.model import VDSR
 from vdsr_core.streaming.notes import IMAGE, NOTES, Note, read_note, shard_name
 from vdsr_core.streaming.plan import PLACES, Index, Plan, work_folder
 from vdsr_core.streaming.source import is_same, stamp
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 PLAN, MODEL, PACKED, OLD, MAKING = "plan.json", "model.safetensors", "image.ome.tif", "old", "making"
 LOCK, PATIENCE = "begin.lock", 60  # seconds to wait for it

@@ -226,16 +226,13 @@ def fine_tune_planes(
     )
     tuned = tuple(sorted({round(scale, 3) for scale in (*material.scales, *material.ratios) if scale >= LEAST_SCALE}))
     words = count_images(sources, "image") + count_images(couples, "pair") + [f"{config.hold_out:.0%} held out"]
-    low = (
-        f"; blur {config.blur:g} pixels, noise {config.added_noise:.3g} of the range"
-        if config.blur or config.added_noise
-        else ""
-    )
     recipe = describe_recipe(session.trainer.config, session.trainer.data.patch, tuned)
+    if config.blur or config.added_noise:
+        recipe += f"; blur {config.blur:g} pixels, noise {config.added_noise:.3g} of the range"
     card = {
         "name": "fine-tuned",
         "data": ", ".join(words + [f"{name} left out: {why}" for name, why in skipped.items()]),
-        "recipe": f"from {model.card.get('name', 'a network')}; {recipe}{low}",
+        "recipe": f"from {model.card.get('name', 'a network')}; {recipe}",
         "terms": model.card.get("terms", ""),
     }
 

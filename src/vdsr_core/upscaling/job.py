@@ -388,13 +388,11 @@ def check_near(near: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[in
     """`near`, checked to have a number for each axis of `out`."""
     if near is None:
         return None
+    way_out = "Leave it out for the usual order."
     if not isinstance(near, tuple | list | np.ndarray) or not all(map(is_integer, near)):
-        msg = f"`near` must be integers, one for each axis of `out`, got {near!r}. Leave it out for the usual "
-        msg += "order."
+        msg = f"`near` must be integers, one for each axis of `out`, got {near!r}. {way_out}"
         raise TypeError(msg)
     if len(near) != len(shape):
-        msg = (
-            f"`near` must have a number for each axis of `out`, {shape}, got {near}. Leave it out for the usual order."
-        )
+        msg = f"`near` must have a number for each axis of `out`, {shape}, got {near}. {way_out}"
         raise ValueError(msg)
     return tuple(map(int, near))
