@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-# Of a control group, by version of Linux' cgroups: where they are, the limit, the use, and what of it are cached files.
+# Control groups of Linux by their version: where they are, the limit, the use, and how much of that is cached files.
 _GROUPS = {
     2: ("", "memory.max", "memory.current", "inactive_file"),
     1: ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -62,7 +62,7 @@ def _group_limits(system: Path = Path("/")) -> Iterator[int]:
         folder, limit, use, cache = _GROUPS[1 if controllers else 2]
         root = system / "sys/fs/cgroup" / folder
         group = root / name.lstrip("/")
-        # Inside of a container the path may be that outside of it: then only its end, or nothing, is there.
+        # Inside a container the path may be the one outside: then only its end, or nothing, exists here.
         for place in (group, *group.parents):
             with suppress(OSError, ValueError, StopIteration):  # no such group, or "max"
                 left = int((place / limit).read_text()) - int((place / use).read_text())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vdsr_core import VDSR
 
 TILES = (128, 192, 256, 384, 512)
-TILE_SECONDS = 2.5  # between two tiles: one sees the run go on
+TILE_SECONDS = 2.5  # between two tiles: often enough to see progress
 PROBE_SECONDS = 0.25
 TURNS = 8  # flips and rotations, over which `self_ensemble` takes the mean
 
@@ -53,7 +53,7 @@ class Facts:
 
     @property
     def tile(self) -> int:
-        """The largest side of a tile that lets one see the run go on."""
+        """The largest side of a tile that is done often enough to see progress."""
         fits = (side for side in TILES if (side + 2 * self.halo) ** 2 <= TILE_SECONDS * self.speed)
         return max(fits, default=TILES[0])
 

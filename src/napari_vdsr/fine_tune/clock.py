@@ -9,7 +9,7 @@ class Clock:
     """The time that a training has taken, pauses not counted, and what is left."""
 
     def __init__(self) -> None:
-        self._first: tuple[float, float] | None = None  # time and share of the first report
+        self._first: tuple[float, float] | None = None  # time and fraction of the first report
         self._idle = 0.0
         self._paused: float | None = None
 
@@ -24,7 +24,7 @@ class Clock:
             self._paused = None
 
     def left(self, share: float) -> float | None:
-        """Seconds left when `share` is done; None if nothing is known yet."""
+        """Seconds left when the fraction `share` is done; None if nothing is known yet."""
         now = time.monotonic() - self._idle
         if self._first is None:
             self._first = (now, share)

@@ -116,7 +116,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def measure_low_side(source: Source, scale: float, cancelled: threading.Event) -> Iterator[tuple[float, float]]:
-    """Give the blur in pixels, and the noise as a share of the range, of the middle of a source's middle plane."""
+    """Give blur, in pixels, and noise, as a fraction of the range, of the middle of a source's middle plane."""
     from vdsr_core import estimate_degradation, find_range
 
     stop_if(cancelled)

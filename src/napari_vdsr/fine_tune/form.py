@@ -99,7 +99,9 @@ class Form:
         self.patience = count(
             "Tests without gain", 5, 1000, "Training ends after this many tests without a better result."
         )
-        self.seed = count("Seed", 0, 2**31 - 1, "Of all random choices: the same seed gives the same network.", 0)
+        self.seed = count(
+            "Seed", 0, 2**31 - 1, "The seed of all random choices: the same one gives the same network.", 0
+        )
         self.device = choice("Device", "Where to compute.", [("Automatic", None)])
         self.of_length = {
             "steps": self.steps,

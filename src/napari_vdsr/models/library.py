@@ -39,7 +39,7 @@ class Network:
 
     @property
     def title(self) -> str:
-        """Its name, and what it is for: as its card says, or by how much it beat the network before."""
+        """Its name, and what it is for: as its card says, or by how much it is better than the network before."""
         use = self.card.get("use") or ("" if self.own else USES.get(self.name, ""))
         scores = [found for found in self.card.get("hold_out", {}).values() if {"before", "after"} <= found.keys()]
         if scores and not use:

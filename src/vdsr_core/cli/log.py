@@ -18,9 +18,9 @@ NAMES = ("step", "share", "learning_rate", "loss", "clipped", "patches_per_secon
 
 
 class TrainingLog:
-    """The rows of a CSV file beside the checkpoint `output`, one for every 100 steps and every measurement.
+    """The rows of a CSV file beside the checkpoint `output`, one for every 100 steps and every validation.
 
-    Rows of an earlier run beyond `step` are dropped: these steps come again.
+    Rows of an earlier run beyond `step` are dropped, because these steps are repeated.
     """
 
     def __init__(self, output: Path, step: int) -> None:

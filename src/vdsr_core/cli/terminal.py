@@ -140,10 +140,10 @@ def progress_bar(*columns: str) -> Iterator[Bar]:
 
 @contextmanager
 def training_table(console: Console | None = None) -> Iterator[Callable[[Progress, float], None]]:
-    """The figures of a training, to be told after each step: its progress, and the mean loss.
+    """Yield what shows the figures of a training, to be called after each step with its progress and the mean loss.
 
-    On a terminal they are a table, with a row for each measurement and a last one that is alive. Elsewhere each
-    measurement is a line on stdout.
+    On a terminal they are a table, with a row for each validation and a last one that follows the steps. Elsewhere each
+    validation is a line on stdout.
     """
     from rich.console import Console, Group
     from rich.live import Live

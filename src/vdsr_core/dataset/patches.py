@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -17,9 +16,9 @@ from torch import Tensor
 
 from vdsr_core.arguments import check_integer, check_number, check_scales, check_span
 from vdsr_core.dataset.interpolation import Degrade, draw_scales, interpolate_groups
+from vdsr_core.dataset.store import find_room, find_starts, join
 from vdsr_core.images.degradation import degrade
 from vdsr_core.images.intensity import check_pixels
-from vdsr_core.memory import free_memory
 from vdsr_core.network.devices import choose_device
 from vdsr_core.network.model import Strength
 
@@ -181,9 +180,9 @@ class Patches:
             warnings.warn(
                 f"all patches shrink from {patch} to {self.patch} pixels: {share}. Leave these out.", stacklevel=2
             )
-        hr_start = _starts([image.size for image in sharp])[number]
+        hr_start = find_starts([image.size for image in sharp])[number]
         hr_stride = [sharp[n].shape[1] for n in number]
-        ilr_start, ilr_stride = _starts([math.prod(shape) for shape in shapes]), [shape[1] for shape in shapes]
+        ilr_start, ilr_stride = find_starts([math.prod(shape) for shape in shapes]), [shape[1] for shape in shapes]
         self.layout = torch.from_numpy(np.stack([hr_start, hr_stride, ilr_start, ilr_stride]))  # (4, pairs)
         self.hr, self.ilr = (torch.from_numpy(flat).to(where) for flat in (join(sharp, store), ilr))
 
@@ -287,31 +286,6 @@ def make_generator(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(entropy[0] >> np.uint64(1)))
 
 
-def join(
-    planes: Iterable[NDArray[Any]], store: str | os.PathLike[str] | None, shapes: list[tuple[int, ...]] | None = None
-) -> NDArray[np.float32]:
-    """The pixels of all planes in one array, in a temporary file of the folder `store` if there is one.
-
-    Their shapes are appended to `shapes`.
-    """
-    noted = [] if shapes is None else shapes
-    if store is None:
-        kept = [np.asarray(plane, np.float32) for plane in planes]
-        noted += [plane.shape for plane in kept]
-        return np.concatenate([plane.ravel() for plane in kept])
-    with tempfile.TemporaryFile(dir=store) as file:
-        for plane in planes:
-            noted.append(plane.shape)
-            file.write(np.asarray(plane, np.float32).tobytes())
-        file.flush()
-        return np.memmap(file, np.float32, "c")  # "c": PyTorch wants what could be written to
-
-
-def _starts(sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Where arrays of these sizes begin when they are joined."""
-    return np.cumsum([0, *sizes])[:-1]
-
-
 def check_images(images: Any) -> list[NDArray[Any]]:
     """A list of images, checked to be one and not a single image."""
     if hasattr(images, "dtype") or not isinstance(images, Iterable) or isinstance(images, str):
@@ -352,26 +326,3 @@ def _check(sharp: Sequence[NDArray[Any]], low: Sequence[NDArray[Any]], augment: 
     if augment not in get_args(Augment):
         msg = f"`augment` must be one of {', '.join(get_args(Augment))}, got {augment!r}. Leave it out for 'dihedral'."
         raise ValueError(msg)
-
-
-def find_room(size: int, device: torch.device, store: str | os.PathLike[str] | None) -> tuple[torch.device, Any]:
-    """Where arrays of so many bytes lie: the device, and the folder of their files, if they are in files."""
-    memory = torch.device("cpu")
-    if store is not None:
-        return memory, store
-    if size <= find_free(device) / 2:
-        return device, None
-    folder = None if device != memory and size <= find_free(memory) / 2 else tempfile.gettempdir()
-    names = [str(device)] * (device != memory) + ["memory"] * (folder is not None)
-    warnings.warn(
-        f"training images and their interpolations, {size / 1e9:.1f} GB, take more than half of what is free: they "
-        f"leave {' and '.join(names)} for {folder or 'memory'}, and steps get slower. Take fewer images or scales, or "
-        "choose the folder by `store`.",
-        stacklevel=3,
-    )
-    return memory, folder
-
-
-def find_free(device: torch.device) -> int:
-    """Bytes that are free on a device."""
-    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory())

@@ -19,7 +19,7 @@ from vdsr_core.images.axes import find_axes, open_image
 from vdsr_core.images.degradation import degrade
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.images.ranges import Range, find_rescales
-from vdsr_core.upscaling.job import encode
+from vdsr_core.upscaling.encoding import encode
 from vdsr_core.upscaling.survey import find_range
 
 Plane = NDArray[np.float32]

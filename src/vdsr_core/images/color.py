@@ -12,8 +12,9 @@ from scipy.ndimage import gaussian_filter1d
 # Rows Y, Cb, Cr; columns R, G, B, for RGB in [0, 1] and luma in [16, 235] / 255.
 TO_YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
 OFFSET = np.array([16.0, 128.0, 128.0]) / 255
-# Pixels of the image, for noise as large as the range, and at most: chosen on open photographs with noise of 2 to 15
-# of 255 at x2, x3, x4. As good as a guided filter or the network itself, which win at strong noise, and the quickest.
+# Standard deviation of the blur in pixels of the image, for noise as large as the range, and at most. Chosen on open
+# photographs with noise of 2 to 15 of 255 at x2, x3, x4: as good as a guided filter or the network itself, which win
+# at strong noise, and the quickest.
 CHROMA_BLUR, WIDEST_BLUR = 38, 2
 TO_RGB = np.linalg.inv(TO_YCBCR)
 

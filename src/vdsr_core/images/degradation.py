@@ -52,7 +52,7 @@ def degrade(
     scale : float or (float, float)
         How many times fewer pixels, at least 1, for both axes or for (rows, columns).
     kernel : {"bicubic", "box", "lanczos"}, optional
-        How pixels are weighed: the field's bicubic kernel, means over areas as a camera bins its pixels, or Lanczos'
+        How pixels are weighted: the field's bicubic kernel, means over areas as a camera bins its pixels, or Lanczos'
         kernel as image editors use it.
     blur : float, optional
         Standard deviation of a Gaussian in pixels of `image`, applied to rows and columns before the reduction.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import correlate
 
 REACH = 4  # pixels of the image over which known values are spread into unknown ones
 POLICIES = ("raise", "keep")
@@ -36,21 +37,14 @@ def fill(values: NDArray[Any], rest: float) -> NDArray[Any]:
     array([[1., 2., 3., 3., 3., 3., 3., 0.]])
     """
     values = values.astype(np.float64)
-    rows, columns = values.shape[-2:]
+    around = np.ones((1,) * (values.ndim - 2) + (3, 3))
     for _ in range(REACH):
         unknown = np.isnan(values)
         if not unknown.any():
             return values
-        padding = [(0, 0)] * (values.ndim - 2) + [(1, 1), (1, 1)]
-        # An eighth each, so that the sum of eight neighbours is finite: (..., M + 2, N + 2).
-        eighths = np.pad(np.where(unknown, 0, values / 8), padding)
-        known = np.pad(~unknown, padding)
-        total, count = np.zeros(values.shape), np.zeros(values.shape, int)
-        for down in range(3):
-            for right in range(3):
-                here = (..., slice(down, down + rows), slice(right, right + columns))
-                total += eighths[here]
-                count += known[here]
+        # An eighth each, so that the sum of eight neighbours is finite.
+        total = correlate(np.where(unknown, 0, values / 8), around, mode="constant")
+        count = correlate((~unknown).astype(np.float64), around, mode="constant")
         found = unknown & (count > 0)
         values[found] = total[found] * (8 / count[found])
     values[np.isnan(values)] = rest

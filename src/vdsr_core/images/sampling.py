@@ -84,7 +84,7 @@ class Places:
 class Samples:
     """The blocks of each channel of an image, each as `Places.empty`; `add` gets windows that together hold them.
 
-    Of colour, these are luma in the units of the image.
+    For colour, these are luma in the units of the image.
     """
 
     def __init__(self, axes: Axes, dtype: np.dtype[Any]) -> None:

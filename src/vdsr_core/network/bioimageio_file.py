@@ -33,7 +33,7 @@ from vdsr_core.network.onnx_file import OPSET, apply_network, find_halo, find_st
 from vdsr_core.network.pretrained import model_names
 
 FORMAT = "0.5.12"
-PERCENTILES = 0.01, 99.99  # what the format has for our robust minimum and maximum
+PERCENTILES = 0.01, 99.99  # of the format, in the place of our robust minimum and maximum
 COVER = 256  # pixels
 PAPER = {
     "text": "J. Kim, J. K. Lee, K. M. Lee, Accurate Image Super-Resolution Using Very Deep Convolutional Networks",

@@ -29,7 +29,7 @@ from vdsr_core.stopping import Stopped
 LIVE_STRIPS = {"torch": 12, "ncnn": 22, "ncnn, blocks": 22}
 # The interpolated image and the sum, and what `inference` makes of them, bytes per pixel.
 PLANE_BYTES = 32
-# Pixels in a batch: the GPU is busy for some milliseconds, or Apple's for a good half of a second.
+# Pixels in a batch: it keeps a GPU busy for some milliseconds, Apple's for about half a second.
 BATCHES = {"cuda": 2**22, "mps": 2**20}
 # Elements of a layer that the libraries of a device can address.
 MOST = {"cuda": 2**31, "mps": 2**29}
@@ -127,31 +127,16 @@ class Engine:
         *,
         self_ensemble: bool = False,
     ) -> NDArray[Any]:
-        """Interpolate windows and add the predicted residual to the first channel of each.
+        """Interpolate windows, and add the predicted residual to the first channel of each; returns (B, C, H, W).
 
-        Parameters
-        ----------
-        windows : sequence of (C, h, w) ndarray
-            Input pixels; channel 0 goes through the network, the others are interpolated only.
-        taps : sequence of (Taps, Taps)
-            Rows and columns, for each window; all windows have the same number of output pixels.
-        stop : Event, optional
-            Ends the work between two layers of a strip, on a CPU, by `Stopped`.
-        strengths : sequence of Strength, optional
-            How noisy and compressed each window is, for a network that has maps; clean by default.
-        self_ensemble : bool, optional
-            Take the mean residual over the eight flips and rotations of the interpolated windows.
+        Of each window, (C, h, w), channel 0 goes through the network; the others are interpolated only. `taps` are
+        those of rows and columns for each window; all windows have the same number of output pixels. On a CPU, `stop`
+        ends the work between two layers of a strip by `Stopped`. `strengths` say how noisy and compressed each window
+        is, for a network that has maps; clean by default. With `self_ensemble`, the residual is the mean over the eight
+        flips and rotations of the interpolated windows.
 
-        Returns
-        -------
-        (B, C, H, W) ndarray
-
-        Raises
-        ------
-        MemoryError
-            If the device's memory does not suffice.
-        FloatingPointError
-            If the result is not finite in full precision either.
+        Raises MemoryError if the device's memory does not suffice, and FloatingPointError if the result is not finite
+        in full precision either.
         """
         try:
             with torch.autocast(self.device.type, enabled=False):  # the caller's is for what the caller computes

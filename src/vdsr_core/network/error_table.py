@@ -1,4 +1,4 @@
-"""How large the errors of a network are, by the fine detail of what it made: measured tables."""
+"""Measured tables of the errors of a network, by the fine detail of its results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ErrorTable:
     detail : tuple of tuple of float
         Local fine detail of the result, ascending.
     mean : tuple of tuple of float
-        The mean absolute error where there is so much detail; it never falls as detail grows.
+        The mean absolute error for each amount of detail; it never falls as detail grows.
     bound : tuple of tuple of float
         What 90 % of the absolute errors stay below; it never falls either.
 
@@ -56,7 +56,7 @@ class ErrorTable:
             raise ValueError(msg + "Measure them again by `calibrate`.")
 
     def predict(self, detail: NDArray[np.float64], scale: float, *, bound: bool = False) -> NDArray[np.float64]:
-        """The expected absolute error, or its 90 % bound, where there is so much fine detail.
+        """The expected absolute error, or its 90 % bound, for each amount of fine detail.
 
         Between the measured scales it is interpolated along their logarithm.
 

@@ -146,7 +146,7 @@ class Worker:
         # Nothing of the caller's own program is imported there, unlike in the processes of `multiprocessing`.
         path = [entry for entry in sys.path if isinstance(entry, str)]
         code = f"import sys; sys.path[:] = {path!r}; from vdsr_core.network.ncnn_workers import serve; serve()"
-        ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "  # Ctrl-C is for who waits
+        ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "  # Ctrl-C is for the caller
         process = subprocess.Popen(
             [str(find_python()), "-c", ignore + code],
             stdin=subprocess.PIPE,
@@ -208,7 +208,7 @@ def serve() -> None:
     """Worker process: return a residual for each image received, until the caller ends; then end in silence."""
     with contextlib.suppress(*LOST):
         answer_images(sys.stdin.buffer, os.fdopen(os.dup(1), "wb"))
-    os._exit(0)  # what has not been sent interests nobody
+    os._exit(0)  # nobody waits for what has not been sent
 
 
 def answer_images(source: BinaryIO, target: BinaryIO) -> NoReturn:

@@ -65,7 +65,7 @@ def blocks(rows: int, columns: int, halo: int, count: int) -> list[Block]:
         turns = -(-across * down // count)
         return turns * (columns / across + 2 * halo * (across > 1)) * (rows / down + 2 * halo * (down > 1))
 
-    # Of equal ones the first: narrow blocks, which have more rows in the cache.
+    # The first of equal ones: narrow blocks, which have more rows in the cache.
     wide, high = range(min(columns, least + count), least - 1, -1), range(1, min(rows, count) + 1)
     across, down = min(product(wide, high), key=cost)
     parts = product(_divide(columns, halo, across), _divide(rows, halo, down))

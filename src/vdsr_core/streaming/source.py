@@ -58,7 +58,7 @@ def identify(image: ImageFile, whole: bool | None = None) -> str:
 
 
 def is_same(image: ImageFile, identity: str) -> bool:
-    """Whether an image is the one that `identify` has described, whether it is in memory now or then or not."""
+    """Whether an image is the one that `identify` has described; one of the two may be in memory, the other not."""
     return identify(image, identity.startswith(WHOLE)) == identity
 
 

@@ -241,13 +241,13 @@ def check_same(plan: Plan, other: Plan) -> None:
 
 def beginning(folder: Path) -> AbstractContextManager[None]:
     """The lock of all that changes the folder of a plan as a whole."""
-    msg = f"{folder} must be prepared by one process, got another one that is at it. Start again later."
+    msg = f"{folder} must be prepared by one process, got another one that is preparing it. Start again later."
     return locked(folder / LOCK, msg, timeout=PATIENCE)
 
 
 def holding(plan: Plan, what: str) -> AbstractContextManager[None]:
     """The lock of a part of a plan."""
-    msg = f"{what} of {plan.target} must be computed once, got another process that is at it. Wait for that one."
+    msg = f"{what} of {plan.target} must be computed once, got another process that is computing it. Wait for that one."
     return locked(plan.folder / f"{what}.lock", msg)
 
 

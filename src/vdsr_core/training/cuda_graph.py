@@ -12,7 +12,7 @@ REHEARSALS = 3  # calls before the recording, in which cuDNN chooses its algorit
 
 
 class Recording:
-    """A function of tensors, recorded as a CUDA graph [1]_: one launch in place of some hundred small ones.
+    """A function of tensors, recorded as a CUDA graph [1]_: one launch in the place of several hundred small ones.
 
     A training step of VDSR takes a GPU about as long as the CPU takes to launch it. The function must do the same work
     on the GPU each time, for inputs of the same shapes, and wait for nothing. Tensors that it refers to by itself, such

@@ -21,7 +21,8 @@ from vdsr_core.images.tiling import cover
 from vdsr_core.network.checkpoint import load_model
 from vdsr_core.network.error_table import ErrorTable
 from vdsr_core.network.model import VDSR
-from vdsr_core.upscaling.job import Window, check_scale, encode
+from vdsr_core.upscaling.encoding import encode
+from vdsr_core.upscaling.job import Window, check_scale
 
 FINE, AROUND = 3, 5  # sides of the squares whose means are taken: fine detail is what the first one removes
 HALO = FINE // 2 + AROUND // 2  # pixels per side that the prediction for a pixel depends on
@@ -102,8 +103,9 @@ def predict_error(
     network = model if isinstance(model, VDSR) else load_model(model)
     predict = Prediction(find_errors(network), max(check_scale(scale)), check_switch("bound", bound))
     if is_dask(image):
+        places = [*(slice(None) for _ in axes.leading), *part]
         lazy = _predict_lazily(image, axes, in_range, keep_nan, predict)
-        return lazy[tuple(_in_own_order(axes, (*(slice(None) for _ in axes.leading), *part)))]
+        return lazy[*(places[number] for number in np.argsort(axes.order))]  # its axes are the image's without colour
     reads = cover(axes.plane, None, HALO, part)[0].read
     rescales = find_rescales(image, axes, in_range, None if window is None else (reads[0], reads[1]), keep_nan)
     origin = [0] * len(axes.leading) + [s.start for s in part]
@@ -152,11 +154,6 @@ def local_mean(plane: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     weights = np.full(side, 1 / side)
     rows: NDArray[np.float64] = correlate1d(correlate1d(plane, weights, -2), weights, -1)
     return rows
-
-
-def _in_own_order(axes: Axes, items: Sequence[Any]) -> list[Any]:
-    """What belongs to the axes in `Axes.order`, in the order of an image that has lost its colours."""
-    return [items[number] for number in np.argsort(axes.order)]
 
 
 def _predict_lazily(image: Any, axes: Axes, in_range: Any, keep_nan: bool, predict: Prediction) -> Any:

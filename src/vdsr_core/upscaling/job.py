@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from vdsr_core.arguments import check_switch, is_integer
 from vdsr_core.images.axes import find_axes, open_image
-from vdsr_core.images.color import rgb_to_ycbcr, smooth_chroma, ycbcr_to_rgb
-from vdsr_core.images.intensity import Rescale, cast, opaque
+from vdsr_core.images.color import smooth_chroma
+from vdsr_core.images.intensity import Rescale, opaque
 from vdsr_core.images.missing import check_policy, fill, nearest, widen
 from vdsr_core.images.noise import Noise, check_noise, fit_blocks
 from vdsr_core.images.ranges import Range, find_rescales
@@ -28,10 +28,11 @@ from vdsr_core.images.tiling import Slices, Tile, check_tile, cover, halve
 from vdsr_core.memory import check_free, free_memory
 from vdsr_core.network.checkpoint import load_model
 from vdsr_core.network.devices import make_engine
-from vdsr_core.network.engine import IN_CACHE, Engine
+from vdsr_core.network.engine import Engine
 from vdsr_core.network.model import MAPS, VDSR, Strength
 from vdsr_core.network.strengths import CLEAN, check_compression, check_maps, to_strength
 from vdsr_core.stopping import Stopped, stop_if
+from vdsr_core.upscaling.encoding import decode, encode
 from vdsr_core.upscaling.quality import find_misfit
 
 MAX_SCALE = 1000
@@ -289,41 +290,6 @@ class Job:
     def read(self, tile: Tile, parts: tuple[slice, slice]) -> NDArray[Any]:
         """Rows and columns of the plane that a tile lies in, (colours, rows, columns)."""
         return self.axes.unpack(np.asarray(self.image[self.axes.native((*tile.read[:-2], *parts))]))
-
-
-def encode(window: NDArray[Any], rescale: Rescale) -> NDArray[np.float64]:
-    """Image units to what the network and the taps take: gray, or luma, chroma and alpha; (C, h, w)."""
-    if len(window) == 1:
-        return rescale.forward(window)
-    values = rescale.forward(window[:3])
-    if len(window) == 3:
-        return rgb_to_ycbcr(values)
-    # Premultiplied: the colour of transparent pixels must not bleed into the others.
-    alpha = window[3:].astype(np.float64) / opaque(window.dtype)
-    return np.concatenate([rgb_to_ycbcr(values * alpha), alpha])
-
-
-def decode(values: NDArray[Any], rescale: Rescale, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The inverse of `encode`, some rows at a time, so that what lies in between stays in the cache."""
-    image = np.empty(values.shape, dtype)
-    for top in range(0, values.shape[1], IN_CACHE):
-        image[:, top : top + IN_CACHE] = _decode(values[:, top : top + IN_CACHE], rescale, dtype)
-    return image
-
-
-def _decode(values: NDArray[Any], rescale: Rescale, dtype: np.dtype[Any]) -> NDArray[Any]:
-    if len(values) == 1:
-        return rescale.inverse(values, dtype)
-    colours = ycbcr_to_rgb(values[:3].astype(np.float64))
-    if len(values) == 3:
-        return rescale.inverse(colours, dtype)
-    alpha = np.clip(values[3:].astype(np.float64), 0, 1)
-    step = 0.5 / opaque(dtype) if dtype.kind in "ui" else 0.0  # less comes out as no alpha at all
-    visible = alpha > max(step, np.finfo(values.dtype).eps)
-    colours = np.where(visible, colours / np.where(visible, alpha, 1), 0)
-    # Overshoot divided by a small alpha is not a colour.
-    colours = np.where(alpha < 1 - 1e-6, np.clip(colours, 0, 1), colours)
-    return np.concatenate([rescale.inverse(colours, dtype), cast(alpha * opaque(dtype), dtype)])
 
 
 def _size(tile: Tile, part: str = "read") -> tuple[int, int]:

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from vdsr_core import degrade, resize
-from vdsr_core.dataset.patches import Patches, join
+from vdsr_core.dataset.patches import Patches
+from vdsr_core.dataset.store import join
 
 
 @pytest.fixture
@@ -213,9 +214,9 @@ def test_images_that_do_not_fit_the_memory_lie_in_files(images, monkeypatch):
     """Those of other processes may fill it, so what is free is made up here; the patches are the same."""
     options = {"scales": [2, 3], "patch": 9}
     memory = Patches(images, **options)
-    monkeypatch.setattr("vdsr_core.dataset.patches.find_free", lambda _: 8 * memory.ilr.nbytes)
+    monkeypatch.setattr("vdsr_core.dataset.store.find_free", lambda _: 8 * memory.ilr.nbytes)
     Patches(images, **options)
-    monkeypatch.setattr("vdsr_core.dataset.patches.find_free", lambda _: memory.ilr.nbytes)
+    monkeypatch.setattr("vdsr_core.dataset.store.find_free", lambda _: memory.ilr.nbytes)
     with pytest.warns(UserWarning, match="more than half of what is free: they leave memory for /.* by `store`"):
         files = Patches(images, **options)
     for ours, theirs in zip(memory.gather(memory.choose(3, 8)), files.gather(files.choose(3, 8)), strict=True):
