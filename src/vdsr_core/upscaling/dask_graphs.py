@@ -16,7 +16,8 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, GraphNode, List, Task, TaskRef
 from numpy.typing import NDArray
 
-from vdsr_core.images.ranges import Extent
+from vdsr_core.images.axes import Axes
+from vdsr_core.images.ranges import Extent, Range, default_range, measure_channels
 from vdsr_core.images.tiling import Region, Slices
 
 Index = tuple[int, ...]
@@ -169,45 +170,47 @@ class Scan:
 
 @dataclass(frozen=True)
 class Measure:
-    """How to find the extents of the channels in a part of an array whose rows and columns are the axes of that name.
+    """How to find the extents of the channels in a part of an array, and their ranges in the end.
 
-    `extents` finds them in pixels in the array's order of axes. `least` are the fewest rows and columns that a 2 x 2
-    block needs: 1 where the whole array has only one. `keep_nan` says whether pixels may be NaN.
+    `dtype` and `axes` are those of the whole array, of which NaN may be a part with `keep_nan`.
     """
 
-    extents: Callable[[NDArray[Any]], list[Extent]]
-    rows: int
-    columns: int
-    least: tuple[int, int]
+    dtype: np.dtype[Any]
+    axes: Axes
     keep_nan: bool
 
     def __call__(self, values: NDArray[Any], first: int) -> dict[int, Extent]:
         """Extents by channel, the first of which has that number."""
-        found = self.extents(values)
-        if values.shape[self.rows] < self.least[0] or values.shape[self.columns] < self.least[1]:
-            found = [replace(extent, low=np.inf, high=-np.inf) for extent in found]  # no block inside
+        piece = replace(self.axes, shape=values.shape)
+        found = measure_channels(values, piece, keep_nan=self.keep_nan)
+        if any(n < min(2, whole) for n, whole in zip(piece.plane, self.axes.plane, strict=True)):
+            found = [replace(extent, low=np.inf, high=-np.inf) for extent in found]  # no 2 x 2 block inside
         return dict(enumerate(found, first))
 
     def scan(self, values: NDArray[Any], index: Index, first: int) -> Scan:
         """What is known of a chunk."""
         values = np.asarray(values)
         check_finite(values, index, self.keep_nan)
-        ends = [(self.rows, 0), (self.rows, -1), (self.columns, 0), (self.columns, -1)]
+        ends = product(self.axes.order[-2:], (0, -1))
         return Scan(self(values, first), *(values.take([end], axis) for axis, end in ends))
 
     def seam(self, first: int, here: Scan, right: Scan | None, below: Scan | None, across: Scan | None) -> Any:
         """Extents of a chunk, and of the blocks that it shares with those right of it, below it, and both."""
-        found = [here.extents]
+        found, (rows, columns) = [here.extents], self.axes.order[-2:]
         if right:
-            found.append(self(np.concatenate([here.right, right.left], self.columns), first))
+            found.append(self(np.concatenate([here.right, right.left], columns), first))
         if below:
-            found.append(self(np.concatenate([here.bottom, below.top], self.rows), first))
+            found.append(self(np.concatenate([here.bottom, below.top], rows), first))
         if right and below and across:
-            upper = [here.bottom.take([-1], self.columns), right.bottom.take([0], self.columns)]
-            lower = [below.top.take([-1], self.columns), across.top.take([0], self.columns)]
-            block = [np.concatenate(pair, self.columns) for pair in (upper, lower)]
-            found.append(self(np.concatenate(block, self.rows), first))
+            upper = [here.bottom.take([-1], columns), right.bottom.take([0], columns)]
+            lower = [below.top.take([-1], columns), across.top.take([0], columns)]
+            block = [np.concatenate(pair, columns) for pair in (upper, lower)]
+            found.append(self(np.concatenate(block, rows), first))
         return merge(found)
+
+    def ranges(self, extents: dict[int, Extent]) -> list[Range]:
+        """The default range of each channel."""
+        return [default_range(self.dtype, self.axes, extents[channel]) for channel in sorted(extents)]
 
 
 def merge(parts: Sequence[dict[int, Extent]]) -> dict[int, Extent]:
@@ -219,30 +222,19 @@ def merge(parts: Sequence[dict[int, Extent]]) -> dict[int, Extent]:
     return total
 
 
-def measure_chunks(
-    image: da.Array,
-    rows: int,
-    columns: int,
-    channel: int | None,
-    extents: Callable[[NDArray[Any]], list[Extent]],
-    finish: Callable[[dict[int, Extent]], Any],
-    keep_nan: bool,
-) -> Delayed:
-    """One delayed value that `finish` finds from the extents of all channels; each chunk is read once.
-
-    `image` is from `tidy`; `rows`, `columns` and `channel` are its axes. `extents` finds, in pixels in that order of
-    axes, the extent of each channel that they hold.
-    """
-    measure = Measure(extents, rows, columns, (min(2, image.shape[rows]), min(2, image.shape[columns])), keep_nan)
+def measure_chunks(image: da.Array, axes: Axes, keep_nan: bool) -> Delayed:
+    """The delayed ranges of all channels of an image from `tidy`; each chunk is read once."""
+    measure = Measure(image.dtype, axes, keep_nan)
+    channel = None if axes.channel is None else axes.order[axes.channel]
     firsts = [0] if channel is None else list(accumulate(image.chunks[channel], initial=0))
-    name = f"find-range-{tokenize(image.name, rows, columns, channel, extents, finish)}"
+    name = f"find-range-{tokenize(image.name, measure)}"
     graph: dict[Any, GraphNode] = {}
     parts = []
     for index in np.ndindex(*image.numblocks):
         first = 0 if channel is None else firsts[index[channel]]
         scan, seam = ((f"{name}-{step}", *index) for step in ("scan", "seam"))
         graph[scan] = Task(scan, measure.scan, TaskRef((image.name, *index)), index, first)
-        near = list(_neighbours(index, image.numblocks, rows, columns))
+        near = _neighbours(index, image.numblocks, *axes.order[-2:])
         beside = [TaskRef((f"{name}-scan", *other)) if other else None for other in near]
         graph[seam] = Task(seam, measure.seam, first, TaskRef(scan), *beside)
         parts.append(seam)
@@ -252,7 +244,7 @@ def measure_chunks(
         for number, group in enumerate(groups):
             graph[level, number] = Task((level, number), merge, List(*map(TaskRef, group)))
         parts = [(level, number) for number in range(len(groups))]
-    graph[name] = Task(name, finish, TaskRef(parts[0]))
+    graph[name] = Task(name, measure.ranges, TaskRef(parts[0]))
     dependencies: list[Any] = [image]
     return Delayed(name, HighLevelGraph.from_collections(name, graph, dependencies))
 

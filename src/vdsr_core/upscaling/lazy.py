@@ -14,7 +14,7 @@ from vdsr_core.arguments import check_switch
 from vdsr_core.images.axes import Axes, find_axes, open_image
 from vdsr_core.images.missing import check_policy, widen
 from vdsr_core.images.noise import Noise, check_noise, fit_blocks
-from vdsr_core.images.ranges import Extent, Range, check_ranges, default_range, is_fixed, measure_channels
+from vdsr_core.images.ranges import Extent, Range, check_ranges, default_range, is_fixed
 from vdsr_core.images.resampling import check_window, make_taps, scaled_shape
 from vdsr_core.images.sampling import Places, Samples, Where
 from vdsr_core.images.tiling import Region, Slices, check_tile, cover
@@ -74,22 +74,7 @@ def find_ranges_lazily(image: Any, axes: Axes, in_range: Any, keep_nan: bool) ->
 
 def find_range_lazily(image: Any, axes: Axes, keep_nan: bool) -> Any:
     """A delayed list of ranges, one for each channel."""
-    image = dask_graphs.tidy(image, axes.colour)
-    channel = None if axes.channel is None else axes.order[axes.channel]
-    extents = partial(_measure_piece, axes=axes, keep_nan=keep_nan)
-    finish = partial(_default_ranges, dtype=image.dtype, axes=axes)
-    rows, columns = axes.order[-2:]
-    return dask_graphs.measure_chunks(image, rows, columns, channel, extents, finish, keep_nan)
-
-
-def _measure_piece(values: NDArray[Any], axes: Axes, keep_nan: bool) -> list[Extent]:
-    """The extents of the channels in a piece of an image."""
-    return measure_channels(values, replace(axes, shape=values.shape), keep_nan=keep_nan)
-
-
-def _default_ranges(extents: dict[int, Extent], dtype: np.dtype[Any], axes: Axes) -> list[Range]:
-    """The default range of each channel."""
-    return [default_range(dtype, axes, extents[channel]) for channel in sorted(extents)]
+    return dask_graphs.measure_chunks(dask_graphs.tidy(image, axes.colour), axes, keep_nan)
 
 
 def survey_lazily(image: Any, axes: Axes, keep_nan: bool, ranges: Any, noises: Any) -> Any:
