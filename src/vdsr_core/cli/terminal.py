@@ -27,7 +27,9 @@ EXPECTED = (ValueError, TypeError, OSError, MemoryError, FloatingPointError, Imp
 FIGURES = "step", "loss", "PSNR, dB", "over bicubic", "rate", "clipped", "patches/s", "left"  # of a training
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 
-Model = Annotated[str | None, typer.Option(help="Network: photo, fast, microscopy, or a file.", show_default="photo")]
+Model = Annotated[
+    str | None, typer.Option(help="Network: photo, fast, microscopy, restore, or a file.", show_default="photo")
+]
 Device = Annotated[
     str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.", show_default="the fastest that works")
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -38,6 +39,9 @@ def check_output(output: Path, resume: bool) -> None:
     if resume and not output.exists():
         msg = f"{output} does not exist. Leave out --resume to begin."
         raise FileNotFoundError(msg)
+
+
+STOPPING = b"vdsr: stopping after this step, and its measurement if it has one; again to stop at once\n"
 
 
 @dataclass
@@ -87,6 +91,7 @@ def noted_signals() -> Iterator[list[int]]:
 
     def note(number: int, _: Any) -> None:
         noted.append(number)
+        os.write(2, STOPPING)  # a handler may interrupt another write to stderr, which Python's file would refuse
         signal.signal(number, before[signal.Signals(number)])
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -201,13 +201,14 @@ def test_resuming_with_other_pixels_is_named(photographs, train, monkeypatch):
 
 
 @pytest.mark.parametrize("preset", ["finetune", "kim2016"])
-def test_resumed_after_ctrl_c_equals_uninterrupted(photographs, train, monkeypatch, preset):
+def test_resumed_after_ctrl_c_equals_uninterrupted(photographs, train, monkeypatch, preset, capfd):
     assert train("--preset", preset).exit_code == 0
     whole, rows = parameters("out.safetensors"), rows_of("out.train.csv")
     with monkeypatch.context() as patch:
         stop_at(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
         result = train("--preset", preset, "--overwrite")
     assert result.exit_code == 130
+    assert "stopping after this step" in capfd.readouterr().err  # at once
     assert "interrupted after step 3; --resume continues out.safetensors" in result.stderr
     assert load_trainer("out.safetensors")[1]["step"] == 3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
