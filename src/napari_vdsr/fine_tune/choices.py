@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from napari.layers import Image, Shapes
 from napari.viewer import Viewer
 from psygnal import Signal
@@ -30,7 +29,7 @@ from napari_vdsr.forms import refill
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.models import library
 from napari_vdsr.upscale.layer_list import LayerList
-from vdsr_core import FineTuneConfig
+from vdsr_core import FineTuneConfig, free_memory
 
 RATE = FineTuneConfig.learning_rate  # for a network that was trained before
 NEW_RATE = 1e-3  # for a new one
@@ -240,7 +239,7 @@ class Choices(Follower):
             if min(rows, columns) < least:
                 return f"“{name}” has {rows} {_layers.TIMES} {columns} pixels: at least {least} a side are needed."
         needed = sum(math.prod(shape_of(source)) for _, source in sharp) * BYTES * (2 + len(recipe.scales))
-        free = psutil.virtual_memory().available
+        free = free_memory()
         if needed > free:
             return (
                 f"The training needs about {_layers.size(needed)}, and {_layers.size(free)} of memory are free. Draw "

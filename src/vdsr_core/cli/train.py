@@ -15,7 +15,7 @@ import typer
 
 from vdsr_core.cli.terminal import INTERRUPTED, Device, parse_scales, plain_errors, say
 from vdsr_core.cli.training import Images, check_output, follow, read_planes, typed_options
-from vdsr_core.training.recipe import NETWORK, PRESETS, TrainConfig, describe_recipe
+from vdsr_core.training.recipe import NETWORK, PRESETS, TrainConfig, describe_recipe, shorten_warmup
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     from vdsr_core.network.model import VDSR
@@ -271,7 +271,7 @@ def make_config(given: dict[str, Any]) -> TrainConfig:
     if "theta" in given:
         changes |= {"theta": given["theta"], "clip": "value"}
     config = replace(PRESETS[choose_preset(given)], seconds=given.get("time_budget"), **changes)
-    return replace(config, warmup=min(config.warmup, config.steps // 20)) if "steps" in given else config
+    return shorten_warmup(config) if "steps" in given else config
 
 
 def prepare(

@@ -22,7 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 NETWORK: dict[str, Any] = {"fold": 2, "blocks": True}  # of a `VDSRConfig`: what is trained unless said otherwise
 LEAST_SCALE = 1.1  # of fine-tuning; below, the interpolated image is almost the sharp one
-WARMUP_FRACTION = 0.05  # of a time budget, after which the learning rate has risen
+WARMUP_FRACTION = 0.05  # of the steps or the time budget, after which the learning rate has risen
 
 
 @dataclass(frozen=True)
@@ -249,13 +249,17 @@ class FineTuneConfig:
         """The same as a `TrainConfig`."""
         preset = PRESETS["finetune"]
         names = "steps", "seconds", "optimizer", "learning_rate", "batch_size", "seed"
-        config = replace(preset, **{name: getattr(self, name) for name in names})
-        config = replace(config, warmup=min(preset.warmup, config.steps // 20))
+        config = shorten_warmup(replace(preset, **{name: getattr(self, name) for name in names}))
         return config if self.theta is None else replace(config, clip="value", theta=self.theta)
 
     def to_json(self) -> dict[str, Any]:
         """What JSON holds of it."""
         return asdict(self) | {"scales": None if self.scales is None else list(self.scales)}  # type: ignore[arg-type]
+
+
+def shorten_warmup(config: TrainConfig) -> TrainConfig:
+    """The recipe with a warm-up of at most a twentieth of its steps."""
+    return replace(config, warmup=min(config.warmup, int(WARMUP_FRACTION * config.steps)))
 
 
 def describe_recipe(config: TrainConfig, patch: int, scales: Sequence[float]) -> str:
