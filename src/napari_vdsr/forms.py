@@ -1,4 +1,4 @@
-"""Small pieces that the widgets are made of."""
+"""Rows, buttons and texts that the forms of both widgets are made of."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Work beside the viewer."""
+"""Threads for long work, and PyTorch in them, while the viewer stays responsive."""

@@ -1,4 +1,4 @@
-"""How long a training has taken, and how long it will."""
+"""How long a training has taken, and how long the rest will take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was asked for, as a list: progress, cancel, and what it was made with."""
+"""The list under the widget of what was asked for: progress, cancel, and the settings of each result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is chosen, made into work for the queue."""
+"""Put what is chosen in the widget into the queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upscaling and what belongs to it, as generators for a thread that is not the viewer's. No Qt, no napari."""
+"""Generators that upscale, preview and measure in a thread that is not the viewer's. No Qt, no napari."""
 
 from __future__ import annotations
 

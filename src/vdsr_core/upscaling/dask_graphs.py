@@ -1,4 +1,4 @@
-"""The same on dask arrays: a chunk of the result is one tile, made of the chunks that it needs."""
+"""Graphs of dask arrays that upscale: a chunk of the result is one tile, made of the source chunks that it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One image on its way through one network, tile by tile."""
+"""One image on its way through one network: what is read for a tile, computed, and written, and in which order."""
 
 from __future__ import annotations
 
