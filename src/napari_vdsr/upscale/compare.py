@@ -22,28 +22,96 @@ from napari_vdsr.upscale.work import interpolate
 MOST = 4096  # rows or columns that are drawn; of more, some are left out
 SMOOTH = 1 << 22  # pixels that are interpolated while one waits
 SOURCE, BICUBIC, RESULT = "source", "bicubic", "result"
+ROUNDING = 1e-9
+Values = NDArray[np.float64]
 GRIP = 6  # screen pixels to each side of the line where it can be taken
 
 
 @dataclass(frozen=True)
+class Line:
+    """Where two pictures meet on the screen; world coordinates along the axes that are shown, down and across.
+
+    Attributes
+    ----------
+    point, along, right : (2,) ndarray
+        A point of the line, its direction, and the direction to its right; of a level line, to below it.
+    """
+
+    point: Values
+    along: Values
+    right: Values
+
+    @classmethod
+    def through(cls, point: Values, along: Values) -> Line:
+        """The line in some direction."""
+        along = along / np.hypot(*along)
+        right = np.array([-along[1], along[0]])
+        if right[1] < -ROUNDING or (right[1] < ROUNDING and right[0] < 0):
+            right = -right
+        return cls(point, along, right)
+
+
+@dataclass(frozen=True)
 class Picture:
-    """What one side shows of a layer: pixels of the part in view, and where they lie."""
+    """What one side shows of a layer: pixels of the part in view, and where they lie.
+
+    Attributes
+    ----------
+    pixels : ndarray
+        One plane; colours are the last axis.
+    placement : dict
+        The keywords of its layer.
+    axes : (int, int)
+        Of rows and columns.
+    corner, row, column : ndarray
+        The centre of the first pixel, and the steps to the next row and column, in the world.
+    step : ndarray
+        The step to the next column in `placement`, before its affine.
+    """
 
     pixels: NDArray[Any]
     placement: dict[str, Any]
-    column: int  # axis
+    axes: tuple[int, int]
+    corner: Values
+    row: Values
+    column: Values
+    step: Values
 
-    def cut(self, world: NDArray[np.float64], *, left: bool) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """The pixels on one side of a point of the world, one column at least, and their `translate`."""
-        whole = Image(np.empty((1,) * len(self.placement["scale"])), **self.placement)
-        here = whole.world_to_data(world[-whole.ndim :])[self.column]
-        length = self.pixels.shape[self.column]
-        at = min(max(round(here + 0.5), 1 if left else 0), length if left else length - 1)
+    @classmethod
+    def of(cls, pixels: NDArray[Any], placement: dict[str, Any], axes: tuple[int, int]) -> Picture:
+        """Pixels that lie somewhere."""
+        ndim = len(placement["scale"])
+        layer, at = Image(np.empty((1,) * ndim), **placement), np.eye(ndim)
+        corner = np.asarray(layer.data_to_world(np.zeros(ndim)))
+        row, column = (np.asarray(layer.data_to_world(at[axis])) - corner for axis in axes)
+        return cls(pixels, placement, axes, corner, row, column, _layers.linear(layer)[:, axes[1]])
+
+    def away(self, line: Line, seen: Sequence[int]) -> tuple[float, float, float]:
+        """How far the first pixel is to the right of a line, and how much farther the next row and column are."""
+        corner, row, column = self.corner[seen], self.row[seen], self.column[seen]
+        return tuple(float(each @ line.right) for each in (corner - line.point, row, column))  # type: ignore[return-value]
+
+    def is_oblique(self, line: Line, seen: Sequence[int]) -> bool:
+        """Whether a line passes through it aslant, by half a pixel or more."""
+        _, row, column = self.away(line, seen)
+        return bool(abs(row) * self.pixels.shape[self.axes[0]] >= abs(column) / 2)
+
+    def cut(self, line: Line, seen: Sequence[int], *, left: bool) -> tuple[NDArray[Any], Values]:
+        """The pixels on one side of a line, one column at least, and their `translate`.
+
+        Where the line is oblique, all pixels, of which those on the other side are transparent.
+        """
+        first, row, column = self.away(line, seen)
+        if self.is_oblique(line, seen):
+            rows, columns = (np.arange(self.pixels.shape[axis]) for axis in self.axes)
+            aside = np.add.outer(first + row * rows, column * columns) < 0  # to the left
+            order = np.expand_dims(aside, tuple(a for a in range(len(self.step)) if a not in self.axes))
+            return fade(self.pixels, order != left), np.asarray(self.placement["translate"])
+        length, low = self.pixels.shape[self.axes[1]], left == (column > 0)  # or the last columns are on the left
+        at = min(max(round(0.5 - first / column), 1 if low else 0), length if low else length - 1)
         part = [slice(None)] * self.pixels.ndim
-        part[self.column] = slice(0, at) if left else slice(at, length)
-        start = np.zeros(whole.ndim)
-        start[self.column] = 0 if left else at
-        return self.pixels[tuple(part)], whole.translate + _layers.linear(whole) @ start
+        part[self.axes[1]] = slice(0, at) if low else slice(at, length)
+        return self.pixels[tuple(part)], self.placement["translate"] + (0 if low else at) * self.step
 
 
 class Compare(QObject):
@@ -107,7 +175,7 @@ class Compare(QObject):
         if side == BICUBIC:
             pixels = interpolate(seen, scale, seen.grid(scale), most=SMOOTH)
             place = _layers.placement(of, seen.factors(scale), seen.start(scale))
-            return Picture(pixels, place, seen.plane_axes[1])
+            return Picture.of(pixels, place, seen.plane_axes)
         level = of.data[of.data_level] if of.multiscale else of.data
         part, factors, starts = [], [], []
         for number, span in enumerate(seen.part):
@@ -117,20 +185,24 @@ class Compare(QObject):
             part.append(slice(start, stop, step))
             factors.append(coarser / step)
             starts.append(start / coarser)
-        return Picture(np.asarray(level[tuple(part)]), _layers.placement(of, factors, starts), seen.plane_axes[1])
+        return Picture.of(np.asarray(level[tuple(part)]), _layers.placement(of, factors, starts), seen.plane_axes)
 
     def _add(self, pairs: Sequence[tuple[Image, Any, Any]], pictures: list[tuple[Picture, Picture]]) -> None:
         """Add the layers, linked to what they stand for, and hide that."""
         active = self.viewer.layers.selection.active
+        line, seen = self._find_line(pictures)
         for (layer, *sides), both in zip(pairs, pictures, strict=True):
             looks = _layers.looks(layer) | {"interpolation2d": "nearest", "multiscale": False}
+            if layer.blending == "opaque" and any(picture.is_oblique(line, seen) for picture in both):
+                looks["blending"] = "translucent_no_depth"  # one side shows through the other
             made = []
             for side, picture in zip(("left", "right"), both, strict=True):
+                pixels, translate = picture.cut(line, seen, left=side == "left")
                 shown = Image(
-                    picture.pixels,
+                    pixels,
                     name=_layers.free_name(f"[{side}] {layer.name}", [other.name for other in self.viewer.layers]),
                     metadata={"vdsr": {"shown": side}},
-                    **picture.placement,
+                    **picture.placement | {"translate": translate},
                     **looks,
                 )
                 _layers.widen_range(shown, layer)
@@ -145,31 +217,27 @@ class Compare(QObject):
             other.visible = False
         self.viewer.layers.selection.active = active
 
+    def _find_line(self, pictures: Sequence[tuple[Picture, Picture]]) -> tuple[Line, list[int]]:
+        """The line at its place, along the columns of the first layer, and the axes that are shown, from the last."""
+        seen = [axis - self.viewer.dims.ndim for axis in self.viewer.dims.displayed[-2:]]
+        camera, size = _regions.camera(self.viewer), np.asarray(_regions.canvas_size(self.viewer))
+        offset = (np.asarray(self.place[::-1]) - 0.5) * size / camera.zoom
+        return Line.through(np.asarray(camera.center[-2:]) + offset, pictures[0][1].row[seen]), seen
+
     def move(self, across: float, down: float = 0.5) -> None:
         """Let the line pass through a place of the canvas, given as fractions of its width and height."""
         self.place = min(max(across, 0.0), 1.0), min(max(down, 0.0), 1.0)
-        height, width = _regions.canvas_size(self.viewer)
-        camera = _regions.camera(self.viewer)
-        middle, on_screen = np.asarray(camera.center[-2:]), list(self.viewer.dims.displayed)[-2:]
-        world = np.asarray(self.viewer.dims.point, dtype=np.float64)
-        offset = (self.place[1] - 0.5) * height, (self.place[0] - 0.5) * width
-        world[on_screen] = middle + np.asarray(offset) / camera.zoom
+        if not self.shown:
+            return
+        line, seen = self._find_line(self._pictures)
         for layers, pictures in zip(self.shown, self._pictures, strict=True):
             for layer, picture, left in zip(layers, pictures, (True, False), strict=True):
-                pixels, translate = picture.cut(world, left=left)
+                pixels, translate = picture.cut(line, seen, left=left)
                 layer.data = pixels
                 layer.scale, layer.translate = picture.placement["scale"], translate
-        if self.line is not None and self.shown:
-            image, column = self.shown[0][1], self._pictures[0][1].column
-            row = [axis for axis in range(image.ndim) if axis != column][-1]
-            point = np.array(image.world_to_data(world[-image.ndim :]), dtype=np.float64)
-            point[column] = -0.5
-            ends = []
-            for end in (-0.5, image.data.shape[row] - 0.5):  # along a column of the first layer, which may be turned
-                point[row] = end
-                down, across = (np.asarray(image.data_to_world(point))[-2:] - middle) * camera.zoom
-                ends.append((across + width / 2, down + height / 2))
-            self.line.put(ends[0], ends[1])
+        if self.line is not None:
+            height, width = _regions.canvas_size(self.viewer)
+            self.line.put((self.place[0] * width, self.place[1] * height), line.along)
 
     def leave_hidden(self, layers: Sequence[Image]) -> None:
         """Do not show these when the comparison is over: others stand in their place now."""
@@ -213,14 +281,12 @@ class CanvasLine(QWidget):
         self.setGeometry(canvas.rect())
         self.hide()
 
-    def put(self, first: tuple[float, float], second: tuple[float, float]) -> None:
-        """Draw the line through two points of the canvas."""
-        a, b = np.asarray(first), np.asarray(second)
-        along = (b - a) / max(1e-9, float(np.hypot(*(b - a))))
+    def put(self, place: tuple[float, float], direction: Values) -> None:
+        """Draw the line through a point of the canvas, (x, y), in a direction, (down, across)."""
+        along = direction[::-1]
         across = np.array([along[1], -along[0]]) * GRIP
         far = 2 * (self.width() + self.height())
-        middle = (a + b) / 2
-        start, stop = middle - along * far, middle + along * far
+        start, stop = place - along * far, place + along * far
         corners = [
             QPoint(*map(round, point)) for point in (start - across, start + across, stop + across, stop - across)
         ]
@@ -249,6 +315,15 @@ class CanvasLine(QWidget):
         if event is not None and event.type() == QEvent.Type.Resize and isinstance(watched, QWidget):
             self.setGeometry(watched.rect())
         return False
+
+
+def fade(pixels: NDArray[Any], gone: NDArray[np.bool_]) -> NDArray[Any]:
+    """Pixels, transparent where they are gone; `gone` has no axis of colours."""
+    if gone.ndim == pixels.ndim:
+        return np.where(gone, np.nan, pixels).astype(np.result_type(pixels.dtype, np.float32), copy=False)
+    full = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "ui" else 1.0
+    alpha = pixels[..., 3:] if pixels.shape[-1] == 4 else np.full_like(pixels[..., :1], full)
+    return np.concatenate([pixels[..., :3], np.where(gone[..., None], 0, alpha).astype(pixels.dtype)], -1)
 
 
 def is_layer(side: Any) -> bool:
