@@ -235,6 +235,14 @@ def copy_text(text: str, what: str) -> str:
     return text
 
 
+def open_panel(viewer: Any, name: str) -> Any:
+    """Show one of our panels, which may be under another tab; give its widget."""
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", name, tabify=True)
+    dock.show()
+    dock.raise_()
+    return widget
+
+
 def tabify(widget: QWidget) -> None:
     """Put a docked widget as a tab onto another one of ours, if there is one: each gets the whole height."""
     window, dock = widget.window(), widget.parent()

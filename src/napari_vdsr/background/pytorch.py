@@ -132,8 +132,13 @@ def _preload() -> None:
 
 def load_network(model: str | None) -> VDSR:
     """A network, from memory if its file has not changed."""
+    return _load_network(*_state_of(model))
+
+
+def _state_of(model: str | None) -> tuple[str | None, int]:
+    """A network, and when its file was changed last."""
     path = Path(model) if model else None
-    return _load_network(model, path.stat().st_mtime_ns if path and path.is_file() else 0)
+    return model, path.stat().st_mtime_ns if path and path.is_file() else 0
 
 
 @lru_cache(maxsize=4)
@@ -146,9 +151,15 @@ def _load_network(model: str | None, modified: int) -> VDSR:
 def examine(
     model: str | None, device: str | None, cancelled: threading.Event, *, self_ensemble: bool = False
 ) -> Iterator[Facts]:
-    """Give the facts of a network on a device; its speed is measured once."""
-    with computing(cancelled):
-        yield examine_now(model, device, self_ensemble=self_ensemble)
+    """Give the facts of a network on a device; its speed is measured once, and known while others compute."""
+    key = (*_state_of(model), device, self_ensemble)
+    if key not in _known:
+        with computing(cancelled):
+            _known[key] = examine_now(model, device, self_ensemble=self_ensemble)
+    yield _known[key]
+
+
+_known: dict[tuple[str | None, int, str | None, bool], Facts] = {}
 
 
 def examine_now(model: str | None, device: str | None, *, self_ensemble: bool = False) -> Facts:

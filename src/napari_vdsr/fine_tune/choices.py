@@ -84,8 +84,10 @@ class Choices(Follower):
         self._ticked()
 
     def choose_layer(self, layer: Any) -> None:
-        """Tick a layer and the others of its file; a result of this plugin is not a sharp image."""
+        """Tick a layer and the others of its file; without any, the first: results of this plugin are not offered."""
         layer, offered = _layers.bare(layer), self.layers.layers()
+        if layer not in offered and not self.layers.ticked():
+            layer = next(iter(offered), None)
         if layer in offered:
             group = _layers.group_of(layer)
             self.layers.tick([other for other in offered if _layers.group_of(other) == group])

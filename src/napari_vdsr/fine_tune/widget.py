@@ -23,7 +23,7 @@ from napari_vdsr.fine_tune.training import in_words, training_of
 from napari_vdsr.fine_tune.unfinished import discard, is_at_work, list_unfinished
 from napari_vdsr.fine_tune.watch import Watch
 from napari_vdsr.fine_tune.work import examine
-from napari_vdsr.forms import Panel, copy_text, fill, ignore_wheel, scrolled, sentence, show_guide
+from napari_vdsr.forms import Panel, copy_text, fill, ignore_wheel, open_panel, scrolled, sentence, show_guide
 from napari_vdsr.models.box import FROM_FILE, NEWS
 from napari_vdsr.models.page import ModelsPage
 
@@ -40,7 +40,7 @@ NO_COMMAND = "A command reads files: learn from a folder of images. For layers t
 
 def open_fine_tune_widget(viewer: Viewer) -> None:
     """Show the widget with the active layer chosen; nothing is computed."""
-    _, widget = viewer.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune", tabify=True)
+    widget = open_panel(viewer, "Fine-tune")
     widget.choices.choose_layer(viewer.layers.selection.active)
 
 
@@ -252,7 +252,7 @@ class FineTuneWidget(Panel):
 
     def use(self, model: str | Path | None) -> None:
         """Open the Upscale widget with a network chosen."""
-        _, widget = self.viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale", tabify=True)
+        widget = open_panel(self.viewer, "Upscale")
         widget.choose_model_file(str(model or ""))
 
     def copy_python(self) -> str:

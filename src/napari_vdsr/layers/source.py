@@ -168,9 +168,17 @@ def put_above(layers: Any, layer: Image, shown: Image) -> list[Any]:
     return [other for other in stack if other.visible]
 
 
+def hide_checks(layers: Iterable[Any]) -> list[Any]:
+    """Hide what was found of results, for it lies on top of all; give what was visible of it."""
+    checks = [other for other in map(bare, layers) if "check" in other.metadata.get("vdsr", {}) and other.visible]
+    for other in checks:
+        other.visible = False
+    return checks
+
+
 def group_of(layer: Image) -> tuple[Any, ...]:
-    """What the layers of one file, or of one array with channels, have in common."""
-    stem = re.sub(r" \[\d+\]$", "", layer.name)
+    """What the layers of one file, or of one array with channels, have in common; results are no channels."""
+    stem = layer.name if is_ours(layer) else re.sub(r" \[\d+\]$", "", layer.name)
     where = layer.source.path or layer.source.sample or stem
     return (str(where), tuple(finest(layer).shape), layer.rgb)
 

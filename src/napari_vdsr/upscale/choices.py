@@ -79,7 +79,7 @@ class Choices(Follower):
         """Offer the image layers there are, keeping the ticks; without any, the first group is ticked."""
         images = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Image)]
         images = [layer for layer in images if not layer.metadata.get("vdsr", {}).keys() & {"check", "shown"}]
-        self.layer_list.offer(images)
+        self.layer_list.offer(sorted(images, key=_layers.is_ours))  # results, which are rarely wanted, at the end
         if not self.layers:
             self.choose_layer(self.viewer.layers.selection.active)
         if not self.layers:

@@ -211,8 +211,7 @@ class Compare(QObject):
             self.shown.append((made[0], made[1]))
             if not layer.rgb:
                 self._links += link_layers([*made, layer, *filter(is_layer, sides)], _layers.GRAY_LOOKS)
-        checks = [other for other in self.viewer.layers if "check" in other.metadata.get("vdsr", {}) and other.visible]
-        self._hidden += map(_layers.bare, checks)  # they lie on top
+        self._hidden += _layers.hide_checks(self.viewer.layers)
         for other in self._hidden:
             other.visible = False
         self.viewer.layers.selection.active = active

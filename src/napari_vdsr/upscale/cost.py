@@ -74,8 +74,8 @@ def count_seconds(choices: Choices, facts: Facts) -> float:
     return sum(facts.seconds(source, form.scale.value, tile) for _, source in choices.sources())
 
 
-def estimate(choices: Choices, facts: Facts | None, trouble: str) -> str:
-    """Shape, dtype, memory and time of the results."""
+def estimate(choices: Choices, facts: Facts | None, trouble: str, *, busy: bool) -> str:
+    """Shape, dtype, memory and time of the results; while work is under way, no speed can be measured."""
     chosen = choices.sources()
     if not chosen:
         return ""
@@ -91,7 +91,7 @@ def estimate(choices: Choices, facts: Facts | None, trouble: str) -> str:
     if form.result.value == LAZY:
         return f"{words}\nComputed where you look"
     if facts is None:
-        return words if trouble else f"{words}\nTime: measuring…"
+        return words if trouble else f"{words}\nTime: {'known after what is under way' if busy else 'measuring…'}"
     seconds = count_seconds(choices, facts)
     about = "less than a second" if seconds < 1 else f"about {_layers.duration(seconds)}"
     return f"{words}\nTime: {about}"

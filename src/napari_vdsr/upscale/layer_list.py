@@ -12,11 +12,17 @@ from qtpy.QtWidgets import QTreeWidget, QTreeWidgetItem, QTreeWidgetItemIterator
 from napari_vdsr.layers.source import group_of
 
 ROLE = Qt.ItemDataRole.UserRole
+ROW = 18  # pixels
 ROWS = 5  # that are seen at once; of more, one scrolls
+# napari's dark theme draws empty boxes in the colour of what lies under them.
+BOXES = (
+    f"QTreeView::item {{height: {ROW}px}}"
+    "QTreeView::indicator:unchecked {border: 1px solid gray; border-radius: 2px; width: 11px; height: 11px}"
+)
 
 
 class LayerList(QTreeWidget):
-    """Layers to tick, in the order of the viewer.
+    """Layers to tick, in the order in which they are offered.
 
     Attributes
     ----------
@@ -31,6 +37,8 @@ class LayerList(QTreeWidget):
         self.setHeaderHidden(True)
         self.setRootIsDecorated(False)
         self.setIndentation(14)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # the end of a name tells how it was made
+        self.setStyleSheet(BOXES)
         self.setToolTip("The images to upscale, by one Run. They stay as they are; the results are new layers.")
         self.itemChanged.connect(lambda *_: self.ticks_changed.emit())
 
@@ -53,7 +61,8 @@ class LayerList(QTreeWidget):
                     item.setCheckState(0, Qt.CheckState.Checked if layer in ticked else Qt.CheckState.Unchecked)
             self.expandAll()
         rows = min(ROWS, max(2, len(self._items())))
-        self.setFixedHeight(rows * max(18, self.sizeHintForRow(0)) + 2 * self.frameWidth() + 2)
+        self.setFixedHeight(rows * ROW + 2 * self.frameWidth())
+        self._show_ticks()
 
     def tick(self, layers: Iterable[Image]) -> None:
         """Tick these layers, and no others."""
@@ -62,7 +71,15 @@ class LayerList(QTreeWidget):
             for item in self._items():
                 if (layer := item.data(0, ROLE)) is not None:
                     item.setCheckState(0, Qt.CheckState.Checked if layer in layers else Qt.CheckState.Unchecked)
+        self._show_ticks()
         self.ticks_changed.emit()
+
+    def _show_ticks(self) -> None:
+        """Scroll to the first tick, with its group."""
+        for item in self._items():
+            if item.checkState(0) != Qt.CheckState.Unchecked:
+                self.scrollToItem(item, self.ScrollHint.PositionAtTop)
+                break
 
     def ticked(self) -> list[Image]:
         """The layers that are ticked."""

@@ -146,12 +146,13 @@ class Preview(QObject):
         self.layer = Image(pixels, name=name, metadata=said, **placement, **_layers.looks(self.source_layer))
         _layers.widen_range(self.layer, self.source_layer)
         active = self.viewer.layers.selection.active
+        self._hidden = _layers.hide_checks(self.viewer.layers)
         under = _layers.put_above(self.viewer.layers, self.source_layer, self.layer)
         self.viewer.layers.selection.active = active  # a preview is looked at, not worked with
         if not self.source_layer.rgb:
             link_layers([self.layer, self.source_layer], _layers.GRAY_LOOKS)
         if not _layers.covers(self.source_layer):  # both together would count twice
-            self._hidden = under
+            self._hidden += under
             for layer in under:
                 layer.visible = False
 

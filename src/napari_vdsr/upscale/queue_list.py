@@ -49,7 +49,8 @@ class QueueList(QWidget):
                 state = f"done in {duration(batch.seconds)}"
             elif batch is self._queue.batch:
                 state = state or f"{100 * batch.fraction():.0f} % {batch.left()}"
-            words.setText(f"{batch.title}: {state.split('.')[0] if batch.over else state}")
+            state = (state.split(".")[0] if batch.over else state).replace(" ", "\u00a0")  # on one line
+            words.setText(f"{batch.title}: {state}")
             words.setToolTip(describe(batch))
             again.setVisible(batch.over)
             cancel.setVisible(not batch.over)

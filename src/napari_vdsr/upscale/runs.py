@@ -100,6 +100,7 @@ class Run(Single):
         self._removed = found.words()
         result = Image(pixels, **keywords)
         _layers.widen_range(result, self.layer)
+        _layers.hide_checks(self.layers)  # of an earlier result
         under = _layers.put_above(self.layers, self.layer, result)
         self.result = result
         whole = tuple(slice(0, n) for n in self.source.data.shape[: len(self.source.part)])
@@ -136,11 +137,14 @@ class Run(Single):
             link_layers([around, result], _layers.GRAY_LOOKS)
 
     def removed(self) -> None:
-        """The result is gone: show the source in the place of what was shown around it."""
+        """The result is gone: show what it hid, and nothing more of what was found of it."""
+        _layers.hide_checks(self.layers)
         around, self._around = self._around, None
         if around is not None and around in self.layers:
-            self.layer.visible = around.visible
             self.layers.remove(around)
+        if self.result is not None and self.result.visible:
+            for layer in [other for other in self._hidden if other in self.layers] or [self.layer]:
+                layer.visible = True
 
     def look(self) -> None:
         """Show the tiles that are new."""
@@ -164,6 +168,7 @@ class Run(Single):
     def show_source(self, on: bool) -> None:
         """Show the source in place of the result, or the other way round."""
         if self.result is not None:
+            _layers.hide_checks(self.layers)
             for layer, shown in ((self.layer, on), (self.result, not on), (self._around, not on)):
                 if layer is not None:
                     layer.visible = shown
@@ -292,15 +297,18 @@ class Try(Single):
             return ""
         pairs = list(zip(self.errors.predicted, self.errors.measured, strict=True))
         ratios = [predicted / measured for predicted, measured in pairs if measured]
-        holds = all(1 - HOLDS <= ratio <= 1 + HOLDS for ratio in ratios)
+        verdict = "holds here"
+        if not all(1 - HOLDS <= ratio <= 1 + HOLDS for ratio in ratios):
+            larger = sum(self.errors.predicted) > sum(self.errors.measured)
+            verdict = f"does not hold well here: errors are {'smaller' if larger else 'larger'} than expected"
         rows = "".join(
             f"<tr><td>{name}</td>{''.join(f'<td align=right>{100 * value:.2g}</td>' for value in values)}</tr>"
             for name, values in (("expected", self.errors.predicted), ("made", self.errors.measured))
         )
         return (
-            f"<b>Expected error</b> of “{_layers.model_name(self.task.model)}” "
-            f"{'holds' if holds else 'does not hold well'} here: {self.errors.coverage:.0%} of the errors are below "
-            f"their 90 % bound. By tenths of the pixels, from smooth to detailed, in % of the range:"
+            f"<b>Expected error</b> of “{_layers.model_name(self.task.model)}” {verdict}. "
+            f"{self.errors.coverage:.0%} of the errors are below their 90 % bound. By tenths of the pixels, from "
+            f"smooth to detailed, in % of the range:"
             f"<table cellpadding=2>{rows}</table>"
         )
 

@@ -12,7 +12,7 @@ from qtpy.QtCore import QSignalBlocker, QTimer
 from qtpy.QtWidgets import QMainWindow, QVBoxLayout
 
 from napari_vdsr.background.pytorch import Cancelled, Facts
-from napari_vdsr.forms import Panel, copy_text, scrolled, sentence, set_tip, show_guide
+from napari_vdsr.forms import Panel, copy_text, open_panel, scrolled, sentence, set_tip, show_guide
 from napari_vdsr.layers import regions as _regions
 from napari_vdsr.layers import source as _layers
 from napari_vdsr.upscale import checks as _checks
@@ -46,7 +46,7 @@ PREVIEW = (
 
 def open_upscale_widget(viewer: Viewer) -> None:
     """Show the widget with the selected layers ticked; nothing is computed."""
-    viewer.window.add_plugin_dock_widget("napari-vdsr", "Upscale", tabify=True)
+    open_panel(viewer, "Upscale")
 
 
 class UpscaleWidget(Panel):
@@ -224,18 +224,17 @@ class UpscaleWidget(Panel):
         face.preview_button.setEnabled(not nothing)
         set_tip(face.preview_button, nothing or PREVIEW)
         face.run_button.setEnabled(not reason)
-        busy = " It begins when what is under way is done." if self.run is not None else ""
+        later = " It begins when what is under way is done." if self.run is not None else ""
         set_tip(
             face.run_button,
-            reason or f"Adds each result as a new layer, exactly on top of its source.{busy} (Ctrl+Enter)",
+            reason or f"Adds each result as a new layer, exactly on top of its source.{later} (Ctrl+Enter)",
         )
         face.run_button.setText("Run and save…" if self.form.result.value == DISK else "Run")
         face.copy_button.setEnabled(not nothing and bool(self.choices.sources()))
         face.disk_button.setVisible(_cost.lacks_memory(self.choices))
         face.nan_button.setVisible(self._not_finite in self.choices.layers)
-        lazy = self.form.result.value == LAZY
-        face.asynchronous.setVisible(lazy and not get_settings().experimental.async_)
-        face.estimate.setText(_cost.estimate(self.choices, self.facts, self.examiner.trouble))
+        face.asynchronous.setVisible(self.form.result.value == LAZY and not get_settings().experimental.async_)
+        face.estimate.setText(_cost.estimate(self.choices, self.facts, self.examiner.trouble, busy=bool(self.run)))
         self.grader.look()
         grade = self.grader.grade
         self.form.removal.show_for(self.facts.maps if self.facts else (), grade)

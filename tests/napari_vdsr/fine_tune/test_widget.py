@@ -109,6 +109,7 @@ def test_what_is_offered_and_how_it_looks(viewer, opened, qtbot):
         viewer.add_image(rectangles(64), name=name, metadata={"vdsr": said})
     widget = opened()
     form, page = widget.form, widget.page
+    assert [layer.name for layer in form.layers.ticked()] == ["cells"]
     widget.choices.choose_layer(viewer.layers["cells [VDSR photo x2]"])
     assert [layer.name for layer in form.layers.layers()] == ["cells"]
     assert [form.pairs.rows[0].sharp.itemText(row) for row in range(form.pairs.rows[0].sharp.count())] == ["cells"]

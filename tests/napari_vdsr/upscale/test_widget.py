@@ -579,6 +579,7 @@ def test_panel_opened_again_finds_the_run(viewer, opened, qtbot):
     assert [layer.name for layer in widget.choices.layers] == ["cells"]  # not the result, which napari made active
     qtbot.waitUntil(lambda: widget.face.bar.isVisibleTo(widget), timeout=WAIT)
     assert "photo" in widget.face.message.text()
+    assert "measuring" not in widget.face.estimate.text()  # nothing can be measured meanwhile, but it is known
     click(qtbot, widget.face.run_button)  # waits for its turn
     assert "1 waiting" in widget.face.message.text()
     waiting = queue_of(viewer).batches[-1]
@@ -737,6 +738,11 @@ def test_checks_of_a_result(viewer, opened, qtbot, network):
     np.testing.assert_allclose(added.data, viewer.layers["cells [VDSR tiny x2]"].data - ilr, atol=0.01)
     run(qtbot, widget)
     assert widget.face.trial.isHidden()  # it was for the result before
+    assert not added.visible  # and would lie on top of this one
+    assert [layer.visible for layer in viewer.layers if "cells" in layer.name[:5]] == [False, False, True]
+    for shown in ("cells [VDSR tiny x2]", "cells"):  # what a result hid is shown when it is deleted
+        viewer.layers.remove(next(layer for layer in viewer.layers if layer.visible))
+        assert [layer.name for layer in viewer.layers if layer.visible] == [shown]
 
 
 def test_compare_shows_both_sides_of_a_line(viewer, opened, qtbot, network):
@@ -804,10 +810,10 @@ def test_line_passes_through_the_pointer_on_a_turned_layer(viewer, opened, qtbot
     qtbot.waitUntil(lambda: line.mask().contains(QPoint(width // 4, height // 2 + height // 10)), timeout=WAIT)
     left, right = viewer.layers["[left] cells"], viewer.layers["[right] cells"]
     cut = left.data.shape[1]
-    np.testing.assert_array_equal(left.data, image[:, :cut])
-    np.testing.assert_array_equal(right.data, resize(image, 2)[:, -right.data.shape[1] :])
+    np.testing.assert_array_equal(left.data, image[:, -cut:])  # columns run upwards: above the line
+    np.testing.assert_array_equal(right.data, resize(image, 2)[:, : right.data.shape[1]])
     world = _regions.camera(viewer).center[-2] + height / 10 / _regions.camera(viewer).zoom
-    assert left.data_to_world((0, cut - 0.5))[0] == pytest.approx(world, abs=0.5)
+    assert left.data_to_world((0, -0.5))[0] == pytest.approx(world, abs=0.5)
 
 
 def test_keys(viewer, opened, qtbot, network):
@@ -839,6 +845,11 @@ def test_menu_opens_the_widget_with_the_active_layer(viewer, qtbot):
     assert [layer.name for layer in widget.choices.layers] == ["first"]
     assert len(viewer.layers) == 2
     qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
+    viewer.show()
+    get_app_model().commands.execute_command("napari-vdsr.open_fine_tune_widget").result()
+    qtbot.waitUntil(lambda: widget.visibleRegion().isEmpty(), timeout=WAIT)  # under the other tab
+    get_app_model().commands.execute_command("napari-vdsr.open_upscale_widget").result()
+    qtbot.waitUntil(lambda: not widget.visibleRegion().isEmpty(), timeout=WAIT)
 
 
 def test_import_loads_no_torch():
