@@ -241,8 +241,7 @@ def parse_time(text: str, option: str) -> float:
 
 def choose_preset(given: dict[str, Any]) -> str:
     """The name of the recipe."""
-    name: str = given.get("preset") or ("finetune" if "start" in given else "default")
-    return name
+    return str(given.get("preset") or ("finetune" if "start" in given else "default"))
 
 
 def choose_start(given: dict[str, Any]) -> str:

@@ -105,16 +105,16 @@ def find_pairs(
     """
     sources, scales, skipped = {}, {}, {}
     for name, pair in named_pairs(pairs).items():
-        (low, its), (high, others) = (_opened(image, options) for image in pair)
+        (low, low_options), (hr, hr_options) = (_opened(image, options) for image in pair)
         try:
-            found = find_range(low, **its)
+            found = find_range(low, **low_options)
             each = found if isinstance(found, list) else [found]
             # A constant channel has no range, and its planes are left out below, with any range.
             wide = [(least, most if most > least else least + max(1.0, abs(least))) for least, most in each]
             ranges = in_range if in_range is not None else wide if isinstance(found, list) else wide[0]
             planes: list[list[Any]] = [[], []]
             if any(least < most for least, most in each):
-                opened = ((low, its), (high, others))
+                opened = ((low, low_options), (hr, hr_options))
                 planes = [list(network_planes(pixels, in_range=ranges, **axes)) for pixels, axes in opened]
         except (TypeError, ValueError) as error:
             error.args = (f"{name}: {error}",)
@@ -122,15 +122,15 @@ def find_pairs(
         if len(planes[0]) != len(planes[1]):
             msg = f"`pairs` must hold images with as many planes, got {len(planes[0])} and {len(planes[1])} in {name}."
             raise ValueError(msg)
-        both = [
-            (a, b) for a, b in zip(*planes, strict=True) if a is not None and b is not None and np.ptp(a) and np.ptp(b)
+        kept = [
+            both for both in zip(*planes, strict=True) if all(plane is not None and np.ptp(plane) for plane in both)
         ]
-        if both and min(both[0][1].shape) >= 8:
-            sources[name] = [(interpolate_low(a, b, name), b) for a, b in both]
-            scales[name] = both[0][1].shape[0] / both[0][0].shape[0]
+        if kept and min(kept[0][1].shape) >= 8:
+            sources[name] = [(interpolate_low(a, b, name), b) for a, b in kept]
+            scales[name] = kept[0][1].shape[0] / kept[0][0].shape[0]
             check_registered(*max(sources[name], key=lambda both: float(both[1].std())), name)
         else:
-            skipped[name] = "smaller than 8 x 8 pixels" if both else "constant"
+            skipped[name] = "smaller than 8 x 8 pixels" if kept else "constant"
     return sources, scales, skipped
 
 

@@ -11,7 +11,7 @@ TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)  # places, keys,
 
 
 def scale_geotiff(tags: Mapping[int, Any], scale: tuple[float, float]) -> dict[int, Any]:
-    """Return the tags of a GeoTIFF for pixels that are `scale` (rows, columns) times smaller.
+    """The tags of a GeoTIFF for pixels that are `scale` (rows, columns) times smaller.
 
     Raster coordinates count pixels from the corner of the first one, or from its centre where GTRasterTypeGeoKey
     (1025) is 2, PixelIsPoint: there the centre of the first new pixel lies at (1 / scale - 1) / 2.

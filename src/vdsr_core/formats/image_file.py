@@ -160,12 +160,12 @@ def check_axes(shape: tuple[int, ...], axes: str) -> None:
 
 
 def count_channels(shape: tuple[int, ...], axes: str) -> int:
-    """Return the length of the axis of channels; 1 without one."""
+    """The length of the axis of channels; 1 without one."""
     return shape[axes.index("C")] if "C" in axes else 1
 
 
 def unify_unit(name: str | None) -> str | None:
-    """Return one spelling per unit; None for pixels and for what is not a unit."""
+    """One spelling for each unit; None for pixels and for what is not a unit."""
     name = (name or "").strip()
     if "\\u" in name:  # ImageJ writes µm as Java does
         name = name.encode("latin-1", "replace").decode("unicode_escape")
@@ -200,19 +200,19 @@ def check_memory(nbytes: int) -> None:
 
 
 def in_memory(image: ImageFile, order: Sequence[int]) -> NDArray[Any]:
-    """Return the pixels as a contiguous native array, its axes in that order."""
+    """The pixels as a contiguous native array, its axes in that order."""
     if not isinstance(image.data, np.ndarray):
         check_memory(math.prod(image.data.shape) * image.data.dtype.itemsize)
     return np.ascontiguousarray(native(np.asarray(image.data[...])).transpose(order))
 
 
 def native(data: NDArray[Any]) -> NDArray[Any]:
-    """Return the pixels in the byte order of the machine."""
+    """The pixels in the byte order of the machine."""
     return data.astype(data.dtype.newbyteorder("="), copy=False)
 
 
 def upright(image: ImageFile, orientation: int) -> ImageFile:
-    """Return the image as EXIF or TIFF orientation 1 to 8 wants it seen; others mean 1."""
+    """The image as EXIF or TIFF orientation 1 to 8 wants it seen; others mean 1."""
     y, x = image.axes.index("Y"), image.axes.index("X")
     flips = {2: (x,), 3: (y, x), 4: (y,), 5: (), 6: (x,), 7: (y, x), 8: (y,)}.get(orientation)
     if flips is None:
@@ -224,10 +224,10 @@ def upright(image: ImageFile, orientation: int) -> ImageFile:
 
 
 def gray_alpha_to_rgba(data: NDArray[Any]) -> NDArray[Any]:
-    """Return (..., gray, alpha) as (..., red, green, blue, alpha)."""
+    """(..., gray, alpha) as (..., red, green, blue, alpha)."""
     return data[..., [0, 0, 0, 1]]
 
 
 def fitting_profile(profile: bytes | None, axes: str) -> bytes | None:
-    """Return the profile unless it is one for gray and the image is (now) RGB."""
+    """The profile unless it is one for gray and the image is (now) RGB."""
     return None if profile is None or ("S" in axes and profile[16:20] == b"GRAY") else profile

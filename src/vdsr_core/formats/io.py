@@ -121,7 +121,7 @@ def read_image(path: str | os.PathLike[str], *, lazy: bool = False, name: str | 
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
-    """Return `path`, checked to be there."""
+    """`path`, checked to be there."""
     if is_url(path):
         return existing_url(path)
     path = check_path("path", path)
@@ -133,7 +133,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def _named_errors(path: Path) -> Iterator[str]:
-    """Give the kind of a file to be read; any error becomes a ValueError that names the file."""
+    """Yield the kind of a file to be read; any error becomes a ValueError that names the file."""
     remote = is_url(path)
     kind = "zarr" if remote or path.is_dir() else _kind(path)
     try:
@@ -259,7 +259,7 @@ def check_quality(jpeg_quality: Any) -> int:
 
 
 def _kind(path: Path) -> str:
-    """Return the kind of file that the suffix names."""
+    """The kind of file that the suffix names."""
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:
         msg = f"{path} must end in one of {', '.join(_KINDS)}, got {path.suffix!r}. Convert or rename it."
@@ -273,7 +273,7 @@ def _is_ome(path: Path) -> bool:
 
 
 def _problem(path: Path, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], axes: str) -> str | None:
-    """Return what a file must be to hold such an image, and which file can hold it."""
+    """What a file must be to hold such an image, and which file can hold it."""
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         return f"hold integers or floats, got {dtype}. Convert the pixels first."
     if 0 in shape:

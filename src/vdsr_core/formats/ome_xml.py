@@ -48,7 +48,7 @@ def parse_ome(tif: TiffFile) -> Element:
 
 
 def read_ome(root: Element, number: int, count: int, sizes: Mapping[str, int]) -> dict[str, Any]:
-    """Return what OME-XML says of one of so many images, as fields of `ImageFile`; `sizes` are those of its axes."""
+    """What OME-XML says of one of so many images, as fields of `ImageFile`; `sizes` are those of its axes."""
     found = [image for image in root.findall("{*}Image") if image.find("{*}Pixels") is not None]
     image = next(iter(found[number:]), None)
     pixels = None if image is None else image.find("{*}Pixels")
@@ -89,7 +89,7 @@ def read_ome(root: Element, number: int, count: int, sizes: Mapping[str, int]) -
 
 
 def _length(value: str | None, own: str | None, unit: str | None) -> float | None:
-    """Return a length in `unit`; None without one, or if units do not convert."""
+    """A length in `unit`; None without one, or if units do not convert."""
     own = unify_unit(own)
     if value is None or (own != unit and not (unit in METRES and own in METRES)):
         return None
@@ -97,7 +97,7 @@ def _length(value: str | None, own: str | None, unit: str | None) -> float | Non
 
 
 def _read_planes(pixels: Element, unit: str | None, sizes: Mapping[str, int]) -> dict[str, Any]:
-    """Return origin and planes, where OME-XML says where and when the planes were taken."""
+    """Origin and planes, where OME-XML says where and when the planes were taken."""
     letters = [letter for letter in sizes if letter not in "YXS"]
     said = {
         tuple(int(plane.get(f"The{axis}", 0)) for axis in "TZC"): plane.attrib for plane in pixels.findall("{*}Plane")
@@ -125,7 +125,7 @@ def _read_planes(pixels: Element, unit: str | None, sizes: Mapping[str, int]) ->
 
 
 def _name_unread(root: Element, image: Element) -> list[str]:
-    """Return the names of elements that say more of an image than is read."""
+    """The names of elements that say more of an image than is read."""
     parts = [
         *root,
         *image,
@@ -148,7 +148,7 @@ def find_provenance(root: Element) -> dict[str, Any]:
 
 
 def to_ome(image: ImageFile, axes: str) -> dict[str, Any]:
-    """Return the metadata of an OME-TIFF whose pages are the planes of an image, in the order of `axes`."""
+    """The metadata of an OME-TIFF whose pages are the planes of an image, in the order of `axes`."""
     extra, unit = image.extra, "in" if image.unit == "inch" else image.unit
     if unit != "in" and unit not in METRES:
         unit = "reference frame"  # OME knows no others
@@ -171,7 +171,7 @@ def to_ome(image: ImageFile, axes: str) -> dict[str, Any]:
 
 
 def _to_planes(image: ImageFile, axes: str, unit: str) -> list[dict[str, Any]]:
-    """Return what OME-XML says of each plane; [] if that is nothing."""
+    """What OME-XML says of each plane; [] if that is nothing."""
     lengths = dict(zip(image.axes, image.data.shape, strict=True))
     own = [letter for letter in image.axes if letter not in "YXS"]
     count = math.prod(lengths[letter] for letter in own)

@@ -125,7 +125,7 @@ def measure_tables(picture: JpegImageFile) -> float:
 
 
 def picture_file(data: NDArray[Any], picture: Image, seen: Mapping[str, bytes]) -> ImageFile:
-    """Return the upright pixels (rows, columns[, samples]) with the metadata of a Pillow image."""
+    """The upright pixels (rows, columns[, samples]) with the metadata of a Pillow image."""
     axes, info = "YXS"[: data.ndim], picture.info
     orientation, exif = _upright_exif(info.get("exif"))
     dpi = info.get("dpi", (0, 0))
@@ -165,7 +165,7 @@ def _has_others(picture: Any) -> bool:
 
 
 def read_text(content: bytes) -> str:
-    """Return a text of a file that does not say how it is encoded."""
+    """A text of a file that does not say how it is encoded."""
     try:
         return content.decode().rstrip("\0")
     except UnicodeDecodeError:
@@ -173,7 +173,7 @@ def read_text(content: bytes) -> str:
 
 
 def neutral_xmp(xmp: bytes) -> bytes:
-    """Return XMP without what depends on orientation or size, as attributes or elements.
+    """XMP without what depends on orientation or size, as attributes or elements.
 
     Examples
     --------
@@ -185,7 +185,7 @@ def neutral_xmp(xmp: bytes) -> bytes:
 
 
 def _upright_exif(content: bytes | None) -> tuple[int, bytes | None]:
-    """Return the orientation, and the EXIF without what depends on orientation or size."""
+    """The orientation, and the EXIF without what depends on orientation or size."""
     from PIL.ExifTags import IFD, Base
     from PIL.Image import Exif
 
@@ -222,7 +222,7 @@ def _chunk(name: str, content: bytes) -> bytes:
 
 
 def _metadata_chunks(image: ImageFile) -> Iterator[bytes]:
-    """Give the PNG chunks that hold metadata."""
+    """The PNG chunks that hold metadata."""
     from PIL.PngImagePlugin import PngInfo
 
     yield from (_chunk(name, content) for name, content in image.extra.get("png", {}).items())
@@ -269,7 +269,7 @@ def _iptc_segment(iptc: bytes) -> bytes:
 
 
 def _dpi(image: ImageFile) -> tuple[float, float] | None:
-    """Return dots per inch (columns, rows); None for microscopic pixels, which would print as a speck."""
+    """Dots per inch (columns, rows); None for microscopic pixels, which would print as a speck."""
     if image.pixel_size is None or image.unit not in ("inch", "cm"):
         return None
     rows, columns = (0.0254 / (size * METRES[image.unit]) for size in image.pixel_size)
@@ -277,5 +277,5 @@ def _dpi(image: ImageFile) -> tuple[float, float] | None:
 
 
 def samples_last(image: ImageFile) -> NDArray[Any]:
-    """Return the pixels of a picture as (rows, columns[, samples])."""
+    """The pixels of a picture as (rows, columns[, samples])."""
     return in_memory(image, [image.axes.index(letter) for letter in "YXS" if letter in image.axes])

@@ -80,7 +80,7 @@ def has_plain_pixels(series: TiffPageSeries) -> bool:
 
 
 def read_colors(series: TiffPageSeries, data: Any, axes: str) -> tuple[Any, str, dict[str, Any]]:
-    """Return gray, RGB, RGBA or channels with black at zero, their axes, and what is known of colours beside."""
+    """Gray, RGB, RGBA or channels with black at zero, their axes, and what is known of colours beside."""
     page: Any = series.keyframe
     known: dict[str, Any] = {}
     rgb, extra = _is_rgb(page), _extra_samples(page)
@@ -109,7 +109,7 @@ def read_colors(series: TiffPageSeries, data: Any, axes: str) -> tuple[Any, str,
 
 
 def _full_range(data: NDArray[Any], page: Any) -> NDArray[Any]:
-    """Return samples of few bits with white at the largest number of their dtype."""
+    """Samples of few bits with white at the largest number of their dtype."""
     if data.dtype == bool:
         return data.astype(np.uint8) * np.uint8(255)
     if not _few_bits(page):
@@ -119,7 +119,7 @@ def _full_range(data: NDArray[Any], page: Any) -> NDArray[Any]:
 
 
 def _straighten(data: NDArray[Any]) -> NDArray[Any]:
-    """Return RGBA (..., 4) whose colours were multiplied by alpha as those before."""
+    """RGBA (..., 4) with the colours as they were before they were multiplied by alpha."""
     top = np.iinfo(data.dtype).max if data.dtype.kind in "iu" else 1
     alpha = np.maximum(data[..., 3:].astype(np.float64), 0)
     colors = np.divide(data[..., :3] * float(top), alpha, out=np.zeros((*data.shape[:-1], 3)), where=alpha > 0)
@@ -129,7 +129,7 @@ def _straighten(data: NDArray[Any]) -> NDArray[Any]:
 
 
 def _apply_palettes(series: TiffPageSeries, data: NDArray[Any], axes: str) -> tuple[Any, str, dict[str, Any], bool]:
-    """Return colours in the place of indices, or the indices where palettes are ramps, hence LUTs over intensities.
+    """Colours in the place of indices, or the indices where palettes are ramps, hence LUTs over intensities.
 
     Each page may have a palette of its own. Indices of several channels stay: their palettes are LUTs.
     """
@@ -156,7 +156,7 @@ def _apply_palettes(series: TiffPageSeries, data: NDArray[Any], axes: str) -> tu
 
 
 def _read_palettes(series: TiffPageSeries, planes: int) -> list[NDArray[Any]]:
-    """Return the palette of each page, or only one if they are equal, or planes have no pages of their own."""
+    """The palette of each page, or only one if they are equal, or planes have no pages of their own."""
     pages: list[Any] = [page for page in series.pages if page is not None and not getattr(page, "is_virtual", False)]
     if len(pages) != planes:
         pages = [series.keyframe]
@@ -165,7 +165,7 @@ def _read_palettes(series: TiffPageSeries, planes: int) -> list[NDArray[Any]]:
 
 
 def _palette(colormap: NDArray[np.uint16]) -> NDArray[Any]:
-    """Return a TIFF colour map (3, n) as colours (n, 3), of 8 bits if they have no more."""
+    """A TIFF colour map (3, n) as colours (n, 3), of 8 bits if they have no more."""
     colors = colormap.T
     if colors.max() < 256:  # some writers forget that the map has 16 bits
         return colors.astype(np.uint8)

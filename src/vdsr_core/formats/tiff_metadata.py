@@ -36,7 +36,7 @@ _IMAGEJ = (
 
 
 def read_metadata(tif: TiffFile, series: TiffPageSeries, colors: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a TIFF says of one of its images, as fields of `ImageFile`, beside what its colours say."""
+    """What a TIFF says of one of its images, as fields of `ImageFile`, beside what its colours say."""
     page = series.keyframe
     if tif.is_ome:
         sizes = dict(zip(series.axes, series.shape, strict=True))
@@ -53,7 +53,7 @@ def read_metadata(tif: TiffFile, series: TiffPageSeries, colors: Mapping[str, An
 
 
 def _pixel_size(page: TiffPage) -> dict[str, Any]:
-    """Return pixel size and unit of a TIFF's resolution tags; 1 without a unit says nothing."""
+    """Pixel size and unit of a TIFF's resolution tags; 1 without a unit says nothing."""
     columns, rows = page.tags.valueof(282), page.tags.valueof(283)
     if not (isinstance(columns, tuple) and isinstance(rows, tuple) and all(columns) and all(rows)):
         return {}
@@ -63,7 +63,7 @@ def _pixel_size(page: TiffPage) -> dict[str, Any]:
 
 
 def _read_tags(page: TiffPage, kind: str) -> dict[str, Any]:
-    """Return texts, XMP, IPTC and GeoTIFF tags, and the names of tags that are not carried."""
+    """Texts, XMP, IPTC and GeoTIFF tags, and the names of tags that are not carried."""
     known: dict[str, Any] = {"text": {}, "geotiff": {}, "not_kept": ()}
     words = {code: word for word, code in TEXTS.items() if word != "Description"}
     if kind in ("generic", "uniform", "shaped"):  # others write their own metadata there
@@ -85,7 +85,7 @@ def _read_tags(page: TiffPage, kind: str) -> dict[str, Any]:
 
 
 def _read_imagej(metadata: Mapping[str, Any], page: TiffPage) -> dict[str, Any]:
-    """Return what ImageJ says of an image, as fields of `ImageFile`."""
+    """What ImageJ says of an image, as fields of `ImageFile`."""
     known = _pixel_size(page)
     if "unit" in metadata:
         unit = unify_unit(str(metadata["unit"]))
@@ -122,7 +122,7 @@ def _read_imagej(metadata: Mapping[str, Any], page: TiffPage) -> dict[str, Any]:
 
 
 def _lut_color(lut: Any) -> tuple[int, ...] | None:
-    """Return the last colour of a LUT (3, 256) that rises evenly from black, else None."""
+    """The last colour of a LUT (3, 256) that rises evenly from black, else None."""
     lut = np.asarray(lut)
     if lut.shape != (3, 256):
         return None
@@ -131,7 +131,7 @@ def _lut_color(lut: Any) -> tuple[int, ...] | None:
 
 
 def to_tags(image: ImageFile, texts: Mapping[str, int]) -> list[tuple[Any, ...]]:
-    """Return the tags of a TIFF that hold texts, XMP, IPTC and the place on the earth, as tifffile takes them."""
+    """The tags of a TIFF that hold texts, XMP, IPTC and the place on the earth, as tifffile takes them."""
     extra = image.extra
     known = [(_XMP, 1, extra.get("xmp")), (_IPTC, 7, extra.get("iptc"))]
     known += [(texts[word], 2, said.encode() + b"\0") for word, said in extra.get("text", {}).items() if word in texts]
@@ -140,7 +140,7 @@ def to_tags(image: ImageFile, texts: Mapping[str, int]) -> list[tuple[Any, ...]]
 
 
 def resolution_tags(image: ImageFile) -> dict[str, Any]:
-    """Return the resolution tags: per inch, per centimetre, or without unit."""
+    """The resolution tags: per inch, per centimetre, or without unit."""
     if image.pixel_size is None:
         return {}
     (rows, columns), unit, factor = image.pixel_size, "none", 1.0
@@ -152,7 +152,7 @@ def resolution_tags(image: ImageFile) -> dict[str, Any]:
 
 
 def to_imagej(image: ImageFile, axes: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return the metadata of an ImageJ hyperstack."""
+    """The metadata of an ImageJ hyperstack."""
     extra, names = image.extra, image.channel_names
     metadata: dict[str, Any] = {}
     if colors := extra.get("channel_colors"):

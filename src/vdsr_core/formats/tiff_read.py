@@ -44,12 +44,10 @@ def read_tiff(path: Path, *, lazy: bool = False, name: str | None = None) -> Ima
         check_kind(page)
         _check_complete(tif, series)
         orientation = 1 if tif.is_ome or tif.is_imagej else page.tags.valueof(274, default=1)
-        lazy = lazy and orientation == 1 and has_plain_pixels(series) and _counts_fit(series)
-        if not lazy:
-            check_memory(series.nbytes)
-        if lazy:
+        if lazy and orientation == 1 and has_plain_pixels(series) and _counts_fit(series):
             pixels = _open_pixels(path, series, tif.series.index(series))
         else:
+            check_memory(series.nbytes)
             pixels = _read_fax(path, series) if is_fax(page) else series.asarray()
         data, axes, known = read_colors(series, pixels, series.axes)
         known = read_metadata(tif, series, known)
@@ -132,18 +130,18 @@ def tiff_parts(path: Path) -> list[Path]:
 
 
 def _images(tif: TiffFile) -> list[TiffPageSeries]:
-    """Return the images of a TIFF, thumbnails and masks aside."""
+    """The images of a TIFF, thumbnails and masks aside."""
     return [series for series in tif.series if not (series.keyframe.is_reduced or series.keyframe.is_mask)]
 
 
 def _names(images: Sequence[TiffPageSeries]) -> list[str]:
-    """Return what the file calls its images, where that tells one from another, else their numbers."""
+    """What the file calls its images, where that tells one from another, else their numbers."""
     names = [series.name.strip() for series in images]
     return names if all(names) and len(set(names)) == len(names) else [str(number) for number in range(len(names))]
 
 
 def _find_series(tif: TiffFile, name: str | None) -> TiffPageSeries:
-    """Return the image of that name, or the only one of a TIFF."""
+    """The image of that name, or the only one of a TIFF."""
     every = _images(tif)
     if not every:
         refuse(f"it holds no image. {WAY_OUT}")
@@ -170,7 +168,7 @@ def _check_complete(tif: TiffFile, series: TiffPageSeries) -> None:
 
 
 def _lost_tags(page: TiffPage) -> set[int]:
-    """Return the tags that the page lists and tifffile dropped, because they point beyond the file."""
+    """The tags that the page lists and tifffile dropped, because they point beyond the file."""
     tiff, handle = page.parent.tiff, page.parent.filehandle
     handle.seek(page.offset)
     (count,) = struct.unpack(tiff.tagnoformat, handle.read(tiff.tagnosize))
@@ -232,7 +230,7 @@ def coarser_levels(path: Path) -> list[Any]:
 
 
 def _open_pixels(path: Path, series: TiffPageSeries, number: int, level: int = 0) -> Any:
-    """Return the pixels as a memory map, or as a zarr array whose chunks are the tiles or strips of the file."""
+    """The pixels as a memory map, or as a zarr array whose chunks are the tiles or strips of the file."""
     import tifffile
 
     if series.dataoffset is not None and not level:
@@ -247,7 +245,7 @@ def _open_pixels(path: Path, series: TiffPageSeries, number: int, level: int = 0
 
 
 def _read_fax(path: Path, series: TiffPageSeries) -> NDArray[np.bool_]:
-    """Return the pixels of fax pages as libtiff decodes them; warn where tifffile decodes others."""
+    """The pixels of fax pages as libtiff decodes them; warn where tifffile decodes others."""
     from PIL.TiffImagePlugin import TiffImageFile
 
     pages, numbered = [], [page for page in series.pages if page is not None]

@@ -64,7 +64,7 @@ def write_tiff(path: Path, image: ImageFile, *, ome: bool) -> None:
 
 
 def color_options(image: ImageFile, axes: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return what tifffile is to be told of the samples of pages with such axes."""
+    """What tifffile is told of the samples of pages with such axes."""
     if "S" not in axes:
         return {"photometric": "minisblack"}
     options = {"photometric": "rgb", "planarconfig": "contig" if axes.endswith("S") else "separate"}
@@ -73,7 +73,7 @@ def color_options(image: ImageFile, axes: str, shape: tuple[int, ...]) -> dict[s
 
 
 def _planes_last(image: ImageFile) -> tuple[NDArray[Any], str]:
-    """Return pixels and axes in the order of TIFF pages: rows and columns last, or before colour samples.
+    """Pixels and axes in the order of TIFF pages: rows and columns last, or before colour samples.
 
     Channels of one plane, of which the first are red, green and blue, are samples.
     """
@@ -87,7 +87,7 @@ def _planes_last(image: ImageFile) -> tuple[NDArray[Any], str]:
 
 
 def _flavor(image: ImageFile, data: NDArray[Any], axes: str) -> str:
-    """Return the first of "plain", "imagej", "ome" and again "plain" that holds the pixels and loses least."""
+    """The first of "plain", "imagej", "ome" and again "plain" that holds the pixels and loses least."""
     samples = data.dtype == np.uint8 and axes.endswith("S") and data.shape[-1] == 3
     in_order = "".join(letter for letter in "TZCYXS" if letter in axes) == axes
     pixels = samples or ("S" not in axes and data.dtype in (np.uint8, np.uint16, np.float32))

@@ -100,7 +100,7 @@ def level_paths(path: Path) -> list[Path]:
 
 
 def _describe_group(path: Path, node: zarr.Group) -> str:
-    """Return why a group is not an image, and what in it may be one."""
+    """Why a group is not an image, and what in it may be one."""
     names = zarr_names(path)
     if names != [""]:
         return f"it holds {len(names)} images. Give the path of one, such as {path / names[0]}."
@@ -132,7 +132,7 @@ def zarr_names(path: Path) -> list[str]:
 
 
 def _ome_zarr_metadata(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return what the OME-Zarr group around an array says of it, as fields of `ImageFile`; {} without one.
+    """What the OME-Zarr group around an array says of it, as fields of `ImageFile`; {} without one.
 
     The path of an array may have several parts, such as ``scale0/image``.
     """
@@ -157,7 +157,7 @@ def _ome_zarr_metadata(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
 def _multiscale_metadata(
     says: Mapping[str, Any], multiscale: Mapping[str, Any], dataset: Mapping[str, Any], shape: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Return axes, sizes and channel names of one resolution of an OME-Zarr image."""
+    """Axes, sizes and channel names of one resolution of an OME-Zarr image."""
     named = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]]
     axes = "".join(_letter(axis["name"]) for axis in named)
     steps, origin = np.ones(len(axes)), np.zeros(len(axes))
@@ -212,7 +212,7 @@ def _read_display(says: Mapping[str, Any], sizes: Mapping[str, int], known: dict
 
 
 def _letter(name: str | None) -> str:
-    """Return the axis letter of a dimension's name."""
+    """The axis letter of a dimension's name."""
     name = (name or "q").lower()
     return _LETTERS.get(name, name.upper() if len(name) == 1 else "Q")
 
@@ -239,7 +239,7 @@ def write_zarr(path: Path, image: ImageFile) -> None:
 
 
 def _to_json(image: ImageFile) -> dict[str, Any]:
-    """Return the metadata that JSON can hold."""
+    """The metadata that JSON can hold."""
     known = {"pixel_size": image.pixel_size, "unit": image.unit, "channel_names": image.channel_names}
     extra = {key: image.extra.get(key) for key in ("z_step", "time_step", "channel_colors")}
     return {key: value for key, value in (known | extra).items() if value is not None}

@@ -41,20 +41,12 @@ KNOWN = (-0.25, 1.25)
 
 
 class Engine:
-    """A network made ready on a device; the caller's own copy stays as it is.
+    """A network made ready on a device, from `devices.choose_device`; the caller's own copy stays as it is.
 
-    Parameters
-    ----------
-    model : VDSR
-        The network; it is computed in float64 if its parameters are, else in float32.
-    device : torch.device
-        From `devices.choose_device`.
-    half : bool, optional
-        Compute the residual in float16 (the interpolated image, the first and the last layer and the sum stay in
-        float32). By default on CUDA. Tiles whose residual is not finite are run again in float32.
-    fast : bool, optional
-        Compute the residual with ncnn, on the CPU in float32 where ncnn is installed and agrees with PyTorch on a
-        small image.
+    It computes in float64 if the parameters of the network are, else in float32. With `half`, by default on CUDA, the
+    residual is computed in float16, but for the first and the last layer; tiles whose residual is not finite are run
+    again in float32. With `fast`, it is computed by ncnn, on the CPU in float32 where ncnn is installed and agrees with
+    PyTorch on a small image.
 
     Attributes
     ----------
