@@ -277,7 +277,7 @@ class Trainer:
         # Copies: training continues while they are written.
         tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         record = {"config": asdict(self.config), "step": self.step, "spent": self.spent, "stuck": self._warned}
-        return tensors, record
+        return tensors, record | ({"gain": self._last_gain} if math.isfinite(self._last_gain) else {})
 
     def restore(self, state: State) -> None:
         """Resume from what `state` returned: the patches of the next steps follow from the seed.
@@ -314,7 +314,8 @@ class Trainer:
             msg = "`state` must hold weights, average and optimizer, got a damaged one. Start again."
             raise ValueError(msg)
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": entries})
-        self.step, self.spent, self._warned = step, float(spent), bool(record.get("stuck"))
+        self.step, self.spent = step, float(spent)
+        self._warned, self._last_gain = bool(record.get("stuck")), float(record.get("gain", math.inf))
 
     def _sort_entries(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         """What the optimiser remembers of each parameter, by number; what fits no parameter is left out."""

@@ -201,6 +201,18 @@ def test_resumed_is_uninterrupted(start, tmp_path):
     assert (saved.card, saved.errors) == (whole.card, whole.errors)
 
 
+def test_resumed_waits_no_longer_than_uninterrupted(start, tmp_path):
+    """Validations without a better network count across an interruption."""
+    options = QUICK | {"steps": 99, "validate_every": 1, "patience": 3, "learning_rate": 1e-30}
+    image, path = rectangles(64), tmp_path / "run.safetensors"
+    run = fine_tune_steps(copy.deepcopy(start), image, checkpoint=path, **options)
+    while next(run).step < 2:
+        pass
+    run.close()
+    rest = fine_tune_steps(copy.deepcopy(start), image, checkpoint=path, resume=True, **options)
+    assert [record.step for record in silently(list, rest)] == [3]
+
+
 def test_what_cannot_be_resumed(start, tmp_path):
     path = tmp_path / "run.safetensors"
     run = fine_tune_steps(start, rectangles(64), checkpoint=path, **QUICK)

@@ -108,6 +108,22 @@ def test_stuck_at_bicubic_is_named_once_with_its_cause(data):
     assert "after step 150" in stuck(copy.deepcopy(model), data, steps=1300, **wide)[0]  # not before a tenth
 
 
+def test_resumed_names_the_same_cause_once(data):
+    """That a network still gains shows in the validation before, and a warning is not repeated."""
+    config = TrainConfig(steps=300, batch_size=2, learning_rate=1e-9)
+    gains, warnings, state = itertools.count(-9), [], None
+    for last in (100, 130, 160):
+        validate = lambda _: (30.0, next(gains))  # noqa: E731
+        trainer = Trainer(VDSR(VDSRConfig(3, 4)), data, config, validate=validate, validate_every=30)
+        if state:
+            trainer.restore(state)
+        warnings += [(step.step, step.warning) for step in itertools.islice(trainer.run(), last - trainer.step)]
+        state = trainer.state()
+    ((step, warning),) = [(step, warning) for step, warning in warnings if warning]
+    assert step == 120
+    assert "It still gains: train longer" in warning
+
+
 def test_residual_learning_and_its_opposite(rng):
     """f(x) is the residual, or the image itself; so is what the loss compares it with."""
     torch.manual_seed(0)
