@@ -16,7 +16,7 @@ from vdsr_core.arguments import check_scales, check_switch
 from vdsr_core.dataset.hold_out import HoldOut, Piece
 from vdsr_core.dataset.planes import Images, find_planes
 from vdsr_core.images.ranges import Range
-from vdsr_core.network.checkpoint import load_model
+from vdsr_core.network.checkpoint import to_network
 from vdsr_core.network.error_table import ErrorTable
 from vdsr_core.network.model import VDSR, check_network
 from vdsr_core.upscaling.error_map import find_detail, find_errors, local_mean
@@ -151,7 +151,7 @@ def compare_errors(
     predict_error : The expected error of each pixel of a result.
     compare_models : Which of several networks restores an image best.
     """
-    network = model if isinstance(model, VDSR) else load_model(model)
+    network = to_network(model)
     table = find_errors(network)
     turned = check_switch("self_ensemble", self_ensemble)
     for scale in check_scales(scales):

@@ -16,7 +16,7 @@ from vdsr_core.dataset.planes import find_planes
 from vdsr_core.evaluation import Score, ssim
 from vdsr_core.formats.io import ImageFile
 from vdsr_core.images.ranges import Range
-from vdsr_core.network.checkpoint import load_model
+from vdsr_core.network.checkpoint import to_network
 from vdsr_core.network.model import VDSR
 from vdsr_core.network.pretrained import model_names
 
@@ -100,7 +100,7 @@ def compare_models(
 
     yield score("bicubic", [piece.ilr for piece in hold_out.pieces], 0.0)
     for name, model in named.items():
-        network = model if isinstance(model, VDSR) else load_model(model)
+        network = to_network(model)
         start = time.perf_counter()
         restored = hold_out.restore(network, self_ensemble=turned)
         yield score(name, restored, time.perf_counter() - start)

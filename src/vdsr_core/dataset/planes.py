@@ -20,7 +20,7 @@ from vdsr_core.images.degradation import degrade
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.images.ranges import Range, find_rescales
 from vdsr_core.upscaling.encoding import encode
-from vdsr_core.upscaling.survey import find_range
+from vdsr_core.upscaling.survey import survey
 
 Plane = NDArray[np.float32]
 Pair = tuple[Plane, Plane]
@@ -107,13 +107,12 @@ def find_pairs(
     for name, pair in named_pairs(pairs).items():
         (low, low_options), (hr, hr_options) = (_opened(image, options) for image in pair)
         try:
-            found = find_range(low, **low_options)
-            each = found if isinstance(found, list) else [found]
+            found, _ = survey(low, maps=(), **low_options)
             # A constant channel has no range, and its planes are left out below, with any range.
-            wide = [(least, most if most > least else least + max(1.0, abs(least))) for least, most in each]
-            ranges = in_range if in_range is not None else wide if isinstance(found, list) else wide[0]
+            wide = [(least, most if most > least else least + max(1.0, abs(least))) for least, most in found]
+            ranges = wide if in_range is None else in_range
             planes: list[list[Any]] = [[], []]
-            if any(least < most for least, most in each):
+            if any(least < most for least, most in found):
                 opened = ((low, low_options), (hr, hr_options))
                 planes = [list(network_planes(pixels, in_range=ranges, **axes)) for pixels, axes in opened]
         except (TypeError, ValueError) as error:

@@ -303,3 +303,8 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
         with unpack(path) as checkpoint:
             return load_checkpoint(checkpoint)
     return load_checkpoint(path) if kind == OURS else load_arrays(path)
+
+
+def to_network(model: VDSR | str | os.PathLike[str] | None) -> VDSR:
+    """A network itself, or what `load_model` takes as one."""
+    return model if isinstance(model, VDSR) else load_model(model)

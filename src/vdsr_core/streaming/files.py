@@ -19,7 +19,7 @@ from vdsr_core.formats.io import check_quality, check_writable, read_image, writ
 from vdsr_core.formats.urls import is_url
 from vdsr_core.images.resampling import scaled_shape
 from vdsr_core.memory import check_free
-from vdsr_core.network.checkpoint import load_model
+from vdsr_core.network.checkpoint import to_network
 from vdsr_core.network.model import VDSR
 from vdsr_core.streaming.goal import Goal
 from vdsr_core.streaming.outputs import PATTERN, Job, bind_images, is_folder, list_jobs
@@ -171,7 +171,7 @@ def upscale_files(
         name = "part" if client is None else "client"
         msg = f"`{name}` needs results that are written piece by piece, .ome.zarr or .tif, got {others[0]}. Rename it."
         raise ValueError(msg)
-    network = model if isinstance(model, VDSR) else load_model(model)
+    network = to_network(model)
     options["model"] = network
     pieces: dict[str, Any] = {"axes": axes, "shard": shard, "overwrite": overwrite}
     running: dict[str, Any] = {"part": part or (1, 1), "client": client, "device": device, "stop": stop}

@@ -24,7 +24,7 @@ from vdsr_core.formats.pyramid import TIFF, check_place, choose_format
 from vdsr_core.formats.urls import is_url
 from vdsr_core.images.noise import Noise
 from vdsr_core.images.resampling import scale_pair, scaled_shape
-from vdsr_core.network.checkpoint import fingerprint, load_model
+from vdsr_core.network.checkpoint import fingerprint, to_network
 from vdsr_core.network.model import VDSR
 from vdsr_core.streaming.notes import read_note
 from vdsr_core.streaming.source import identify, naming_chunks, open_source, stamp
@@ -291,7 +291,7 @@ def plan(
     if format == TIFF and not fits_ome(image.data.dtype, letters):
         msg = f"`target` must be an .ome.zarr for pixels of {image.data.dtype}, got {target}. Rename it."
         raise ValueError(msg)
-    network = model if isinstance(model, VDSR) else load_model(model)
+    network = to_network(model)
     options: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb, "nan": nan}
     auto = isinstance(compression, str) and compression == "auto"
     compression = image.compression * ("compression" in network.config.maps) if auto else compression

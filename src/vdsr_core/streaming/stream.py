@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from vdsr_core.files import Busy
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.pyramid import check_place
-from vdsr_core.network.checkpoint import fingerprint, load_model
+from vdsr_core.network.checkpoint import fingerprint, to_network
 from vdsr_core.network.devices import SharedEngine
 from vdsr_core.network.model import VDSR
 from vdsr_core.stopping import Stopped
@@ -95,7 +95,7 @@ def stream(
     if client is not None and not plan.source:
         msg = "`client` needs a source that its workers can open, got an image in memory. Save it as zarr."
         raise ValueError(msg)
-    network = model if isinstance(model, VDSR) else load_model(model)
+    network = to_network(model)
     if fingerprint(network) != plan.network:
         msg = "`model` must be the network of the plan, got another one. Make a new plan."
         raise ValueError(msg)

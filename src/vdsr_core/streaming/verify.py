@@ -16,7 +16,7 @@ from vdsr_core.formats import ome_zarr
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.ome_tiff import open_levels
 from vdsr_core.formats.ome_zarr import coarsen
-from vdsr_core.network.checkpoint import fingerprint, load_model
+from vdsr_core.network.checkpoint import fingerprint, to_network
 from vdsr_core.network.devices import SharedEngine
 from vdsr_core.network.model import VDSR
 from vdsr_core.streaming.plan import Index, Plan
@@ -93,7 +93,7 @@ def verify(
         raise ValueError(msg)
     known.pop("signature")
     job = Plan.from_json(json.dumps(known))
-    network = model if isinstance(model, VDSR) else load_model(model)
+    network = to_network(model)
     if fingerprint(network) != job.network:
         msg = "`model` must be the network of the target, got another one. Name that one."
         raise ValueError(msg)

@@ -18,7 +18,7 @@ from vdsr_core.images.missing import check_policy
 from vdsr_core.images.ranges import Range, find_rescales
 from vdsr_core.images.resampling import check_window
 from vdsr_core.images.tiling import cover
-from vdsr_core.network.checkpoint import load_model
+from vdsr_core.network.checkpoint import to_network
 from vdsr_core.network.error_table import ErrorTable
 from vdsr_core.network.model import VDSR
 from vdsr_core.upscaling.encoding import encode
@@ -100,7 +100,7 @@ def predict_error(
     image: Any = open_image(unwrap(sr))
     axes, keep_nan = find_axes(image, channel_axis, rgb), check_policy(nan)
     part = check_window(window, axes.plane)
-    network = model if isinstance(model, VDSR) else load_model(model)
+    network = to_network(model)
     predict = Prediction(find_errors(network), max(check_scale(scale)), check_switch("bound", bound))
     if is_dask(image):
         places = [*(slice(None) for _ in axes.leading), *part]

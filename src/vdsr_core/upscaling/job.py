@@ -26,7 +26,7 @@ from vdsr_core.images.resampling import Taps, check_window, make_taps, scale_pai
 from vdsr_core.images.sampling import Samples, sample
 from vdsr_core.images.tiling import Slices, Tile, check_tile, cover, halve
 from vdsr_core.memory import check_free, free_memory
-from vdsr_core.network.checkpoint import load_model
+from vdsr_core.network.checkpoint import to_network
 from vdsr_core.network.devices import make_engine
 from vdsr_core.network.engine import Engine
 from vdsr_core.network.model import MAPS, VDSR, Strength
@@ -316,7 +316,7 @@ def check_out(out: Any, shape: tuple[int, ...], image: Any) -> None:
 
 def find_network(model: Any, scale: tuple[float, float]) -> VDSR:
     """The network itself; warns where the scale lies below those that it was trained for."""
-    network = model if isinstance(model, VDSR) else load_model(model)
+    network = to_network(model)
     if 1 < max(scale) < min(network.scales, default=0):
         known = ", ".join(f"{known:g}" for known in network.scales)
         msg = f"the network was trained for x{known}: at x{max(scale):g} it adds too much and may be worse than "
