@@ -22,23 +22,12 @@ class Job(QObject):
     The whole generator runs inside one plain function: a generator worker loses every `RuntimeError`, of which
     CUDA's lack of memory is one, and leaves a generator that is aborted without its last steps.
 
-    Parameters
-    ----------
-    work : callable
-        Takes the event that says "stop" and gives the generator; it may raise `Cancelled` when the event is set.
-    words : str, optional
-        What it does, for napari, which lists what is at work when its window is closed.
-
-    Attributes
-    ----------
-    stepped : Signal(Job, object)
-        Each step of the generator, which continues after the first one when that has been handled.
-    ended : Signal(Job, object)
-        None, or the exception that ended the generator.
+    `work` takes the event that says "stop" and gives the generator; it may raise `Cancelled` when the event is set.
+    `words` say what it does, for napari, which lists what is at work when its window is closed.
     """
 
-    stepped = Signal(object, object)
-    ended = Signal(object, object)
+    stepped = Signal(object, object)  # the job and a step; the generator waits until the first one has been handled
+    ended = Signal(object, object)  # the job, and None or the exception that ended the generator
 
     def __init__(self, work: Work, words: str = "looking at images and networks") -> None:
         super().__init__()

@@ -38,45 +38,28 @@ CORE_WORDS = {
 
 
 class Training(QObject):
-    """One training at a time, which outlives the panel that shows it.
+    """One training at a time, which outlives the panel that shows it."""
 
-    Attributes
-    ----------
-    changed, stepped : Signal()
-        It was begun, paused, stopped, or is over; there is more to show.
-    job : Job or None
-        At work now.
-    recipe, data : Recipe, Data or None
-        Of the training at work, or of the last one; a resumed one has no data.
-    finished : Finished or None
-        What came out.
-    message, trouble, warnings : str, str, list of str
-        How it goes, in a sentence; why it failed; and what is to be known about it.
-    losses, gains : list of (int, float)
-        Step and loss; step and gain over the network before in dB.
-    scores, preview : dict, Preview or None
-        The latest test: PSNR for each scale, and a picture.
-    """
-
-    changed, stepped = Signal(), Signal()
+    changed = Signal()  # it was begun, paused or stopped, or is over
+    stepped = Signal()  # there is more to show
 
     def __init__(self) -> None:
         super().__init__()
-        self.job: Job | None = None
-        self.recipe: Recipe | None = None
-        self.data: Data | None = None
-        self.message = ""
+        self.job: Job | None = None  # at work now
+        self.recipe: Recipe | None = None  # of the training at work, or of the last one
+        self.data: Data | None = None  # the same; a resumed training has none
+        self.message = ""  # how it goes, in a sentence
         self._reset()
 
     def _reset(self) -> None:
-        self.finished: Finished | None = None
-        self.trouble, self.progress = "", 0.0
+        self.finished: Finished | None = None  # what came out
+        self.trouble, self.progress = "", 0.0  # why it failed; the fraction that is done
         self.warnings: list[str] = []
-        self.left_out: dict[str, str] = {}
-        self.losses: list[tuple[int, float]] = []
-        self.gains: list[tuple[int, float]] = []
-        self.scores: dict[str, dict[str, float]] = {}
-        self.preview: Preview | None = None
+        self.left_out: dict[str, str] = {}  # files that cannot be read, and why
+        self.losses: list[tuple[int, float]] = []  # step and loss
+        self.gains: list[tuple[int, float]] = []  # step, and gain over the network before in dB
+        self.scores: dict[str, dict[str, float]] = {}  # the latest test: PSNR for each scale
+        self.preview: Preview | None = None  # and a held-out part
         self._control, self._clock = Control(), Clock()
 
     @property

@@ -119,7 +119,8 @@ def find_pairs(
             error.args = (f"{name}: {error}",)
             raise
         if len(planes[0]) != len(planes[1]):
-            msg = f"`pairs` must hold images with as many planes, got {len(planes[0])} and {len(planes[1])} in {name}."
+            got = f"{len(planes[0])} and {len(planes[1])} in {name}"
+            msg = f"`pairs` must hold images with equally many planes, got {got}."
             raise ValueError(msg)
         kept = [
             both for both in zip(*planes, strict=True) if all(plane is not None and np.ptp(plane) for plane in both)

@@ -38,7 +38,7 @@ def order_axes(axes: str) -> str:
     """
     if strange := set(axes) - set("TCZYXS") or (set("CS") if {"C", "S"} <= set(axes) else set()):
         msg = f"`axes` must be of T, C or S, Z, Y and X for OME-Zarr, got {axes}, with {', '.join(sorted(strange))}. "
-        msg += "Name them rightly, as by --axes, or split the image."
+        msg += "Correct them, for instance by --axes, or split the image."
         raise ValueError(msg)
     return "".join(letter for letter in "TCSZYX" if letter in axes)
 

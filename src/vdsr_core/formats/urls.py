@@ -31,7 +31,7 @@ def existing_url(url: Any) -> Path:
     try:
         zarr.open(str(path), mode="r")
     except FileNotFoundError as error:
-        msg = f"{path} holds no zarr, which is what is read by URL. Check the address, or download the file."
+        msg = f"{path} holds no zarr, and only zarr is read by URL. Check the address, or download the file."
         raise FileNotFoundError(msg) from error
     except Exception as error:  # each protocol has its own
         msg = f"{path} cannot be read: {str(error) or type(error).__name__}. Check the address and the network."

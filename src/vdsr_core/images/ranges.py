@@ -131,7 +131,7 @@ def measure_channels(
                     raise ValueError(msg)
     if invalid := sum(extent.invalid for extent in extents):
         msg = f"`image` must be finite, got {invalid} NaN or infinite pixels. "
-        msg += "Replace them, as by `np.nan_to_num`" + (".", ", or keep NaN by `nan='keep'`.")[not keep_nan]
+        msg += "Replace them, for instance by `np.nan_to_num`" + (".", ", or keep NaN by `nan='keep'`.")[not keep_nan]
         raise ValueError(msg)
     return extents
 

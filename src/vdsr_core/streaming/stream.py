@@ -90,7 +90,7 @@ def stream(
     """
     number, count = part
     if not 1 <= number <= count:
-        msg = f"`part` must be a number from 1 to the number of parts, and that, got {part}. Try (1, 1)."
+        msg = f"`part` must be (number, count), 1 <= number <= count, got {part}. Try (1, 1)."
         raise ValueError(msg)
     if client is not None and not plan.source:
         msg = "`client` needs a source that its workers can open, got an image in memory. Save it as zarr."

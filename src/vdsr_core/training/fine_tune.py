@@ -205,8 +205,8 @@ def fine_tune_planes(
     """What `fine_tune_steps` does, with planes."""
     sources, couples, skipped = material.sources, material.couples, material.skipped
     if not (sources or couples):
-        reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items()) or "none at all"
-        msg = f"`images` must hold one to train with, got {reasons}. Add larger images with detail."
+        reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items()) or "none"
+        msg = f"`images` must hold an image to train with, got {reasons}. Add larger images with detail."
         raise ValueError(msg)
     session = Session(
         copy.deepcopy(model).float().requires_grad_(True),

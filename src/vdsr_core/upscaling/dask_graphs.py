@@ -127,7 +127,7 @@ def check_finite(values: NDArray[Any], chunk: Index, keep_nan: bool) -> None:
         return
     if invalid := np.count_nonzero(np.isinf(values) if keep_nan else ~np.isfinite(values)):
         msg = f"`image` must be finite, got {invalid} NaN or infinite pixels in its chunk {chunk}. "
-        msg += "Replace them, as by `da.nan_to_num`."
+        msg += "Replace them, for instance by `da.nan_to_num`."
         raise ValueError(msg)
 
 

@@ -157,4 +157,4 @@ def test_fine_tune_names_files_that_hold_no_images(tmp_path, monkeypatch, tiny_m
     result = CliRunner().invoke(app, ["fine-tune", "a.tif", "-o", "out.safetensors", "--from", "tiny.safetensors"])
     assert result.exit_code == 1
     assert "a.tif" in result.stderr
-    assert "must hold one to train with, got none at all" in result.stderr
+    assert "must hold an image to train with, got none" in result.stderr

@@ -435,7 +435,7 @@ def test_the_same_seed_gives_the_same_network(start):
 @pytest.mark.parametrize(
     ("images", "options", "message"),
     [
-        ([], {}, "`images` must hold one to train with, got none at all"),
+        ([], {}, "`images` must hold an image to train with, got none"),
         ({"a": np.ones((32, 32))}, {}, "got a: constant"),
         (np.random.default_rng(0).random((6, 40)), {}, "got image 0: smaller than 8 x 8 pixels"),
         (np.full((32, 32), np.nan), {}, "image 0: `image` must be finite"),
