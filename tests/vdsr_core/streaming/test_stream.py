@@ -316,7 +316,7 @@ def test_two_processes_do_not_work_on_one_part(tmp_path, source, model):
     begun = stream(job, model=model)
     next(begun)
     begun.close()
-    with holding(job, "part 1 of 1"), pytest.raises(Busy, match="another process that is at it"):
+    with holding(job, "part 1 of 1"), pytest.raises(Busy, match="another process that is computing it"):
         next(stream(job, model=model))
     assert len(list(stream(job, model=model))) > 9
 
