@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import napari
 from PIL import Image
-from qtpy.QtWidgets import QApplication, QFileDialog, QScrollArea
+from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_vdsr.upscale import disk as _disk
 from napari_vdsr.upscale.widget import UpscaleWidget
@@ -78,15 +78,18 @@ def canvas(viewer: napari.Viewer) -> Image.Image:
 
 
 def check(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
-    """What was invented, and a trial."""
+    """What was invented, and models beside each other."""
     widget.start_check("added")
     wait(lambda: widget.run is None)
     take(viewer, "added_light")
     viewer.layers.remove(viewer.layers[-1])
-    widget.start_trial()
+    widget.show_side_by_side()
+    dialog = widget.side_by_side
+    assert dialog is not None
     wait(lambda: widget.run is None)
-    widget.findChild(QScrollArea).ensureWidgetVisible(widget.face.trial)
-    take(viewer, "try_light")
+    dialog.pictures[0].view.scaleBy((0.6, 0.6))
+    dialog.grab().save(str(IMAGES / "napari_side_by_side_light.png"))
+    dialog.close()
 
 
 def show_reason(viewer: napari.Viewer, widget: UpscaleWidget) -> None:

@@ -172,7 +172,7 @@ class SetUpPage(QWidget):
         column.addLayout(make_row(self.start_button, self.guide_button))
         column.addWidget(self.reason)
         column.addLayout(make_row(self.copy_button, self.command_button))
-        column.addStretch()
+        column.addStretch(1)
 
     def showEvent(self, event: Any) -> None:
         """Align the controls, now that the fonts are known."""

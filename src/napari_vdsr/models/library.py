@@ -50,7 +50,8 @@ class Network:
     @property
     def sentence(self) -> str:
         """What its card says, in a sentence or two."""
-        return str(self.card.get("summary") or self.card.get("error") or "It has no description.")
+        words = str(self.card.get("summary") or self.card.get("error") or "It has no description.")
+        return words.replace("held-out part", "part kept for testing")
 
     @property
     def details(self) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from magicgui.widgets import CheckBox, Container, FloatSlider
-from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_vdsr.forms import (
     Held,
@@ -29,6 +30,7 @@ from napari_vdsr.upscale.task import AUTO, Grade, to_compression, to_quality
 
 HONEST = "The network predicts detail from what it saw in other images; it does not measure it."
 MAX_SCALE = 1000
+PLACED = 200  # milliseconds after which a text that is shown has its place
 MEMORY, LAZY, DISK = "memory", "lazy", "disk"  # where a result is
 RESULTS = [("In memory", MEMORY), ("Compute while I look around", LAZY), ("On disk, as OME-Zarr", DISK)]
 Offer = Callable[[Any], list[tuple[str, Any]]]
@@ -240,7 +242,11 @@ class Face(QWidget):
             column.addWidget(part)
         column.addWidget(self.checks)
         column.addLayout(make_row(self.folder_button, self.guide_button))
-        column.addStretch()
+        column.addStretch(1)
+        self._placing = QTimer(self)
+        self._placing.setSingleShot(True)
+        self._placing.setInterval(PLACED)
+        self._placing.timeout.connect(self._scroll_to_trial)
         self._containers = form.chosen, form.advanced, looking
         some_times = self.hint_box, self.asynchronous, self.bar, self.disk_button, self.nan_button, self.unfinished_box
         for hidden in (*some_times, self.trial):
@@ -268,6 +274,19 @@ class Face(QWidget):
         """Align what could not be measured before."""
         super().showEvent(event)
         align_labels(*self._containers)
+
+    def show_trial(self, words: str) -> None:
+        """Show what a check or a trial has found, and scroll to it once it has its place."""
+        self.trial.setText(words)
+        self.trial.show()
+        self._placing.start()
+
+    def _scroll_to_trial(self) -> None:
+        above = self.parent()
+        while above is not None and not isinstance(above, QScrollArea):
+            above = above.parent()
+        if above is not None:
+            above.ensureWidgetVisible(self.trial)
 
     def say(self, words: str) -> None:
         """Show one sentence below the buttons."""

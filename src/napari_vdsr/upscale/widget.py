@@ -338,13 +338,11 @@ class UpscaleWidget(Panel):
 
     def _ended(self, batch: Batch) -> None:
         """Say how it went."""
-        self._told = batch.words
+        self._told = batch.words if batch.settings is not None or batch.error is not None else ""
         if batch.error is not None and not isinstance(batch.error, Cancelled):
             self._note_error(batch.error, next((run.layer for run in batch.runs), None))
         elif batch.error is None and isinstance(batch.runs[-1], Try | Check):
-            self.face.trial.setText(batch.words)
-            self.face.trial.show()
-            self._told = ""
+            self.face.show_trial(batch.words)
         if batch.results:
             with QSignalBlocker(self.face.original_button):
                 self.face.original_button.setChecked(False)

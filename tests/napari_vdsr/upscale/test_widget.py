@@ -718,6 +718,10 @@ def test_checks_of_a_result(viewer, opened, qtbot, network):
         assert layer.data.shape == shape
         np.testing.assert_allclose(layer.data_to_world((-0.5, -0.5)), (2.75, 3.75))
     assert len(viewer.layers) == 4
+    viewer.show()
+    widget.resize(widget.width(), 300)
+    click(qtbot, widget.face.agrees_button)
+    qtbot.waitUntil(lambda: not widget.face.trial.visibleRegion().isEmpty(), timeout=WAIT)  # it is scrolled to
     click(qtbot, widget.face.expected_button)
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
     assert "must have its errors measured" in widget.face.trial.text() + widget.face.message.text()
