@@ -190,12 +190,7 @@ class Face(QWidget):
 
     def __init__(self, form: Form, looking: Container[Any], queue: QWidget) -> None:
         super().__init__()
-        self.hint, self.hint_button, self.no_hint_button = make_text(), QPushButton(), QPushButton("No, thanks")
-        self.hint_box = QWidget()
-        hint = QVBoxLayout(self.hint_box)
-        hint.setContentsMargins(0, 0, 0, 0)
-        hint.addWidget(self.hint)
-        hint.addLayout(make_row(self.hint_button, self.no_hint_button))
+        self.hint_box = self._build_hint()
         self.asynchronous = QPushButton("Allow background drawing (napari setting)")
         self.asynchronous.setToolTip(
             "Without it napari would freeze while it computes. The same as Preferences > Experimental > Render images "
@@ -252,6 +247,16 @@ class Face(QWidget):
         for hidden in (*some_times, self.trial):
             hidden.hide()
         ignore_wheel(self)
+
+    def _build_hint(self) -> QWidget:
+        """A sentence that proposes something, and two answers."""
+        self.hint, self.hint_button, self.no_hint_button = make_text(), QPushButton(), QPushButton("No, thanks")
+        box = QWidget()
+        column = QVBoxLayout(box)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.hint)
+        column.addLayout(make_row(self.hint_button, self.no_hint_button))
+        return box
 
     def _build_checks(self, looking: Container[Any]) -> QWidget:
         """What shows the difference, and tells how far a result can be trusted."""
