@@ -110,7 +110,8 @@ def caution(choices: Choices, facts: Facts | None, fast: Facts | None) -> str:
             f"at {_layers.TIMES}{scale:g} it is hardly better than interpolation, and may invent structures."
         )
     if choices.form.result.value != LAZY and (seconds := count_seconds(choices, facts)) > LONG:
-        way = f"; the model “fast” would take {_layers.duration(count_seconds(choices, fast))}" if fast else ""
+        other = count_seconds(choices, fast) if fast else seconds
+        way = f"; the model “fast” would take {_layers.duration(other)}" if other < seconds else ""
         words.append(f"This takes about {_layers.duration(seconds)}{way}. Try a region first.")
     return " ".join(words)
 
