@@ -25,7 +25,6 @@ USES = {
     "microscopy": "fluorescence and other microscopy",
     "fast": "quickest, less sharp",
     "restore": "noisy and compressed images",
-    "vdsr": "the paper's network, slow",
 }
 
 

@@ -83,7 +83,7 @@ def test_aligned_tiles_equal_the_whole(rng, fold, blocks):
 
 
 @pytest.mark.parametrize(
-    "name", ["photo", pytest.param("fast", marks=pytest.mark.xfail(reason="differs by 0.07 % of the range: train on"))]
+    "name", ["photo", pytest.param("fast", marks=pytest.mark.xfail(reason="differs by 0.1 % of the range: train on"))]
 )
 def test_a_flat_noisy_area_shows_no_pattern_of_squares(rng, name):
     """The mean residual of each place within a square is the same, to a fiftieth of the noise."""
