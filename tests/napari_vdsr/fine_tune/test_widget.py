@@ -247,7 +247,7 @@ def test_train_watch_pause_stop_use_and_find_again(viewer, opened, qtbot, make_n
     assert upscale.form.model.findData(str(path)) > 0
     _, widget = again.window.add_plugin_dock_widget("napari-vdsr", "Fine-tune")
     widget.own.choose("cells fine-tuned")
-    assert card["summary"] in widget.own.card.text()
+    assert card["summary"].replace("held-out part", "part kept for testing") in widget.own.card.text()
     widget.own.rename("cells")
     assert widget.own.chosen().name == "cells"
     assert widget.form.model.findData(str(_models.find_model("cells"))) > 0
