@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
 
     from vdsr_core.training.session import FineTuneProgress
 
+STOPPING = b"vdsr: stopping after this step and its validation; press Ctrl-C again to stop at once\n"
+
 
 def typed_options(context: typer.Context) -> dict[str, Any]:
     """The options that were typed, by the names of their parameters."""
@@ -39,9 +41,6 @@ def check_output(output: Path, resume: bool) -> None:
     if resume and not output.exists():
         msg = f"{output} does not exist. Leave out --resume to begin."
         raise FileNotFoundError(msg)
-
-
-STOPPING = b"vdsr: stopping after this step, and its measurement if it has one; again to stop at once\n"
 
 
 @dataclass
