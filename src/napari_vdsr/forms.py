@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
 from functools import partial
+from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -12,7 +14,7 @@ from magicgui.widgets import ComboBox, Container, Widget
 from magicgui.widgets.bases import RangedWidget
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
-from qtpy.QtGui import QGuiApplication, QIcon, QValidator
+from qtpy.QtGui import QGuiApplication, QHelpEvent, QIcon, QValidator
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QComboBox,
@@ -26,12 +28,17 @@ from qtpy.QtWidgets import (
     QScrollArea,
     QSizePolicy,
     QSlider,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QTextBrowser,
+    QToolTip,
     QVBoxLayout,
     QWidget,
 )
 from superqt import QCollapsible
 
+MARGIN = 4  # pixels of a list beside its text
 ARROWS = {False: "\u25b8", True: "\u25be"}  # of what is folded away, and what is not
 SHOWN = {  # the arguments of the core, as the widget calls them
     "image": "The layer",
@@ -75,6 +82,41 @@ def narrow(combo: QComboBox) -> None:
     """Let the longest entry of a list not widen the widget."""
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(12)
+    combo.installEventFilter(_Elided(combo))
+
+
+class _Elided(QObject):
+    """Ends a chosen text that does not fit with an ellipsis, and puts it above the tooltip; Qt only cuts it."""
+
+    def eventFilter(self, combo: QObject | None, event: QEvent | None) -> bool:
+        if event is None or not isinstance(combo, QComboBox):
+            return False
+        if event.type() == QEvent.Type.Paint:
+            option = QStyleOptionComboBox()
+            shorten(combo, option)
+            painter = QStylePainter(combo)
+            painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+            painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+            painter.end()
+            return True
+        if isinstance(event, QHelpEvent) and shorten(combo, QStyleOptionComboBox()) != combo.currentText():
+            tip = re.sub("</?qt>", "", combo.toolTip())
+            QToolTip.showText(event.globalPos(), f"<qt><b>{escape(combo.currentText())}</b><br>{tip}</qt>", combo)
+            return True
+        return False
+
+
+def shorten(combo: QComboBox, option: QStyleOptionComboBox) -> str:
+    """Describe how to draw a list, with as much of the chosen text as fits; gives the text."""
+    combo.initStyleOption(option)
+    style = combo.style()
+    assert style is not None
+    room = style.subControlRect(
+        QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, combo
+    ).width()
+    metrics = combo.fontMetrics()
+    option.currentText = metrics.elidedText(combo.currentText(), Qt.TextElideMode.ElideRight, room - MARGIN)
+    return option.currentText
 
 
 def make_text(words: str = "") -> QLabel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,8 +65,6 @@ class Picture:
         Of rows and columns.
     corner, row, column : ndarray
         The centre of the first pixel, and the steps to the next row and column, in the world.
-    step : ndarray
-        The step to the next column in `placement`, before its affine.
     """
 
     pixels: NDArray[Any]
@@ -75,7 +73,6 @@ class Picture:
     corner: Values
     row: Values
     column: Values
-    step: Values
 
     @classmethod
     def of(cls, pixels: NDArray[Any], placement: dict[str, Any], axes: tuple[int, int]) -> Picture:
@@ -84,34 +81,37 @@ class Picture:
         layer, at = Image(np.empty((1,) * ndim), **placement), np.eye(ndim)
         corner = np.asarray(layer.data_to_world(np.zeros(ndim)))
         row, column = (np.asarray(layer.data_to_world(at[axis])) - corner for axis in axes)
-        return cls(pixels, placement, axes, corner, row, column, _layers.linear(layer)[:, axes[1]])
+        return cls(pixels, placement, axes, corner, row, column)
 
-    def away(self, line: Line, seen: Sequence[int]) -> tuple[float, float, float]:
-        """How far the first pixel is to the right of a line, and how much farther the next row and column are."""
-        corner, row, column = self.corner[seen], self.row[seen], self.column[seen]
-        return tuple(float(each @ line.right) for each in (corner - line.point, row, column))  # type: ignore[return-value]
+    def on_grid_of(self, other: Picture) -> Picture:
+        """The same layer on the grid of a picture that lies as it does: each pixel is the nearest one of this."""
+        steps = np.stack([self.row, self.column], axis=1)
+        first = np.linalg.lstsq(steps, other.corner - self.corner)[0]
+        pixels = self.pixels
+        for axis, start, mine, its in zip(self.axes, first, steps.T, (other.row, other.column), strict=True):
+            places = start + np.arange(other.pixels.shape[axis]) * np.linalg.norm(its) / np.linalg.norm(mine)
+            pixels = pixels.take(np.rint(places).astype(int), axis, mode="clip")
+        return replace(other, pixels=pixels)
 
-    def is_oblique(self, line: Line, seen: Sequence[int]) -> bool:
-        """Whether a line passes through it aslant, by half a pixel or more."""
-        _, row, column = self.away(line, seen)
-        return bool(abs(row) * self.pixels.shape[self.axes[0]] >= abs(column) / 2)
+    def to_the_left(self, line: Line, seen: Sequence[int]) -> NDArray[np.bool_]:
+        """Which pixels lie to the left of a line; all axes of the layer, of length 1 but for rows and columns."""
+        corner, row, column = (float(place[seen] @ line.right) for place in (self.corner, self.row, self.column))
+        rows, columns = (np.arange(self.pixels.shape[axis]) for axis in self.axes)
+        aside = np.add.outer(corner - line.point @ line.right + row * rows, column * columns) < 0
+        return np.expand_dims(aside, tuple(axis for axis in range(len(self.corner)) if axis not in self.axes))
 
-    def cut(self, line: Line, seen: Sequence[int], *, left: bool) -> tuple[NDArray[Any], Values]:
-        """The pixels on one side of a line, one column at least, and their `translate`.
 
-        Where the line is oblique, all pixels, of which those on the other side are transparent.
-        """
-        first, row, column = self.away(line, seen)
-        if self.is_oblique(line, seen):
-            rows, columns = (np.arange(self.pixels.shape[axis]) for axis in self.axes)
-            aside = np.add.outer(first + row * rows, column * columns) < 0  # to the left
-            order = np.expand_dims(aside, tuple(a for a in range(len(self.step)) if a not in self.axes))
-            return fade(self.pixels, order != left), np.asarray(self.placement["translate"])
-        length, low = self.pixels.shape[self.axes[1]], left == (column > 0)  # or the last columns are on the left
-        at = min(max(round(0.5 - first / column), 1 if low else 0), length if low else length - 1)
-        part = [slice(None)] * self.pixels.ndim
-        part[self.axes[1]] = slice(0, at) if low else slice(at, length)
-        return self.pixels[tuple(part)], self.placement["translate"] + (0 if low else at) * self.step
+def bring_together(left: Picture, right: Picture) -> tuple[Picture, Picture]:
+    """Two pictures of a layer on the grid of the finer one."""
+    if np.linalg.norm(left.row) < np.linalg.norm(right.row):
+        return left, right.on_grid_of(left)
+    return left.on_grid_of(right), right
+
+
+def join(left: Picture, right: Picture, line: Line, seen: Sequence[int]) -> NDArray[Any]:
+    """The pixels of two pictures on one grid, which meet at a line."""
+    aside = left.to_the_left(line, seen)
+    return np.where(aside if left.pixels.ndim == aside.ndim else aside[..., None], left.pixels, right.pixels)
 
 
 class Compare(QObject):
@@ -128,7 +128,7 @@ class Compare(QObject):
     def __init__(self, viewer: Viewer, line: CanvasLine | None) -> None:
         super().__init__()
         self.viewer, self.line = viewer, line
-        self.shown: list[tuple[Image, Image]] = []  # left and right, for each source
+        self.shown: list[Image] = []  # one for each source
         self._pictures: list[tuple[Picture, Picture]] = []
         self._pairs: list[tuple[Image, Any, Any]] = []
         self._hidden: list[Image] = []
@@ -157,8 +157,8 @@ class Compare(QObject):
         pictures = []
         for layer, *sides in pairs:
             left, right = (self._look(layer, side, axis(layer), scale) for side in sides)
-            pictures.append((left, right))
-        if self._pairs != list(pairs) or any(one not in self.viewer.layers for both in self.shown for one in both):
+            pictures.append(bring_together(left, right))
+        if self._pairs != list(pairs) or any(one not in self.viewer.layers for one in self.shown):
             self.close()
             self._pairs = list(pairs)
             self._add(pairs, pictures)
@@ -192,25 +192,18 @@ class Compare(QObject):
         active = self.viewer.layers.selection.active
         line, seen = self._find_line(pictures)
         for (layer, *sides), both in zip(pairs, pictures, strict=True):
-            looks = _layers.looks(layer) | {"interpolation2d": "nearest", "multiscale": False}
-            if layer.blending == "opaque" and any(picture.is_oblique(line, seen) for picture in both):
-                looks["blending"] = "translucent_no_depth"  # one side shows through the other
-            made = []
-            for side, picture in zip(("left", "right"), both, strict=True):
-                pixels, translate = picture.cut(line, seen, left=side == "left")
-                shown = Image(
-                    pixels,
-                    name=_layers.free_name(f"[{side}] {layer.name}", [other.name for other in self.viewer.layers]),
-                    metadata={"vdsr": {"shown": side}},
-                    **picture.placement | {"translate": translate},
-                    **looks,
-                )
-                _layers.widen_range(shown, layer)
-                made.append(shown)
-                self._hidden += _layers.put_above(self.viewer.layers, layer, shown)
-            self.shown.append((made[0], made[1]))
+            shown = Image(
+                join(*both, line, seen),
+                name=_layers.free_name(f"[compare] {layer.name}", [other.name for other in self.viewer.layers]),
+                metadata={"vdsr": {"shown": "compare"}},
+                **both[0].placement,
+                **_layers.looks(layer) | {"interpolation2d": "nearest", "multiscale": False},
+            )
+            _layers.widen_range(shown, layer)
+            self._hidden += _layers.put_above(self.viewer.layers, layer, shown)
+            self.shown.append(shown)
             if not layer.rgb:
-                self._links += link_layers([*made, layer, *filter(is_layer, sides)], _layers.GRAY_LOOKS)
+                self._links += link_layers([shown, layer, *filter(is_layer, sides)], _layers.GRAY_LOOKS)
         self._hidden += _layers.hide_checks(self.viewer.layers)
         for other in self._hidden:
             other.visible = False
@@ -229,11 +222,9 @@ class Compare(QObject):
         if not self.shown:
             return
         line, seen = self._find_line(self._pictures)
-        for layers, pictures in zip(self.shown, self._pictures, strict=True):
-            for layer, picture, left in zip(layers, pictures, (True, False), strict=True):
-                pixels, translate = picture.cut(line, seen, left=left)
-                layer.data = pixels
-                layer.scale, layer.translate = picture.placement["scale"], translate
+        for layer, both in zip(self.shown, self._pictures, strict=True):
+            layer.data = join(*both, line, seen)
+            layer.scale, layer.translate = both[0].placement["scale"], both[0].placement["translate"]
         if self.line is not None:
             height, width = _regions.canvas_size(self.viewer)
             self.line.put((self.place[0] * width, self.place[1] * height), line.along)
@@ -244,7 +235,7 @@ class Compare(QObject):
 
     def close(self) -> None:
         """Take the layers away, and show again what was hidden."""
-        shown = [layer for both in self.shown for layer in both]
+        shown = self.shown
         results = [side for _, *sides in self._pairs for side in sides if is_layer(side)]
         sources, hidden, linked = [pair[0] for pair in self._pairs], self._hidden, bool(self._links)
         # First, for layers that are removed tell of it.
@@ -314,15 +305,6 @@ class CanvasLine(QWidget):
         if event is not None and event.type() == QEvent.Type.Resize and isinstance(watched, QWidget):
             self.setGeometry(watched.rect())
         return False
-
-
-def fade(pixels: NDArray[Any], gone: NDArray[np.bool_]) -> NDArray[Any]:
-    """Pixels, transparent where they are gone; `gone` has no axis of colours."""
-    if gone.ndim == pixels.ndim:
-        return np.where(gone, np.nan, pixels).astype(np.result_type(pixels.dtype, np.float32), copy=False)
-    full = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "ui" else 1.0
-    alpha = pixels[..., 3:] if pixels.shape[-1] == 4 else np.full_like(pixels[..., :1], full)
-    return np.concatenate([pixels[..., :3], np.where(gone[..., None], 0, alpha).astype(pixels.dtype)], -1)
 
 
 def is_layer(side: Any) -> bool:

@@ -128,7 +128,7 @@ class Looking(Follower):
     def belongs(self, layer: Any) -> bool:
         """Whether a layer is part of the comparison, or a source of it."""
         shown = self.comparison.shown if self.comparison is not None else []
-        return any(layer in both for both in shown)
+        return layer in shown
 
 
 def find_canvas(widget: QWidget) -> QWidget | None:

@@ -55,7 +55,7 @@ class Starter:
             else:
                 runs.append((Lazy if choices.form.result.value == LAZY else Run)(*work))
         names = f"{len(runs)} layers" if len(runs) > 1 else runs[0].layer.name
-        self.wanted.emit(Batch(f"{names}, {self.words()}", runs, settings, keep=choices.form.keep.value))
+        self.wanted.emit(Batch(f"{self.words()}, {names}", runs, settings, keep=choices.form.keep.value))
 
     def words(self) -> str:
         """Network and scale."""
@@ -93,7 +93,7 @@ class Starter:
         if form.tile.value:
             options["tile"] = int(form.tile.value)
         files = Files(model=form.model.currentData(), device=form.device.value, **chosen | options)
-        title = f"{Path(chosen['sources']).name}, {self.words()}"
+        title = f"{self.words()}, {Path(chosen['sources']).name}"
         self.wanted.emit(Batch(title, [files], self._choices.settings()))
 
     def script(self) -> str:

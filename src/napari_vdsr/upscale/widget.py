@@ -263,8 +263,8 @@ class UpscaleWidget(Panel):
         self.face.bar.setRange(0, 1000 if fraction else 0)
         self.face.bar.setValue(round(1000 * fraction))
         self.face.bar.setFormat(f"%p %   {batch.left()}")
-        waiting = sum(not one.over for one in self.queue.batches) - 1
-        words = f"{batch.title}: {batch.words or 'running'}{f'; {waiting} waiting' if waiting else ''}."
+        listed = batch.settings is not None  # the list says how far it is
+        words = batch.words if listed else f"{batch.title}: running."
         self.face.say(f"{words} {self.why_not()}".strip())
 
     def _outdated(self) -> None:
@@ -339,6 +339,8 @@ class UpscaleWidget(Panel):
     def _ended(self, batch: Batch) -> None:
         """Say how it went."""
         self._told = batch.words if batch.settings is not None or batch.error is not None else ""
+        if batch.error is None and self._told.startswith("Done in"):
+            self._told = self._told.partition(". ")[2]  # the list says how long it took
         if batch.error is not None and not isinstance(batch.error, Cancelled):
             self._note_error(batch.error, next((run.layer for run in batch.runs), None))
         elif batch.error is None and isinstance(batch.runs[-1], Try | Check):

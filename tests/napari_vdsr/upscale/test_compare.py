@@ -5,7 +5,7 @@ pytest.importorskip("napari")
 from napari.layers import Image
 
 from napari_vdsr.layers.source import bare, placement
-from napari_vdsr.upscale.compare import SOURCE, Compare, Line, Picture
+from napari_vdsr.upscale.compare import SOURCE, Compare, Line, Picture, bring_together, join
 
 SHAPE = 30, 40
 PLACES = {
@@ -19,18 +19,28 @@ PLACES = {
 }
 
 
-def test_both_sides_together_are_the_picture_without_a_line(viewer, qtbot, rng):
-    """However the layers lie, and whatever their blending is."""
+KINDS = {
+    "opaque": ("opaque", "additive", "additive"),
+    "multiplicative": ("multiplicative", "translucent", "multiplicative"),
+    "minimum": ("minimum", "minimum", "additive"),
+}
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_both_sides_together_are_the_picture_without_a_line(viewer, qtbot, rng, theme):
+    """However the layers lie, whatever their blending is, and whatever the colour of the canvas."""
+    viewer.theme = theme
     viewer.show()
     comparison = Compare(viewer, None)
-    kinds = ["gray", "gray", "colour"]
-    for first in ("plain", "turned by a right angle", "mirrored", "with an affine"):
+    firsts = ("plain", "turned by a right angle", "mirrored", "with an affine")
+    for first, blendings in zip(firsts, [*KINDS.values(), KINDS["opaque"]], strict=True):
         while viewer.layers:
             viewer.layers.pop()
             qtbot.wait(50)
-        for place, kind in zip([PLACES["turned"], PLACES[first], PLACES["mirrored"]], kinds, strict=True):
+        places = PLACES["turned"], PLACES[first], PLACES["mirrored"]
+        for place, kind, blending in zip(places, ["gray", "gray", "colour"], blendings, strict=True):
             image = rng.integers(0, 255, (*SHAPE, 3) if kind == "colour" else SHAPE).astype(np.uint8)
-            looks = {"blending": "opaque" if not viewer.layers else "additive", "opacity": 0.7 if viewer.layers else 1}
+            looks = {"blending": blending, "opacity": 0.7 if viewer.layers else 1}
             viewer.add_image(image, rgb=kind == "colour", **place, **looks)
         viewer.reset_view()
         sources = [bare(layer) for layer in reversed(viewer.layers)]
@@ -50,20 +60,27 @@ def shoot(viewer, qtbot):
 
 @pytest.mark.parametrize("turn", [0, 45, 90, 180])
 @pytest.mark.parametrize("place", PLACES)
-def test_what_is_seen_to_the_left_lies_to_the_left(rng, place, turn):
+def test_what_is_seen_to_the_left_lies_to_the_left(place, turn):
     """Of a line in any direction, which points down, or to the right if it is level."""
-    pixels = rng.random((15, 20))
-    layer = Image(pixels, **PLACES[place])
-    picture = Picture.of(pixels, placement(layer, (1, 1), (0, 0)), (0, 1))
+    layer = Image(np.zeros((15, 20)), **PLACES[place])
+    left, right = (Picture.of(np.full((15, 20), one), placement(layer, (1, 1), (0, 0)), (0, 1)) for one in "lr")
     angle = np.deg2rad(turn)
     line = Line.through(np.array(layer.data_to_world((7.2, 9.1))), np.array([np.cos(angle), np.sin(angle)]))
     assert line.right[1] > 0 or (abs(line.right[1]) < 1e-9 and line.right[0] > 0)
-    counted = 0
-    for left in (True, False):
-        cut, translate = picture.cut(line, [-2, -1], left=left)
-        layer = Image(cut, **PLACES[place] | {"translate": translate})
-        for index in np.argwhere(np.isfinite(cut)):
-            away = (np.asarray(layer.data_to_world(index)) - line.point) @ line.right
-            assert away < 0.8 if left else away > -0.8  # half a pixel
-            counted += 1
-    assert counted == pixels.size
+    for index, side in np.ndenumerate(join(left, right, line, [-2, -1])):
+        away = (np.asarray(layer.data_to_world(index)) - line.point) @ line.right
+        assert away < 1e-9 if side == "l" else away > -1e-9
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_two_sides_on_one_grid(rng, place):
+    """The coarser one is shown in its own pixels, wherever its part begins."""
+    image = rng.random((20, 30))
+    layer = Image(image, **PLACES[place])
+    coarse = Picture.of(image[4:], placement(layer, (1, 1), (4, 0)), (0, 1))
+    fine = Picture.of(rng.random((48, 84)), placement(layer, (3, 3), (4, 2)), (0, 1))
+    expected = image[4:, 2:].repeat(3, 0).repeat(3, 1)
+    for left, right in (bring_together(coarse, fine), bring_together(fine, coarse)[::-1]):
+        np.testing.assert_array_equal(left.pixels, expected)
+        assert right is fine
+        np.testing.assert_allclose(left.corner, fine.corner)
