@@ -59,7 +59,7 @@ def complain(error: BaseException, source: object = "") -> None:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn expected errors, Ctrl-C and warnings into one line on stderr each, and an exit code."""
+    """Turn errors, Ctrl-C and warnings into one line on stderr each, and an exit code."""
     shown: set[str] = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -74,9 +74,9 @@ def plain_errors() -> Iterator[None]:
         except KeyboardInterrupt:
             say("vdsr: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:  # `vdsr ... | head`: nobody reads on
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):  # the last of `vdsr ... | head`
             raise
-        except EXPECTED as error:
+        except Exception as error:  # decoders raise anything on damaged files
             complain(error)
             raise typer.Exit(1) from None
 

@@ -127,16 +127,26 @@ class Plan:
     compression: float = 0.0
     stamp: str = ""
 
+    def __post_init__(self) -> None:
+        """Check what the shapes of levels and shards follow from: a damaged file may hold other numbers."""
+        if min(self.tile, self.shard, *self.shape) < 1:
+            msg = f"`tile`, `shard` and `shape` must be at least 1, got {self.tile}, {self.shard} and {self.shape}. "
+            raise ValueError(msg + "Make a new plan.")
+
     def to_json(self) -> str:
         """All fields, as text."""
         return json.dumps(asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """The inverse of `to_json`."""
-        given = json.loads(text)
-        pairs = {name: tuple(map(tuple, given.get(name, ()))) for name in ("in_range", "noise")}
-        return cls(**given | pairs | {"shape": tuple(given["shape"]), "scale": tuple(given["scale"])})
+        """The inverse of `to_json`; a ValueError if a text is that of no plan."""
+        try:
+            given = json.loads(text)
+            pairs = {name: tuple(map(tuple, given.get(name, ()))) for name in ("in_range", "noise")}
+            return cls(**given | pairs | {"shape": tuple(given["shape"]), "scale": tuple(given["scale"])})
+        except (TypeError, KeyError, AttributeError, RecursionError) as error:
+            msg = f"the text of a plan must hold all of its fields, got {error}. Make a new plan."
+            raise ValueError(msg) from error
 
     @property
     def signature(self) -> str:

@@ -16,7 +16,7 @@ from vdsr_core.formats import ome_zarr
 from vdsr_core.formats.image_file import ImageFile
 from vdsr_core.formats.ome_zarr import coarsen
 from vdsr_core.images.missing import widen
-from vdsr_core.images.resampling import make_taps
+from vdsr_core.images.resampling import make_taps, scaled_shape
 from vdsr_core.images.tiling import Region, cover
 from vdsr_core.network.devices import SharedEngine
 from vdsr_core.stopping import stop_if
@@ -50,8 +50,10 @@ class ShardMaker:
     """What one process needs to make shards of a plan: the source, the network, the target; until `stop` is set."""
 
     def __init__(self, plan: Plan, image: ImageFile, engine: SharedEngine, stop: threading.Event | None = None) -> None:
+        sizes = dict(zip(image.axes, image.data.shape, strict=True))
+        sizes["Y"], sizes["X"] = scaled_shape((sizes["Y"], sizes["X"]), plan.scale)
         with suppress(BadSource):  # the shards that need such a chunk will say so
-            if not is_same(image, plan.identity):
+            if plan.shape != tuple(map(sizes.get, plan.letters)) or not is_same(image, plan.identity):
                 msg = f"the source must be the one of the plan, {plan.source}, got another one. Make a new plan."
                 raise ValueError(msg)
         self.plan, self.image, self.engine = plan, image, engine

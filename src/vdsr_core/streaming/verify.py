@@ -91,7 +91,7 @@ def verify(
     if not known:
         msg = f"{target} must say which plan it was made after, got no such entry. Use what `stream` made."
         raise ValueError(msg)
-    known.pop("signature")
+    known.pop("signature", None)
     job = Plan.from_json(json.dumps(known))
     network = to_network(model)
     if fingerprint(network) != job.network:

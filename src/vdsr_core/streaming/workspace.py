@@ -98,7 +98,7 @@ def read_plan(folder: Path) -> Plan | None:
     """The plan that is being carried out in a folder; None if there is none that can be continued."""
     try:
         plan = Plan.from_json((folder / PLAN).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError):
         return None
     return plan if (folder / IMAGE).is_dir() else None
 
@@ -211,16 +211,16 @@ def is_published(plan: Plan) -> bool:
 
 
 def provenance(target: Path) -> dict[str, Any]:
-    """What a target says of the plan after which it was made; {} if there is none."""
-    if target.is_file():
-        return read_attributes(target)
+    """What a target says of the plan after which it was made; {} if there is none, or it is damaged."""
     import zarr
 
     try:
+        if target.is_file():
+            return read_attributes(target)
         attributes: Any = zarr.open_group(target, mode="r").attrs.asdict()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return dict(attributes.get("vdsr_core", {}))
+    except Exception:  # decoders raise anything on damaged files
         return {}
-    return dict(attributes.get("vdsr_core", {}))
 
 
 def describe(plan: Plan) -> dict[str, Any]:

@@ -537,6 +537,22 @@ def test_verify_tells_what_differs(vdsr, big):
     assert "places differ by more than rounding" in result.stderr
 
 
+def test_verify_of_a_damaged_result_is_one_line(vdsr, folder, draw):
+    import zarr
+
+    draw(folder / "a.tif", (9, 12))
+    vdsr("upscale", "a.tif", "-o", "a.ome.zarr", "--scale", 2)
+    group = zarr.open_group("a.ome.zarr", mode="r+")
+    says = group.attrs["vdsr_core"]
+    wrong = [{"tile": 0}, {"shape": None}, {"in_range": 5}, {"axes": "QQ"}, {"axes": None}, {"name": "x"}, {"gone": 1}]
+    wrong += [{"source": "gone.tif"}, {"scale": [0, 0]}, {"dtype": "none"}, {"noise": [[]]}, {"shape": [1]}]
+    for change in wrong:
+        group.attrs["vdsr_core"] = says | change
+        result = vdsr("verify", "a.ome.zarr", "--samples", 1)
+        assert (result.exit_code, type(result.exception)) == (1, SystemExit), change
+        assert re.fullmatch("vdsr: .+\n", result.stderr), change
+
+
 # Files of several images
 
 

@@ -193,6 +193,29 @@ def test_overwriting_makes_a_result_anew_only_if_the_source_has_changed(tmp_path
     np.testing.assert_array_equal(finest(tmp_path / "out.ome.zarr"), whole)
 
 
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("out.ome.tif", lambda text: text.replace(b"</OME>", b"<</OME")),  # XML
+        ("out.ome.tif", lambda text: text.replace(b"identity", b"identit\\")),  # JSON in it
+        ("out.ome.tif", lambda text: text[: len(text) // 2]),
+        ("out.ome.zarr/zarr.json", lambda text: text.replace(b'"node_type"', b'"node"')),
+        ("out.ome.zarr/zarr.json", lambda text: text.replace(b'"vdsr_core"', b'"vdsr_core": [1], "other"')),
+        ("out.ome.zarr/zarr.json", lambda text: b'{"a":' * 100_000),
+    ],
+)
+def test_damaged_target_is_replaced(tmp_path, source, model, name, damage):
+    target, path = tmp_path / name.split("/")[0], tmp_path / name
+    options = {"model": model, "in_range": (0, 4095), "overwrite": True, **TILE}
+    list(stream(plan(source, 2, target, **options), model=model))
+    right = np.asarray(read_image(target).data)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert path.read_bytes() != whole
+    list(stream(plan(source, 2, target, **options), model=model))
+    np.testing.assert_array_equal(np.asarray(read_image(target).data), right)
+
+
 KILL = """
 import os, signal, sys
 from vdsr_core import load_model, plan, stream
