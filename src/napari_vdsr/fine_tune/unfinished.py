@@ -57,7 +57,7 @@ def is_at_work(name: str) -> bool:
 
 
 def list_unfinished() -> dict[str, Recipe]:
-    """The trainings that can be resumed, by name; damaged ones are logged."""
+    """The trainings that can be resumed, by name; damaged ones are logged, what killed processes left is removed."""
     folder = library.data_folder() / "unfinished"
     found = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -66,6 +66,8 @@ def list_unfinished() -> dict[str, Recipe]:
                 found[path.name] = read_recipe(path)
             except (ValueError, KeyError, TypeError, OSError):
                 LOG.warning("%s is damaged: this training cannot be resumed", path, exc_info=True)
+        elif path.is_dir() and not is_at_work(path.name):
+            discard(path.name)
     return found
 
 

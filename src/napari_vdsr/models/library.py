@@ -183,9 +183,9 @@ def rename_model(name: str, new: str) -> Path:
     old = find_model(name)
     model = load_checkpoint(old)
     path = old.with_name(f"{new}{SUFFIX}")
-    os.replace(old, path)
     model.card = model.card | {"name": new}
-    save_checkpoint(path, model)
+    save_checkpoint(old, model)  # first: where a process is killed here, the network can be renamed again
+    os.replace(old, path)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -193,7 +194,9 @@ def note_unfinished(target: str, record: dict[str, Any] | None) -> None:
     """Note a result that is begun; None says that it is finished, or not wanted."""
     noted = list_unfinished() | {target: record}
     _list().parent.mkdir(parents=True, exist_ok=True)
-    _list().write_text(json.dumps({key: one for key, one in noted.items() if one is not None}), encoding="utf-8")
+    partial = _list().with_suffix(".partial")
+    partial.write_text(json.dumps({key: one for key, one in noted.items() if one is not None}), encoding="utf-8")
+    os.replace(partial, _list())
 
 
 def discard(target: str) -> None:

@@ -683,6 +683,18 @@ def test_a_damaged_training_does_not_keep_the_widget_from_opening(opened, data_f
     assert widget.page.unfinished_box.isHidden()
 
 
+def test_what_a_killed_training_left_is_removed_but_not_of_one_at_work(data_folder):
+    for name in ("left", "working"):
+        folder = data_folder / "unfinished" / name
+        folder.mkdir(parents=True)
+        (folder / "images.npz").write_bytes(b"")
+    with _unfinished.at_work("working"):
+        assert _unfinished.list_unfinished() == {}
+        assert [path.name for path in (data_folder / "unfinished").iterdir() if path.is_dir()] == ["working"]
+    assert _unfinished.list_unfinished() == {}
+    assert not any(path.is_dir() for path in (data_folder / "unfinished").iterdir())
+
+
 def test_import_loads_no_torch():
     code = "import napari_vdsr.fine_tune.widget, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,25 @@ def test_saved_listed_renamed_exported_deleted(tiny_model, tmp_path):
     assert list(list_models()) == ["Beads"]
     np.testing.assert_array_equal(super_resolve(image, 2, model=tmp_path / "out.safetensors"), expected)
     assert [entry.name for entry in models_folder().iterdir()] == ["Beads.safetensors"]
+
+
+@pytest.mark.parametrize("where", ["os.replace", "vdsr_core.save_checkpoint"])
+def test_a_renaming_that_is_interrupted_can_be_repeated(tiny_model, monkeypatch, where):
+    save_model(tiny_model, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(where, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            rename_model("old", "new")
+    assert list(list_models()) == ["old"]
+    assert load_checkpoint(rename_model("old", "new")).card["name"] == "new"
+    assert [entry.name for entry in models_folder().iterdir()] == ["new.safetensors"]
+
+
+def interrupt(source, target, replace=os.replace):
+    """End like Ctrl-C, but not where the file of the old name is replaced."""
+    if not str(source).endswith(".safetensors") or not str(target).endswith("old.safetensors"):
+        raise KeyboardInterrupt
+    replace(source, target)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,11 @@ def test_small_results_have_small_pieces(rows, columns, scale, best):
     assert side == 1024 or count < 4.5 * _disk.PIECES
 
 
-def test_unfinished_results_are_those_whose_folder_is_there(tmp_path):
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_unfinished_results_are_those_whose_folder_is_there(tmp_path, monkeypatch):
     targets = [str(tmp_path / name) for name in ("a.ome.zarr", "b.ome.zarr")]
     for target in targets:
         _disk.note_unfinished(target, {"layer": "cells", "settings": {"scale": 2}})
@@ -59,6 +63,11 @@ def test_unfinished_results_are_those_whose_folder_is_there(tmp_path):
     folder.mkdir()
     _disk.note_unfinished(targets[1], {"layer": "cells", "settings": {"scale": 2}})
     assert _disk.list_unfinished() == {targets[1]: {"layer": "cells", "settings": {"scale": 2}}}
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            _disk.note_unfinished(targets[0], {})
+    assert list(_disk.list_unfinished()) == [targets[1]]
     _disk.discard(targets[1])
     assert not folder.exists()
     assert _disk.list_unfinished() == {}
