@@ -1,10 +1,12 @@
 """Damaged image files of each format, read in every way: bits flipped, ends cut, numbers of the headers replaced.
 
 A damaged file is refused by one line, or read. Wrong are: another error than a ValueError or an OSError, a line break
-in its text, output on the terminal, more than 20 s, more than 1 GB of memory beyond the start, the end of the process,
-and pixels that differ with the way they are read. A process reads; another one watches it and starts it anew.
+in its text, output on the terminal, more than 20 s of the processor, more than 1 GB of memory beyond the start, the end
+of the process, and pixels that differ with the way they are read. A process reads; another one watches it and starts it
+anew. The formats take turns.
 
     python benchmarks/fuzz_files.py --minutes 5 --seed 0
+    python benchmarks/fuzz_files.py --each 5000 --minutes 60
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import tifffile
 from PIL import Image
 
@@ -172,6 +175,17 @@ def serve(pipe: Any) -> None:
         pipe.send((fault or (f"prints {out.getvalue()[:200]!r}" if out.getvalue() else ""), peak))
 
 
+def wait(process: Any, pipe: Any) -> bool:
+    """Whether an answer comes before the process has computed, or slept, for too long."""
+    watched, begun = psutil.Process(process.pid), time.monotonic()
+    before = sum(watched.cpu_times()[:2])
+    while not pipe.poll(1):
+        with contextlib.suppress(psutil.Error):
+            if sum(watched.cpu_times()[:2]) - before > SECONDS or time.monotonic() - begun > 30 * SECONDS:
+                return False
+    return True
+
+
 def start() -> tuple[Any, Any]:
     """A process that reads, and the pipe to it."""
     context = mp.get_context("spawn")
@@ -185,6 +199,7 @@ def main() -> int:
     """Damage and read files until the time is over."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--each", type=int, default=10**9, help="end after so many files of each format")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the files that were not read as they should be")
     given = parser.parse_args()
@@ -198,14 +213,17 @@ def main() -> int:
         pipe.send(str(sources[0]))
         floor = peak = pipe.recv()[1]
         end = time.monotonic() + 60 * given.minutes
-        while time.monotonic() < end:
-            source = rng.choice(sources)
-            path = folder / f"damaged{''.join(source.suffixes[-2:])}"
+        formats = Counter({"".join(source.suffixes[-2:]): 0 for source in sources})
+        while time.monotonic() < end and min(formats.values()) < given.each:
+            suffix = min(formats, key=formats.__getitem__)
+            source = rng.choice([source for source in sources if "".join(source.suffixes[-2:]) == suffix])
+            formats[suffix] += 1
+            path = folder / f"damaged{suffix}"
             make_damaged(source, path, rng)
             pipe.send(str(path))
             fault, after = "", peak
             try:
-                fault, after = pipe.recv() if pipe.poll(SECONDS) else (f"it takes more than {SECONDS} s", peak)
+                fault, after = pipe.recv() if wait(process, pipe) else (f"it takes more than {SECONDS} s", peak)
             except EOFError:
                 fault = "the process ended"
             if after > max(peak, floor + BYTES):
@@ -229,6 +247,7 @@ def main() -> int:
         process.kill()
     for fault, times in faults.most_common():
         print(f"{times:5}  {fault}")
+    print(", ".join(f"{count} {suffix}" for suffix, count in sorted(formats.items())))
     print(f"{sum(faults.values())} faults in {sum(counts.values())} files of {len(counts)} kinds; ", end="")
     print(f"at most {(peak - floor) / 1e6:.0f} MB more than at the start")
     return int(bool(faults))

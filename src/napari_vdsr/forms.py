@@ -156,7 +156,10 @@ def make_collapsible(title: str, box: QWidget, *, open_: bool) -> QCollapsible:
 
 
 class ShortSpinBox(QDoubleSpinBox):
-    """A number without trailing zeros, typed with the decimal comma or point."""
+    """A number without trailing zeros, typed with the decimal comma or point.
+
+    Where the decimal point is a point, commas that part groups of three digits are none: 65,535 is what it seems.
+    """
 
     def __init__(self, parent: QWidget | None = None) -> None:  # which magicgui gives
         super().__init__(parent)
@@ -178,8 +181,11 @@ class ShortSpinBox(QDoubleSpinBox):
         return (QValidator.State.Acceptable if fits else QValidator.State.Intermediate), text, position
 
     def _parse(self, text: str | None) -> float | None:
+        typed = (text or "").removesuffix(self.suffix()).strip()
+        if self.locale().decimalPoint() == "." and re.fullmatch(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?", typed):
+            typed = typed.replace(",", "")
         try:
-            return float((text or "").removesuffix(self.suffix()).strip().replace(",", "."))
+            return float(typed.replace(",", "."))
         except ValueError:
             return None
 

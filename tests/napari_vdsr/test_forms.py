@@ -41,6 +41,17 @@ def test_comma_and_point_are_both_understood(box, typed):
     assert box.value == 3.25
 
 
+@pytest.mark.parametrize(("locale", "expected"), [("en_US", 65535), ("C", 65535), ("de_DE", 65.535)])
+def test_comma_of_thousands_is_none_of_decimals(qtbot, locale, expected):
+    box = NumberBox(value=2, min=0, max=1e6)
+    qtbot.addWidget(box.native)
+    box.native.setLocale(QLocale(locale))
+    box.native.selectAll()
+    QTest.keyClicks(box.native, "65,535")
+    QTest.keyClick(box.native, Qt.Key.Key_Return)
+    assert box.value == expected
+
+
 def test_wheel_scrolls_and_changes_nothing(qtbot):
     inner, area = QWidget(), QScrollArea()
     qtbot.addWidget(area)
