@@ -234,17 +234,15 @@ def evaluate(
     return _scores(images.items() if isinstance(images, Mapping) else images, factors, engine, low)
 
 
-def make_low(
-    y: NDArray[np.float64], scale: float, degradation: Mapping[str, Any] | None
-) -> tuple[Any, Strength | None]:
+def make_low(y: NDArray[np.float64], scale: float, degradation: Mapping[str, Any] | None) -> tuple[Any, Strength]:
     """The low-resolution luma image of a sharp one in 0..255, and what a network is told of it."""
     if not degradation:
-        return degrade(y, scale), None
+        return degrade(y, scale), Strength(scale=scale)
     shot, read = (degradation.get(name, 0.0) / 255 for name in ("shot_noise", "read_noise"))
     options = {"seed": 0, **degradation} | {"shot_noise": shot, "read_noise": read}
     low = degrade(y / 255, scale, **options)
     quality = degradation.get("jpeg")
-    return low * 255, Strength(*estimate_noise(low), 0.0 if quality is None else mean_step(quality))
+    return low * 255, Strength(*estimate_noise(low), 0.0 if quality is None else mean_step(quality), scale)
 
 
 def _scores(
@@ -292,13 +290,12 @@ def luma(image: NDArray[Any], name: str = "image") -> NDArray[np.float64]:
 
 
 def restore(
-    ilr: NDArray[np.float64], engine: Engine, strength: Strength | None = None, *, self_ensemble: bool = False
+    ilr: NDArray[np.float64], engine: Engine, strength: Strength, *, self_ensemble: bool = False
 ) -> NDArray[np.float64]:
     """An interpolated luma image in 0..255 through the network, whole; `strength` is of the range."""
     taps = tuple(make_taps(n, 1, 0, n) for n in ilr.shape)  # the identity
-    strengths = None if strength is None else [strength]
     windows = [ilr[None] / 255]
-    sr = engine.run(windows, [(taps[0], taps[1])], strengths=strengths, self_ensemble=self_ensemble)[0, 0]
+    sr = engine.run(windows, [(taps[0], taps[1])], strengths=[strength], self_ensemble=self_ensemble)[0, 0]
     return np.asarray(sr, np.float64) * 255
 
 

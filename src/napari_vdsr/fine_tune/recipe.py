@@ -13,7 +13,7 @@ from napari_vdsr.fine_tune.data import Data, shape_of
 from vdsr_core import FineTuneConfig
 
 NEW = "A new network"
-NETWORK: dict[str, Any] = {"fold": 2, "blocks": True}  # its shape, as in `vdsr fine-tune --new`
+NETWORK: dict[str, Any] = {"fold": 2, "blocks": True, "maps": ("scale",)}  # its shape, as in `vdsr fine-tune --new`
 LENGTHS: dict[str, dict[str, Any]] = {  # what the choices of a length mean
     "Quick look": {"steps": 100, "batch_size": 8, "validate_every": 25, "patience": 4},
     "Good": {"steps": 1000, "batch_size": 16, "validate_every": 50, "patience": 6},

@@ -252,11 +252,12 @@ def choose_start(given: dict[str, Any]) -> str:
 def start_network(given: dict[str, Any]) -> VDSR:
     """The network to train."""
     from vdsr_core.network.checkpoint import load_model
-    from vdsr_core.network.model import MAPS, VDSRConfig, add_maps, make_model
+    from vdsr_core.network.model import MAPS, QUALITY, VDSRConfig, add_maps, make_model
 
     if "start" in given:
         model = load_model(given["start"])
-        return add_maps(model) if given.get("maps") and not model.config.maps else model
+        told = set(QUALITY).issubset(model.config.maps)
+        return add_maps(model) if given.get("maps") and not told else model
     shape = {} if choose_preset(given) == "kim2016" else dict(NETWORK)
     shape |= {name: given[name] for name in ("depth", "width", "fold", "blocks") if name in given}
     shape |= {"maps": MAPS} if given.get("maps") else {}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vdsr_core.dataset.degraded import degrade_at_random, estimate_strength
 from vdsr_core.dataset.interpolation import Degrade, enlarge, reduce_image
+from vdsr_core.dataset.planes import Pair, Plane
 from vdsr_core.dataset.registration import busiest_window
 from vdsr_core.evaluation import psnr, restore
 from vdsr_core.images.degradation import crop_to_scale, degrade
@@ -23,8 +24,6 @@ from vdsr_core.network.model import VDSR, Strength
 # The side of a held-out piece in pixels, how many `fine_tune` measures, and how many of one plane, at most.
 PIECE, PIECES, OF_PLANE = 192, 8, 4
 SEED = 7  # of the degraded versions of the pieces
-Plane = NDArray[np.float32]
-Pair = tuple[Plane, Plane]
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class HoldOut:
 
     A few pieces of the planes, at most `pieces` of up to 192 x 192 pixels, are measured: the middle of each image, or
     up to four pieces that are spread over it where there are few images. They are reduced by each of the `scales`, by
-    `degrade` if it is given. As many pieces of `pairs`, interpolated and sharp images, are measured. If `degraded`, a
+    `degrade` if it is given. As many pieces of `pairs`, as `find_pairs` gives them, are measured. If `degraded`, a
     degraded version of each piece is measured, too, under a name such as ``"2 degraded"``, and the network is told what
     is estimated of each image.
 
@@ -92,7 +91,7 @@ class HoldOut:
     ) -> None:
         self.device = choose_device(device)
         parts = [plane[window] for plane in planes for window in windows(plane, pieces // len(planes))]
-        crops = [(ilr[part], hr[part]) for ilr, hr in pairs for part in windows(hr, pieces // len(pairs))]
+        crops = [(ilr[at], hr[at], ratio) for ilr, hr, ratio in pairs for at in windows(hr, pieces // len(pairs))]
         self.pieces = []
         for number, hr in enumerate(_some(parts, pieces)):
             for scale in scales:
@@ -103,7 +102,7 @@ class HoldOut:
                     low, done = degrade_at_random(hr.astype(np.float64), scale, rng)
                     told = estimate_strength(low, done.compression)
                     self.pieces.append(make_piece(scale, hr, low, told, " degraded"))
-        self.pieces += [make_pair_piece(ilr, hr) for ilr, hr in _some(crops, pieces)]
+        self.pieces += [make_pair_piece(*pair) for pair in _some(crops, pieces)]
         self.pieces = [piece for piece in self.pieces if np.ptp(piece.hr)]
         if not self.pieces:
             msg = "the held-out part must have detail, got a flat one: nothing can be measured there. In a single "
@@ -180,12 +179,13 @@ def _spread(length: int, count: int) -> list[slice]:
 def make_piece(scale: float, hr: Plane, low: NDArray[Any], strength: Strength, kind: str = "") -> Piece:
     """A piece that was reduced, in double precision."""
     ilr, sharp = enlarge(low, hr, scale).astype(float), crop_to_scale(hr, scale_pair(scale))[0].astype(float)
-    return Piece(f"{scale:.3g}{kind}", ilr, sharp, find_border(hr, scale), strength, 0.0 if kind else scale)
+    told = strength._replace(scale=scale)
+    return Piece(f"{scale:.3g}{kind}", ilr, sharp, find_border(hr, scale), told, 0.0 if kind else scale)
 
 
-def make_pair_piece(ilr: Plane, hr: Plane) -> Piece:
+def make_pair_piece(ilr: Plane, hr: Plane, ratio: float) -> Piece:
     """A piece of a registered pair, in double precision."""
-    return Piece("pairs", ilr.astype(float), hr.astype(float), find_border(hr, 4), Strength(), 0.0)
+    return Piece("pairs", ilr.astype(float), hr.astype(float), find_border(hr, 4), Strength(scale=ratio), 0.0)
 
 
 def find_border(plane: Plane, scale: float) -> int:

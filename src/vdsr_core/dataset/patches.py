@@ -67,6 +67,8 @@ class Patches:
         Registered low- and high-resolution images of one field of view, in the same intensities, instead of or beside
         `images`. Their scale is the ratio of their shapes; a low-resolution image as large as the sharp one is taken as
         interpolated.
+    ratios : sequence of float, optional
+        The scale of each pair, for those whose low-resolution image is interpolated already.
     degrade : callable, optional
         ``degrade(image, scale)`` gives the low-resolution image, of floor(n / scale) pixels; bicubic by default. For
         blur and noise, `functools.partial` of `vdsr_core.degrade`. It is called once for each image and scale.
@@ -120,6 +122,7 @@ class Patches:
         scale_range: tuple[float, float] | None = None,
         draws: int = 4,
         pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]] = (),
+        ratios: Sequence[float] | None = None,
         degrade: Degrade = degrade,
         patch: int = 41,
         grid: bool = False,
@@ -166,11 +169,11 @@ class Patches:
                 yield ilr
 
         ilr = join(note(), store, shapes)
-        self.told = torch.tensor(told).unbind(1)  # (pairs, 3) each
         number = [*range(len(images))] * len(groups) + [*range(len(images), len(sharp))]  # of the sharp image
-        self.factors = [s for factors in groups for s in factors] + [
-            high.shape[0] / low.shape[0] for low, high in pairs
-        ]
+        self.factors = [s for factors in groups for s in factors]
+        self.factors += [high.shape[0] / low.shape[0] for low, high in pairs] if ratios is None else ratios
+        self.told = torch.tensor(told)  # (pairs, 2, 4)
+        self.told[..., -1] = torch.tensor(self.factors)[:, None]
         self.group = torch.tensor([g for g, fs in enumerate(groups) for _ in fs] + [len(groups)] * len(pairs))
         self.shape = torch.tensor(shapes)  # (pairs, 2)
         self.patch = min(patch, int(self.shape.min()))
@@ -217,7 +220,9 @@ class Patches:
         """Random places: all groups are equally likely, then all places within their images."""
         places = self.shape - self.patch + 1  # (pairs, 2)
         weight = places.prod(1).double()
-        total = torch.zeros(len(weight), dtype=torch.float64).index_add_(0, self.group, weight)  # of each group
+        total = torch.zeros(int(self.group.max()) + 1, dtype=torch.float64).index_add_(
+            0, self.group, weight
+        )  # of each group
         pair = torch.multinomial(weight / total[self.group], count, True, generator=generator)
         where = torch.rand(count, 2, generator=generator, dtype=torch.float64)
         row, column = (where * places[pair]).long().unbind(1)
@@ -270,14 +275,14 @@ class Patches:
 
         Returns
         -------
-        (B, 3) Tensor
+        (B, 4) Tensor
             On the device, float32.
         """
-        done, estimated = (table[choice.pair] for table in self.told)  # (B, 3)
-        gain, offset, compression = torch.where(choice.estimated[:, None], estimated, done).unbind(1)
+        done, estimated = self.told[choice.pair].unbind(1)  # (B, 4)
+        gain, offset, compression, scale = torch.where(choice.estimated[:, None], estimated, done).unbind(1)
         a, b = choice.intensity.unbind(1)
         # Variance of a * x + b, of which the noise of x has the variance gain * x + offset.
-        return torch.stack([a * gain, a * a * offset - a * b * gain, a * compression], 1).to(self.device)
+        return torch.stack([a * gain, a * a * offset - a * b * gain, a * compression, scale], 1).to(self.device)
 
 
 def make_generator(seed: int, number: int) -> torch.Generator:

@@ -23,7 +23,7 @@ from vdsr_core.upscaling.encoding import encode
 from vdsr_core.upscaling.survey import survey
 
 Plane = NDArray[np.float32]
-Pair = tuple[Plane, Plane]
+Pair = tuple[Plane, Plane, float]  # interpolated and sharp, and how many times it was enlarged
 Image = ArrayLike | ImageFile
 Images = Image | Sequence[Image] | Mapping[str, Image]
 Pairs = Sequence[tuple[Image, Image]] | Mapping[str, tuple[Image, Image]]
@@ -101,7 +101,8 @@ def find_pairs(
 ) -> tuple[dict[str, list[Pair]], dict[str, float], dict[str, str]]:
     """The planes of each pair by its name, interpolated and sharp, by the range of the low-resolution one.
 
-    Also the ratio of the numbers of rows of each pair, and why other pairs were left out.
+    Each has the ratio of the numbers of rows of the pair beside it. Also this ratio for each pair, and why other pairs
+    were left out.
     """
     sources, scales, skipped = {}, {}, {}
     for name, pair in named_pairs(pairs).items():
@@ -126,9 +127,9 @@ def find_pairs(
             both for both in zip(*planes, strict=True) if all(plane is not None and np.ptp(plane) for plane in both)
         ]
         if kept and min(kept[0][1].shape) >= 8:
-            sources[name] = [(interpolate_low(a, b, name), b) for a, b in kept]
             scales[name] = kept[0][1].shape[0] / kept[0][0].shape[0]
-            check_registered(*max(sources[name], key=lambda both: float(both[1].std())), name)
+            sources[name] = [(interpolate_low(a, b, name), b, scales[name]) for a, b in kept]
+            check_registered(*max(sources[name], key=lambda pair: float(pair[1].std()))[:2], name)
         else:
             skipped[name] = "smaller than 8 x 8 pixels" if kept else "constant"
     return sources, scales, skipped

@@ -33,7 +33,7 @@ def split(
     contents = [find_content(source) | mark for source, mark in zip(sources.values(), marks, strict=True)]
     lots: dict[frozenset[bytes], bytes] = {}  # of images that belong together: all that they share, and the lowest lot
     for content, source, mark in zip(contents, sources.values(), marks, strict=True):
-        lot = draw_lot(mark or [hash_pixels(hr) for _, hr in source], seed)
+        lot = draw_lot(mark or [hash_pixels(hr) for _, hr, *_ in source], seed)
         sharing = [group for group in lots if group & content]
         lot = min([lot, *(lots.pop(group) for group in sharing)])
         lots[content.union(*sharing)] = lot
@@ -70,7 +70,7 @@ def split_with_pairs(
 def find_content(source: Sequence[Any]) -> frozenset[bytes]:
     """Digests of the planes of an image: which of two neighbours is the larger, which does not depend on the range."""
     content = set()
-    for _, hr in source:
+    for _, hr, *_ in source:
         found = hashlib.sha256(repr(hr.shape).encode())
         for first, second in ((hr[:-1], hr[1:]), (hr[:, :-1], hr[:, 1:])):
             for larger in (first < second, first > second):
@@ -96,9 +96,9 @@ def cut(both: Any, hold_out: float, gap: int) -> tuple[Any, Any]:
     held = min(max(round(hold_out * length), min(16, length // 3)), length // 2)
     stop = length - held - min(gap, length // 8)
     parts = []
-    for part in (slice(0, stop), slice(length - held, length)):
-        window = (part, slice(None)) if axis == 0 else (slice(None), part)
-        parts.append(tuple(None if plane is None else plane[window] for plane in both))
+    for span in (slice(0, stop), slice(length - held, length)):
+        window = (span, slice(None)) if axis == 0 else (slice(None), span)
+        parts.append(tuple(part[window] if isinstance(part, np.ndarray) else part for part in both))
     return parts[0], parts[1]
 
 

@@ -237,7 +237,7 @@ def from_arrays(arrays: Mapping[str, Tensor], name: str = "arrays") -> VDSR:
         raise ValueError(msg)
     width, channels = arrays["weight_00"].shape[:2]
     outputs = len(arrays[f"bias_{depth - 1:02d}"])
-    maps = MAPS[: min(len(MAPS), max(0, channels - outputs))]
+    maps = MAPS[: max(0, channels - outputs)]  # their number counts here; a header names them
     config = VDSRConfig(depth, width, fold=max(1, math.isqrt(outputs)), maps=maps)
     widths = [config.fold**2 + len(maps)] + [width] * (depth - 1) + [config.fold**2]
     # Before the network is made, for a file may claim any width.

@@ -123,9 +123,9 @@ class Engine:
 
         Of each window, (C, h, w), channel 0 goes through the network; the others are interpolated only. `taps` are
         those of rows and columns for each window; all windows have the same number of output pixels. On a CPU, `stop`
-        ends the work between two layers of a strip by `Stopped`. `strengths` say how noisy and compressed each window
-        is, for a network that has maps; clean by default. With `self_ensemble`, the residual is the mean over the eight
-        flips and rotations of the interpolated windows.
+        ends the work between two layers of a strip by `Stopped`. `strengths` say how noisy, compressed and enlarged
+        each window is, for a network that has maps; clean and enlarged twice by default. With `self_ensemble`, the
+        residual is the mean over the eight flips and rotations of the interpolated windows.
 
         Raises MemoryError if the device's memory does not suffice, and FloatingPointError if the result is not finite
         in full precision either.

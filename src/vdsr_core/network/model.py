@@ -15,23 +15,31 @@ from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 from vdsr_core.network.error_table import ErrorTable
 
-MAPS = ("noise", "compression")
+MAPS = ("scale", "noise", "compression")
+QUALITY = ("noise", "compression")  # those that say what is wrong with an image
+LARGEST = 4.0  # a larger scale is told as this one: networks have seen no larger ones
 
 
 class Strength(NamedTuple):
-    """How noisy and compressed an image is, in the intensities of the network; zeros for a clean one.
+    """What a network with maps is told of an interpolated image: how noisy, compressed and enlarged it is.
+
+    By default it is clean, and enlarged twice.
 
     Attributes
     ----------
     gain, offset : float
-        The variance of its noise is ``gain * value + offset``, in pixels of the low-resolution image.
+        The variance of its noise is ``gain * value + offset``, in pixels of the low-resolution image and in the
+        intensities of the network.
     compression : float
         The mean quantisation step of JPEG, as a fraction of the range.
+    scale : float
+        The upscaling factor; the geometric mean where rows and columns have different ones.
     """
 
     gain: float = 0.0
     offset: float = 0.0
     compression: float = 0.0
+    scale: float = 2.0
 
     @property
     def noise(self) -> float:
@@ -59,8 +67,9 @@ class VDSRConfig:
         Whether the hidden layers form pairs, convolution, ReLU, convolution, that are added to what they are given,
         without a ReLU after the sum [2]_. Needs an even depth.
     maps : tuple of str
-        Which maps the first layer sees beside the image [1]_: ``"noise"``, the standard deviation of the noise at each
-        position, ``"compression"``, the strength of JPEG. So one network serves images of any quality.
+        Which maps the first layer sees beside the image [1]_: ``"scale"``, how many times it is enlarged, without which
+        a smooth image enlarged twice looks like a sharp one enlarged four times; ``"noise"``, the standard deviation of
+        the noise at each position; ``"compression"``, the strength of JPEG. So one network serves all of them.
 
     References
     ----------
@@ -178,8 +187,8 @@ class VDSR(nn.Module):
         ----------
         ilr : (B, 1, H, W) Tensor
             Interpolated images.
-        strengths : (B, 3) Tensor, optional
-            A `Strength` for each image; zeros by default.
+        strengths : (B, 4) Tensor, optional
+            A `Strength` for each image; clean and enlarged twice by default.
 
         Returns
         -------
@@ -188,14 +197,15 @@ class VDSR(nn.Module):
         squares = fold(ilr, self.config.fold)
         if not self.config.maps:
             return squares
-        table = ilr.new_zeros(len(ilr), 3) if strengths is None else strengths.to(ilr)
-        gain, offset, compression = table.T[:, :, None, None]  # (B, 1, 1)
+        table = ilr.new_tensor([Strength()]).expand(len(ilr), -1) if strengths is None else strengths.to(ilr)
+        gain, offset, compression, scale = table.T[:, :, None, None]  # (B, 1, 1)
         total = squares[:, 0].clone()
         for channel in squares.unbind(1)[1:]:  # in a fixed order: the same bits for any window
             total += channel
         noise = (gain * (total / self.config.fold**2) + offset).clamp_(min=0).sqrt_()  # (B, H / fold, W / fold)
-        maps = {"noise": noise, "compression": compression.expand_as(noise)}
-        return torch.cat([squares, *(maps[name][:, None] for name in self.config.maps)], 1)
+        octaves = scale.clamp(1, LARGEST).log2() / math.log2(LARGEST)  # from 0 to 1
+        maps = {"scale": octaves, "noise": noise, "compression": compression}
+        return torch.cat([squares, *(maps[name].expand_as(noise)[:, None] for name in self.config.maps)], 1)
 
     def residual(self, ilr: Tensor, strengths: Tensor | None = None, *, half: torch.dtype | None = None) -> Tensor:
         """What is missing from the interpolated image: f(x) in Section 3.1 of the paper.
@@ -206,8 +216,8 @@ class VDSR(nn.Module):
         ----------
         ilr : (B, 1, H, W) Tensor
             Interpolated images, in [0, 1] for the full range.
-        strengths : (B, 3) Tensor, optional
-            A `Strength` for each image, which a network without maps ignores; zeros by default.
+        strengths : (B, 4) Tensor, optional
+            A `Strength` for each image, which a network without maps ignores; clean and enlarged twice by default.
         half : torch.dtype, optional
             Compute all layers but the first and the last in it: bfloat16 or float16. These two are a small part of
             the work, and would round the image itself and the sum that is its residual. What blocks add to stays in
@@ -234,16 +244,20 @@ class VDSR(nn.Module):
         return ilr + self.residual(ilr)
 
 
-def add_maps(model: VDSR) -> VDSR:
-    """The same network with maps of noise and compression, to which it does not respond yet: their weights are zero.
+def add_maps(model: VDSR, maps: Sequence[str] = MAPS) -> VDSR:
+    """The same network with more maps, to which it does not respond yet: their weights are zero.
 
-    The network that is given stays as it is. Until the new one is trained, it gives the same results for any maps.
+    The network that is given stays as it is. Until the new one is trained, it gives the same results for any values of
+    them. The maps that it had must come first in the order of `MAPS`.
     """
-    config = replace(model.config, maps=MAPS)
+    config = replace(model.config, maps=tuple(name for name in MAPS if name in {*maps, *model.config.maps}))
+    if config.maps[: len(model.config.maps)] != model.config.maps:
+        msg = f"`maps` must follow those of the network, {model.config.maps}, got {config.maps}. Train a new one."
+        raise ValueError(msg)
     told = VDSR(config, scales=model.scales, card=model.card)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     first = state["layers.0.weight"]  # (width, fold ** 2, 3, 3)
-    more = config.fold**2 + len(MAPS) - first.shape[1]
+    more = config.fold**2 + len(config.maps) - first.shape[1]
     state["layers.0.weight"] = torch.cat([first, first.new_zeros(len(first), more, 3, 3)], 1)
     told.load_state_dict(state)
     return told

@@ -21,7 +21,7 @@ from vdsr_core.files import check_target, replacing
 from vdsr_core.images.color import OFFSET, TO_RGB, TO_YCBCR, rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.images.resampling import make_taps, resize
-from vdsr_core.network.model import VDSR, Strength, check_network
+from vdsr_core.network.model import LARGEST, VDSR, Strength, check_network
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -46,9 +46,10 @@ def save_onnx(
     ``sr`` has `scale` times as many rows and columns. The file's metadata hold ``scale``, ``scales``, ``halo`` (in
     output pixels), ``range``, ``config`` and ``card``, each as JSON.
 
-    A network with maps has further inputs, which are zeros if they are left out: ``noise``, (batch or 1, 2), with the
-    gain and the offset of the variance of each image's noise, ``gain * value + offset``; and ``compression``,
-    (batch or 1). Both are in units of the range.
+    A network with maps has further inputs, which may be left out: ``noise``, (batch or 1, 2), with the gain and the
+    offset of the variance of each image's noise, ``gain * value + offset``, and ``compression``, (batch or 1), both in
+    units of the range and zero by default; and, without `scale`, ``scale``, (batch or 1), how many times each image was
+    enlarged, 2 by default.
 
     Parameters
     ----------
@@ -139,14 +140,16 @@ def make_graph(
         x = graph.add("Div", graph.add("Sub", x, low), span)
     if scale is not None:
         x = _interpolate(graph, x, scale, channels)
-    x = graph.add("Add", x, _find_residual(graph, x, model, rgb))
+    factor: str | NDArray[Any] = "scale" if scale is None else np.array([scale], np.float32)
+    x = graph.add("Add", x, _find_residual(graph, x, model, rgb, factor))
     if rescale:
         x = graph.add("Add", graph.add("Mul", x, span), low)
     graph.nodes[-1].output[0] = "sr"
-    dims: dict[str, list[str | int]] = {"noise": ["images", 2], "compression": ["images"]}
-    strengths = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims[name]) for name in model.config.maps]
-    for name in model.config.maps:  # an input that is a constant, too, may be left out
-        graph.keep(name, np.zeros([1, 2][: len(dims[name])], np.float32))
+    told = [name for name in model.config.maps if name != "scale" or scale is None]
+    dims: dict[str, list[str | int]] = {"scale": ["images"], "noise": ["images", 2], "compression": ["images"]}
+    strengths = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims[name]) for name in told]
+    for name in told:  # an input that is a constant, too, may be left out
+        graph.keep(name, np.full([1, 2][: len(dims[name])], 2 if name == "scale" else 0, np.float32))
     sides = {given: ("rows", "columns"), "sr": ("rows", "columns") if scale is None else ("rows_sr", "columns_sr")}
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", channels, *pair])
@@ -204,12 +207,12 @@ def _interpolate(graph: _Nodes, image: str, scale: int, channels: int) -> str:
     return graph.add("DepthToSpace", graph.add("Conv", image, filters, group=channels), blocksize=scale, mode="CRD")
 
 
-def _find_residual(graph: _Nodes, ilr: str, model: VDSR, rgb: bool) -> str:
-    """What a network adds to an interpolated image, (B, C, H, W)."""
+def _find_residual(graph: _Nodes, ilr: str, model: VDSR, rgb: bool, scale: str | NDArray[Any]) -> str:
+    """What a network adds to an interpolated image, (B, C, H, W), that was enlarged by `scale`, (B or 1)."""
     luma = ilr
     if rgb:
         luma = graph.add("Conv", ilr, _filters(TO_YCBCR[:1]), OFFSET[:1].astype(np.float32))
-    residual = _apply_layers(graph, luma, model)
+    residual = _apply_layers(graph, luma, model, scale)
     if not model.config.residual:
         residual = graph.add("Sub", residual, luma)
     if rgb:  # with unchanged chroma, red, green and blue change by their share in luma
@@ -222,7 +225,7 @@ def _filters(matrix: NDArray[Any]) -> NDArray[np.float32]:
     return matrix[:, :, None, None].astype(np.float32)
 
 
-def _apply_layers(graph: _Nodes, ilr: str, model: VDSR) -> str:
+def _apply_layers(graph: _Nodes, ilr: str, model: VDSR, scale: str | NDArray[Any]) -> str:
     """The output of a network's last layer, (B, 1, H, W); `VDSR.residual` in the words of ONNX."""
 
     def convolve(x: str, number: int) -> str:
@@ -237,7 +240,7 @@ def _apply_layers(graph: _Nodes, ilr: str, model: VDSR) -> str:
         missing = graph.add("Mod", graph.add("Sub", np.array([0]), sides), np.array([side]))
         ends = graph.add("Concat", np.zeros(6, np.int64), missing, axis=0)
         x = graph.add("SpaceToDepth", graph.add("Pad", ilr, ends, mode="edge"), blocksize=side)
-    x = graph.add("Relu", convolve(_add_maps(graph, x, model.config.maps), 0))
+    x = graph.add("Relu", convolve(_add_maps(graph, x, model.config.maps, scale), 0))
     if model.config.blocks:
         for number in range(1, last, 2):
             x = graph.add("Add", x, convolve(graph.add("Relu", convolve(x, number)), number + 1))
@@ -251,20 +254,26 @@ def _apply_layers(graph: _Nodes, ilr: str, model: VDSR) -> str:
     return x
 
 
-def _add_maps(graph: _Nodes, squares: str, maps: Sequence[str]) -> str:
+def _add_maps(graph: _Nodes, squares: str, maps: Sequence[str], scale: str | NDArray[Any]) -> str:
     """The folded image and the maps beside it, as channels; `VDSR.prepare` in the words of ONNX."""
     if not maps:
         return squares
     mean = graph.add("ReduceMean", squares, axes=[1])  # (B, 1, H / fold, W / fold)
     parts = [squares]
+
+    def spread(values: str) -> str:  # (B or 1) to the shape of the mean
+        return graph.add("Expand", graph.add("Unsqueeze", values, np.array([1, 2, 3])), graph.add("Shape", mean))
+
+    if "scale" in maps:
+        known = graph.add("Clip", scale, np.array(1, np.float32), np.array(LARGEST, np.float32))
+        parts.append(spread(graph.add("Div", graph.add("Log", known), np.log([LARGEST]).astype(np.float32))))
     if "noise" in maps:
         gain, offset = (graph.add("Gather", "noise", np.array([number]), axis=1) for number in (0, 1))  # (B, 1) each
         gain, offset = (graph.add("Unsqueeze", value, np.array([2, 3])) for value in (gain, offset))
         variance = graph.add("Add", graph.add("Mul", gain, mean), offset)
         parts.append(graph.add("Sqrt", graph.add("Relu", variance)))
     if "compression" in maps:
-        step = graph.add("Unsqueeze", "compression", np.array([1, 2, 3]))
-        parts.append(graph.add("Expand", step, graph.add("Shape", mean)))
+        parts.append(spread("compression"))
     return graph.add("Concat", *parts, axis=1)
 
 
@@ -286,11 +295,16 @@ def check_graph(
     options.log_severity_level = 3  # errors: it warns of inputs that may be left out
     session = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     rescale, rng, largest = Rescale(*(in_range or (0.0, 1.0))), np.random.default_rng(0), 0.0
-    strengths = [Strength(0.01, 1e-4, 0.05), Strength(0.0, 4e-4, 0.0)]
-    given = {"noise": [strength[:2] for strength in strengths], "compression": [strength[2] for strength in strengths]}
+    strengths = [Strength(0.01, 1e-4, 0.05, scale or 2), Strength(0.0, 4e-4, 0.0, scale or 3)]
+    given = {
+        "scale": [strength.scale for strength in strengths],
+        "noise": [strength[:2] for strength in strengths],
+        "compression": [strength.compression for strength in strengths],
+    }
+    wanted = {entry.name for entry in session.get_overridable_initializers()}
     for shape in ((1, 1), (23, 40)):
         image = rescale.inverse(rng.random((2, 3 if rgb else 1, *shape)), np.float32)
-        feeds = {name: np.array(given[name], np.float32) for name in model.config.maps}
+        feeds = {name: np.array(given[name], np.float32) for name in given if name in wanted}
         (sr,) = session.run(None, feeds | {session.get_inputs()[0].name: image})
         expected = apply_network(model, rescale.forward(image), scale, strengths)
         difference = np.abs(rescale.forward(sr) - expected).max() / max(1, np.abs(expected).max())
@@ -305,11 +319,15 @@ def check_graph(
 def apply_network(
     model: VDSR, images: NDArray[Any], scale: int | None = None, strengths: Sequence[Strength] | None = None
 ) -> NDArray[np.float64]:
-    """What PyTorch makes of images, (B, 1 or 3, H, W) in [0, 1], which are interpolated first if there is a scale."""
+    """What PyTorch makes of images, (B, 1 or 3, H, W) in [0, 1], which are interpolated first if there is a scale.
+
+    Without `strengths` a network with maps is told this scale, or 2.
+    """
+    strengths = strengths or [Strength(scale=scale or 2)] * len(images)
     ilr = resize(images.astype(np.float64), scale) if scale else images.astype(np.float64)
     ycbcr = rgb_to_ycbcr(ilr.swapaxes(0, 1)) if images.shape[1] == 3 else ilr.swapaxes(0, 1)  # (C, B, H, W)
     with torch.inference_mode():
         luma = torch.from_numpy(ycbcr[0][:, None]).float()
-        table = None if strengths is None else torch.tensor(strengths)
+        table = torch.tensor(strengths)
         ycbcr[0] += copy.deepcopy(model).float().cpu().residual(luma, table)[:, 0].numpy()
     return (ycbcr_to_rgb(ycbcr) if images.shape[1] == 3 else ycbcr).swapaxes(0, 1)

@@ -14,7 +14,7 @@ from vdsr_core.network.engine import KNOWN
 from vdsr_core.network.model import Strength
 from vdsr_core.network.pretrained import model_names, read_card
 
-CLEAN = Strength()
+UNTOUCHED = Strength(scale=1)  # neither noisy nor compressed nor enlarged
 LUMA = 219 / 255, 16 / 255  # what becomes of [0, 1]: white is 235 of 255, black 16
 
 

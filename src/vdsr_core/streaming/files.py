@@ -20,7 +20,7 @@ from vdsr_core.formats.urls import is_url
 from vdsr_core.images.resampling import scaled_shape
 from vdsr_core.memory import check_free
 from vdsr_core.network.checkpoint import to_network
-from vdsr_core.network.model import VDSR
+from vdsr_core.network.model import QUALITY, VDSR
 from vdsr_core.streaming.goal import Goal
 from vdsr_core.streaming.outputs import PATTERN, Job, bind_images, is_folder, list_jobs
 from vdsr_core.streaming.plan import plan
@@ -253,8 +253,8 @@ def upscale_file(
 
 
 def find_quality(image: ImageFile, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What a network with maps removes, for the message, and the options with what is found."""
-    if not options["model"].config.maps:
+    """What a network with maps of it removes, for the message, and the options with what is found."""
+    if set(QUALITY).isdisjoint(options["model"].config.maps):
         return "", options
     asked = options.get("compression", "auto")
     kind: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb, "nan": options.get("nan", "raise")}

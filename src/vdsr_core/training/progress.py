@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from vdsr_core.network.model import VDSR
 from vdsr_core.training.recipe import TrainConfig
 
 # A gain below STUCK_GAIN dB over bicubic is unusual after this fraction of the training and this many steps.
@@ -58,19 +56,16 @@ def is_stuck(progress: Progress, config: TrainConfig) -> bool:
     return late and progress.gain is not None and progress.gain < STUCK_GAIN
 
 
-@torch.no_grad()
-def explain_stuck(
-    progress: Progress, last_gain: float, config: TrainConfig, model: VDSR, ilr: Tensor, hr: Tensor
-) -> str:
+def explain_stuck(progress: Progress, last_gain: float, config: TrainConfig, predicted: Tensor, missing: Tensor) -> str:
     """Why a network is stuck at the bicubic score, in words.
 
-    `progress` is that of the last step, with its gain; `last_gain` that of the validation before. `ilr` and `hr`, (B,
-    1, P, P) each, are patches that the network could learn from.
+    `progress` is that of the last step, with its gain; `last_gain` that of the validation before. `predicted`
+    and `missing` are the residuals of patches that the network could learn from, (B, 1, P, P) each.
     """
     rate = progress.learning_rate
-    missing = float((hr - ilr).square().mean().sqrt())
-    ratio = float(model.residual(ilr).square().mean().sqrt()) / max(missing, 1e-12)
-    if missing < 1e-4:
+    size, right = (float(residual.square().mean().sqrt()) for residual in (predicted, missing))
+    ratio = size / max(right, 1e-12)
+    if right < 1e-4:
         cause = "The images are almost flat: bicubic leaves nothing to learn. Use sharper images or larger scales."
     elif progress.clipped > TIGHT:
         cause = f"{progress.clipped:.0%} of the gradient is clipped: `theta` is too small for this loss. Raise `theta`."

@@ -20,7 +20,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": get_args(Schedule),
     "clip": get_args(Clip),
 }
-NETWORK: dict[str, Any] = {"fold": 2, "blocks": True}  # of a `VDSRConfig`: what is trained unless said otherwise
+# Of a `VDSRConfig`: what is trained unless said otherwise.
+NETWORK: dict[str, Any] = {"fold": 2, "blocks": True, "maps": ("scale",)}
 LEAST_SCALE = 1.1  # of fine-tuning; below, the interpolated image is almost the sharp one
 WARMUP_FRACTION = 0.05  # of the steps or the time budget, after which the learning rate has risen
 

@@ -19,10 +19,10 @@ from vdsr_core.dataset.planes import make_degrade
 from vdsr_core.dataset.split import split_with_pairs
 from vdsr_core.network.checkpoint import load_checkpoint
 from vdsr_core.network.devices import choose_device
-from vdsr_core.network.model import VDSR
+from vdsr_core.network.model import QUALITY, VDSR
 from vdsr_core.stopping import Stopped
 from vdsr_core.training.progress import STUCK_GAIN, Progress
-from vdsr_core.training.recipe import TrainConfig
+from vdsr_core.training.recipe import LEAST_SCALE, TrainConfig
 from vdsr_core.training.resume import RunFile, digest_images
 from vdsr_core.training.trainer import Trainer
 
@@ -110,18 +110,24 @@ class Session:
     ) -> None:
         parts = split_with_pairs(sources, couples, hold_out, model.halo, config.seed, strips=strips, groups=groups)
         (train, train_pairs), (held, held_pairs) = (
-            ([hr for low, hr in part if low is None], [both for both in part if both[0] is not None]) for part in parts
+            ([one[1] for one in part if one[0] is None], [one for one in part if one[0] is not None]) for part in parts
+        )
+        usual = model.scales[0] if model.scales else 2.0  # of pairs of one size, which were enlarged before
+        train_pairs, held_pairs = (
+            [(ilr, hr, ratio if ratio >= LEAST_SCALE else usual) for ilr, hr, ratio in found]
+            for found in (train_pairs, held_pairs)
         )
         where = choose_device(device)
         degrade_held, degrade = (make_degrade(blur, added_noise, (config.seed, number)) for number in (3, 4))
         self.scales = tuple(sorted({*scales, *(scale_range or ())}))
-        told = bool(model.config.maps)
+        told = not set(QUALITY).isdisjoint(model.config.maps)
         options: dict[str, Any] = {"degrade": degrade_held, "pieces": pieces, "device": str(where)}
         self.hold_out = HoldOut(held, self.scales, held_pairs, degraded=told, **options)
         data = Patches(
             train,
             scales,
-            pairs=train_pairs,
+            pairs=[pair[:2] for pair in train_pairs],
+            ratios=[pair[2] for pair in train_pairs],
             scale_range=scale_range,
             degrade=degrade,
             degraded=int(told),

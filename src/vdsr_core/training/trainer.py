@@ -261,8 +261,11 @@ class Trainer:
         """The progress, with a warning if the network is stuck at the bicubic score, once."""
         if not self._warned and is_stuck(progress, self.config):
             self._warned = True
-            patches = self.data.gather(self.data.choose(self.step, self.config.batch_size, self.config.seed))
-            warning = explain_stuck(progress, self._last_gain, self.config, self.model, *patches)
+            choice = self.data.choose(self.step, self.config.batch_size, self.config.seed)
+            ilr, hr = self.data.gather(choice)
+            with torch.no_grad():
+                residual = self.model.residual(ilr, self.data.strengths(choice))
+            warning = explain_stuck(progress, self._last_gain, self.config, residual, hr - ilr)
             progress = replace(progress, warning=warning)
         if progress.gain is not None:
             self._last_gain = progress.gain

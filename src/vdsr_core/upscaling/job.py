@@ -29,8 +29,8 @@ from vdsr_core.memory import check_free, free_memory
 from vdsr_core.network.checkpoint import to_network
 from vdsr_core.network.devices import make_engine
 from vdsr_core.network.engine import Engine
-from vdsr_core.network.model import MAPS, VDSR, Strength
-from vdsr_core.network.strengths import CLEAN, check_compression, check_maps, to_strength
+from vdsr_core.network.model import QUALITY, VDSR, Strength
+from vdsr_core.network.strengths import UNTOUCHED, check_compression, check_maps, to_strength
 from vdsr_core.stopping import Stopped, stop_if
 from vdsr_core.upscaling.encoding import decode, encode
 from vdsr_core.upscaling.quality import find_misfit
@@ -116,19 +116,20 @@ class Job:
             return rescales, self.noise or [(0.0, 0.0)] * len(rescales)
         samples = samples or sample(self.image, self.axes)
         noises = [fit_blocks(blocks) for blocks in samples.blocks]
-        if len(self.engine.maps) < len(MAPS):
+        if not set(QUALITY).issubset(self.engine.maps):
             ranges = [(r.low, r.high) if isinstance(r, Rescale) else (r, r) for r in rescales]
             if misfit := find_misfit(self.engine.maps, noises, ranges, self.known_compression):
                 warnings.warn(misfit, stacklevel=5)
         return rescales, noises if mapped else [(0.0, 0.0)] * len(rescales)
 
     def strength(self, channel: int) -> Strength:
-        """How noisy and compressed a channel is, in the intensities of the network."""
+        """How noisy, compressed and enlarged a channel is, in the intensities of the network."""
         rescale, noise = self.found[0][channel], self.found[1][channel]
         if not isinstance(rescale, Rescale) or not self.engine.maps:
-            return CLEAN
+            return Strength(scale=math.sqrt(math.prod(self.scale)))
         colour = self.axes.colour is not None
-        return to_strength(noise, self.compression, rescale, self.image.dtype, colour=colour)
+        found = to_strength(noise, self.compression, rescale, self.image.dtype, colour=colour)
+        return found._replace(scale=math.sqrt(math.prod(self.scale)))
 
     def check_memory(self, result: int) -> None:
         """Raise if the result and one tile on the CPU need more memory than is free; reads no pixels."""
@@ -229,7 +230,7 @@ class Job:
             rescale, strength = self.rescales[channel], self.strength(channel)
             if not isinstance(rescale, Rescale):
                 results[number] = np.full((self.axes.colours, *_size(tile, "write")), rescale, self.image.dtype)
-            elif max(self.scale) == 1 and strength == CLEAN:  # there is nothing to do
+            elif max(self.scale) == 1 and strength == UNTOUCHED:  # there is nothing to do
                 rows, columns = tile.write[-2:]
                 results[number] = self.read(tile, (rows, columns)).copy()
             else:
@@ -338,9 +339,10 @@ def check_scale(scale: object) -> tuple[float, float]:
 
 
 def check_enlarges(scale: tuple[float, float], maps: Sequence[str]) -> None:
-    """Raise unless a network with these maps has something to do at a scale: with maps, it cleans at scale 1."""
-    if max(scale) == 1 and not maps:
-        msg = "`scale` must be greater than 1 for a network without maps, got 1. Use one with maps to clean an image."
+    """Raise unless a network with these maps has something to do: at scale 1 it removes noise and compression."""
+    if max(scale) == 1 and set(QUALITY).isdisjoint(maps):
+        msg = "`scale` must be greater than 1 for a network without maps of noise and compression, got 1. "
+        msg += "Use one that has them to clean an image."
         raise ValueError(msg)
 
 

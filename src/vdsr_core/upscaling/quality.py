@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from vdsr_core.images.noise import Noise
 from vdsr_core.images.ranges import Range
-from vdsr_core.network.model import MAPS
+from vdsr_core.network.model import QUALITY
 from vdsr_core.network.strengths import find_mapped
 
 # About here a network that was trained on clean images is no better than bicubic interpolation at x2: on open
@@ -78,7 +78,7 @@ def find_misfit(
     """
     noisy = max(noise_fraction(*pair) for pair in zip(noises, ranges, strict=True)) > NOISY
     compressed = compression > COMPRESSED
-    bad = [word for word, found in zip(MAPS, (noisy, compressed), strict=True) if found]
+    bad = [word for word, found in zip(QUALITY, (noisy, compressed), strict=True) if found]
     if not any(word not in maps for word in bad):
         return ""
     words = " and ".join({"noise": "too noisy", "compression": "too compressed"}[word] for word in bad)

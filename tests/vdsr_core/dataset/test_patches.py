@@ -141,6 +141,9 @@ def test_registered_pairs_join_and_are_a_group_of_their_own(images, rng):
         np.testing.assert_allclose(ilr[k], dihedral(up[window])[orientation], atol=1e-6)
     alone = Patches(pairs=[(high, high) for _, high in pairs])
     assert torch.equal(alone.hr, alone.ilr)  # as large as the sharp one: interpolated already
+    told = Patches(pairs=[(high, high) for _, high in pairs], ratios=[3, 2.5])
+    choice = told.choose(0, 50)
+    assert torch.equal(told.strengths(choice)[:, 3], torch.tensor([3, 2.5])[choice.pair])
 
 
 def test_patches_from_files_are_those_from_memory(images, rng, tmp_path):
@@ -266,9 +269,10 @@ def test_degraded_versions_stand_beside_the_others(images):
     count = 2 * len(images)
     assert len(patches.shape) == 3 * count
     assert torch.equal(patches.ilr[: len(clean.ilr)], clean.ilr)
-    done, estimated = patches.told
-    assert not done[:count].any()
-    assert done[count:].any()
+    done, estimated = patches.told.unbind(1)
+    assert not done[:count, :3].any()
+    assert done[count:, :3].any()
+    assert done[:, 3].tolist() == estimated[:, 3].tolist() == patches.factors
     versions = patches.ilr[len(clean.ilr) :].chunk(2)
     assert not torch.equal(*versions)
     assert torch.equal(Patches(images, [2, 3], patch=8, degraded=2, seed=5).ilr, patches.ilr)
@@ -284,7 +288,7 @@ def test_strengths_follow_gain_and_offset(images):
     patches = Patches(images, [2], patch=8, degraded=1, gain=(0.3, 3), offset=(-0.2, 0.4))
     choice = patches.choose(0, 200)
     told = patches.strengths(choice).double()
-    done, estimated = patches.told
+    done, estimated = patches.told.unbind(1)
     before = torch.where(choice.estimated[:, None], estimated[choice.pair], done[choice.pair]).double()
     a, b = choice.intensity.double().T
     for x in (0.1, 0.7):

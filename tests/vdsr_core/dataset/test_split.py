@@ -63,7 +63,7 @@ def test_several_images_are_held_out_whole_and_one_by_a_strip_with_a_gap(rng):
     planes = [rng.random((20, 20)) for _ in range(10)]
     sources = {f"{n}": [(None, plane), (None, plane)] for n, plane in enumerate(planes)}
     train, held = split(sources, 0.2, 4, seed=1)
-    of_train, of_held = ({plane[0, 0] for _, plane in part} for part in (train, held))
+    of_train, of_held = ({plane[0, 0] for _, plane, *_ in part} for part in (train, held))
     assert (len(of_train), len(of_held), len(held)) == (8, 2, 4)
     assert not of_train & of_held
     assert split(sources, 0.2, 4, seed=1)[1][0][1] is held[0][1]
@@ -78,7 +78,7 @@ def test_images_of_one_content_are_held_out_together(seed, rng):
     planes = [rng.random((20, 20)) for _ in range(4)]
     sources = {f"{n}": [(None, planes[n % 4].copy())] for n in range(8)}  # each twice
     train, held = split(sources, 0.25, 4, seed)
-    contents = [{plane.tobytes() for _, plane in part} for part in (train, held)]
+    contents = [{plane.tobytes() for _, plane, *_ in part} for part in (train, held)]
     assert not contents[0] & contents[1]
     assert (len(train), len(held)) == (6, 1)
     once = {f"{n}": [(None, plane)] for n, plane in enumerate(planes)}
@@ -96,14 +96,14 @@ def test_nothing_that_is_held_out_is_trained_with(seed, rng):
     one, two, three, *others = (np.rint(100 * rng.random((20, 20))) for _ in range(7))
 
     def overlap(train, held):
-        contents = [{plane.tobytes() for _, plane in part} for part in (train, held)]
+        contents = [{plane.tobytes() for _, plane, *_ in part} for part in (train, held)]
         return contents[0] & contents[1]
 
     pairs = find_pairs([(plane * factor, plane) for factor in (0.5, 1) for plane in (one, two, three)])[0]
     assert not np.array_equal(pairs["pair 0"][0][1], pairs["pair 3"][0][1])  # the sharp one, in the range of each low
     train, held = split(pairs, 0.3, 4, seed)
     assert held
-    of_train, of_held = ({np.argsort(hr, None, stable=True).tobytes() for _, hr in part} for part in (train, held))
+    of_train, of_held = ({np.argsort(hr, None, stable=True).tobytes() for _, hr, *_ in part} for part in (train, held))
     assert not of_train & of_held
 
     stacks = {"a": [one, two], "b": [two, three], "c": [three], "d": others[:1], "e": others[1:2]}

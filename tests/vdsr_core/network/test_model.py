@@ -7,7 +7,7 @@ import torch
 from scipy.ndimage import correlate
 
 from vdsr_core import VDSR, VDSRConfig, cover, load_model, resize
-from vdsr_core.network.model import add_maps, make_model
+from vdsr_core.network.model import MAPS, add_maps, make_model
 
 
 def test_parameter_count_is_the_papers():
@@ -174,19 +174,21 @@ def test_unknown_start_is_named():
 
 def mapped(seed=0, **config):
     torch.manual_seed(seed)
-    return VDSR(VDSRConfig(4, 8, maps=("noise", "compression"), **config)).requires_grad_(False)
+    return VDSR(VDSRConfig(4, 8, maps=MAPS, **config)).requires_grad_(False)
 
 
 @pytest.mark.parametrize("fold", [1, 2, 3])
 def test_maps_follow_their_definition(rng, fold):
     model = mapped(fold=fold).double()
     ilr = rng.random((2, 1, 7, 8))
-    strengths = np.array([[0.2, 0.01, 0.1], [0.3, -0.1, 0.0]])
+    strengths = np.array([[0.2, 0.01, 0.1, 2.0], [0.3, -0.1, 0.0, 8.0]])
     seen = model.prepare(torch.from_numpy(ilr), torch.from_numpy(strengths)).numpy()
     padded = np.pad(ilr[:, 0], ((0, 0), (0, -7 % fold), (0, -8 % fold)), mode="edge")
     rows, columns = padded.shape[1] // fold, padded.shape[2] // fold
     mean = padded.reshape(2, rows, fold, columns, fold).mean((2, 4))
-    gain, offset, compression = strengths.T[:, :, None, None]
+    gain, offset, compression, _ = strengths.T[:, :, None, None]
+    assert seen.shape[1] == fold**2 + 3
+    np.testing.assert_array_equal(seen[:, -3], np.broadcast_to([[[0.5]], [[1.0]]], mean.shape))  # no more than x4
     np.testing.assert_allclose(seen[:, -2], np.sqrt(np.maximum(gain * mean + offset, 0)), atol=1e-12)
     np.testing.assert_array_equal(seen[:, -1], np.broadcast_to(compression, mean.shape))
 
@@ -200,14 +202,14 @@ def test_maps_without_weight_change_nothing(fold):
         theirs.copy_(ours[:, : fold**2] if ours is model.layers[0].weight else ours)
     ilr = torch.rand(1, 1, 9, 10)
     torch.testing.assert_close(
-        model.residual(ilr, torch.tensor([[0.1, 0.2, 0.3]])), plain.residual(ilr), rtol=0, atol=1e-6
+        model.residual(ilr, torch.tensor([[0.1, 0.2, 0.3, 4.0]])), plain.residual(ilr), rtol=0, atol=1e-6
     )
-    assert torch.equal(model.residual(ilr), model.residual(ilr, torch.zeros(1, 3)))
+    assert torch.equal(model.residual(ilr), model.residual(ilr, torch.tensor([[0.0, 0.0, 0.0, 2.0]])))
 
 
 @pytest.mark.parametrize("maps", ["noise", ("compression", "noise"), ("blur",), ("noise", "noise"), 3])
 def test_unknown_maps_are_named(maps):
-    with pytest.raises(ValueError, match=r"`maps` must be some of \('noise', 'compression'\) in this order, got"):
+    with pytest.raises(ValueError, match=r"`maps` must be some of \('scale', .*'compression'\) in this order, got"):
         VDSRConfig(maps=maps)
 
 
@@ -215,10 +217,10 @@ def test_unknown_maps_are_named(maps):
 def test_added_maps_change_nothing_until_they_are_trained(fold):
     model = make_model(3, VDSRConfig(4, 8, fold=fold, blocks=True))
     told = add_maps(model)
-    assert told.config == VDSRConfig(4, 8, fold=fold, blocks=True, maps=("noise", "compression"))
+    assert told.config == VDSRConfig(4, 8, fold=fold, blocks=True, maps=("scale", "noise", "compression"))
     assert told.scales == model.scales
     ilr = torch.rand(2, 1, 9, 8)
-    for strengths in (None, torch.rand(2, 3)):
+    for strengths in (None, 1 + torch.rand(2, 4)):
         torch.testing.assert_close(told.residual(ilr, strengths), model.residual(ilr), rtol=0, atol=1e-6)
     told.convolutions[0].weight.data.fill_(1)
     assert not torch.equal(told.convolutions[0].weight[:, : fold**2], model.convolutions[0].weight)

@@ -19,7 +19,7 @@ CONFIGS = {
     "direct": VDSRConfig(4, 8, residual=False),
     "folded": VDSRConfig(4, 8, fold=2),
     "blocks": VDSRConfig(4, 8, fold=3, blocks=True),
-    "maps": VDSRConfig(4, 8, fold=2, blocks=True, maps=("noise", "compression")),
+    "maps": VDSRConfig(4, 8, fold=2, blocks=True, maps=("scale", "noise", "compression")),
     "one map": VDSRConfig(4, 8, maps=("compression",)),
 }
 SIDES = st.integers(1, 40)
@@ -58,14 +58,15 @@ def test_onnx_runtime_equals_pytorch(run, model, batch, rows, columns):
     np.testing.assert_allclose(run(ilr), expected, atol=1e-5, rtol=1e-5)
 
 
-@given(st.floats(-0.1, 0.1), st.floats(-0.01, 0.01), st.floats(0, 0.2), SIDES, SIDES)
-def test_maps_equal_those_of_pytorch(gain, offset, compression, rows, columns):
+@given(st.floats(-0.1, 0.1), st.floats(-0.01, 0.01), st.floats(0, 0.2), st.floats(1, 8), SIDES, SIDES)
+def test_maps_equal_those_of_pytorch(gain, offset, compression, scale, rows, columns):
     torch.manual_seed(0)
     model = VDSR(CONFIGS["maps"])
     session = onnxruntime.InferenceSession(make_graph(model).SerializeToString(), providers=["CPUExecutionProvider"])
     ilr = np.random.default_rng(0).random((2, 1, rows, columns), np.float32)
-    strengths = np.array([[gain, offset, compression], [0, 1e-3, 0.1]], np.float32)
-    (sr,) = session.run(None, {"ilr": ilr, "noise": strengths[:, :2], "compression": strengths[:, 2]})
+    strengths = np.array([[gain, offset, compression, scale], [0, 1e-3, 0.1, 3]], np.float32)
+    told = {"scale": strengths[:, 3], "noise": strengths[:, :2], "compression": strengths[:, 2]}
+    (sr,) = session.run(None, {"ilr": ilr} | told)
     with torch.inference_mode():
         expected = ilr + model.residual(torch.from_numpy(ilr), torch.from_numpy(strengths)).numpy()
     np.testing.assert_allclose(sr, expected, atol=1e-5, rtol=1e-5)

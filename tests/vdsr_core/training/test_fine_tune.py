@@ -27,6 +27,7 @@ from vdsr_core.evaluation import restore
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.network.checkpoint import load_trainer
 from vdsr_core.network.engine import Engine
+from vdsr_core.network.model import Strength
 from vdsr_core.training.fine_tune import fine_tune, fine_tune_steps, verdict
 from vdsr_core.training.trainer import Trainer
 
@@ -85,7 +86,7 @@ def test_fine_tuning_helps_and_its_card_is_true(start, tmp_path):
     low, high = find_range(image)
     held = Rescale(low, high).forward(image)[128 - 26 :].astype(np.float32)
     back = resize(degrade(held.astype(np.float64), 2), 2)
-    sr = restore(back * 255, Engine(tuned, torch.device("cpu"))) / 255
+    sr = restore(back * 255, Engine(tuned, torch.device("cpu")), Strength(scale=2)) / 255
     assert scores["bicubic"] == pytest.approx(psnr(held, back, data_range=1, crop_border=2), abs=1e-3)
     assert scores["after"] == pytest.approx(psnr(held, sr, data_range=1, crop_border=2), abs=1e-3)
     save_checkpoint(tmp_path / "tuned.safetensors", tuned)
@@ -395,7 +396,8 @@ def test_pairs_train_by_the_range_of_the_low_image(start):
     pairs = [(degrade(sharp, 2), sharp), (degrade(sharp.T, 2), sharp.T)]
     sources, scales, _ = find_pairs(pairs)
     assert scales == {"pair 0": 2, "pair 1": 2}
-    ilr, hr = sources["pair 0"][0]
+    ilr, hr, ratio = sources["pair 0"][0]
+    assert ratio == 2
     rescale = Rescale(*find_range(pairs[0][0]))
     np.testing.assert_allclose(hr, rescale.forward(sharp), rtol=1e-6)
     np.testing.assert_allclose(ilr, resize(rescale.forward(pairs[0][0]), 2), atol=1e-5)

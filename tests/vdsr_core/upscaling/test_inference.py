@@ -529,7 +529,11 @@ def test_what_cannot_fit_is_refused_beforehand(monkeypatch):
 @pytest.mark.parametrize(
     ("scale", "error", "message"),
     [
-        (1, ValueError, "`scale` must be greater than 1 for a network without maps, got 1. Use one with maps"),
+        (
+            1,
+            ValueError,
+            "`scale` must be greater than 1 for a network without maps of noise and compression, got 1.",
+        ),
         (0.5, ValueError, r"greater than 1, got 0.5"),
         ((2, 0.5), ValueError, "greater than 1"),
         (10**400, ValueError, "finite"),

@@ -2,6 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from vdsr_core.network.strengths import to_strength
 
 da = pytest.importorskip("dask.array")
 
-MAPS = ("noise", "compression")
+MAPS = ("scale", "noise", "compression")
 MODEL = make_model(0, VDSRConfig(4, 8, fold=2, blocks=True, maps=MAPS))
 PLAIN = make_model(0, VDSRConfig(4, 8))
 KINDS = [{}, {"channel_axis": 0}, {"rgb": True, "channel_axis": 0}]
@@ -290,3 +291,24 @@ def test_bad_compression_is_refused(compression, lazy):
     image = noisy_image((2, 20, 20))
     with pytest.raises((ValueError, TypeError), match="`compression` must be 'auto' or a number from 0 to 1"):
         super_resolve(da.from_array(image) if lazy else image, 2, model=MODEL, compression=compression)
+
+
+@pytest.mark.parametrize("scale", [2, 2.5, (2, 3), 8])
+def test_the_scale_is_told(rng, scale):
+    model = make_model(0, VDSRConfig(4, 8, maps=("scale",))).double()
+    image = rng.random((20, 24))
+    rows, columns = np.broadcast_to(scale, 2)
+    ilr = torch.from_numpy(resize(image, scale))[None, None]
+    with torch.inference_mode():
+        expected, other = (
+            ilr + model.residual(ilr, torch.tensor([Strength(scale=told)])) for told in ((rows * columns) ** 0.5, 1.5)
+        )
+    found = super_resolve(image, scale, model=model, in_range=(0, 1), device="cpu")
+    np.testing.assert_allclose(found, expected[0, 0], rtol=0, atol=1e-12)
+    assert difference(found, other[0, 0]) > 1e-3
+
+
+def test_a_network_that_is_told_the_scale_alone_cannot_clean(rng):
+    model = make_model(0, VDSRConfig(4, 8, maps=("scale",)))
+    with pytest.raises(ValueError, match="`scale` must be greater than 1 for a network without maps of noise"):
+        super_resolve(rng.random((20, 24)), 1, model=model)
