@@ -220,9 +220,8 @@ class Patches:
         """Random places: all groups are equally likely, then all places within their images."""
         places = self.shape - self.patch + 1  # (pairs, 2)
         weight = places.prod(1).double()
-        total = torch.zeros(int(self.group.max()) + 1, dtype=torch.float64).index_add_(
-            0, self.group, weight
-        )  # of each group
+        total = torch.zeros(int(self.group.max()) + 1, dtype=torch.float64)  # of each group
+        total.index_add_(0, self.group, weight)
         pair = torch.multinomial(weight / total[self.group], count, True, generator=generator)
         where = torch.rand(count, 2, generator=generator, dtype=torch.float64)
         row, column = (where * places[pair]).long().unbind(1)
