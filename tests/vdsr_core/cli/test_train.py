@@ -287,8 +287,8 @@ def test_a_new_network_has_the_shape_that_is_asked_for(photographs, vdsr):
     words = ["train", "sharp", "-o", "new.safetensors", "--scales", "2", "--steps", "1", "--overwrite"]
     small = ["--depth", "4", "--width", "8"]
     for more, expected in (
-        (small, VDSRConfig(4, 8, fold=2, blocks=True)),
-        ([*small, "--fold", "3", "--no-blocks"], VDSRConfig(4, 8, fold=3)),
+        (small, VDSRConfig(4, 8, fold=2, blocks=True, maps=("scale",))),
+        ([*small, "--fold", "3", "--no-blocks"], VDSRConfig(4, 8, fold=3, maps=("scale",))),
         ([*small, "--preset", "kim2016"], VDSRConfig(4, 8)),
     ):
         result = vdsr(*words, *more, model=None)
@@ -428,7 +428,7 @@ def test_train_tells_a_network_noise_and_compression(photographs, train, monkeyp
         assert train(*words).exit_code == 130
     assert train(*words, "--resume").exit_code == 0
     model = load_checkpoint("out.safetensors")
-    assert model.config.maps == ("noise", "compression")
+    assert model.config.maps == ("scale", "noise", "compression")
     assert list(model.card["hold_out"]) == ["2", "2 degraded"]
     assert "low contrast in 25% of the patches; half of the patches noisy, compressed" in model.card["recipe"]
     interrupted = parameters("out.safetensors")
