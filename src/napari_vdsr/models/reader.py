@@ -11,14 +11,19 @@ def get_reader(path: str | list[str]) -> Any:
 
 
 def add_networks(paths: str | list[str]) -> list[tuple[None]]:
-    """Add networks, and say so; there is no layer to show. A ValueError if a file holds no network."""
-    from napari.utils.notifications import show_info
+    """Add networks, and say so, or why a file cannot be one; there is no layer to show."""
+    from napari.utils.notifications import show_error, show_info
 
+    from napari_vdsr.forms import sentence
     from napari_vdsr.models.box import NEWS
     from napari_vdsr.models.library import import_model
 
     for path in [paths] if isinstance(paths, str) else paths:
-        name = import_model(path).stem
+        try:
+            name = import_model(path).stem
+        except (OSError, ValueError) as error:
+            show_error(sentence(error))  # napari would show a traceback
+            continue
         NEWS.changed.emit("", "")
-        show_info(f"The network “{name}” is now among your models. Upscale and Fine-tune offer it.")
+        show_info(f"Added to your models: “{name}”. Upscale and Fine-tune offer it.")
     return [(None,)]

@@ -2,7 +2,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("napari")
-from qtpy.QtWidgets import QFileDialog
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QMainWindow
 
 from napari_vdsr.models import library
 from napari_vdsr.models.box import FROM_FILE, NEWS, ModelBox
@@ -77,12 +81,29 @@ def test_closed_widgets_hear_nothing(qtbot):
 
 def test_a_network_dropped_onto_napari_joins_the_models(make_napari_viewer_proxy, qtbot, tmp_path, tiny_model):
     save_checkpoint(tmp_path / "dropped.safetensors", tiny_model)
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     box = ModelBox()
     qtbot.addWidget(box)
-    viewer = make_napari_viewer_proxy()
-    assert viewer.open(str(tmp_path / "dropped.safetensors"), plugin=None) == []
+    viewer = make_napari_viewer_proxy(show=True)
+    drop([tmp_path / "dropped.safetensors", tmp_path / "bad.safetensors"])
     assert not viewer.layers
     assert box.findText("dropped") > 0
-    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
-    with pytest.raises(Exception, match="is not a network"):
-        viewer.open(str(tmp_path / "bad.safetensors"), plugin=None)
+    assert list(library.list_models()) == ["dropped"]
+    said = [record.message for record in notification_manager.records]
+    assert any("Added to your models: “dropped”" in words for words in said)
+    assert any("“bad.safetensors” is not a network" in words for words in said)
+
+
+def drop(paths):
+    """Drop files onto the canvas of the only window, as a file manager does."""
+    window = next(widget for widget in QApplication.topLevelWidgets() if isinstance(widget, QMainWindow))
+    target = window.centralWidget().findChild(QOpenGLWidget)
+    while not target.acceptDrops():
+        target = target.parentWidget()
+    files, point = QMimeData(), QPointF(target.rect().center())
+    files.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    how = Qt.DropAction.CopyAction, files, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    enter = QDragEnterEvent(point.toPoint(), *how)
+    QApplication.sendEvent(target, enter)
+    assert enter.isAccepted()
+    QApplication.sendEvent(target, QDropEvent(point, *how))
