@@ -108,7 +108,7 @@ class SideBySide(QDialog):
         if chosen is not None and ("network", chosen) not in [side for _, side in networks]:
             networks.append((_layers.model_name(chosen), ("network", chosen)))
         networks.sort(key=lambda entry: entry[1][1] != chosen)
-        return [*networks, ("Bicubic interpolation", BICUBIC), ("Source, nearest pixels", SOURCE)]
+        return [*networks, ("Bicubic interpolation", BICUBIC), ("Source (nearest)", SOURCE)]
 
     def open_with(self) -> None:
         """Show as many networks as there are room for, the chosen one first, on the part in view."""
