@@ -1,7 +1,8 @@
 """Call `super_resolve` with random arrays and arguments: each call gives a right result or an error that says why.
 
-A result is right if it has the promised shape and dtype, is finite, leaves the input as it was, and equals the call
-with another tile. An error must be a TypeError, a ValueError or a MemoryError whose message names an argument.
+Tiny networks take turns: plain, folded with blocks, and with maps. A result is right if it has the promised shape and
+dtype, is finite (NaN only where asked for), leaves the input as it was, and equals the call with another tile. An error
+must be a TypeError, a ValueError or a MemoryError whose message names an argument.
 
 python benchmarks/fuzz_calls.py 20000
 python benchmarks/fuzz_calls.py 2000 --seed 7
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 
 from vdsr_core import VDSR, VDSRConfig, super_resolve
+from vdsr_core.network.model import MAPS
 
 DTYPES = (
     "?",
@@ -44,7 +46,9 @@ DTYPES = (
     "M8[s]",
 )
 EXPECTED = TypeError, ValueError, MemoryError
-NAMED = re.compile(r"`(image|scale|model|channel_axis|rgb|in_range|noise|compression|self_ensemble|tile|window|device)")
+NAMED = re.compile(
+    r"`(image|scale|model|channel_axis|rgb|in_range|noise|compression|self_ensemble|tile|window|nan|device)"
+)
 
 
 class Draw:
@@ -120,6 +124,13 @@ class Draw:
                 (slice(0, 999),) * 2, (slice(0, 2, 2), slice(0, 2)), (slice(-2, None), slice(0, 1)),
                 (slice("a"), slice(0, 1)),
             ),
+            "noise": self.rare(
+                "auto", 0, 5, 0.1, (0.5, 2), [(0, 1), (0.1, 2)], -1, math.nan, 1e300, "5", (1, 2, 3), None
+            ),
+            "compression": self.rare("auto", 0, 0.1, 1, 2, -1, math.nan, "x", None),
+            "nan": self.rare("raise", "keep", "keep", "drop", None, 1),
+            "self_ensemble": self.rare(False, True, True, 1, None),
+            "device": self.rare("cpu", None, "cuda:99", "x", 3),
         }  # fmt: skip
         return scale, {name: value for name, value in options.items() if self.rng.random() < 0.5}
 
@@ -136,19 +147,23 @@ def judge(image, scale, options, model):
     pixels = np.asarray(image)
     if result.dtype != pixels.dtype or result.ndim != pixels.ndim:
         return f"wrong: {result.dtype} {result.shape} of {pixels.dtype} {pixels.shape}"
-    if pixels.dtype.kind == "f" and not np.isfinite(result).all():
+    gaps = np.isnan(result) if pixels.dtype.kind == "f" else np.zeros(result.shape, bool)
+    if pixels.dtype.kind == "f" and (np.isinf(result).any() or (gaps.any() and options.get("nan") != "keep")):
         return "wrong: not finite"
     if before is not None and not np.array_equal(before, image):
         return "wrong: the input has changed"
     other = super_resolve(image, scale, model=model, **options | {"tile": 16 if options.get("tile") != 16 else 5})
+    if not np.array_equal(gaps, np.isnan(other) if pixels.dtype.kind == "f" else gaps):
+        return "wrong: another tile has NaN elsewhere"
     with np.errstate(all="ignore"):
-        apart = np.abs(result.astype("f8") - other.astype("f8")).max() if result.size else 0
-        span = max(float(np.ptp(pixels.astype("f8"))), 1e-300)
+        apart = np.abs(result.astype("f8") - other.astype("f8"))[~gaps].max(initial=0)
+        pixels = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
+        span = max(float(np.ptp(pixels.astype("f8"))) if pixels.size else 0.0, 1e-300)
     given = options.get("in_range")
     if given is not None:
         span = max(span, float(np.ptp(np.asarray(given, "f8"))))
     if pixels.dtype.kind == "f" and apart > (1e-2 if pixels.dtype.itemsize == 2 else 2e-5) * max(
-        span, np.abs(pixels).max()
+        span, np.abs(pixels).max(initial=0)
     ):
         return f"wrong: another tile differs by {apart:g} of {span:g}"
     if pixels.dtype.kind in "iu" and apart > max(1, 2e-5 * span):
@@ -164,8 +179,8 @@ def main():
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = VDSR(VDSRConfig(depth=3, width=4), scales=[2])
-    super_resolve(np.eye(9), 2, model=model)
+    kinds = VDSRConfig(3, 4), VDSRConfig(4, 4, fold=2, blocks=True), VDSRConfig(3, 4, maps=MAPS)
+    models = [VDSR(config, scales=[2]) for config in kinds]
     counts, seen, start = collections.Counter(), set(), time.perf_counter()
     for number in range(options.calls):
         draw = Draw((options.seed, number))
@@ -173,7 +188,7 @@ def main():
         begun = time.process_time()  # which a busy machine does not lengthen
         faulthandler.dump_traceback_later(600, exit=True)  # a call that hangs
         try:
-            found = judge(image, scale, more, model)
+            found = judge(image, scale, more, models[number % 3])
         except Exception as error:
             found = f"wrong: {type(error).__name__}: {error}"
         if time.process_time() - begun > 30:

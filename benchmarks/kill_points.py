@@ -136,7 +136,8 @@ class Naming(Saving):
 
         os.environ["XDG_DATA_HOME"] = str(folder)
         if "new" not in list_models():
-            import_model(folder / "first.safetensors")
+            if "first" not in list_models():
+                import_model(folder / "first.safetensors")
             rename_model("first", "new")
 
     def load(self, folder):
