@@ -23,7 +23,8 @@ import time
 from pathlib import Path
 
 from benchmarks.reproduction import choices, depth, initial, recipe, residual, scales, theta
-from benchmarks.reproduction.study import SETS, OutOfTimeError, complete, make_parser
+from benchmarks.reproduction.recipe import SETS
+from benchmarks.reproduction.study import OutOfTimeError, complete, make_parser
 
 from vdsr_core.cli.train import parse_time
 from vdsr_core.files import replacing

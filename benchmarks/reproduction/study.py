@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,24 +21,35 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.reproduction.drcn import DRCN, RecursiveTrainer
+from benchmarks.reproduction.srcnn import SRCNN
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
 
-from vdsr_core import VDSR, VDSRConfig, evaluate, load_checkpoint, read_image, save_checkpoint
+from vdsr_core import VDSRConfig, degrade, psnr, read_image, resize
 from vdsr_core.cli.train import parse_time
 from vdsr_core.dataset.patches import Patches
-from vdsr_core.evaluation import check_bicubic, luma, mean_scores
+from vdsr_core.evaluation import Score, check_bicubic, luma, mean_scores
 from vdsr_core.files import replacing
-from vdsr_core.network.checkpoint import load_trainer
+from vdsr_core.images.degradation import crop_to_scale
 from vdsr_core.network.model import make_model
-from vdsr_core.training.recipe import PRESETS
-from vdsr_core.training.trainer import Trainer
+from vdsr_core.training.recipe import PRESETS, TrainConfig, shorten_warmup
+from vdsr_core.training.trainer import Network, Trainer
 
-SETS = ("Set5", "Set14", "B100")  # to report on; of size "tiny", the first
 EPOCHS = (10, 20, 40, 80)  # at which the paper looks
-
-
+SEEDS = (0, 1)  # of weights and patches; every claim is of two runs
 SAVE_SECONDS = 60  # between checkpoints
 DEPTH, WIDTH, STEPS, BATCH = 20, 64, 9960, 64  # the paper's
+
+# The presets of `vdsr train`; the paper's without its clip; and that of SRCNN, whose rate stays as it is.
+RECIPES = {
+    "kim2016": PRESETS["kim2016"],
+    "default": PRESETS["default"],
+    "unclipped": replace(PRESETS["kim2016"], clip="none"),
+    "srcnn": TrainConfig(learning_rate=1e-5, schedule="cosine", decay=0.0, weight_decay=0.0, clip="none"),
+}
 
 
 class OutOfTimeError(Exception):
@@ -57,6 +69,7 @@ class Size:
 
 SIZES = {
     "tiny": Size(4, 8, 16, 4, 30),  # to see that all runs
+    "brief": Size(10, 16, 400, 4, 6),
     "small": Size(10, 16, 400, 8, 6),
     "full": Size(DEPTH, WIDTH, STEPS, BATCH, 1),
 }
@@ -66,13 +79,17 @@ SIZES = {
 class Setting:
     """What a run changes of the paper's recipe; the defaults are the paper's."""
 
+    network: str = "vdsr"
+    recipe: str = "kim2016"
     scales: tuple[float, ...] = (2.0, 3.0, 4.0)
     residual: bool = True
-    depth: int | None = None  # that of the size
-    learning_rate: float = 0.1
-    weight_decay: float = 1e-4
+    depth: int | None = None  # that of the size; of SRCNN, 3 and what is added
+    learning_rate: float | None = None  # that of the recipe
+    weight_decay: float | None = None
     augment: str = "dihedral"
     grid: bool = True
+    epochs: int = 80  # to train for, of the paper's 80; the schedule ends with them
+    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -84,11 +101,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Point:
-    """The mean PSNR (dB) and SSIM on Set5 by scale, when `epoch` of the paper's 80 are done."""
+    """The mean PSNR (dB) on Set5 by scale, when `epoch` of the paper's 80 are done, after so many seconds of steps.
+
+    A training whose loss is no longer finite ends with a PSNR of NaN.
+    """
 
     epoch: float
     psnr: Mapping[str, float]
-    ssim: Mapping[str, float]
+    seconds: float
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -126,13 +146,43 @@ def read_lumas(folder: Path) -> list[NDArray[np.float32]]:
     return [(luma(np.asarray(read_image(path).data), path.name) / 255).astype(np.float32) for path in paths]
 
 
-def score(model: VDSR, folder: Path, scales: Sequence[float], device: str) -> tuple[dict[str, float], dict[str, float]]:
-    """The mean PSNR and SSIM of a network on a folder of images, by scale."""
-    images = ((path.stem, read_image(path).data) for path in sorted(folder.glob("*.png")))
-    means = mean_scores(evaluate(model, images, scales, device=device))
-    check_bicubic(folder.name, means)
-    ours = [mean for mean in means if mean.method == "vdsr"]
-    return {f"{m.scale:g}": m.psnr for m in ours}, {f"{m.scale:g}": m.ssim for m in ours}
+@lru_cache
+def read_pairs(folder: Path, scale: float) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The sharp and the interpolated luma of the images of a test set, in 0..255, by the protocol of the field.
+
+    Raises `ValueError` if bicubic interpolation does not score what is published.
+    """
+    pairs, scores = [], []
+    for path in sorted(folder.glob("*.png")):
+        hr, _ = crop_to_scale(luma(np.asarray(read_image(path).data), path.name), (scale, scale))
+        ilr = np.clip(resize(degrade(hr, scale), scale, output_shape=hr.shape), 16, 235)
+        pairs.append((hr, ilr))
+        scores.append(Score(path.stem, scale, "bicubic", measure(hr, ilr, scale), math.nan, math.nan))
+    check_bicubic(folder.name, mean_scores(scores))
+    return pairs
+
+
+def measure(hr: NDArray[np.float64], sr: NDArray[np.float64], scale: float) -> float:
+    """The PSNR of the protocol: clipped and rounded to 8 bits, without the edges."""
+    return psnr(hr, np.clip(np.rint(sr), 16, 235), data_range=255, crop_border=math.ceil(scale))
+
+
+@torch.no_grad()
+def restore(network: Network, ilr: NDArray[np.float64], device: str) -> NDArray[np.float64]:
+    """An interpolated luma image in 0..255 through any network, whole."""
+    x = torch.tensor(ilr / 255, dtype=torch.float32, device=device)[None, None]
+    x = x.contiguous(memory_format=torch.channels_last)
+    return np.asarray((x + network.residual(x))[0, 0].cpu(), np.float64) * 255
+
+
+def score(network: Network, folder: Path, scales: Sequence[float], device: str) -> dict[str, float]:
+    """The mean PSNR of any network on a folder of images, by scale."""
+    return {
+        f"{scale:g}": float(
+            np.mean([measure(hr, restore(network, ilr, device), scale) for hr, ilr in read_pairs(folder, scale)])
+        )
+        for scale in scales
+    }
 
 
 def run(
@@ -140,45 +190,71 @@ def run(
 ) -> list[Point]:
     """Train by a setting, unless that is done already, and return the scores at some of the 80 epochs.
 
-    A run is one file, written every minute: the network, its card with the scores so far, and, while it is unfinished,
-    the trainer. Raises `OutOfTimeError` when the deadline of the options has come.
+    A run is one file, written every minute: the trainer's state, and the scores so far. Raises `OutOfTimeError` when
+    the deadline of the options has come.
     """
     path = run_path(setting, options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = load_trainer(path) if path.exists() else None
-    if path.exists() and state is None:
-        return [Point(**point) for point in load_checkpoint(path).card["points"]]
+    tensors, record = load_state(path) if path.exists() else ({}, {})
+    curve: list[dict[str, Any]] = record.get("points", [])
+    if record.get("done"):
+        return [Point(**point) for point in curve]
     if time.monotonic() > options.deadline:
         raise OutOfTimeError(setting.name)
     trainer = prepare(setting, options)
-    curve: list[dict[str, Any]] = []
-    if state:
-        trainer.restore(state)
-        curve = state[1]["points"]
+    if record:
+        trainer.restore((tensors, record))
+    marks = {round(trainer.config.steps * epoch / setting.epochs): epoch for epoch in EPOCHS}
 
-    def save() -> None:
-        card = {"setting": asdict(setting), "size": asdict(SIZES[options.size]), "points": curve}
-        trainer.result.card = card | {"seconds": round(trainer.spent), "device": options.device}
+    def save_state(done: bool) -> None:
         tensors, record = trainer.state()
-        unfinished = (tensors, record | {"points": curve}) if trainer.share < 1 else None
-        save_checkpoint(path, trainer.result, trainer=unfinished)
+        facts = record | {"points": curve, "done": done, "setting": asdict(setting), "device": options.device}
+        with replacing(path) as temporary:
+            data = save(
+                {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {"run": json.dumps(facts)}
+            )
+            temporary.write_bytes(data)
 
-    marks = {round(trainer.config.steps * epoch / 80): epoch for epoch in EPOCHS}
+    def note(epoch: int, values: dict[str, float]) -> None:
+        curve.append(asdict(Point(epoch, values, trainer.spent)))
+        words = "  ".join(f"x{scale} {value:.2f}" for scale, value in values.items())
+        print(f"{setting.name}: epoch {epoch}, {trainer.spent:.0f} s, {words} dB", flush=True)
+
     saved = time.monotonic()
-    for progress in trainer.run():
-        epoch = marks.get(progress.step)
-        if epoch in epochs:
-            psnr, ssim = score(trainer.result, options.data / "Set5", test, options.device)
-            curve.append(asdict(Point(epoch, psnr, ssim)))
-            words = "  ".join(f"x{scale} {value:.2f}" for scale, value in psnr.items())
-            print(f"{setting.name}: epoch {epoch}, loss {progress.loss:.3g}, {words} dB", flush=True)
-        late = time.monotonic() > options.deadline and progress.share < 1
-        if late or epoch is not None or time.monotonic() - saved > SAVE_SECONDS:
-            save()
-            saved = time.monotonic()
-        if late:
-            raise OutOfTimeError(setting.name)
+    try:
+        for progress in trainer.run():
+            epoch = marks.get(progress.step)
+            if epoch in epochs:
+                note(epoch, score(trainer.result, options.data / "Set5", test, options.device))
+            late = time.monotonic() > options.deadline and progress.share < 1
+            if late or progress.share == 1 or epoch is not None or time.monotonic() - saved > SAVE_SECONDS:
+                save_state(progress.share == 1)
+                saved = time.monotonic()
+            if late:
+                raise OutOfTimeError(setting.name)
+    except FloatingPointError:
+        for epoch in [e for step, e in marks.items() if step > trainer.step and e in epochs]:
+            note(epoch, {f"{scale:g}": math.nan for scale in test})
+        save_state(True)
     return [Point(**point) for point in curve]
+
+
+def run_seeds(setting: Setting, options: argparse.Namespace, **how: Any) -> list[list[Point]]:
+    """The points of a setting by each seed."""
+    return [run(replace(setting, seed=seed), options, **how) for seed in SEEDS]
+
+
+def spread(values: Sequence[float]) -> str:
+    """The mean of two figures, and how far they are from it; one that is NaN is of a training that diverged."""
+    if any(map(math.isnan, values)):
+        return "diverged"
+    mean = sum(values) / len(values)
+    return f"{mean:.2f} ± {max(abs(value - mean) for value in values):.2f}"
+
+
+def summarize(seeds: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    """The cells of a row: the `spread` over seeds at each scale."""
+    return {f"x{scale}": spread([psnr[scale] for psnr in seeds]) for scale in seeds[0]}
 
 
 def run_rows(
@@ -205,25 +281,45 @@ def run_path(setting: Setting, options: argparse.Namespace) -> Path:
     return path
 
 
-def load_run(setting: Setting, options: argparse.Namespace) -> VDSR:
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What a run has written: the tensors of its trainer, and the rest."""
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["run"])  # noqa: SIM118
+
+
+def load_run(setting: Setting, options: argparse.Namespace) -> nn.Module:
     """The network of a finished run."""
-    return load_checkpoint(run_path(setting, options))
+    network = make_network(setting, SIZES[options.size])
+    tensors, _ = load_state(run_path(setting, options))
+    network.load_state_dict({n.removeprefix("average."): t for n, t in tensors.items() if n.startswith("average.")})
+    return network.to(options.device, memory_format=torch.channels_last)
 
 
-def prepare(setting: Setting, options: argparse.Namespace) -> Trainer:
+def make_network(setting: Setting, size: Size) -> nn.Module:
+    """The network of a run, with its first weights: of VDSR, those that `vdsr train` takes for the recipe."""
+    if setting.network == "vdsr":
+        config = VDSRConfig(setting.depth or size.depth, size.width, setting.residual)
+        model = make_model(setting.seed, config, start="identity" if setting.recipe == "default" else "he")
+        model.scales = setting.scales
+        return model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(setting.seed)
+        if setting.network == "drcn":
+            return DRCN(size.width)
+        kernels = tuple(int(side) for side in setting.network.removeprefix("srcnn").split("-"))
+        return SRCNN(kernels, more=(setting.depth or 3) - 3, residual=setting.residual)
+
+
+def prepare(setting: Setting, options: argparse.Namespace) -> Trainer[Any]:
     """The trainer of a run, at its start."""
     size = SIZES[options.size]
     data = load_patches(options.data, size.every, setting.scales, setting.grid, setting.augment, options.device)
-    config = replace(
-        PRESETS["kim2016"],
-        steps=size.steps,
-        batch_size=size.batch_size,
-        learning_rate=setting.learning_rate,
-        weight_decay=setting.weight_decay,
-    )
-    model = make_model(0, VDSRConfig(setting.depth or size.depth, size.width, setting.residual))
-    model.scales = setting.scales
-    return Trainer(model, data, config)
+    steps = max(1, size.steps * setting.epochs // 80)
+    config = replace(RECIPES[setting.recipe], steps=steps, batch_size=size.batch_size, seed=setting.seed)
+    changed = {"learning_rate": setting.learning_rate, "weight_decay": setting.weight_decay}
+    config = shorten_warmup(replace(config, **{name: v for name, v in changed.items() if v is not None}))
+    network = make_network(setting, size)
+    return RecursiveTrainer(network, data, config) if setting.network == "drcn" else Trainer(network, data, config)
 
 
 @lru_cache(1)  # runs that follow each other often share their patches
@@ -245,15 +341,22 @@ def report(options: argparse.Namespace, name: str, rows: Sequence[Mapping[str, A
         print("| " + " | ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()) + " |")
 
 
-def draw(options: argparse.Namespace, name: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
-    """A PNG of curves, each (x, y) by its name: PSNR over epochs."""
+def draw(
+    options: argparse.Namespace,
+    name: str,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    x: str,
+    y: str,
+) -> None:
+    """A PNG of curves, each (x, y) by its name; of one seed or of the mean."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for label, (x, y) in curves.items():
-        axes.plot(x, y, ".-", label=label)
-    axes.set(xlabel="epoch (of 80)", ylabel="PSNR on Set5, dB")
+    for label, (across, up) in curves.items():
+        axes.plot(across, up, ".-", label=label)
+    axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(options.output / f"{name}.png", dpi=100)
+    axes.legend(fontsize=7)
+    figure.savefig(options.output / f"{name}.png", dpi=90)

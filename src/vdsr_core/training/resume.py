@@ -43,7 +43,7 @@ class RunFile:
         msg += "Wait for that one, or choose another name."
         return locked(self.path.with_name(f".{self.path.name}.lock"), msg)
 
-    def save(self, model: VDSR, trainer: Trainer, images: str, found: dict[str, Any]) -> None:
+    def save(self, model: VDSR, trainer: Trainer[VDSR], images: str, found: dict[str, Any]) -> None:
         """Write a network and what is needed to resume the run; `images` is from `digest_images`."""
         self._saved = time.monotonic()  # also where the disk is full: it is tried again after a pause
         tensors, record = trainer.state()
@@ -54,7 +54,7 @@ class RunFile:
         """Write the network alone."""
         save_checkpoint(self.path, model)
 
-    def load(self, trainer: Trainer, images: str) -> dict[str, Any]:
+    def load(self, trainer: Trainer[VDSR], images: str) -> dict[str, Any]:
         """Bring a trainer to where the run was left; what it had found."""
         state = load_trainer(self.path)
         assert state is not None  # `read_settings` came first

@@ -7,13 +7,13 @@ import math
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from vdsr_core.arguments import check_integer
 from vdsr_core.dataset.patches import Patches
@@ -36,6 +36,25 @@ PART = 4  # patches that one core of a CPU differentiates at a time
 Differentiate = Callable[..., tuple[Tensor, list[Tensor]]]
 
 
+class Network(Protocol):
+    """A module that predicts what is missing from interpolated images, (B, 1, H, W) both: what can be trained."""
+
+    def residual(self, ilr: Tensor) -> Tensor:
+        """What is missing."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Its parameters, always in the same order."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its parameters by name."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Take over parameters by name."""
+
+
+N = TypeVar("N", bound=Network)
+
+
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether a device multiplies in bfloat16 by itself, faster than in float32."""
     if device.type == "cuda":
@@ -51,7 +70,7 @@ def match_strides(tensor: Tensor, like: Tensor) -> Tensor:
     return tensor if tensor.stride() == like.stride() else torch.empty_like(like).copy_(tensor)
 
 
-def make_optimizer(model: VDSR, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+def make_optimizer(model: Network, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
     """The optimiser of a training."""
     parameters = list(model.parameters())
     if config.optimizer == "muon":
@@ -63,7 +82,7 @@ def make_optimizer(model: VDSR, config: TrainConfig, device: torch.device) -> to
     return torch.optim.AdamW(parameters, betas=(config.momentum, 0.99), **options)
 
 
-class Trainer:
+class Trainer(Generic[N]):
     """Train a network on patches.
 
     On a CPU a batch is differentiated in parts of four patches, whose gradients are added in their order: the result
@@ -80,7 +99,8 @@ class Trainer:
     Parameters
     ----------
     model : VDSR
-        Where to start; it is trained in place.
+        Where to start; it is trained in place. Any other module with a method ``residual(ilr)`` is trained alike, in
+        float32.
     data : Patches
         Where the batches come from, and the device.
     config : TrainConfig, optional
@@ -107,19 +127,20 @@ class Trainer:
 
     def __init__(
         self,
-        model: VDSR,
+        model: N,
         data: Patches,
         config: TrainConfig = TrainConfig(),  # noqa: B008 (frozen)
         *,
-        validate: Callable[[VDSR], tuple[float, float]] | None = None,
+        validate: Callable[[N], tuple[float, float]] | None = None,
         validate_every: int | None = 1000,
         stop: threading.Event | None = None,
     ) -> None:
         if validate_every is not None:
             check_integer("validate_every", validate_every, 1)
-        cuda = data.device.type == "cuda"
-        self.half = computes_bfloat16(data.device) and (cuda or model.config.width >= WIDE)
-        self.model: VDSR = model.to(data.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        wide = isinstance(model, VDSR) and (data.device.type == "cuda" or model.config.width >= WIDE)
+        self.half = wide and computes_bfloat16(data.device)
+        module: Any = model
+        self.model: N = module.to(data.device, memory_format=torch.channels_last).train()
         self.data, self.config, self._stop = data, config, stop
         self._validate, self._validate_every = validate, validate_every
         self.step, self.spent = 0, 0.0
@@ -131,11 +152,11 @@ class Trainer:
             raise ValueError(msg)
         for parameter in self.model.parameters() if self._ranks > 1 else ():
             dist.broadcast(parameter.data, 0)
-        self._average: VDSR = copy.deepcopy(self.model).requires_grad_(False) if config.average else self.model
+        self._average: N = copy.deepcopy(module).requires_grad_(False) if config.average else self.model
         self._optimizer = make_optimizer(self.model, config, data.device)
 
     @property
-    def result(self) -> VDSR:
+    def result(self) -> N:
         """The network to keep: the running mean of the weights if there is one. Copy it to keep it as it is."""
         return self._average
 
@@ -206,7 +227,7 @@ class Trainer:
     def _draw(self) -> tuple[Tensor, ...]:
         """The interpolated and the sharp patches of the next step, and their strengths: those of this process."""
         choice = self.data.choose(self.step, self.config.batch_size, self.config.seed).part(self.rank, self._ranks)
-        told = (self.data.strengths(choice),) if self.model.config.maps else ()
+        told = (self.data.strengths(choice),) if isinstance(self.model, VDSR) and self.model.config.maps else ()
         return *self.data.gather(choice), *told
 
     def _sum_parts(self, batch: tuple[Tensor, ...], work: Callable[..., Iterable[Any]]) -> tuple[Tensor, list[Tensor]]:
@@ -226,11 +247,20 @@ class Trainer:
     ) -> tuple[Tensor, list[Tensor]]:
         """What some patches of a batch add to its loss, and to the gradient of each parameter."""
         stop_if(self._stop)
-        residual = self.model.residual(ilr, strengths, half=torch.bfloat16 if self.half else None)
-        loss = compute_loss(ilr + residual, hr, self.config.loss) * (len(hr) / self.config.batch_size)
+        loss = self.loss(ilr, hr, strengths) * (len(hr) / self.config.batch_size)
         parameters = list(self.model.parameters())
         gradients = torch.autograd.grad(loss, parameters)
         return loss.detach(), [match_strides(*pair) for pair in zip(gradients, parameters, strict=True)]
+
+    def loss(self, ilr: Tensor, hr: Tensor, strengths: Tensor | None = None) -> Tensor:
+        """The loss of some patches, their mean; a network that is trained for another one overrides this."""
+        return compute_loss(ilr + self._residual(ilr, strengths), hr, self.config.loss)
+
+    def _residual(self, ilr: Tensor, strengths: Tensor | None) -> Tensor:
+        """The residual of some patches; a network that is no VDSR sees the patches alone."""
+        if isinstance(self.model, VDSR):
+            return self.model.residual(ilr, strengths, half=torch.bfloat16 if self.half else None)
+        return self.model.residual(ilr)
 
     def _record(self, batch: tuple[Tensor, ...]) -> Differentiate:
         """`_loss_and_gradients` as a CUDA graph for batches like this one; as it is where it cannot be recorded."""
@@ -264,7 +294,7 @@ class Trainer:
             choice = self.data.choose(self.step, self.config.batch_size, self.config.seed)
             ilr, hr = self.data.gather(choice)
             with torch.no_grad():
-                residual = self.model.residual(ilr, self.data.strengths(choice))
+                residual = self._residual(ilr, self.data.strengths(choice))
             warning = explain_stuck(progress, self._last_gain, self.config, residual, hr - ilr)
             progress = replace(progress, warning=warning)
         if progress.gain is not None:
@@ -309,7 +339,8 @@ class Trainer:
             self.model.load_state_dict(groups["weights"])
             self._average.load_state_dict(groups["average"])
         except RuntimeError as error:
-            msg = f"`model` must be the network of the training to resume, {self.model.config}, got another."
+            kind = getattr(self.model, "config", type(self.model).__name__)
+            msg = f"`model` must be the network of the training to resume, {kind}, got another."
             raise ValueError(msg) from error
         entries = self._sort_entries(groups["optimizer"])
         remembers = step > 0 and (self.config.optimizer != "sgd" or self.config.momentum > 0)
