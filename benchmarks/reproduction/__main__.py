@@ -2,14 +2,15 @@
 
     python -m benchmarks.reproduction --data FOLDER --size full --budget 25m [--limit 9m] [--output STATE]
 
-FOLDER holds T91, BSDS200, BSDS500_new, Set5, Set14, B100 and microscopy. Everything is kept in STATE. The same command
-goes on where the last one was stopped, by --limit (the time of one command), by Ctrl-C or by force, until all is done
-or the commands together have taken --budget. The exit code is 75, "try again", while something is left.
+FOLDER holds T91, BSDS200, BSDS500_new, Set5, Set14, B100, microscopy and open. Everything is kept in STATE. The same
+command goes on where the last one was stopped, by --limit (the time of one command), by Ctrl-C or by force, until all
+is done or the commands together have taken --budget. The exit code is 75, "try again", while something is left.
 
 1. ``ours.safetensors``: the embedded default network, trained on with scales 1.5 to 4 for half of the budget
    (``--train TIME``), and its scores.
 2. ``microscopy.safetensors``: fine-tuned from that.
-3. The tables: the paper's recipe, residual learning, scales, depth, choices, theta, first weights.
+3. The tables: the paper's recipe, residual learning, scales, depth, choices, theta, first weights; the networks that
+   VDSR is compared with; small images; a generator with an opponent.
 """
 
 from __future__ import annotations
@@ -22,7 +23,18 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.reproduction import choices, depth, initial, recipe, residual, scales, theta
+from benchmarks.reproduction import (
+    adversarial,
+    choices,
+    depth,
+    initial,
+    networks,
+    recipe,
+    residual,
+    scales,
+    small_images,
+    theta,
+)
 from benchmarks.reproduction.recipe import SETS
 from benchmarks.reproduction.study import OutOfTimeError, complete, make_parser
 
@@ -30,18 +42,20 @@ from vdsr_core.cli.train import parse_time
 from vdsr_core.files import replacing
 from vdsr_core.network.checkpoint import DEFAULT, load_trainer
 
-TABLES = (recipe, residual, scales, depth, choices, theta, initial)
+TABLES = (recipe, residual, scales, depth, choices, theta, initial, networks, small_images, adversarial)
 SCALES = ("2", "2", "3", "3", "4", "4", "1.25", "1.5", "2.5")  # to train for, each as often as it is named
 TESTED = ("1.25", "1.5", "2", "2.5", "3", "3.5", "4")
 RESERVE = 20  # seconds in which a command that is stopped writes its state
 # Options of `vdsr train`, and steps of fine-tuning, by size. A core of a CPU takes a tenth of a second for a patch.
 RECIPES = {
     "tiny": ("--batch-size", "2", "--patch", "24"),
+    "brief": ("--batch-size", "8", "--learning-rate", "3e-4"),
     "small": ("--batch-size", "12", "--learning-rate", "3e-4"),
     "full": ("--batch-size", "64", "--patch", "64", "--average", "0.9999"),
 }
 MICROSCOPY = {
     "tiny": ("--steps", "2", "--batch", "2"),
+    "brief": ("--steps", "30", "--batch", "8"),
     "small": ("--steps", "60", "--batch", "8"),
     "full": ("--steps", "4000", "--batch", "64"),
 }

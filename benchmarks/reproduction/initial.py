@@ -21,7 +21,7 @@ from vdsr_core.training.recipe import PRESETS
 SCALES = (2, 3, 4)
 RATES = (5e-4, 1e-3)
 # Width, steps and patches of a batch, by size.
-TRAININGS = {"tiny": (4, 8, 2), "small": (16, 400, 8), "full": (64, 4000, 64)}
+TRAININGS = {"tiny": (4, 8, 2), "brief": (16, 400, 4), "small": (16, 400, 8), "full": (64, 4000, 64)}
 PIECES = 12
 
 

@@ -21,7 +21,7 @@ from vdsr_core.training.recipe import PRESETS
 
 THETAS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
 # Depth, width, steps and patches of a batch, by size.
-TRAININGS = {"tiny": (4, 8, 4, 4), "small": (10, 16, 200, 8), "full": (20, 64, 500, 64)}
+TRAININGS = {"tiny": (4, 8, 4, 4), "brief": (10, 16, 200, 4), "small": (10, 16, 200, 8), "full": (20, 64, 500, 64)}
 EARLY = 20  # steps
 
 

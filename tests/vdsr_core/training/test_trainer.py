@@ -452,10 +452,10 @@ class Factor(torch.nn.Module):
 def test_any_module_with_a_residual_is_trained(rng):
     data = Patches([rng.random((24, 24)).astype(np.float32)], [2], patch=12)
     config = TrainConfig(steps=1, batch_size=6, learning_rate=1e-3, momentum=0, weight_decay=0, clip="none")
-    trainer = Trainer(Factor(), data, config, validate=lambda model: (30.0, float(model.factor)), validate_every=1)
+    trainer = Trainer(Factor(), data, config, validate=lambda model: (30.0, model.factor.item()), validate_every=1)
     (progress,) = trainer.run()
     ilr, hr = data.gather(data.choose(0, 6))
     error = hr - 1.5 * ilr
     assert progress.loss == pytest.approx(float(error.square().sum() / 12), rel=1e-5)
     expected = 0.5 + 1e-3 * float((error * ilr).sum() / 6)  # half the squared error, the mean over the batch
-    assert float(trainer.result.factor.detach()) == progress.gain == pytest.approx(expected, rel=1e-5)
+    assert trainer.result.factor.item() == progress.gain == pytest.approx(expected, rel=1e-5)
