@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.reproduction.small_images import SCALE, SIDE, interpolate, make_pictures
-from benchmarks.reproduction.study import SEEDS, SIZES, measure, report, restore, run_rows, spread, start
+from benchmarks.reproduction.study import SEEDS, measure, report, restore, run_rows, spread, start
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
@@ -28,7 +28,8 @@ from vdsr_core.network.model import make_model
 # What the generator minimises: the weight of the mean absolute error, and that of the opponent.
 LOSSES = {"L1": (1.0, 0.0), "L1 + adversarial": (1.0, 0.01), "adversarial": (0.0, 1.0)}
 RATE, BETAS, BATCH = 2e-4, (0.5, 0.999), 16  # DCGAN's Adam
-ITERATIONS = {"tiny": 4, "brief": 300, "small": 1000, "full": 20_000}
+# Depth, width and iterations, by size.
+TRAININGS = {"tiny": (3, 4, 4), "brief": (5, 16, 200), "small": (10, 16, 1000), "full": (20, 64, 20_000)}
 SHOWN = 6  # pictures
 
 
@@ -91,18 +92,18 @@ def main(options: argparse.Namespace) -> None:
     learn, held_out = make_pictures(options.data / "open")
     data = Patches([p.astype(np.float32) / 255 for p in learn], [SCALE], patch=SIDE, device=options.device)
     pairs = [(hr, interpolate(hr)) for hr in held_out]
-    size = SIZES[options.size]
+    depth, width, iterations = TRAININGS[options.size]
 
     def path(case: tuple[str, int]) -> Any:
         return options.output / f"runs_{options.size}" / f"generator,{case[0]},{case[1]}.safetensors"
 
     def run(case: tuple[str, int]) -> dict[str, Any]:
         loss, seed = case
-        generator = make_model(seed, VDSRConfig(size.depth, size.width), start="identity").to(options.device)
+        generator = make_model(seed, VDSRConfig(depth, width), start="identity").to(options.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            opponent = Discriminator(size.width).to(options.device)
-        history = train(data, generator, opponent, LOSSES[loss], ITERATIONS[options.size], seed)
+            opponent = Discriminator(width).to(options.device)
+        history = train(data, generator, opponent, LOSSES[loss], iterations, seed)
         save_checkpoint(path(case), generator)
         images = [restore(generator, ilr, options.device) for _, ilr in pairs]
         psnr = float(np.mean([measure(hr, sr, SCALE) for (hr, _), sr in zip(pairs, images, strict=True)]))
