@@ -204,7 +204,8 @@ def run(
     trainer = prepare(setting, options)
     if record:
         trainer.restore((tensors, record))
-    marks = {round(trainer.config.steps * epoch / setting.epochs): epoch for epoch in EPOCHS}
+    wanted = {epoch for epoch in epochs if epoch < setting.epochs} | {setting.epochs}  # the end is always scored
+    marks = {round(trainer.config.steps * epoch / setting.epochs): epoch for epoch in sorted(wanted)}
 
     def save_state(done: bool) -> None:
         tensors, record = trainer.state()
@@ -224,7 +225,7 @@ def run(
     try:
         for progress in trainer.run():
             epoch = marks.get(progress.step)
-            if epoch in epochs:
+            if epoch is not None:
                 note(epoch, score(trainer.result, options.data / "Set5", test, options.device))
             late = time.monotonic() > options.deadline and progress.share < 1
             if late or progress.share == 1 or epoch is not None or time.monotonic() - saved > SAVE_SECONDS:
@@ -233,7 +234,7 @@ def run(
             if late:
                 raise OutOfTimeError(setting.name)
     except FloatingPointError:
-        for epoch in [e for step, e in marks.items() if step > trainer.step and e in epochs]:
+        for epoch in [e for step, e in marks.items() if step > trainer.step]:
             note(epoch, {f"{scale:g}": math.nan for scale in test})
         save_state(True)
     return [Point(**point) for point in curve]

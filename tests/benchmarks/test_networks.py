@@ -153,6 +153,11 @@ def test_run_is_kept_and_loaded(options, rng):
     assert score(load_run(setting, options), options.data / "Set5", (2, 3, 4), "cpu") == points[-1].psnr
 
 
+def test_shorter_run_is_scored_at_its_end(options):
+    points = run(Setting("srcnn9-1-5", "default", epochs=40), options, test=(2,), epochs=(20, 80))
+    assert [point.epoch for point in points] == [20, 40]
+
+
 def replace_data(options):
     return argparse.Namespace(**vars(options) | {"data": options.data / "nowhere"})
 

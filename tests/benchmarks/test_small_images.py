@@ -62,7 +62,7 @@ def test_without_an_opponent_the_generator_is_trained_by_l1(rng):
     for step in range(3):
         ilr, hr = data.gather(data.choose(step, BATCH, 0))
         loss = (hr - plain(ilr)).abs().mean()
-        assert history[step] == (pytest.approx(float(loss)), 0, 0)
+        assert history[step] == (pytest.approx(loss.item()), 0, 0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
