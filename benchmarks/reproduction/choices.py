@@ -9,7 +9,7 @@ SGD (Muon has none). PSNR on Set5, of two seeds each. FOLDER holds T91, BSDS200 
 import argparse
 from dataclasses import replace
 
-from benchmarks.reproduction.study import DEPTH, SIZES, Setting, report, run_seeds, start, summarize
+from benchmarks.reproduction.study import DEPTH, SIZES, Setting, check_left, report, run_seeds, start, summarize
 
 CHOICES = {
     "default": {"as it is": {}, "flips only": {"augment": "flips"}} | {"random crops": {"grid": False}},
@@ -24,8 +24,10 @@ def main(options: argparse.Namespace) -> None:
         for name, changed in choices.items():
             setting = Setting(recipe=recipe, depth=None if SIZES[options.size].depth == DEPTH else DEPTH)
             last = [points[-1].psnr for points in run_seeds(replace(setting, **changed), options)]
-            rows.append({"recipe": recipe, "changed": name} | summarize(last))
+            if last:
+                rows.append({"recipe": recipe, "changed": name} | summarize(last))
     report(options, "choices", rows)
+    check_left(options)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from benchmarks.reproduction.study import (
     EPOCHS,
     SIZES,
     Setting,
+    check_left,
     draw,
     load_run,
     make_network,
@@ -84,7 +85,9 @@ def compare_networks(options: argparse.Namespace) -> None:
     """All networks at equal steps; with half the steps, DRCN takes about as many multiplications as VDSR."""
     rows = []
     for name, setting in network_cases(options).items():
-        runs = run_seeds(setting, options, epochs=(80,))
+        runs = run_seeds(setting, options)
+        if not runs:
+            continue
         network = load_run(setting, options)
         size = SIZES[options.size]
         row = {"network": name, "parameters": sum(p.numel() for p in network.parameters())}
@@ -101,7 +104,9 @@ def deepen(options: argparse.Namespace, more: int) -> list[dict[str, Any]]:
     for way, how in WAYS.items():
         for residual in (False, True):
             setting = Setting("srcnn9-1-5", residual=residual, depth=3 + more if more else None, **how)
-            last = [points[-1].psnr for points in run_seeds(setting, options, epochs=(80,))]
+            last = [points[-1].psnr for points in run_seeds(setting, options)]
+            if not last:
+                continue
             kind = "residual" if residual else "image"
             rows.append({"rate": way, "learns the": kind, "more layers": more} | summarize(last))
     return rows
@@ -113,6 +118,8 @@ def follow_srcnn(options: argparse.Namespace) -> None:
     for rate, residual in ((1e-5, False), (1e-5, True), (1e-4, False), (1e-4, True)):
         setting = Setting("srcnn9-1-5", "srcnn", residual=residual, learning_rate=None if rate == 1e-5 else rate)
         runs = run_seeds(setting, options)
+        if not runs:
+            continue
         values = list(zip(*([p.psnr["2"] for p in points] for points in runs), strict=True))
         kind = "residual" if residual else "image"
         cells = {f"epoch {epoch}": spread(value) for epoch, value in zip(EPOCHS, values, strict=True)}
@@ -133,6 +140,7 @@ def main(options: argparse.Namespace) -> None:
     for more in MORE[2:]:
         rows += deepen(options, more)
     report(options, "deeper", rows)
+    check_left(options)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ Set5.
 
 import argparse
 
-from benchmarks.reproduction.study import EPOCHS, RECIPES, Setting, draw, report, run_seeds, spread, start
+from benchmarks.reproduction.study import EPOCHS, RECIPES, Setting, check_left, draw, report, run_seeds, spread, start
 
 PAPER = {
     (0.1, True): (36.90, 36.64, 37.12, 37.05),
@@ -34,6 +34,8 @@ def main(options: argparse.Namespace) -> None:
         setting = Setting(recipe=recipe, learning_rate=None if usual else rate, residual=residual)
         # A network at the usual rate is part of other tables, which want all scales.
         runs = run_seeds(setting, options, test=(2, 3, 4) if usual and residual else (2,))
+        if not runs:
+            continue
         values = list(zip(*([p.psnr["2"] for p in points] for points in runs), strict=True))
         kind = "residual" if residual else "non-residual"
         row = {"recipe": recipe, "rate": f"{rate:g}", "learning": kind}
@@ -43,6 +45,7 @@ def main(options: argparse.Namespace) -> None:
         curves[f"{recipe}, {kind}, {rate:g}"] = EPOCHS, [sum(v) / len(v) for v in values]
     report(options, "residual", rows)
     draw(options, "residual", curves, x="epoch (of 80)", y="PSNR on Set5 x2, dB")
+    check_left(options)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ By the paper's recipe and by the default one, two seeds each. FOLDER holds T91, 
 
 import argparse
 
-from benchmarks.reproduction.study import Setting, report, run_seeds, start, summarize
+from benchmarks.reproduction.study import Setting, check_left, report, run_seeds, start, summarize
 
 BICUBIC = (33.66, 30.39, 28.42)
 PAPER = {
@@ -29,9 +29,11 @@ def main(options: argparse.Namespace) -> None:
         trained = {"trained": ", ".join(f"x{scale:g}" for scale in scales)}
         for recipe in ("default", "kim2016"):
             runs = run_seeds(Setting(recipe=recipe, scales=scales), options)
-            rows.append(trained | {"by": f"ours, {recipe}"} | summarize([points[-1].psnr for points in runs]))
+            if runs:
+                rows.append(trained | {"by": f"ours, {recipe}"} | summarize([points[-1].psnr for points in runs]))
         rows.append(trained | {"by": "paper"} | dict(zip(columns, paper, strict=True)))
     report(options, "scales", rows)
+    check_left(options)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,7 @@ def complete(options: argparse.Namespace) -> argparse.Namespace:
     options.deadline = time.monotonic() + (parse_time(options.budget, "--budget") if options.budget else 1e9)
     options.output = options.output or Path(f"reproduction_{options.size}")
     options.output.mkdir(parents=True, exist_ok=True)
+    options.left = []  # what there was no time for
     return options
 
 
@@ -186,12 +187,17 @@ def score(network: Network, folder: Path, scales: Sequence[float], device: str) 
 
 
 def run(
-    setting: Setting, options: argparse.Namespace, *, test: Sequence[float] = (2, 3, 4), epochs: Sequence[int] = EPOCHS
+    setting: Setting,
+    options: argparse.Namespace,
+    *,
+    test: Sequence[float] = (2, 3, 4),
+    epochs: Sequence[int] | None = None,
 ) -> list[Point]:
     """Train by a setting, unless that is done already, and return the scores at some of the 80 epochs.
 
-    A run is one file, written every minute: the trainer's state, and the scores so far. Raises `OutOfTimeError` when
-    the deadline of the options has come.
+    These are all of `EPOCHS` for networks of the usual depth, which several tables share, and the last for others. A
+    run is one file, written every minute: the trainer's state, and the scores so far. Raises `OutOfTimeError` when the
+    deadline of the options has come.
     """
     path = run_path(setting, options)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,6 +210,7 @@ def run(
     trainer = prepare(setting, options)
     if record:
         trainer.restore((tensors, record))
+    epochs = epochs or (EPOCHS if setting.depth is None else ())
     wanted = {epoch for epoch in epochs if epoch < setting.epochs} | {setting.epochs}  # the end is always scored
     marks = {round(trainer.config.steps * epoch / setting.epochs): epoch for epoch in sorted(wanted)}
 
@@ -241,8 +248,19 @@ def run(
 
 
 def run_seeds(setting: Setting, options: argparse.Namespace, **how: Any) -> list[list[Point]]:
-    """The points of a setting by each seed."""
-    return [run(replace(setting, seed=seed), options, **how) for seed in SEEDS]
+    """The points of a setting by each seed; none if the time does not suffice, which `check_left` says in the end."""
+    try:
+        return [run(replace(setting, seed=seed), options, **how) for seed in SEEDS]
+    except OutOfTimeError as error:
+        options.left.append(str(error))
+        return []
+
+
+def check_left(options: argparse.Namespace) -> None:
+    """Raise `OutOfTimeError` if there was no time for some runs; tables of the others are written by then."""
+    if left := options.left:
+        options.left = []
+        raise OutOfTimeError("; ".join(left))
 
 
 def spread(values: Sequence[float]) -> str:
@@ -332,6 +350,8 @@ def load_patches(folder: Path, every: int, scales: tuple[float, ...], grid: bool
 
 def report(options: argparse.Namespace, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print rows as a Markdown table, and write them as JSON and CSV."""
+    if not rows:
+        return
     (options.output / f"{name}.json").write_text(json.dumps(list(rows), indent=1) + "\n")
     with (options.output / f"{name}.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")

@@ -11,7 +11,7 @@ from benchmarks.reproduction import study
 from benchmarks.reproduction.drcn import DRCN, SHARE, RecursiveTrainer
 from benchmarks.reproduction.networks import count_multiplications
 from benchmarks.reproduction.srcnn import SRCNN
-from benchmarks.reproduction.study import OutOfTimeError, Setting, load_run, restore, run, score
+from benchmarks.reproduction.study import OutOfTimeError, Setting, check_left, load_run, restore, run, run_seeds, score
 from PIL import Image
 
 from vdsr_core import VDSR, Patches, TrainConfig, Trainer, VDSRConfig, evaluate
@@ -188,6 +188,19 @@ def test_stopped_run_ends_as_an_uninterrupted_one(options):
     assert [point.psnr for point in run(setting, stopped)] == [point.psnr for point in whole]
     one, two = (load_run(setting, where).state_dict() for where in (options, stopped))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_seeds_are_left_for_the_next_command_when_time_is_over(options):
+    options.left = []
+    setting = Setting("srcnn9-1-5", "default", epochs=10)
+    one, two = run_seeds(setting, options, test=(2,))
+    assert one != two
+    options.deadline = -math.inf
+    assert run_seeds(setting, options, test=(2,)) == [one, two]  # these are there
+    check_left(options)
+    assert run_seeds(replace(setting, seed=5, residual=False), options) == []
+    with pytest.raises(OutOfTimeError, match="residual=False"):
+        check_left(options)
 
 
 def test_diverged_run_is_marked(options):
