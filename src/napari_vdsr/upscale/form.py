@@ -17,7 +17,6 @@ from napari_vdsr.forms import (
     align_labels,
     choice,
     ignore_wheel,
-    make_box,
     make_collapsible,
     make_row,
     make_text,
@@ -102,7 +101,7 @@ class Form:
             "Black and white",
             "The intensities that become 0 and 1 for the network: automatic finds them once for the whole layer, so "
             "that hot pixels do not count and a region comes out as in the whole. Values outside are not clipped.",
-            [AUTOMATIC, BY_HAND],
+            [("Automatic", AUTOMATIC), ("By hand", BY_HAND)],
         )
         limits = {"min": -1e15, "max": 1e15, "step": 1.0, "enabled": False}
         self.low = NumberBox(name="low", label="Black", value=0, **limits)
@@ -129,8 +128,9 @@ class Removal:
         self._maps: tuple[str, ...] = ()
         self.noise = choice(
             "Noise",
-            "Automatic removes the noise that is found in the layer. By hand begins with that; turn Preview on to see "
-            "what the slider does. What looks like noise and is removed may be fine detail.",
+            "Automatic removes the noise that is found in the layer, in percent of the range from black to white. "
+            "By hand begins with that; turn Preview on to see what the slider does. What looks like noise and is "
+            "removed may be fine detail.",
             self._offer_noise,
         )
         self.level = FloatSlider(label="Noise, %", value=0, min=0, max=20, step=0.1, visible=False)
@@ -151,14 +151,14 @@ class Removal:
         found = ""
         if self._grade.noise:
             shares = [f"{100 * share:.2g}" for share in self._grade.noise if share >= 0.0005]
-            found = f" (found: {self._grade.about}{', '.join(shares)} % of the range)" if shares else " (found: none)"
+            found = f": {self._grade.about}{', '.join(shares)} %" if shares else ": none found"
         return [(f"Automatic{found}", AUTO), ("None", NONE), ("By hand", BY_HAND)]
 
     def _offer_compression(self, box: Any) -> list[tuple[str, str]]:
         found = ""
         if self._grade.noise:
             strength = self._grade.compression
-            found = f" (file: quality {to_quality(strength):.0f})" if strength else " (file: none)"
+            found = f": quality {to_quality(strength):.0f}" if strength else ": none found"
         return [(f"Automatic{found}", AUTO), ("None", NONE), ("By hand", BY_HAND)]
 
     def show_for(self, maps: tuple[str, ...], grade: Grade) -> None:
@@ -212,7 +212,11 @@ class Face(QWidget):
         self.guide_button.setToolTip("Opens the guide.")
         self.unfinished = choice("", "Results on disk that are not finished.")
         self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
-        self.unfinished_box = make_box(make_row(self.unfinished.native, self.resume_button, self.discard_button))
+        self.unfinished_box = QWidget()
+        column = QVBoxLayout(self.unfinished_box)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.unfinished.native)
+        column.addLayout(make_row(self.resume_button, self.discard_button))
         self.original_button = QPushButton("Show original")
         self.original_button.setCheckable(True)
         self.original_button.setToolTip("Shows the source in place of the result, as while the key B is held down.")

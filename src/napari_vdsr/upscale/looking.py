@@ -52,7 +52,7 @@ class Looking(Follower):
     def _offer(self, box: Any) -> list[tuple[str, Any]]:
         """The sides: the newest result first on the right, the source first on the left."""
         done = [(batch.title, batch) for batch in reversed(self._queue.batches) if batch.over and batch.results]
-        plain: list[tuple[str, Any]] = [("Source (nearest)", SOURCE), ("Bicubic interpolation", BICUBIC)]
+        plain: list[tuple[str, Any]] = [("Source (nearest)", SOURCE), ("Bicubic", BICUBIC)]
         return done + plain if box.label == "Right" else plain + done
 
     def _finished(self, batch: Batch) -> None:

@@ -59,7 +59,7 @@ class Previews:
             sources = [_regions.in_view(self._viewer, layer, self._choices.plane(layer)) for layer in layers]
         except _regions.NoRegion as error:
             self.end()
-            self.stepped.emit(f"There is no preview: {error}")
+            self.stepped.emit(f"There is no preview. {error}")
             return
         for number, (layer, source) in enumerate(zip(layers, sources, strict=True)):
             if number == len(self.shown):

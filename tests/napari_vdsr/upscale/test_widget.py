@@ -177,8 +177,8 @@ def test_noise_and_compression_are_found_and_removed(viewer, opened, qtbot, mapp
     noise, in_range = estimate_noise(image), find_range(image)
     fraction = 100 * noise_fraction(noise, in_range)
     assert fraction > 1
-    assert removal.noise.current_choice == f"Automatic (found: {fraction:.2g} % of the range)"
-    assert removal.compression.current_choice == "Automatic (file: quality 60)"
+    assert removal.noise.current_choice == f"Automatic: {fraction:.2g} %"
+    assert removal.compression.current_choice == "Automatic: quality 60"
     assert removal.level.native.isHidden()
     compression = read_image(jpeg).compression
     run(qtbot, widget)
