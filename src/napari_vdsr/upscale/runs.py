@@ -363,10 +363,11 @@ class Check(Single):
             return f"Errors of {mean:.3g} on average are expected, in the units of the image. {MEANING}"
         rms, spread = self.difference.rms, self.difference.spread
         share = 100 * rms / spread if spread else 0.0
+        percent = f"{share:.2g}" if share < 10 else f"{share:.0f}"
         _, high = _checks.limits(self.difference.pixels)
         legend = f"Green is brighter, pink is darker than that, by up to {high:.3g}; white is equal."
         if self.kind == _checks.ADDED:
-            verdict = f"The network changed the interpolated image by {share:.2g} % of its contrast (RMS {rms:.3g})."
+            verdict = f"The network changed the interpolated image by {percent} % of its contrast (RMS {rms:.3g})."
             return f"{verdict} This is predicted, not measured. {legend}"
         verdict = "The result agrees with the original" if share < 2 else "The result departs from the original"
-        return f"{verdict}: made small again, it differs by {share:.2g} % of its contrast (RMS {rms:.3g}). {legend}"
+        return f"{verdict}: made small again, it differs by {percent} % of its contrast (RMS {rms:.3g}). {legend}"

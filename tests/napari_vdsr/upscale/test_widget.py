@@ -173,7 +173,7 @@ def test_noise_and_compression_are_found_and_removed(viewer, opened, qtbot, mapp
     layer = viewer.open(jpeg, plugin="napari")[0]
     widget = opened(model=mapped)
     removal, image = widget.form.removal, np.asarray(layer.data)
-    qtbot.waitUntil(lambda: "found" in removal.noise.current_choice, timeout=WAIT)
+    qtbot.waitUntil(lambda: "%" in removal.noise.current_choice, timeout=WAIT)
     noise, in_range = estimate_noise(image), find_range(image)
     fraction = 100 * noise_fraction(noise, in_range)
     assert fraction > 1
