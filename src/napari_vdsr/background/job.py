@@ -73,13 +73,15 @@ class Job(QObject):
         _running.discard(self)
 
 
-class Latest:
+class Latest(QObject):
     """One piece of work at a time: when another begins, the one before is cancelled and no longer heard.
 
-    `stepped` takes each step, `ended` None or the exception, when the work has ended by itself.
+    `stepped` takes each step, `ended` None or the exception, when the work has ended by itself. It is a QObject because
+    PySide6 would still call the methods of another object that is no longer there.
     """
 
     def __init__(self, stepped: Callable[[Any], Any], ended: Callable[[Exception | None], Any]) -> None:
+        super().__init__()
         self._hear_step, self._hear_end = stepped, ended
         self._job: Job | None = None
 
