@@ -367,21 +367,24 @@ class Matrix:
 
         return in_fork(compare) == 0
 
+    def is_sound(self):
+        """Whether the target is absent, or that of before or after; of work that is resumed, whether it can be read."""
+        if not (self.place / self.work.name).exists():
+            return True
+        return in_fork(lambda: self.work.load(self.place) is None) == 0 if self.work.resumable else self.holds(None, 0)
+
     def examine(self, state):
         """What is wrong after a kill in a state."""
         wrong, resumable, copied = [], self.work.resumable, self.scratch / f"state{state[0]}"
         copy(copied, self.place)
-        if (self.place / self.work.name).exists():
-            if resumable and in_fork(lambda: self.work.load(self.place) is None):
-                wrong.append("the target cannot be read")
-            elif not resumable and not self.holds(None, 0):
-                wrong.append("the target is neither old nor new")
+        if not self.is_sound():
+            wrong.append("the target is neither old nor new")
         for variant in (0, 1):
             copy(copied, self.place)
             code = in_fork(lambda variant=variant: self.work.act(self.place, variant))
             what = "the same command" if variant == 0 else "another command"
-            if code == REFUSED and variant == 1 and not resumable:
-                if (self.place / self.work.name).exists() and not self.holds(None, 0):
+            if code == REFUSED and variant == 1:
+                if not self.is_sound():
                     wrong.append(f"{what} refuses, and leaves a target that is neither old nor new")
                 continue
             right = (0, 1) if resumable and variant == 1 else (variant,)
