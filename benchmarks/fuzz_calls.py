@@ -150,7 +150,7 @@ def judge(image, scale, options, model):
     gaps = np.isnan(result) if pixels.dtype.kind == "f" else np.zeros(result.shape, bool)
     if pixels.dtype.kind == "f" and (np.isinf(result).any() or (gaps.any() and options.get("nan") != "keep")):
         return "wrong: not finite"
-    if before is not None and not np.array_equal(before, image):
+    if before is not None and not np.array_equal(before, image, equal_nan=before.dtype.kind == "f"):
         return "wrong: the input has changed"
     other = super_resolve(image, scale, model=model, **options | {"tile": 16 if options.get("tile") != 16 else 5})
     if not np.array_equal(gaps, np.isnan(other) if pixels.dtype.kind == "f" else gaps):

@@ -164,7 +164,7 @@ class Batch:
 
     def load(self, folder):
         parts = [folder / self.name / name for name in "01"]
-        return np.stack([np.asarray(read_image(part).data) for part in parts if part.exists()])
+        return np.array([np.asarray(read_image(part).data) for part in parts if part.exists()])
 
 
 class FineTuning(Saving):
