@@ -225,7 +225,7 @@ def test_weights_that_are_not_finite_do_not_replace_good_ones(tmp_path, tiny_mod
 
 def test_default_network_is_embedded_with_its_card():
     model = load_model()
-    assert model.config == VDSRConfig()
+    assert model.config == VDSRConfig(fold=2, blocks=True, maps=("scale",))
     assert model.scales == (1.25, 1.5, 2, 2.5, 3, 4)
     assert {"name", "data", "recipe", "terms", "scores"} <= set(model.card)
     assert model_names()[0] == model.card["name"]

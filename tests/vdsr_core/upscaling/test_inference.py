@@ -11,7 +11,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdsr_core import VDSR, VDSRConfig, degrade, find_range, resize, super_resolve, super_resolve_tiles
+from vdsr_core import VDSR, VDSRConfig, degrade, find_range, load_model, resize, super_resolve, super_resolve_tiles
 from vdsr_core.images.color import rgb_to_ycbcr
 from vdsr_core.network.engine import Engine
 
@@ -271,7 +271,7 @@ def test_one_hot_pixel_costs_nothing_beyond_its_halo(rng):
     hot[10, 12] = 65535
     clean, result = super_resolve(image, 2), super_resolve(hot, 2)
     far = np.ones(clean.shape, bool)
-    reach = 20 + 2 * 2 + 1  # halo, and the taps of the hot pixel
+    reach = load_model().halo + 2 * 2 + 2  # halo, the taps of the hot pixel, and the rest of a square
     far[max(0, 20 - reach) : 21 + reach, max(0, 24 - reach) : 25 + reach] = False
     # Blocks of pixels that a fast convolution takes together share their rounding.
     assert np.abs(result[far].astype(int) - clean[far]).max() <= 1
