@@ -281,7 +281,7 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
     Examples
     --------
     >>> load_model().config
-    VDSRConfig(depth=20, width=64, fold=1, blocks=False, maps=())
+    VDSRConfig(depth=20, width=64, fold=2, blocks=True, maps=('scale',))
     """
     try:
         if isinstance(name_or_path, bytes):
