@@ -235,7 +235,7 @@ def main() -> int:
                 if not faults[f"{source.name}: {key}"] and given.keep is not None:
                     given.keep.mkdir(parents=True, exist_ok=True)
                     kept = given.keep / f"{len(faults)}_{source.name}"
-                    path.rename(kept)
+                    shutil.move(path, kept)
                     kept.with_name(f"{kept.name}.txt").write_text(fault)
                 faults[f"{source.name}: {key}"] += 1
                 if "process ended" in fault or "more than" in fault or "GB" in fault:

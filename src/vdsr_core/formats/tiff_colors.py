@@ -27,6 +27,8 @@ def check_kind(page: Any) -> None:
         refuse(f"its colours are {name}. Convert it to gray or RGB first.")
     if page.dtype is None or page.dtype.kind not in "biuf":
         refuse(f"its pixels are {page.dtype or f'of {page.bitspersample} bits'}. Save real numbers.")
+    if page.samplesperpixel > 1 and page.planarconfig not in (1, 2):  # tifffile would read pixels that are not there
+        refuse(f"its planar configuration is {page.planarconfig}, neither 1 nor 2. Copy or export it again.")
     if page.photometric == WHITE_IS_ZERO and page.dtype.kind not in "bu":
         refuse(f"white is zero in its {page.dtype} pixels. Invert it in another program first.")
     if page.photometric == PALETTE and (page.colormap is None or page.colormap.shape != (3, 2**page.bitspersample)):

@@ -202,6 +202,16 @@ def test_kind_that_is_not_read_is_named(tmp_path, tag, value, name):
         read_image(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("compression", [None, "jpeg"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_false_planar_configuration_is_named(tmp_path, compression, lazy):
+    tifffile.imwrite(tmp_path / "a.tif", pixels((9, 16, 3)), photometric="rgb", compression=compression)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tiff:
+        tiff.pages.first.tags[284].overwrite(129)
+    with pytest.raises(ValueError, match="its planar configuration is 129, neither 1 nor 2"):
+        read_image(tmp_path / "a.tif", lazy=lazy)
+
+
 def test_sparse_tiles_are_background(tmp_path):
     data = pixels((64, 64), top=254) + np.uint8(1)
     tifffile.imwrite(tmp_path / "a.tif", data, tile=(32, 32), metadata=None)
