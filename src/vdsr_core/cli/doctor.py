@@ -87,6 +87,7 @@ def network_lines(model: VDSR) -> Iterator[str]:
     yield ""
     config = model.config
     more = f", fold {config.fold}" * (config.fold > 1) + ", blocks" * config.blocks
+    more += f", told {' and '.join(config.maps)}" if config.maps else ""
     yield f"network   depth {config.depth}, width {config.width}{more}, {parameters} parameters"
     yield f"scales    {', '.join(f'{scale:g}' for scale in model.scales) or 'not known'}"
     yield f"halo      {model.halo} pixels"

@@ -629,7 +629,7 @@ def test_why_run_is_disabled(viewer, opened, qtbot, tmp_path, preferences):
     assert not face.caution.text()
     form.scale.value = 8
     assert f"trained for {TIMES}1.25 to {TIMES}4" in face.caution.text()
-    form.scale.value = 40
+    form.scale.value = 150
     assert "about" in face.caution.text()
     assert "region first" in face.caution.text()
     form.scale.value = 1000

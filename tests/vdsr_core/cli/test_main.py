@@ -47,7 +47,9 @@ def test_info_says_how_a_network_folds(tmp_path, vdsr):
 
 def test_info_describes_the_default_network(vdsr):
     result = vdsr("info", model=None)
-    assert "\nnetwork   depth 20, width 64, 665921 parameters\nscales    1.25, 1.5, 2, 2.5, 3, 4\n" in result.stdout
+    assert "\nscales    1.25, 1.5, 2, 2.5, 3, 4\n" in result.stdout
+    shape = "depth 20, width 64, fold 2, blocks, told scale, 669956 parameters"
+    assert f"\nnetwork   {shape}\n" in result.stdout
 
 
 def test_doctor_names_engines_and_what_is_chosen(vdsr):

@@ -32,10 +32,10 @@ def make_model(depth, width, **shape):
     return VDSR(VDSRConfig(depth, width, **shape)).requires_grad_(False)
 
 
-def run(network, ilr, side=1):
-    """The residual of an image, (H, W)."""
+def run(network, ilr, side=1, prepare=None):
+    """The residual of an image, (H, W); `prepare` gives what the first layer sees, by default the folded image."""
     ilr = torch.from_numpy(ilr)[None, None]
-    strips = network.residual_strips(fold(ilr, side)[0].numpy(), ROWS)
+    strips = network.residual_strips((prepare(ilr) if prepare else fold(ilr, side))[0].numpy(), ROWS)
     return unfold(torch.from_numpy(np.concatenate(list(strips), 1))[None], side, ilr.shape).numpy()[0, 0]
 
 
@@ -64,14 +64,14 @@ def test_ncnn_equals_torch(rows, columns, depth, width, side, blocks):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, abs(expected).max()))
 
 
-@pytest.mark.parametrize("shape", [None, {"fold": 2, "blocks": True}])
+@pytest.mark.parametrize("shape", [None, {}, {"fold": 2, "blocks": True}])
 def test_networks_of_full_size_equal_float64(rng, shape):
-    """The default one and a folded one; several strips of 20 layers."""
+    """The default one, the paper's and a folded one; several strips of 20 layers."""
     model = load_model() if shape is None else start_model(0, VDSRConfig(**shape), start="identity")
     model.requires_grad_(False)
     side = model.config.fold
     ilr = rng.random(((4 * ROWS + 20) * side, 60 * side + 1), dtype=np.float32)
-    found = run(convert(model, threads=2), ilr, side)
+    found = run(convert(model, threads=2), ilr, side, model.prepare)
     expected = model.double().residual(torch.from_numpy(ilr).double()[None, None]).numpy()[0, 0]
     assert 0 < np.abs(found - expected).max() < 1e-5
 
