@@ -82,16 +82,19 @@ def test_aligned_tiles_equal_the_whole(rng, fold, blocks):
         torch.testing.assert_close(found, whole[tile.write], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["photo", "fast", "microscopy"])
+KNOWN = pytest.mark.xfail(reason="differs by 2 to 3 % of the noise, seen in noise alone: train on", strict=True)
+
+
+@pytest.mark.parametrize("name", [pytest.param("photo", marks=KNOWN), "fast", "microscopy"])
 def test_a_flat_noisy_area_shows_no_pattern_of_squares(rng, name):
-    """The mean residual of each place within a square is the same, to a twenty-fifth of the noise."""
+    """The mean residual of each place within a square is the same, to a fiftieth of the noise."""
     model, noise = load_model(name).requires_grad_(False), 0.02
     side = max(2, model.config.fold)
     ilr = 0.5 + np.stack([resize(noise * rng.standard_normal((110, 110)), 2) for _ in range(2)])
     residual = model.residual(torch.from_numpy(ilr.astype(np.float32))[:, None])[:, 0].double()
     inside = residual[:, 40:-40, 40:-40]
     means = [inside[:, i::side, j::side].mean() for i in range(side) for j in range(side)]
-    assert max(means) - min(means) < noise / 25
+    assert max(means) - min(means) < noise / 50
     assert inside.std() > noise / 10  # it does something
 
 
