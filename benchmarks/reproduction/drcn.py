@@ -67,7 +67,7 @@ class DRCN(nn.Module):
 class RecursiveTrainer(Trainer[DRCN]):
     """Train also each recursion for itself, "recursive supervision": gradients reach the first ones by short ways."""
 
-    def loss(self, ilr: Tensor, hr: Tensor, strengths: Tensor | None = None) -> Tensor:
+    def loss(self, ilr: Tensor, hr: Tensor, conditions: Tensor | None = None) -> Tensor:
         """The loss of the result, and the mean loss of all recursions."""
         residuals = self.model.residuals(ilr)
         result = compute_loss(ilr + self.model.combine(residuals), hr, self.config.loss)

@@ -21,7 +21,7 @@ from vdsr_core.images.noise import estimate_noise
 from vdsr_core.images.resampling import make_taps, resize, scale_pair
 from vdsr_core.network.devices import make_engine
 from vdsr_core.network.engine import Engine
-from vdsr_core.network.model import VDSR, Strength, check_network
+from vdsr_core.network.model import VDSR, Condition, check_network
 
 TOLERANCE = 0.02  # dB, within which the score of bicubic interpolation is the published one
 # Published PSNR (dB) and SSIM of bicubic interpolation by this protocol.
@@ -234,15 +234,15 @@ def evaluate(
     return _scores(images.items() if isinstance(images, Mapping) else images, factors, engine, low)
 
 
-def make_low(y: NDArray[np.float64], scale: float, degradation: Mapping[str, Any] | None) -> tuple[Any, Strength]:
+def make_low(y: NDArray[np.float64], scale: float, degradation: Mapping[str, Any] | None) -> tuple[Any, Condition]:
     """The low-resolution luma image of a sharp one in 0..255, and what a network is told of it."""
     if not degradation:
-        return degrade(y, scale), Strength(scale=scale)
+        return degrade(y, scale), Condition(scale=scale)
     shot, read = (degradation.get(name, 0.0) / 255 for name in ("shot_noise", "read_noise"))
     options = {"seed": 0, **degradation} | {"shot_noise": shot, "read_noise": read}
     low = degrade(y / 255, scale, **options)
     quality = degradation.get("jpeg")
-    return low * 255, Strength(*estimate_noise(low), 0.0 if quality is None else mean_step(quality), scale)
+    return low * 255, Condition(*estimate_noise(low), 0.0 if quality is None else mean_step(quality), scale)
 
 
 def _scores(
@@ -263,11 +263,11 @@ def _scores(
                 msg += f"got shape {y.shape}. Leave it out, or use smaller scales."
                 raise ValueError(msg)
             hr, _ = crop_to_scale(y, scale_pair(scale))
-            low, strength = make(y, scale)
+            low, condition = make(y, scale)
             for method in ("bicubic", "vdsr"):
                 start = time.perf_counter()
                 ilr = np.clip(resize(low, scale, output_shape=hr.shape), 16, 235)
-                sr = ilr if method == "bicubic" else restore(ilr, engine, strength)
+                sr = ilr if method == "bicubic" else restore(ilr, engine, condition)
                 seconds = time.perf_counter() - start
                 sr = np.clip(np.rint(sr), 16, 235)
                 border = math.ceil(scale)
@@ -290,12 +290,12 @@ def luma(image: NDArray[Any], name: str = "image") -> NDArray[np.float64]:
 
 
 def restore(
-    ilr: NDArray[np.float64], engine: Engine, strength: Strength, *, self_ensemble: bool = False
+    ilr: NDArray[np.float64], engine: Engine, condition: Condition, *, self_ensemble: bool = False
 ) -> NDArray[np.float64]:
-    """An interpolated luma image in 0..255 through the network, whole; `strength` is of the range."""
+    """An interpolated luma image in 0..255 through the network, whole; `condition` counts in fractions of the range."""
     taps = tuple(make_taps(n, 1, 0, n) for n in ilr.shape)  # the identity
     windows = [ilr[None] / 255]
-    sr = engine.run(windows, [(taps[0], taps[1])], strengths=[strength], self_ensemble=self_ensemble)[0, 0]
+    sr = engine.run(windows, [(taps[0], taps[1])], conditions=[condition], self_ensemble=self_ensemble)[0, 0]
     return np.asarray(sr, np.float64) * 255
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vdsr_core.images.degradation import degrade, mean_step
 from vdsr_core.images.noise import estimate_noise
-from vdsr_core.network.model import Strength
+from vdsr_core.network.model import Condition
 
 # How often each kind is drawn. Half of the noise is of one strength, half grows with the intensity.
 KINDS = {"noise": 0.45, "jpeg": 0.3, "both": 0.15, "kernel": 0.1}
@@ -19,11 +19,11 @@ OTHER_KERNEL = 0.2  # fraction of the noisy and compressed images that are not r
 BLUR = 0.6  # pixels of the low-resolution image, at most
 
 
-def degrade_at_random(image: NDArray[Any], scale: float, rng: np.random.Generator) -> tuple[NDArray[Any], Strength]:
+def degrade_at_random(image: NDArray[Any], scale: float, rng: np.random.Generator) -> tuple[NDArray[Any], Condition]:
     """A noisy, compressed or otherwise reduced version of a sharp image, and what was done to it.
 
     The image is (M, N), in floating point, 0 to 1 for the range; the reduced one is (floor(M / scale), floor(N /
-    scale)). The strength is zero where only the kernel differs. `rng` draws kind and strength.
+    scale)). The condition is a clean one where only the kernel differs. `rng` draws kind and strength.
     """
     kind = rng.choice(list(KINDS), p=list(KINDS.values()))
     options: dict[str, Any] = {}
@@ -44,9 +44,9 @@ def degrade_at_random(image: NDArray[Any], scale: float, rng: np.random.Generato
     low = degrade(image, scale, **options)
     if kind == "noise" and rng.random() < 0.5:  # as 8-bit files hold it
         low = np.rint(np.clip(low, 0, 1) * 255) / 255
-    return low, Strength(gain, offset, compression)
+    return low, Condition(gain, offset, compression)
 
 
-def estimate_strength(low: NDArray[Any], compression: float = 0.0) -> Strength:
-    """What a network is told of a low-resolution image unless its noise is known."""
-    return Strength(*estimate_noise(low), compression)
+def estimate_condition(low: NDArray[Any], compression: float = 0.0) -> Condition:
+    """The condition of a low-resolution image whose noise is not known."""
+    return Condition(*estimate_noise(low), compression)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vdsr_core.dataset.degraded import degrade_at_random, estimate_strength
+from vdsr_core.dataset.degraded import degrade_at_random, estimate_condition
 from vdsr_core.dataset.interpolation import Degrade, enlarge, reduce_image
 from vdsr_core.dataset.planes import Pair, Plane
 from vdsr_core.dataset.registration import busiest_window
@@ -19,7 +19,7 @@ from vdsr_core.images.degradation import crop_to_scale, degrade
 from vdsr_core.images.resampling import scale_pair
 from vdsr_core.network.devices import choose_device
 from vdsr_core.network.engine import Engine
-from vdsr_core.network.model import VDSR, Strength
+from vdsr_core.network.model import VDSR, Condition
 
 # The side of a held-out piece in pixels, how many `fine_tune` measures, and how many of one plane, at most.
 PIECE, PIECES, OF_PLANE = 192, 8, 4
@@ -53,7 +53,7 @@ class Piece:
     ilr: NDArray[np.float64]
     hr: NDArray[np.float64]
     border: int  # pixels at each edge that do not count
-    strength: Strength  # what a network with maps is told of it
+    condition: Condition  # what a network with maps is told of it
     factor: float  # the scale as a number; 0 for pairs and degraded pieces, whose errors are not predicted
 
     def psnr(self, sr: NDArray[np.float64]) -> float:
@@ -96,11 +96,11 @@ class HoldOut:
         for number, hr in enumerate(_some(parts, pieces)):
             for scale in scales:
                 low = reduce_image(hr, scale, degrade)
-                self.pieces.append(make_piece(scale, hr, low, estimate_strength(low) if degraded else Strength()))
+                self.pieces.append(make_piece(scale, hr, low, estimate_condition(low) if degraded else Condition()))
                 if degraded:
                     rng = np.random.default_rng((SEED, number))  # the same for each scale
                     low, done = degrade_at_random(hr.astype(np.float64), scale, rng)
-                    told = estimate_strength(low, done.compression)
+                    told = estimate_condition(low, done.compression)
                     self.pieces.append(make_piece(scale, hr, low, told, " degraded"))
         self.pieces += [make_pair_piece(*pair) for pair in _some(crops, pieces)]
         self.pieces = [piece for piece in self.pieces if np.ptp(piece.hr)]
@@ -115,7 +115,7 @@ class HoldOut:
         """The pieces as a network restores them."""
         engine = Engine(model, self.device, half=False)
         return [
-            restore(piece.ilr * 255, engine, piece.strength, self_ensemble=self_ensemble) / 255 for piece in self.pieces
+            restore(each.ilr * 255, engine, each.condition, self_ensemble=self_ensemble) / 255 for each in self.pieces
         ]
 
     def means(self, restored: Sequence[NDArray[np.float64]]) -> dict[str, float]:
@@ -176,16 +176,16 @@ def _spread(length: int, count: int) -> list[slice]:
     return [slice(start, start + side) for start in starts]
 
 
-def make_piece(scale: float, hr: Plane, low: NDArray[Any], strength: Strength, kind: str = "") -> Piece:
+def make_piece(scale: float, hr: Plane, low: NDArray[Any], condition: Condition, kind: str = "") -> Piece:
     """A piece that was reduced, in double precision."""
     ilr, sharp = enlarge(low, hr, scale).astype(float), crop_to_scale(hr, scale_pair(scale))[0].astype(float)
-    told = strength._replace(scale=scale)
+    told = condition._replace(scale=scale)
     return Piece(f"{scale:.3g}{kind}", ilr, sharp, find_border(hr, scale), told, 0.0 if kind else scale)
 
 
 def make_pair_piece(ilr: Plane, hr: Plane, ratio: float) -> Piece:
     """A piece of a registered pair, in double precision."""
-    return Piece("pairs", ilr.astype(float), hr.astype(float), find_border(hr, 4), Strength(scale=ratio), 0.0)
+    return Piece("pairs", ilr.astype(float), hr.astype(float), find_border(hr, 4), Condition(scale=ratio), 0.0)
 
 
 def find_border(plane: Plane, scale: float) -> int:

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vdsr_core.arguments import check_integer, check_span
-from vdsr_core.dataset.degraded import degrade_at_random, estimate_strength
+from vdsr_core.dataset.degraded import degrade_at_random, estimate_condition
 from vdsr_core.images.degradation import crop_to_scale, degrade
 from vdsr_core.images.resampling import resize, scale_pair
-from vdsr_core.network.model import Strength
+from vdsr_core.network.model import Condition
 
 Degrade = Callable[[NDArray[Any], float], NDArray[Any]]
-Interpolated = tuple[NDArray[np.float32], tuple[Strength, Strength]]  # with what was done, and what is estimated
+Interpolated = tuple[NDArray[np.float32], tuple[Condition, Condition]]  # with what was done, and what is estimated
 
 bicubic = degrade
 AHEAD = 256  # images that are interpolated before they are wanted, at most
@@ -52,7 +52,7 @@ def interpolate_groups(
         else:
             yield from interpolate_degraded(images, scales, (seed, number))
     for number, (low, high) in enumerate(pairs):
-        yield interpolate_low(low, high, f"pair {number}"), (Strength(), Strength())
+        yield interpolate_low(low, high, f"pair {number}"), (Condition(), Condition())
 
 
 def interpolate_all(
@@ -65,7 +65,7 @@ def interpolate_all(
 
     def make(image: NDArray[Any], scale: float) -> Interpolated:
         low = reduce_image(image, scale, degrade)
-        return enlarge(low, image, scale), (Strength(), estimate_strength(low) if estimate else Strength())
+        return enlarge(low, image, scale), (Condition(), estimate_condition(low) if estimate else Condition())
 
     if degrade is bicubic:
         yield from map_ahead(make, images, scales)
@@ -80,7 +80,7 @@ def interpolate_degraded(
 
     def make(image: NDArray[Any], scale: float, number: int) -> Interpolated:
         low, done = degrade_at_random(np.asarray(image, np.float64), scale, np.random.default_rng((*seed, number)))
-        return enlarge(low, image, scale), (done, estimate_strength(low, done.compression))
+        return enlarge(low, image, scale), (done, estimate_condition(low, done.compression))
 
     yield from map_ahead(make, images, scales, range(len(images)))
 

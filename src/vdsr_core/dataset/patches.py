@@ -20,7 +20,7 @@ from vdsr_core.dataset.store import find_room, find_starts, join
 from vdsr_core.images.degradation import degrade
 from vdsr_core.images.intensity import check_pixels
 from vdsr_core.network.devices import choose_device
-from vdsr_core.network.model import Strength
+from vdsr_core.network.model import Condition
 
 Augment = Literal["none", "flips", "dihedral"]
 
@@ -85,7 +85,7 @@ class Patches:
         white, where files, and the protocol of the field, hold no values.
     degraded : int, optional
         How many degraded versions each image has at each scale, beside the other one: noisy, compressed, or reduced by
-        another kernel, at random. Then `strengths` says what a network with maps is told.
+        another kernel, at random. Then `conditions` says what a network with maps is told.
     low_contrast : float, optional
         Fraction of the patches whose contrast is reduced, to between 2 and 100 %. So a network learns to leave smooth
         and faint images as they are.
@@ -161,7 +161,7 @@ class Patches:
         shapes: list[tuple[int, ...]] = []
         where, store = find_room(4 * (len(groups) + 1) * sum(image.size for image in sharp), self.device, store)
 
-        told: list[tuple[Strength, Strength]] = []  # what was done, and what is estimated
+        told: list[tuple[Condition, Condition]] = []  # what was done, and what is estimated
 
         def note() -> Iterator[NDArray[np.float32]]:
             for ilr, both in interpolate_groups(images, groups, pairs, degrade, degraded, seed):
@@ -269,8 +269,8 @@ class Patches:
             ilr, hr = ilr * gain + offset, hr * gain + offset
         return ilr[:, None], hr[:, None]
 
-    def strengths(self, choice: Choice) -> Tensor:
-        """What a network with maps is told of the patches of a choice: a `Strength` each.
+    def conditions(self, choice: Choice) -> Tensor:
+        """What a network with maps is told of the patches of a choice: a `Condition` each.
 
         Returns
         -------

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from vdsr_core.images.resampling import Taps
 from vdsr_core.network import torch_strips
-from vdsr_core.network.model import VDSR, Strength, unfold
+from vdsr_core.network.model import VDSR, Condition, unfold
 from vdsr_core.network.ncnn_engine import find_ncnn, has_ncnn, warn_of_ncnn
 from vdsr_core.network.strips import BAND, LARGE, choose_rows, tallest
 from vdsr_core.network.threads import mind_forks
@@ -115,7 +115,7 @@ class Engine:
         windows: Sequence[NDArray[Any]],
         taps: Sequence[tuple[Taps, Taps]],
         stop: threading.Event | None = None,
-        strengths: Sequence[Strength] | None = None,
+        conditions: Sequence[Condition] | None = None,
         *,
         self_ensemble: bool = False,
     ) -> NDArray[Any]:
@@ -123,7 +123,7 @@ class Engine:
 
         Of each window, (C, h, w), channel 0 goes through the network; the others are interpolated only. `taps` are
         those of rows and columns for each window; all windows have the same number of output pixels. On a CPU, `stop`
-        ends the work between two layers of a strip by `Stopped`. `strengths` say how noisy, compressed and enlarged
+        ends the work between two layers of a strip by `Stopped`. `conditions` say how noisy, compressed and enlarged
         each window is, for a network that has maps; clean and enlarged twice by default. With `self_ensemble`, the
         residual is the mean over the eight flips and rotations of the interpolated windows.
 
@@ -132,7 +132,7 @@ class Engine:
         """
         try:
             with torch.autocast(self.device.type, enabled=False):  # the caller's is for what the caller computes
-                return self._compute(windows, taps, stop, strengths, self_ensemble)
+                return self._compute(windows, taps, stop, conditions, self_ensemble)
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
@@ -147,18 +147,18 @@ class Engine:
         windows: Sequence[NDArray[Any]],
         taps: Sequence[tuple[Taps, Taps]],
         stop: threading.Event | None,
-        strengths: Sequence[Strength] | None,
+        conditions: Sequence[Condition] | None,
         self_ensemble: bool,
     ) -> NDArray[Any]:
         """What `run` returns."""
         pixels = (torch.from_numpy(np.ascontiguousarray(w, self.dtype)).to(self.device) for w in windows)
         sr = torch.stack([interpolate(p, *t) for p, t in zip(pixels, taps, strict=True)])  # (B, C, H, W)
-        told = None if strengths is None else torch.tensor(strengths, dtype=sr.dtype, device=self.device)
+        told = None if conditions is None else torch.tensor(conditions, dtype=sr.dtype, device=self.device)
         find = self._mean_residual if self_ensemble else self._residual
         sr[:, :1] += find(sr[:, :1], stop, told)
         return sr.cpu().numpy()
 
-    def _mean_residual(self, ilr: Tensor, stop: threading.Event | None, strengths: Tensor | None) -> Tensor:
+    def _mean_residual(self, ilr: Tensor, stop: threading.Event | None, conditions: Tensor | None) -> Tensor:
         """The mean residual over the flips and rotations of interpolated images [1]_, (B, 1, H, W).
 
         Images are extended to whole squares first, so that a square is one however the image is turned.
@@ -173,16 +173,16 @@ class Engine:
         total = torch.zeros_like(whole)
         for transposed, flipped in product((False, True), ((), (2,), (3,), (2, 3))):
             turned = (whole.mT if transposed else whole).flip(flipped)
-            residual = self._residual(turned, stop, strengths).flip(flipped)
+            residual = self._residual(turned, stop, conditions).flip(flipped)
             total += residual.mT if transposed else residual
         return total[..., :rows, :columns] / 8
 
-    def _residual(self, ilr: Tensor, stop: threading.Event | None, strengths: Tensor | None) -> Tensor:
+    def _residual(self, ilr: Tensor, stop: threading.Event | None, conditions: Tensor | None) -> Tensor:
         """The residual of interpolated images in their dtype, (B, 1, H, W)."""
-        residual = self._run(ilr, stop, strengths)
+        residual = self._run(ilr, stop, conditions)
         finite = torch.isfinite(residual).flatten(1).all(1)  # (B,)
         if not bool(finite.all()):
-            again = None if strengths is None else strengths[~finite]
+            again = None if conditions is None else conditions[~finite]
             residual[~finite] = self._run(ilr[~finite], stop, again, exact=True)
             if not bool(torch.isfinite(residual).all()):
                 msg = "the network gave NaN or infinity. Its weights are damaged, or `in_range` is far too narrow."
@@ -190,14 +190,14 @@ class Engine:
         return residual
 
     def _run(
-        self, ilr: Tensor, stop: threading.Event | None, strengths: Tensor | None, *, exact: bool = False
+        self, ilr: Tensor, stop: threading.Event | None, conditions: Tensor | None, *, exact: bool = False
     ) -> Tensor:
         """The residual as fast as it goes here, or by PyTorch in the dtype of `ilr`."""
         half, config = None if exact else self._half, self._exact.config
         if half or self.device.type != "cpu":
             with full_float32(self.device):
-                return self._exact.residual(_clip(ilr), strengths, half=half)
-        squares = self._exact.prepare(_clip(ilr), strengths)  # (B, C, H / fold, W / fold)
+                return self._exact.residual(_clip(ilr), conditions, half=half)
+        squares = self._exact.prepare(_clip(ilr), conditions)  # (B, C, H / fold, W / fold)
         out = None if exact else self._run_ncnn(squares, stop)
         if out is None:  # strip by strip, which costs no more on a CPU and takes little memory
             out = torch_strips.residual(self._exact, squares, stop)

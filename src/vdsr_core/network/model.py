@@ -20,7 +20,7 @@ QUALITY = ("noise", "compression")  # those that say what is wrong with an image
 LARGEST = 4.0  # a larger scale is told as this one: networks have seen no larger ones
 
 
-class Strength(NamedTuple):
+class Condition(NamedTuple):
     """What a network with maps is told of an interpolated image: how noisy, compressed and enlarged it is.
 
     By default it is clean, and enlarged twice.
@@ -180,15 +180,15 @@ class VDSR(nn.Module):
         """
         return self.config.depth * self.config.fold
 
-    def prepare(self, ilr: Tensor, strengths: Tensor | None = None) -> Tensor:
+    def prepare(self, ilr: Tensor, conditions: Tensor | None = None) -> Tensor:
         """What the first layer sees: the folded images, and the maps of `VDSRConfig.maps`.
 
         Parameters
         ----------
         ilr : (B, 1, H, W) Tensor
             Interpolated images.
-        strengths : (B, 4) Tensor, optional
-            A `Strength` for each image; clean and enlarged twice by default.
+        conditions : (B, 4) Tensor, optional
+            A `Condition` for each image; clean and enlarged twice by default.
 
         Returns
         -------
@@ -197,7 +197,7 @@ class VDSR(nn.Module):
         squares = fold(ilr, self.config.fold)
         if not self.config.maps:
             return squares
-        table = ilr.new_tensor([Strength()]).expand(len(ilr), -1) if strengths is None else strengths.to(ilr)
+        table = ilr.new_tensor([Condition()]).expand(len(ilr), -1) if conditions is None else conditions.to(ilr)
         gain, offset, compression, scale = table.T[:, :, None, None]  # (B, 1, 1)
         total = squares[:, 0].clone()
         for channel in squares.unbind(1)[1:]:  # in a fixed order: the same bits for any window
@@ -207,7 +207,7 @@ class VDSR(nn.Module):
         maps = {"scale": octaves, "noise": noise, "compression": compression}
         return torch.cat([squares, *(maps[name].expand_as(noise)[:, None] for name in self.config.maps)], 1)
 
-    def residual(self, ilr: Tensor, strengths: Tensor | None = None, *, half: torch.dtype | None = None) -> Tensor:
+    def residual(self, ilr: Tensor, conditions: Tensor | None = None, *, half: torch.dtype | None = None) -> Tensor:
         """What is missing from the interpolated image: f(x) in Section 3.1 of the paper.
 
         Where `VDSRConfig.fold` does not divide a side, the last row or column is repeated up to a multiple of it.
@@ -216,8 +216,8 @@ class VDSR(nn.Module):
         ----------
         ilr : (B, 1, H, W) Tensor
             Interpolated images, in [0, 1] for the full range.
-        strengths : (B, 4) Tensor, optional
-            A `Strength` for each image, which a network without maps ignores; clean and enlarged twice by default.
+        conditions : (B, 4) Tensor, optional
+            A `Condition` for each image, which a network without maps ignores; clean and enlarged twice by default.
         half : torch.dtype, optional
             Compute all layers but the first and the last in it: bfloat16 or float16. These two are a small part of
             the work, and would round the image itself and the sum that is its residual. What blocks add to stays in
@@ -228,7 +228,7 @@ class VDSR(nn.Module):
         (B, 1, H, W) Tensor
         """
         first, *hidden, last = self.convolutions
-        x = torch.relu_(first(self.prepare(ilr, strengths)))  # (B, width, H / fold, W / fold)
+        x = torch.relu_(first(self.prepare(ilr, conditions)))  # (B, width, H / fold, W / fold)
         with torch.autocast(ilr.device.type, half) if half else nullcontext():
             if self.config.blocks:
                 for one, two in zip(hidden[::2], hidden[1::2], strict=True):

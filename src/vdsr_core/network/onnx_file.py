@@ -21,7 +21,7 @@ from vdsr_core.files import check_target, replacing
 from vdsr_core.images.color import OFFSET, TO_RGB, TO_YCBCR, rgb_to_ycbcr, ycbcr_to_rgb
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.images.resampling import make_taps, resize
-from vdsr_core.network.model import LARGEST, VDSR, Strength, check_network
+from vdsr_core.network.model import LARGEST, VDSR, Condition, check_network
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -147,7 +147,7 @@ def make_graph(
     graph.nodes[-1].output[0] = "sr"
     told = [name for name in model.config.maps if name != "scale" or scale is None]
     dims: dict[str, list[str | int]] = {"scale": ["images"], "noise": ["images", 2], "compression": ["images"]}
-    strengths = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims[name]) for name in told]
+    conditions = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims[name]) for name in told]
     for name in told:  # an input that is a constant, too, may be left out
         graph.keep(name, np.full([1, 2][: len(dims[name])], 2 if name == "scale" else 0, np.float32))
     sides = {given: ("rows", "columns"), "sr": ("rows", "columns") if scale is None else ("rows_sr", "columns_sr")}
@@ -156,7 +156,7 @@ def make_graph(
         for name, pair in sides.items()
     ]
     made = helper.make_model(
-        helper.make_graph(graph.nodes, "vdsr", [ends[0], *strengths], ends[1:], graph.constants),
+        helper.make_graph(graph.nodes, "vdsr", [ends[0], *conditions], ends[1:], graph.constants),
         producer_name="napari-vdsr",
         producer_version=metadata.version("napari-vdsr"),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -295,18 +295,18 @@ def check_graph(
     options.log_severity_level = 3  # errors: it warns of inputs that may be left out
     session = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     rescale, rng, largest = Rescale(*(in_range or (0.0, 1.0))), np.random.default_rng(0), 0.0
-    strengths = [Strength(0.01, 1e-4, 0.05, scale or 2), Strength(0.0, 4e-4, 0.0, scale or 3)]
+    conditions = [Condition(0.01, 1e-4, 0.05, scale or 2), Condition(0.0, 4e-4, 0.0, scale or 3)]
     given = {
-        "scale": [strength.scale for strength in strengths],
-        "noise": [strength[:2] for strength in strengths],
-        "compression": [strength.compression for strength in strengths],
+        "scale": [condition.scale for condition in conditions],
+        "noise": [condition[:2] for condition in conditions],
+        "compression": [condition.compression for condition in conditions],
     }
     wanted = {entry.name for entry in session.get_overridable_initializers()}
     for shape in ((1, 1), (23, 40)):
         image = rescale.inverse(rng.random((2, 3 if rgb else 1, *shape)), np.float32)
         feeds = {name: np.array(given[name], np.float32) for name in given if name in wanted}
         (sr,) = session.run(None, feeds | {session.get_inputs()[0].name: image})
-        expected = apply_network(model, rescale.forward(image), scale, strengths)
+        expected = apply_network(model, rescale.forward(image), scale, conditions)
         difference = np.abs(rescale.forward(sr) - expected).max() / max(1, np.abs(expected).max())
         largest = max(largest, float(difference))
     if not largest <= AGREEMENT:
@@ -317,17 +317,17 @@ def check_graph(
 
 
 def apply_network(
-    model: VDSR, images: NDArray[Any], scale: int | None = None, strengths: Sequence[Strength] | None = None
+    model: VDSR, images: NDArray[Any], scale: int | None = None, conditions: Sequence[Condition] | None = None
 ) -> NDArray[np.float64]:
     """What PyTorch makes of images, (B, 1 or 3, H, W) in [0, 1], which are interpolated first if there is a scale.
 
-    Without `strengths` a network with maps is told this scale, or 2.
+    Without `conditions` a network with maps is told this scale, or 2.
     """
-    strengths = strengths or [Strength(scale=scale or 2)] * len(images)
+    conditions = conditions or [Condition(scale=scale or 2)] * len(images)
     ilr = resize(images.astype(np.float64), scale) if scale else images.astype(np.float64)
     ycbcr = rgb_to_ycbcr(ilr.swapaxes(0, 1)) if images.shape[1] == 3 else ilr.swapaxes(0, 1)  # (C, B, H, W)
     with torch.inference_mode():
         luma = torch.from_numpy(ycbcr[0][:, None]).float()
-        table = torch.tensor(strengths)
+        table = torch.tensor(conditions)
         ycbcr[0] += copy.deepcopy(model).float().cpu().residual(luma, table)[:, 0].numpy()
     return (ycbcr_to_rgb(ycbcr) if images.shape[1] == 3 else ycbcr).swapaxes(0, 1)

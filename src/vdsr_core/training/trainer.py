@@ -225,9 +225,9 @@ class Trainer(Generic[N]):
         return value, clipped
 
     def _draw(self) -> tuple[Tensor, ...]:
-        """The interpolated and the sharp patches of the next step, and their strengths: those of this process."""
+        """The interpolated and the sharp patches of the next step, and their conditions: those of this process."""
         choice = self.data.choose(self.step, self.config.batch_size, self.config.seed).part(self.rank, self._ranks)
-        told = (self.data.strengths(choice),) if isinstance(self.model, VDSR) and self.model.config.maps else ()
+        told = (self.data.conditions(choice),) if isinstance(self.model, VDSR) and self.model.config.maps else ()
         return *self.data.gather(choice), *told
 
     def _sum_parts(self, batch: tuple[Tensor, ...], work: Callable[..., Iterable[Any]]) -> tuple[Tensor, list[Tensor]]:
@@ -243,23 +243,23 @@ class Trainer(Generic[N]):
         return loss, gradients
 
     def _loss_and_gradients(
-        self, ilr: Tensor, hr: Tensor, strengths: Tensor | None = None
+        self, ilr: Tensor, hr: Tensor, conditions: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
         """What some patches of a batch add to its loss, and to the gradient of each parameter."""
         stop_if(self._stop)
-        loss = self.loss(ilr, hr, strengths) * (len(hr) / self.config.batch_size)
+        loss = self.loss(ilr, hr, conditions) * (len(hr) / self.config.batch_size)
         parameters = list(self.model.parameters())
         gradients = torch.autograd.grad(loss, parameters)
         return loss.detach(), [match_strides(*pair) for pair in zip(gradients, parameters, strict=True)]
 
-    def loss(self, ilr: Tensor, hr: Tensor, strengths: Tensor | None = None) -> Tensor:
+    def loss(self, ilr: Tensor, hr: Tensor, conditions: Tensor | None = None) -> Tensor:
         """The loss of some patches, their mean; a network that is trained for another one overrides this."""
-        return compute_loss(ilr + self._residual(ilr, strengths), hr, self.config.loss)
+        return compute_loss(ilr + self._residual(ilr, conditions), hr, self.config.loss)
 
-    def _residual(self, ilr: Tensor, strengths: Tensor | None) -> Tensor:
+    def _residual(self, ilr: Tensor, conditions: Tensor | None) -> Tensor:
         """The residual of some patches; a network that is no VDSR sees the patches alone."""
         if isinstance(self.model, VDSR):
-            return self.model.residual(ilr, strengths, half=torch.bfloat16 if self.half else None)
+            return self.model.residual(ilr, conditions, half=torch.bfloat16 if self.half else None)
         return self.model.residual(ilr)
 
     def _record(self, batch: tuple[Tensor, ...]) -> Differentiate:
@@ -294,7 +294,7 @@ class Trainer(Generic[N]):
             choice = self.data.choose(self.step, self.config.batch_size, self.config.seed)
             ilr, hr = self.data.gather(choice)
             with torch.no_grad():
-                residual = self._residual(ilr, self.data.strengths(choice))
+                residual = self._residual(ilr, self.data.conditions(choice))
             warning = explain_stuck(progress, self._last_gain, self.config, residual, hr - ilr)
             progress = replace(progress, warning=warning)
         if progress.gain is not None:

@@ -27,10 +27,10 @@ from vdsr_core.images.sampling import Samples, sample
 from vdsr_core.images.tiling import Slices, Tile, check_tile, cover, halve
 from vdsr_core.memory import check_free, free_memory
 from vdsr_core.network.checkpoint import to_network
+from vdsr_core.network.conditions import UNTOUCHED, check_compression, check_maps, to_condition
 from vdsr_core.network.devices import make_engine
 from vdsr_core.network.engine import Engine
-from vdsr_core.network.model import QUALITY, VDSR, Strength
-from vdsr_core.network.strengths import UNTOUCHED, check_compression, check_maps, to_strength
+from vdsr_core.network.model import QUALITY, VDSR, Condition
 from vdsr_core.stopping import Stopped, stop_if
 from vdsr_core.upscaling.encoding import decode, encode
 from vdsr_core.upscaling.quality import find_misfit
@@ -122,13 +122,13 @@ class Job:
                 warnings.warn(misfit, stacklevel=5)
         return rescales, noises if mapped else [(0.0, 0.0)] * len(rescales)
 
-    def strength(self, channel: int) -> Strength:
+    def condition(self, channel: int) -> Condition:
         """How noisy, compressed and enlarged a channel is, in the intensities of the network."""
         rescale, noise = self.found[0][channel], self.found[1][channel]
         if not isinstance(rescale, Rescale) or not self.engine.maps:
-            return Strength(scale=math.sqrt(math.prod(self.scale)))
+            return Condition(scale=math.sqrt(math.prod(self.scale)))
         colour = self.axes.colour is not None
-        found = to_strength(noise, self.compression, rescale, self.image.dtype, colour=colour)
+        found = to_condition(noise, self.compression, rescale, self.image.dtype, colour=colour)
         return found._replace(scale=math.sqrt(math.prod(self.scale)))
 
     def check_memory(self, result: int) -> None:
@@ -224,28 +224,28 @@ class Job:
     def compute(self, tiles: list[Tile]) -> list[NDArray[Any]]:
         """The written parts of tiles, (colours, rows, columns) each."""
         results: dict[int, NDArray[Any]] = {}
-        todo, strengths = [], []
+        todo, conditions = [], []
         for number, tile in enumerate(tiles):
             channel = self.axes.channel_of(tile.write)
-            rescale, strength = self.rescales[channel], self.strength(channel)
+            rescale, condition = self.rescales[channel], self.condition(channel)
             if not isinstance(rescale, Rescale):
                 results[number] = np.full((self.axes.colours, *_size(tile, "write")), rescale, self.image.dtype)
-            elif max(self.scale) == 1 and strength == UNTOUCHED:  # there is nothing to do
+            elif max(self.scale) == 1 and condition == UNTOUCHED:  # there is nothing to do
                 rows, columns = tile.write[-2:]
                 results[number] = self.read(tile, (rows, columns)).copy()
             else:
                 todo.append((number, tile, rescale))
-                strengths.append(strength)
+                conditions.append(condition)
         if todo:
             taps = [self.taps(tile.read) for _, tile, _ in todo]
             windows = [
                 encode(self.pixels(tile, t, rescale.low), rescale)
                 for (_, tile, rescale), t in zip(todo, taps, strict=True)
             ]
-            given = strengths if self.engine.maps else None
+            given = conditions if self.engine.maps else None
             found = self.engine.run(windows, taps, self.stop, given, self_ensemble=self.self_ensemble)
-            for (number, tile, rescale), strength, sr in zip(todo, strengths, found, strict=True):
-                if self.axes.colour is not None and (noise := strength.noise) > 0:
+            for (number, tile, rescale), condition, sr in zip(todo, conditions, found, strict=True):
+                if self.axes.colour is not None and (noise := condition.noise) > 0:
                     sr = smooth_chroma(sr, noise, self.scale, self.engine.halo)
                 values = sr[:, *tile.crop[-2:]]
                 results[number] = decode(values, rescale, self.image.dtype)

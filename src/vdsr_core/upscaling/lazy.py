@@ -19,8 +19,8 @@ from vdsr_core.images.resampling import check_window, make_taps, scaled_shape
 from vdsr_core.images.sampling import Places, Samples, Where
 from vdsr_core.images.tiling import Region, Slices, check_tile, cover
 from vdsr_core.network.checkpoint import fingerprint
+from vdsr_core.network.conditions import check_maps
 from vdsr_core.network.devices import SharedEngine
-from vdsr_core.network.strengths import check_maps
 from vdsr_core.upscaling import dask_graphs
 from vdsr_core.upscaling.job import Job, Options, check_enlarges, check_scale, find_compression, find_network
 

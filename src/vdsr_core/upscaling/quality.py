@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 
 from vdsr_core.images.noise import Noise
 from vdsr_core.images.ranges import Range
+from vdsr_core.network.conditions import find_mapped
 from vdsr_core.network.model import QUALITY
-from vdsr_core.network.strengths import find_mapped
 
 # About here a network that was trained on clean images is no better than bicubic interpolation at x2: on open
 # photographs, by `python benchmarks/degraded.py FOLDER --model photo --scales 2`.

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vdsr_core import degrade
-from vdsr_core.dataset.degraded import degrade_at_random, estimate_strength, mean_step
-from vdsr_core.network.model import Strength
+from vdsr_core.dataset.degraded import degrade_at_random, estimate_condition, mean_step
+from vdsr_core.network.model import Condition
 
 
 def draws(image, count=60, scale=2):
@@ -18,7 +18,7 @@ def draws(image, count=60, scale=2):
 def test_noise_has_the_variance_that_the_network_is_told():
     """Of an image of two intensities, far from black and white, so that nothing is clipped."""
     image = np.repeat([0.4, 0.6], 200)[:, None] * np.ones(400)
-    noisy = [(low, told) for low, told in draws(image) if not told.compression and told != Strength()]
+    noisy = [(low, told) for low, told in draws(image) if not told.compression and told != Condition()]
     assert {told.gain > 0 for _, told in noisy} == {True, False}
     for low, told in noisy:
         for half, value in ((low[:90], 0.4), (low[110:], 0.6)):
@@ -64,8 +64,8 @@ def test_each_kind_is_drawn(rng):
     assert found == {(a, b) for a in (False, True) for b in (False, True)}
 
 
-def test_estimated_strength_is_that_of_the_noise_alone(rng):
+def test_estimated_condition_is_that_of_the_noise_alone(rng):
     noisy = 0.5 + rng.normal(0, 0.03, (200, 200))
-    told = estimate_strength(noisy, 0.1)
+    told = estimate_condition(noisy, 0.1)
     assert told.gain * 0.5 + told.offset == pytest.approx(0.03**2, rel=0.15)
     assert told.compression == 0.1

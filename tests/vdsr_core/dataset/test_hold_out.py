@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from vdsr_core import resize
 from vdsr_core.dataset.hold_out import HoldOut, windows
-from vdsr_core.network.model import VDSR, Strength, VDSRConfig, add_maps
+from vdsr_core.network.model import VDSR, Condition, VDSRConfig, add_maps
 
 
 @given(rows=st.integers(1, 900), columns=st.integers(1, 900), count=st.integers(0, 9))
@@ -53,15 +53,15 @@ def test_degraded_pieces_are_measured_beside_the_others(rng):
     assert set(told.bicubic) == {"2", "2 degraded", "3", "3 degraded"}
     assert {name: told.bicubic[name] for name in plain.bicubic} == plain.bicubic
     assert all(told.bicubic[f"{scale} degraded"] < told.bicubic[scale] for scale in ("2", "3"))
-    assert {piece.strength for piece in plain.pieces} == {Strength(scale=2), Strength(scale=3)}
+    assert {piece.condition for piece in plain.pieces} == {Condition(scale=2), Condition(scale=3)}
     heard = VDSR(VDSRConfig(2, 4, maps=("noise", "compression"))).requires_grad_(False)
     heard.convolutions[0].weight[:, :1] = 0  # it sees the maps alone
     silent = add_maps(VDSR(VDSRConfig(2, 4)).requires_grad_(False))
     assert told.score(heard) != HoldOut.score(told, silent)
-    spoken = [piece.strength for piece in told.pieces]
+    spoken = [piece.condition for piece in told.pieces]
     restored = told.restore(heard)
-    assert any(strength[:3] != Strength()[:3] for strength in spoken)
+    assert any(condition[:3] != Condition()[:3] for condition in spoken)
     for piece, sr in zip(told.pieces, restored, strict=True):
         ilr = torch.from_numpy(piece.ilr)[None, None].float()
-        expected = ilr + heard.residual(ilr, torch.tensor([piece.strength]))
+        expected = ilr + heard.residual(ilr, torch.tensor([piece.condition]))
         np.testing.assert_allclose(sr, expected[0, 0], atol=1e-5)

@@ -143,7 +143,7 @@ def test_registered_pairs_join_and_are_a_group_of_their_own(images, rng):
     assert torch.equal(alone.hr, alone.ilr)  # as large as the sharp one: interpolated already
     told = Patches(pairs=[(high, high) for _, high in pairs], ratios=[3, 2.5])
     choice = told.choose(0, 50)
-    assert torch.equal(told.strengths(choice)[:, 3], torch.tensor([3, 2.5])[choice.pair])
+    assert torch.equal(told.conditions(choice)[:, 3], torch.tensor([3, 2.5])[choice.pair])
 
 
 def test_patches_from_files_are_those_from_memory(images, rng, tmp_path):
@@ -279,15 +279,15 @@ def test_degraded_versions_stand_beside_the_others(images):
     assert not torch.equal(Patches(images, [2, 3], patch=8, degraded=2, seed=6).ilr, patches.ilr)
     choice = patches.choose(0, 400)
     told = torch.where(choice.estimated[:, None], estimated[choice.pair], done[choice.pair])
-    assert torch.equal(patches.strengths(choice), told)
+    assert torch.equal(patches.conditions(choice), told)
     assert choice.estimated.float().mean() == pytest.approx(0.5, abs=0.1)
 
 
-def test_strengths_follow_gain_and_offset(images):
+def test_conditions_follow_gain_and_offset(images):
     """The variance at a * x + b is a ** 2 times that at x."""
     patches = Patches(images, [2], patch=8, degraded=1, gain=(0.3, 3), offset=(-0.2, 0.4))
     choice = patches.choose(0, 200)
-    told = patches.strengths(choice).double()
+    told = patches.conditions(choice).double()
     done, estimated = patches.told.unbind(1)
     before = torch.where(choice.estimated[:, None], estimated[choice.pair], done[choice.pair]).double()
     a, b = choice.intensity.double().T

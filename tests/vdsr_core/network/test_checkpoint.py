@@ -293,5 +293,5 @@ def test_maps_are_kept(tmp_path, maps):
     save_checkpoint(tmp_path / "maps.safetensors", model)
     loaded = load_checkpoint(tmp_path / "maps.safetensors")
     assert loaded.config == model.config
-    ilr, strengths = torch.rand(1, 1, 8, 8), torch.rand(1, 4)
-    assert torch.equal(loaded.residual(ilr, strengths), model.residual(ilr, strengths))
+    ilr, conditions = torch.rand(1, 1, 8, 8), torch.rand(1, 4)
+    assert torch.equal(loaded.residual(ilr, conditions), model.residual(ilr, conditions))

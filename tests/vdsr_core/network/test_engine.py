@@ -8,7 +8,7 @@ from vdsr_core import VDSR, VDSRConfig, load_model, super_resolve
 from vdsr_core.images.resampling import apply_taps, make_taps
 from vdsr_core.network import ncnn_engine
 from vdsr_core.network.engine import Engine, full_float32, interpolate
-from vdsr_core.network.model import Strength, make_model
+from vdsr_core.network.model import Condition, make_model
 
 CPU = torch.device("cpu")
 
@@ -201,18 +201,18 @@ def test_memory_of_layers_does_not_grow_with_the_rows_of_a_tile(tiny_model, fast
 
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("fold", [1, 2])
-def test_engines_tell_the_network_the_strength_of_noise_and_compression(rng, fold, fast):
+def test_engines_tell_the_network_noise_and_compression(rng, fold, fast):
     torch.manual_seed(0)
     config = VDSRConfig(4, 8, fold=fold, blocks=True, maps=("noise", "compression"))
     model = VDSR(config).requires_grad_(False)
     run = Engine(model, torch.device("cpu"), fast=fast).run
     windows, taps = [rng.random((1, 21, 30), dtype=np.float32) for _ in range(2)], [identity(21, 30)] * 2
-    strengths = [Strength(0.1, 0.02, 0.3), Strength(0, 0.5, 0)]
-    together = run(windows, taps, strengths=strengths)
+    conditions = [Condition(0.1, 0.02, 0.3), Condition(0, 0.5, 0)]
+    together = run(windows, taps, conditions=conditions)
     for number in range(2):
         ilr = torch.from_numpy(windows[number][None])
-        expected = ilr + model.residual(ilr, torch.tensor([strengths[number]]))
+        expected = ilr + model.residual(ilr, torch.tensor([conditions[number]]))
         np.testing.assert_allclose(together[number], expected[0].numpy(), rtol=0, atol=1e-5)
-        alone = run(windows[number : number + 1], taps[:1], strengths=strengths[number : number + 1])
+        alone = run(windows[number : number + 1], taps[:1], conditions=conditions[number : number + 1])
         np.testing.assert_allclose(alone[0], together[number], rtol=0, atol=1e-5)
     assert np.abs(together - run(windows, taps)).max() > 1e-3

@@ -182,12 +182,12 @@ def mapped(seed=0, **config):
 def test_maps_follow_their_definition(rng, fold):
     model = mapped(fold=fold).double()
     ilr = rng.random((2, 1, 7, 8))
-    strengths = np.array([[0.2, 0.01, 0.1, 2.0], [0.3, -0.1, 0.0, 8.0]])
-    seen = model.prepare(torch.from_numpy(ilr), torch.from_numpy(strengths)).numpy()
+    conditions = np.array([[0.2, 0.01, 0.1, 2.0], [0.3, -0.1, 0.0, 8.0]])
+    seen = model.prepare(torch.from_numpy(ilr), torch.from_numpy(conditions)).numpy()
     padded = np.pad(ilr[:, 0], ((0, 0), (0, -7 % fold), (0, -8 % fold)), mode="edge")
     rows, columns = padded.shape[1] // fold, padded.shape[2] // fold
     mean = padded.reshape(2, rows, fold, columns, fold).mean((2, 4))
-    gain, offset, compression, _ = strengths.T[:, :, None, None]
+    gain, offset, compression, _ = conditions.T[:, :, None, None]
     assert seen.shape[1] == fold**2 + 3
     np.testing.assert_array_equal(seen[:, -3], np.broadcast_to([[[0.5]], [[1.0]]], mean.shape))  # no more than x4
     np.testing.assert_allclose(seen[:, -2], np.sqrt(np.maximum(gain * mean + offset, 0)), atol=1e-12)
@@ -221,7 +221,7 @@ def test_added_maps_change_nothing_until_they_are_trained(fold):
     assert told.config == VDSRConfig(4, 8, fold=fold, blocks=True, maps=("scale", "noise", "compression"))
     assert told.scales == model.scales
     ilr = torch.rand(2, 1, 9, 8)
-    for strengths in (None, 1 + torch.rand(2, 4)):
-        torch.testing.assert_close(told.residual(ilr, strengths), model.residual(ilr), rtol=0, atol=1e-6)
+    for conditions in (None, 1 + torch.rand(2, 4)):
+        torch.testing.assert_close(told.residual(ilr, conditions), model.residual(ilr), rtol=0, atol=1e-6)
     told.convolutions[0].weight.data.fill_(1)
     assert not torch.equal(told.convolutions[0].weight[:, : fold**2], model.convolutions[0].weight)

@@ -64,11 +64,11 @@ def test_maps_equal_those_of_pytorch(gain, offset, compression, scale, rows, col
     model = VDSR(CONFIGS["maps"])
     session = onnxruntime.InferenceSession(make_graph(model).SerializeToString(), providers=["CPUExecutionProvider"])
     ilr = np.random.default_rng(0).random((2, 1, rows, columns), np.float32)
-    strengths = np.array([[gain, offset, compression, scale], [0, 1e-3, 0.1, 3]], np.float32)
-    told = {"scale": strengths[:, 3], "noise": strengths[:, :2], "compression": strengths[:, 2]}
+    conditions = np.array([[gain, offset, compression, scale], [0, 1e-3, 0.1, 3]], np.float32)
+    told = {"scale": conditions[:, 3], "noise": conditions[:, :2], "compression": conditions[:, 2]}
     (sr,) = session.run(None, {"ilr": ilr} | told)
     with torch.inference_mode():
-        expected = ilr + model.residual(torch.from_numpy(ilr), torch.from_numpy(strengths)).numpy()
+        expected = ilr + model.residual(torch.from_numpy(ilr), torch.from_numpy(conditions)).numpy()
     np.testing.assert_allclose(sr, expected, atol=1e-5, rtol=1e-5)
 
 

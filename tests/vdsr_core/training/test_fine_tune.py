@@ -27,7 +27,7 @@ from vdsr_core.evaluation import restore
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.network.checkpoint import load_trainer
 from vdsr_core.network.engine import Engine
-from vdsr_core.network.model import Strength
+from vdsr_core.network.model import Condition
 from vdsr_core.training.fine_tune import fine_tune, fine_tune_steps, verdict
 from vdsr_core.training.trainer import Trainer
 
@@ -86,7 +86,7 @@ def test_fine_tuning_helps_and_its_card_is_true(start, tmp_path):
     low, high = find_range(image)
     held = Rescale(low, high).forward(image)[128 - 26 :].astype(np.float32)
     back = resize(degrade(held.astype(np.float64), 2), 2)
-    sr = restore(back * 255, Engine(tuned, torch.device("cpu")), Strength(scale=2)) / 255
+    sr = restore(back * 255, Engine(tuned, torch.device("cpu")), Condition(scale=2)) / 255
     assert scores["bicubic"] == pytest.approx(psnr(held, back, data_range=1, crop_border=2), abs=1e-3)
     assert scores["after"] == pytest.approx(psnr(held, sr, data_range=1, crop_border=2), abs=1e-3)
     save_checkpoint(tmp_path / "tuned.safetensors", tuned)

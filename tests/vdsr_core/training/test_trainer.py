@@ -429,11 +429,11 @@ def test_network_with_maps_is_trained_with_what_it_is_told(rng):
     assert (moved > 1e-4).all()
     # The gradient is that of the residual which is told.
     trainer = Trainer(copy.deepcopy(model), data, config)
-    ilr, hr, strengths = trainer._draw()
+    ilr, hr, conditions = trainer._draw()
     choice = data.choose(0, 4, config.seed)
-    assert torch.equal(strengths, data.strengths(choice))
-    loss, _ = trainer._loss_and_gradients(ilr, hr, strengths)
-    expected = compute_loss(ilr + trainer.model.residual(ilr, strengths), hr, "l1")
+    assert torch.equal(conditions, data.conditions(choice))
+    loss, _ = trainer._loss_and_gradients(ilr, hr, conditions)
+    expected = compute_loss(ilr + trainer.model.residual(ilr, conditions), hr, "l1")
     torch.testing.assert_close(loss, expected.detach())
     assert loss != trainer._loss_and_gradients(ilr, hr)[0]
 

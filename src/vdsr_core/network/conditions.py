@@ -11,10 +11,10 @@ from vdsr_core.arguments import check_number
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.images.noise import Noise, rescale_noise
 from vdsr_core.network.engine import KNOWN
-from vdsr_core.network.model import Strength
+from vdsr_core.network.model import Condition
 from vdsr_core.network.pretrained import model_names, read_card
 
-UNTOUCHED = Strength(scale=1)  # neither noisy nor compressed nor enlarged
+UNTOUCHED = Condition(scale=1)  # neither noisy nor compressed nor enlarged
 LUMA = 219 / 255, 16 / 255  # what becomes of [0, 1]: white is 235 of 255, black 16
 
 
@@ -41,9 +41,9 @@ def check_maps(maps: Collection[str], **asked: Any) -> None:
             raise ValueError(msg)
 
 
-def to_strength(
+def to_condition(
     noise: Noise, compression: float, rescale: Rescale, dtype: np.dtype[Any], *, colour: bool = False
-) -> Strength:
+) -> Condition:
     """Noise and compression of an image in the intensities of the network.
 
     The noise is (gain, offset) in units of the image; the compression is a fraction of 255 for 8-bit images, of the
@@ -55,4 +55,4 @@ def to_strength(
     if gain * KNOWN[1] + offset <= 0:  # there is no noise at any intensity that the network is shown
         gain = offset = 0.0
     step = compression * (255 * factor if dtype == np.uint8 else span)
-    return Strength(gain, offset, step)
+    return Condition(gain, offset, step)

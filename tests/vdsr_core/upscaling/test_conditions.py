@@ -23,8 +23,8 @@ from vdsr_core import (
 from vdsr_core.images.color import rgb_to_ycbcr
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.images.sampling import to_gray
-from vdsr_core.network.model import Strength
-from vdsr_core.network.strengths import to_strength
+from vdsr_core.network.conditions import to_condition
+from vdsr_core.network.model import Condition
 
 da = pytest.importorskip("dask.array")
 
@@ -168,30 +168,30 @@ def test_chroma_is_smoothed_as_noise_says(rng):
     span=st.floats(1, 5000),
     v=st.floats(0, 1),
 )
-def test_strength_gives_the_variance_in_the_intensities_of_the_network(gain, offset, low, span, v):
+def test_condition_gives_the_variance_in_the_intensities_of_the_network(gain, offset, low, span, v):
     rescale = Rescale(low, low + span)
-    strength = to_strength((gain, offset), 0.1, rescale, np.dtype(np.uint16))
+    condition = to_condition((gain, offset), 0.1, rescale, np.dtype(np.uint16))
     variance = gain * (low + v * span) + offset
-    if strength != Strength(0, 0, 0.1):
-        assert strength.gain * v + strength.offset == pytest.approx(variance / span**2, rel=1e-6, abs=1e-9)
+    if condition != Condition(0, 0, 0.1):
+        assert condition.gain * v + condition.offset == pytest.approx(variance / span**2, rel=1e-6, abs=1e-9)
     else:
         assert variance <= 1e-9
-    assert strength.compression == 0.1
+    assert condition.compression == 0.1
 
 
-def test_strength_of_colour_is_that_of_luma(rng):
+def test_condition_of_colour_is_that_of_luma(rng):
     """The standard deviation of luma before and after the change to 16..235, in images of constant colour."""
     image = rng.normal(120, 6, (3, 200, 200))
     gray = to_gray(image)
     luma = rgb_to_ycbcr(Rescale(0, 255).forward(image))[0]
-    strength = to_strength((0.0, float(gray.var())), 20 / 255, Rescale(0, 255), np.dtype(np.uint8), colour=True)
-    assert np.sqrt(strength.offset) == pytest.approx(luma.std(), rel=1e-6)
-    assert strength.compression == pytest.approx(20 / 255 * 219 / 255)  # of steps of luma
+    condition = to_condition((0.0, float(gray.var())), 20 / 255, Rescale(0, 255), np.dtype(np.uint8), colour=True)
+    assert np.sqrt(condition.offset) == pytest.approx(luma.std(), rel=1e-6)
+    assert condition.compression == pytest.approx(20 / 255 * 219 / 255)  # of steps of luma
 
 
 def test_8_bit_steps_are_fractions_of_the_range():
-    strength = to_strength((0.0, 0.0), 20 / 255, Rescale(50, 150), np.dtype(np.uint8))
-    assert strength.compression == pytest.approx(0.2)
+    condition = to_condition((0.0, 0.0), 20 / 255, Rescale(50, 150), np.dtype(np.uint8))
+    assert condition.compression == pytest.approx(0.2)
 
 
 # Scale 1 cleans
@@ -301,7 +301,7 @@ def test_the_scale_is_told(rng, scale):
     ilr = torch.from_numpy(resize(image, scale))[None, None]
     with torch.inference_mode():
         expected, other = (
-            ilr + model.residual(ilr, torch.tensor([Strength(scale=told)])) for told in ((rows * columns) ** 0.5, 1.5)
+            ilr + model.residual(ilr, torch.tensor([Condition(scale=told)])) for told in ((rows * columns) ** 0.5, 1.5)
         )
     found = super_resolve(image, scale, model=model, in_range=(0, 1), device="cpu")
     np.testing.assert_allclose(found, expected[0, 0], rtol=0, atol=1e-12)
