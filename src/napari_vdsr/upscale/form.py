@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, Container, FloatSlider
 from qtpy.QtCore import QTimer
@@ -26,6 +26,10 @@ from napari_vdsr.models.box import ModelBox
 from napari_vdsr.upscale.layer_list import LayerList
 from napari_vdsr.upscale.preferences import preference
 from napari_vdsr.upscale.task import AUTO, Grade, to_compression, to_quality
+
+if TYPE_CHECKING:
+    from napari_vdsr.upscale.error_plot import ErrorPlot
+    from vdsr_core import ErrorReport
 
 HONEST = "The network predicts detail from what it saw in other images; it does not measure it."
 MAX_SCALE = 1000
@@ -274,6 +278,8 @@ class Face(QWidget):
         column.addWidget(self.expected_button)
         column.addLayout(make_row(self.try_button, self.side_button))
         column.addWidget(self.trial)
+        self._checks_column = column
+        self.error_plot: ErrorPlot | None = None  # made when there is something to show
         honest = make_text(HONEST)
         honest.setObjectName("honest")
         column.addWidget(honest)
@@ -284,11 +290,26 @@ class Face(QWidget):
         super().showEvent(event)
         align_labels(*self._containers)
 
-    def show_trial(self, words: str) -> None:
+    def show_trial(self, words: str, errors: ErrorReport | None = None) -> None:
         """Show what a check or a trial has found, and scroll to it once it has its place."""
+        self.hide_trial()
         self.trial.setText(words)
         self.trial.show()
+        if errors is not None:
+            if self.error_plot is None:
+                from napari_vdsr.upscale.error_plot import ErrorPlot  # pyqtgraph takes its time
+
+                self.error_plot = ErrorPlot()
+                self._checks_column.insertWidget(self._checks_column.indexOf(self.trial) + 1, self.error_plot)
+            self.error_plot.show_report(errors)
+            self.error_plot.show()
         self._placing.start()
+
+    def hide_trial(self) -> None:
+        """Say no longer what was found for something else."""
+        self.trial.hide()
+        if self.error_plot is not None:
+            self.error_plot.hide()
 
     def _scroll_to_trial(self) -> None:
         above = self.parent()

@@ -301,15 +301,10 @@ class Try(Single):
         if not all(1 - HOLDS <= ratio <= 1 + HOLDS for ratio in ratios):
             larger = sum(self.errors.predicted) > sum(self.errors.measured)
             verdict = f"does not hold well here: errors are {'smaller' if larger else 'larger'} than expected"
-        rows = "".join(
-            f"<tr><td>{name}</td>{''.join(f'<td align=right>{100 * value:.2g}</td>' for value in values)}</tr>"
-            for name, values in (("expected", self.errors.predicted), ("made", self.errors.measured))
-        )
         return (
             f"<b>Expected error</b> of “{_layers.model_name(self.task.model)}” {verdict}. "
-            f"{self.errors.coverage:.0%} of the errors are below their 90 % bound. By tenths of the pixels, from "
-            f"smooth to detailed, in % of the range:"
-            f"<table cellpadding=2>{rows}</table>"
+            f"{self.errors.coverage:.0%} of the errors are below their 90 % bound. Each point is a tenth of the "
+            f"pixels, from smooth to detailed; on the dashed line, errors are as expected."
         )
 
 

@@ -138,7 +138,7 @@ class UpscaleWidget(Panel):
 
     def _hide_trial(self, *_: Any) -> None:
         """Say no longer what was found for something else."""
-        self.face.trial.hide()
+        self.face.hide_trial()
 
     # for scripts that drive the widget, and for other parts of the plugin
     @property
@@ -270,7 +270,7 @@ class UpscaleWidget(Panel):
     def _outdated(self) -> None:
         """Take away what is no longer true of what is chosen."""
         self.previews.close()
-        self.face.trial.hide()
+        self.face.hide_trial()
 
     # ------------------------------------------------------------------------------------------------ the preview
 
@@ -331,7 +331,7 @@ class UpscaleWidget(Panel):
         self._told = ""
         if batch.settings is not None:
             self.previews.end()  # the result shows what it would
-        self.face.trial.hide()
+        self.face.hide_trial()
         self.previews.stop()
         self.queue.add(batch)
         self.update_state()
@@ -344,7 +344,7 @@ class UpscaleWidget(Panel):
         if batch.error is not None and not isinstance(batch.error, Cancelled):
             self._note_error(batch.error, next((run.layer for run in batch.runs), None))
         elif batch.error is None and isinstance(batch.runs[-1], Try | Check):
-            self.face.show_trial(batch.words)
+            self.face.show_trial(batch.words, getattr(batch.runs[-1], "errors", None))
         if batch.results:
             with QSignalBlocker(self.face.original_button):
                 self.face.original_button.setChecked(False)
@@ -371,7 +371,7 @@ class UpscaleWidget(Panel):
         if self.looking.belongs(layer):
             self.looking.on.value = False
         if "source" in layer.metadata.get("vdsr", {}):  # what was found of a result
-            self.face.trial.hide()
+            self.face.hide_trial()
         self.looking.offer_again()
         self.update_state()
 

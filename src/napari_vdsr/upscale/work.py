@@ -230,7 +230,7 @@ def try_out(task: Task, models: Mapping[str, str | None], cancelled: threading.E
             stop_if(cancelled)
             yield score
         network = load_network(task.model)
-        table = network.errors if task.model in models.values() else None
+        table = network.errors
         if table is not None and table.scales[0] <= task.scale <= table.scales[-1]:
             yield from compare_errors(pixels, task.scale, model=network, pieces=PARTS, **options)
 

@@ -699,9 +699,16 @@ def test_try_on_this_image(viewer, opened, qtbot, network):
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
     (errors,) = compare_errors(stack[2], 2, model=measured, in_range=find_range(stack, channel_axis=0)[2])
     assert f"{errors.coverage:.0%} of the errors" in widget.face.trial.text()
-    assert f"{100 * errors.measured[9]:.2g}</td>" in widget.face.trial.text()
+    expected, made = widget.face.error_plot.points.getOriginalDataset()
+    np.testing.assert_allclose((expected, made), 100 * np.array([errors.predicted, errors.measured]))
     widget.form.scale.value = 1.5
     assert widget.face.trial.isHidden()  # it was for another scale
+    assert widget.face.error_plot.isHidden()
+    widget.choose_model_file("")  # the default network
+    click(qtbot, widget.face.try_button)
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    assert "<b>Expected error</b> of “photo”" in widget.face.trial.text()
+    assert not widget.face.error_plot.isHidden()
     viewer.layers["cells"].data = stack[:, :5]
     assert not widget.face.try_button.isEnabled()
     assert "at least 6 pixels" in widget.face.try_button.toolTip()
