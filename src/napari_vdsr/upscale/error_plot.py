@@ -9,7 +9,7 @@ import pyqtgraph
 from napari.settings import get_settings
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QSizePolicy
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
     from vdsr_core import ErrorReport
@@ -19,19 +19,23 @@ LEAST = 1e-3  # percent of the range; smaller errors are drawn there
 TICKS = tuple(digit * 10.0**power for power in range(-3, 3) for digit in (1, 2, 5))
 
 
-class ErrorPlot(pyqtgraph.PlotWidget):
+class ErrorPlot(QWidget):
     """A point for each tenth of the pixels; on the line, errors are as expected."""
 
     def __init__(self) -> None:
         super().__init__()
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.setFixedHeight(HEIGHT)
-        self.setMouseEnabled(False, False)
-        self.hideButtons()
-        self.setMenuEnabled(False)
-        self.setLogMode(True, True)
-        self.line = self.plot(pen=pyqtgraph.mkPen("#888888", style=Qt.PenStyle.DashLine))
-        self.points = self.plot(pen=None, symbol="o", symbolSize=8, symbolBrush="#5dade2", symbolPen=None)
+        self._plot = pyqtgraph.PlotWidget()
+        self._plot.setFixedHeight(HEIGHT)
+        self._plot.setMouseEnabled(False, False)
+        self._plot.hideButtons()
+        self._plot.setMenuEnabled(False)
+        self._plot.setLogMode(True, True)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self._plot)
+        self.line = self._plot.plot(pen=pyqtgraph.mkPen("#888888", style=Qt.PenStyle.DashLine))
+        self.points = self._plot.plot(pen=None, symbol="o", symbolSize=8, symbolBrush="#5dade2", symbolPen=None)
         self.setToolTip(
             "<qt>Each point is a tenth of the pixels, from smooth to detailed: the mean error that was expected there, "
             "and that was made. On the dashed line both are equal; above it errors are larger than expected.</qt>"
@@ -43,13 +47,13 @@ class ErrorPlot(pyqtgraph.PlotWidget):
         ends = min(expected.min(), made.min()) / 1.2, max(expected.max(), made.max()) * 1.2
         self.points.setData(expected, made)
         self.line.setData(ends, ends)
-        self.setXRange(*np.log10(ends), padding=0)
-        self.setYRange(*np.log10(ends), padding=0)
+        self._plot.setXRange(*np.log10(ends), padding=0)
+        self._plot.setYRange(*np.log10(ends), padding=0)
         theme = get_theme(get_settings().appearance.theme)
         text = theme.text.as_hex()
-        self.setBackground(theme.background.as_hex())
+        self._plot.setBackground(theme.background.as_hex())
         for side, words in (("bottom", "expected error, % of the range"), ("left", "error made, %")):
-            axis = self.getAxis(side)
+            axis = self._plot.getAxis(side)
             axis.setTicks([[(float(np.log10(value)), f"{value:g}") for value in TICKS if ends[0] <= value <= ends[1]]])
             axis.setLabel(words, color=text)
             axis.setPen(text)
