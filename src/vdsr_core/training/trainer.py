@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -137,9 +138,13 @@ class Trainer(Generic[N]):
     ) -> None:
         if validate_every is not None:
             check_integer("validate_every", validate_every, 1)
-        wide = isinstance(model, VDSR) and (data.device.type == "cuda" or model.config.width >= WIDE)
-        self.half = wide and computes_bfloat16(data.device)
         module: Any = model
+        self.half = False
+        self._residual: Callable[..., Tensor] = lambda ilr, _: module.residual(ilr)  # of another network
+        if isinstance(model, VDSR):
+            wide = data.device.type == "cuda" or model.config.width >= WIDE
+            self.half = wide and computes_bfloat16(data.device)
+            self._residual = partial(model.residual, half=torch.bfloat16 if self.half else None)
         self.model: N = module.to(data.device, memory_format=torch.channels_last).train()
         self.data, self.config, self._stop = data, config, stop
         self._validate, self._validate_every = validate, validate_every
@@ -195,7 +200,7 @@ class Trainer(Generic[N]):
         """One step: its loss and the fraction of clipped gradients; `work` maps a function to parts, as on threads."""
         config, parameters = self.config, [*self.model.parameters()]
         stop_if(self._stop)  # a recorded step looks at nothing
-        # Draw patches, (B, 1, P, P) each, and what is told of them: those of this process.
+        # Draw patches, (B, 1, P, P) each, and their conditions, (B, 4): those of this process.
         batch = self._draw()
         # Differentiate them in parts; the gradients are added in their order, so the sums have the same bits each time.
         loss, gradients = self._sum_parts(batch, work)
@@ -227,8 +232,7 @@ class Trainer(Generic[N]):
     def _draw(self) -> tuple[Tensor, ...]:
         """The interpolated and the sharp patches of the next step, and their conditions: those of this process."""
         choice = self.data.choose(self.step, self.config.batch_size, self.config.seed).part(self.rank, self._ranks)
-        told = (self.data.conditions(choice),) if isinstance(self.model, VDSR) and self.model.config.maps else ()
-        return *self.data.gather(choice), *told
+        return *self.data.gather(choice), self.data.conditions(choice)
 
     def _sum_parts(self, batch: tuple[Tensor, ...], work: Callable[..., Iterable[Any]]) -> tuple[Tensor, list[Tensor]]:
         """The loss of a batch and the gradient of each parameter; on a GPU in one part, recorded if possible."""
@@ -255,12 +259,6 @@ class Trainer(Generic[N]):
     def loss(self, ilr: Tensor, hr: Tensor, conditions: Tensor | None = None) -> Tensor:
         """The loss of some patches, their mean; a network that is trained for another one overrides this."""
         return compute_loss(ilr + self._residual(ilr, conditions), hr, self.config.loss)
-
-    def _residual(self, ilr: Tensor, conditions: Tensor | None) -> Tensor:
-        """The residual of some patches; a network that is no VDSR sees the patches alone."""
-        if isinstance(self.model, VDSR):
-            return self.model.residual(ilr, conditions, half=torch.bfloat16 if self.half else None)
-        return self.model.residual(ilr)
 
     def _record(self, batch: tuple[Tensor, ...]) -> Differentiate:
         """`_loss_and_gradients` as a CUDA graph for batches like this one; as it is where it cannot be recorded."""
