@@ -11,7 +11,7 @@ import napari
 from PIL import Image
 from qtpy.QtWidgets import QApplication, QFileDialog
 
-from napari_vdsr.upscale import disk as _disk
+from napari_vdsr.upscale import disk
 from napari_vdsr.upscale.widget import UpscaleWidget
 
 IMAGES = Path(__file__).parent / "images"
@@ -37,9 +37,9 @@ def main() -> None:
     widget.form.tile.value = 0
     look_closely(viewer)
     take(viewer, "result")
-    widget.looking.on.value = True
+    widget.compare.on.value = True
     take(viewer, "compare")
-    widget.looking.on.value = False
+    widget.compare.on.value = False
     viewer.theme = "light"
     check(viewer, widget)
     viewer.theme = "dark"
@@ -103,7 +103,7 @@ def save_to_disk(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
     widget.form.scale.value, widget.form.tile.value, widget.form.result.value = 4, 128, "disk"
     widget.choices.layer_list.tick(widget.choices.layers[:1])
     viewer.reset_view()
-    _disk.SHARD = 256  # the sample is small
+    disk.SHARD = 256  # the sample is small
     with TemporaryDirectory() as folder:
         QFileDialog.getSaveFileName = lambda *_: (str(Path(folder, "U2OS cells x4")), "")  # type: ignore[method-assign]
         widget.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from functools import partial
 from html import escape
@@ -40,26 +39,6 @@ from superqt import QCollapsible
 
 MARGIN = 4  # pixels of a list beside its text
 ARROWS = {False: "\u25b8", True: "\u25be"}  # of what is folded away, and what is not
-SHOWN = {  # the arguments of the core, as the widget calls them
-    "image": "The layer",
-    "scale": "Scale",
-    "model": "The model",
-    "tile": "tile size",
-    "in_range": "The range",
-    "device": "The device",
-}
-
-
-def sentence(error: Exception | None) -> str:
-    """An error in words that a user of the widget can act on."""
-    words = str(error) or type(error).__name__
-    if isinstance(error, MemoryError) and "`" not in words:
-        words = f"The memory does not suffice ({words}). Choose a smaller tile, the current plane or a smaller scale."
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        words = "The disk is full: make room, and try again."
-    for name, shown in SHOWN.items():
-        words = words.replace(f"`{name}`", shown)
-    return words.replace("`", "")
 
 
 def make_combo(tooltip: str) -> QComboBox:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_vdsr.layers.source import Source, count_pixels
+from napari_vdsr.layers.image_layers import Source, count_pixels
 
 if TYPE_CHECKING:
     from vdsr_core import VDSR

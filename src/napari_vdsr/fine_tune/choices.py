@@ -26,9 +26,10 @@ from napari_vdsr.fine_tune.recipe import (
 from napari_vdsr.fine_tune.unfinished import is_at_work, list_unfinished
 from napari_vdsr.following import Follower
 from napari_vdsr.forms import refill
-from napari_vdsr.layers import source as _layers
+from napari_vdsr.layers import image_layers
 from napari_vdsr.models import library
 from napari_vdsr.upscale.layer_list import LayerList
+from napari_vdsr.words import TIMES, duration, size
 from vdsr_core import FineTuneConfig, free_memory
 
 RATE = FineTuneConfig.learning_rate  # for a network that was trained before
@@ -61,7 +62,7 @@ class Choices(Follower):
         controls: list[Any] = [form.part, form.channels, form.folder, form.scales, form.name, form.blur, form.noise]
         for control in [*controls, form.rate, form.theta, form.patch, form.hold_out, form.seed]:
             control.changed.connect(self._emit)
-        self.follow(*((event, self._list_layers) for event in _layers.list_events(viewer.layers)))
+        self.follow(*((event, self._list_layers) for event in image_layers.list_events(viewer.layers)))
         form.length.value = "Good"
         form.set_length("Good")
         self._list_layers()
@@ -76,8 +77,8 @@ class Choices(Follower):
 
     def _list_layers(self, event: Any = None) -> None:
         """Offer the image layers there are, results of this plugin aside, keeping what is ticked and chosen."""
-        images = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Image)]
-        images = [layer for layer in images if not _layers.is_ours(layer)]
+        images = [image_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Image)]
+        images = [layer for layer in images if not image_layers.is_ours(layer)]
         self.layers.offer(images)
         self.form.pairs.offer(images)
         refill(self.form.part)
@@ -85,12 +86,12 @@ class Choices(Follower):
 
     def choose_layer(self, layer: Any) -> None:
         """Tick a layer and the others of its file; without any, the first: results of this plugin are not offered."""
-        layer, offered = _layers.bare(layer), self.layers.layers()
+        layer, offered = image_layers.bare(layer), self.layers.layers()
         if layer not in offered and not self.layers.ticked():
             layer = next(iter(offered), None)
         if layer in offered:
-            group = _layers.group_of(layer)
-            self.layers.tick([other for other in offered if _layers.group_of(other) == group])
+            group = image_layers.group_of(layer)
+            self.layers.tick([other for other in offered if image_layers.group_of(other) == group])
 
     def _ticked(self) -> None:
         """Offer the axes of channels of the layers, and the network that is made for such images."""
@@ -107,12 +108,12 @@ class Choices(Follower):
         self._emit()
 
     def _offer_parts(self, box: Any) -> list[tuple[str, Any]]:
-        shapes = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
+        shapes = [image_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
         return [("The whole layers", None), *((f"Rectangles of “{layer.name}”", layer) for layer in shapes)]
 
     def _offer_channels(self, box: Any) -> list[tuple[str, Any]]:
         deep = [layer for layer in self.layers.ticked() if layer.ndim > 2 and not layer.rgb]
-        return _layers.choices_of_channels(deep[0]) if deep else [("Gray", None)]
+        return image_layers.choices_of_channels(deep[0]) if deep else [("Gray", None)]
 
     def _offer_lengths(self, box: Any) -> list[tuple[str, Any]]:
         """The lengths, each with its time once the speed is known."""
@@ -125,7 +126,7 @@ class Choices(Follower):
             held_out = held_out_pixels(data, recipe.config.hold_out)
             for length in LENGTHS:
                 seconds = estimate_seconds(with_length(recipe, length), self.speed, held_out)
-                words[length] += f", {_layers.duration(seconds)}"
+                words[length] += f", {duration(seconds)}"
         return [(shown, length) for length, shown in words.items()]
 
     def _length_chosen(self, length: str | None) -> None:
@@ -174,9 +175,9 @@ class Choices(Follower):
             }
         return Data(sources)
 
-    def _pairs(self) -> dict[str, tuple[_layers.Source, _layers.Source]]:
+    def _pairs(self) -> dict[str, tuple[image_layers.Source, image_layers.Source]]:
         """The chosen pairs, by the names of their layers."""
-        pairs: dict[str, tuple[_layers.Source, _layers.Source]] = {}
+        pairs: dict[str, tuple[image_layers.Source, image_layers.Source]] = {}
         for low, sharp in self.form.pairs.chosen():
             both = (self._whole(low), self._whole(sharp))
             if low is sharp:
@@ -188,15 +189,15 @@ class Choices(Follower):
             pairs[f"“{low.name}” and “{sharp.name}”"] = both
         return pairs
 
-    def _whole(self, layer: Image | None) -> _layers.Source:
+    def _whole(self, layer: Image | None) -> image_layers.Source:
         """All of a layer; a ValueError if it cannot be learnt from."""
         if layer is None:
             raise ValueError(NO_IMAGE)
         axis = self.form.channels.value if layer.ndim > 2 and not layer.rgb else None
         axis = axis if axis is not None and axis < layer.ndim else None
-        if reason := _layers.why_not(layer, axis):
+        if reason := image_layers.why_not(layer, axis):
             raise ValueError(reason)
-        return _layers.whole(layer, axis)
+        return image_layers.whole(layer, axis)
 
     def _folder(self) -> str:
         path = Path(str(self.form.folder.value)).expanduser()
@@ -239,12 +240,12 @@ class Choices(Follower):
         for name, source in sharp:
             rows, columns = (shape_of(source)[axis] for axis in source.plane_axes)
             if min(rows, columns) < least:
-                return f"“{name}” has {rows} {_layers.TIMES} {columns} pixels: at least {least} a side are needed."
+                return f"“{name}” has {rows} {TIMES} {columns} pixels: at least {least} a side are needed."
         needed = sum(math.prod(shape_of(source)) for _, source in sharp) * BYTES * (2 + len(recipe.scales))
         free = free_memory()
         if needed > free:
             return (
-                f"The training needs about {_layers.size(needed)}, and {_layers.size(free)} of memory are free. Draw "
+                f"The training needs about {size(needed)}, and {size(free)} of memory are free. Draw "
                 "rectangles in a Shapes layer and learn from them."
             )
         try:
@@ -263,20 +264,20 @@ class Choices(Follower):
             recipe, data = self.recipe(), self.data()
         except ValueError:
             return ""
-        *others, last = (f"{_layers.TIMES}{scale:g}" for scale in recipe.scales)
+        *others, last = (f"{TIMES}{scale:g}" for scale in recipe.scales)
         scales = f"{', '.join(others)} and {last}" if others else last
         words = f"Learns to enlarge by {scales}. " if self.form.kind.value != PAIRS else ""
         if self.speed is None:
             return f"{words}Time: measuring…"
         seconds = estimate_seconds(recipe, self.speed, held_out_pixels(data, recipe.config.hold_out))
-        return f"{words}Time: at most about {_layers.duration(seconds)}; less if nothing better is found."
+        return f"{words}Time: at most about {duration(seconds)}; less if nothing better is found."
 
     def show_lengths(self) -> None:
         """Write the times beside the lengths."""
         refill(self.form.length)
 
     @property
-    def measured_layer(self) -> _layers.Source | None:
+    def measured_layer(self) -> image_layers.Source | None:
         """The first layer, in which blur and noise can be measured."""
         try:
             return next(iter(self.data().sources.values())) if self.form.kind.value == LAYERS else None

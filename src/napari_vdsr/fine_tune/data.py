@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_vdsr.background.pytorch import stop_if
+from napari_vdsr.layers.image_layers import Source
 from napari_vdsr.layers.regions import NoRegion, around_vertices
-from napari_vdsr.layers.source import Source
 
 if TYPE_CHECKING:
     from napari.layers import Image, Shapes

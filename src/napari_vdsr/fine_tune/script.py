@@ -10,7 +10,7 @@ from typing import Any
 
 from napari_vdsr.fine_tune.data import Data, axes_of, image_files
 from napari_vdsr.fine_tune.recipe import NETWORK, NEW, Recipe
-from napari_vdsr.layers.source import Source
+from napari_vdsr.layers.image_layers import Source
 from vdsr_core import FineTuneConfig
 
 

@@ -18,10 +18,10 @@ from napari_vdsr.fine_tune.data import Data
 from napari_vdsr.fine_tune.recipe import Recipe
 from napari_vdsr.fine_tune.unfinished import discard, is_at_work, list_unfinished
 from napari_vdsr.fine_tune.work import Begun, Control, Finished, train
-from napari_vdsr.forms import sentence
-from napari_vdsr.layers.source import bare, duration
+from napari_vdsr.layers.image_layers import bare
 from napari_vdsr.models import library
 from napari_vdsr.models.box import NEWS
+from napari_vdsr.words import duration, sentence
 
 if TYPE_CHECKING:
     from vdsr_core import FineTuneProgress, Preview

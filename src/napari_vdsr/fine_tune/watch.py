@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
 from napari_vdsr.fine_tune.plots import Curves, Tiles
 from napari_vdsr.fine_tune.training import Training
 from napari_vdsr.forms import make_box, make_row, make_text
-from napari_vdsr.layers.source import TIMES
+from napari_vdsr.words import TIMES
 
 NOTHING = "Nothing has been trained yet. Choose images under Set up, and press Start."
 SCORES = (

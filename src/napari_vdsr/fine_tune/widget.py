@@ -23,9 +23,10 @@ from napari_vdsr.fine_tune.training import in_words, training_of
 from napari_vdsr.fine_tune.unfinished import discard, is_at_work, list_unfinished
 from napari_vdsr.fine_tune.watch import Watch
 from napari_vdsr.fine_tune.work import examine
-from napari_vdsr.forms import Panel, copy_text, fill, ignore_wheel, open_panel, scrolled, sentence, show_guide
+from napari_vdsr.forms import Panel, copy_text, fill, ignore_wheel, open_panel, scrolled, show_guide
 from napari_vdsr.models.box import FROM_FILE, NEWS
 from napari_vdsr.models.page import ModelsPage
+from napari_vdsr.words import sentence
 
 LOG = logging.getLogger("napari_vdsr")
 

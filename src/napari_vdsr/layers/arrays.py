@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_vdsr.layers.source import Slices
+from napari_vdsr.layers.image_layers import Slices
 
 
 class Sliced:

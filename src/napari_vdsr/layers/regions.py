@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_vdsr.layers.source import Source, bare
+from napari_vdsr.layers.image_layers import Source, bare
 
 if TYPE_CHECKING:
     from napari.layers import Image, Shapes

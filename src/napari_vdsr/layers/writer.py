@@ -14,7 +14,7 @@ from napari_vdsr.layers.reader import prefer_own_reader
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_vdsr.layers.source import Source
+    from napari_vdsr.layers.image_layers import Source
     from vdsr_core import ImageFile
 
 NAMES = {"t": "T", "time": "T", "z": "Z", "plane": "Z", "c": "C", "ch": "C", "channel": "C", "channels": "C"}

@@ -19,9 +19,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_vdsr.forms import make_collapsible, make_row, make_text, sentence
+from napari_vdsr.forms import make_collapsible, make_row, make_text
 from napari_vdsr.models import library
 from napari_vdsr.models.box import KINDS, NEWS
+from napari_vdsr.words import sentence
 
 ROLE = Qt.ItemDataRole.UserRole
 BUILT_IN = "This network comes with the plugin: it can be neither renamed nor deleted."

@@ -14,9 +14,9 @@ def add_networks(paths: str | list[str]) -> list[tuple[None]]:
     """Add networks, and say so, or why a file cannot be one; there is no layer to show."""
     from napari.utils.notifications import show_error, show_info
 
-    from napari_vdsr.forms import sentence
     from napari_vdsr.models.box import NEWS
     from napari_vdsr.models.library import import_model
+    from napari_vdsr.words import sentence
 
     for path in [paths] if isinstance(paths, str) else paths:
         try:

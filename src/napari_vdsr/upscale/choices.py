@@ -13,8 +13,7 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_vdsr.following import Follower
-from napari_vdsr.layers import regions as _regions
-from napari_vdsr.layers import source as _layers
+from napari_vdsr.layers import image_layers, regions
 from napari_vdsr.upscale.form import BY_HAND, Form
 from napari_vdsr.upscale.layer_list import LayerList
 from napari_vdsr.upscale.task import Ranges, Task
@@ -61,9 +60,9 @@ class Choices(Follower):
         for control in controls:
             control.changed.connect(lambda *_: self.changed.emit())
         form.region.changed.connect(self._watch)
-        dims, camera = viewer.dims.events, _regions.camera(viewer).events
+        dims, camera = viewer.dims.events, regions.camera(viewer).events
         view = (camera.center, camera.zoom, dims.current_step, dims.order, dims.ndisplay)
-        self.follow(*((event, self.list_layers) for event in _layers.list_events(viewer.layers)))
+        self.follow(*((event, self.list_layers) for event in image_layers.list_events(viewer.layers)))
         self.follow(*((event, self._view_moved) for event in view))
         self.follow((viewer.layers.selection.events.changed, self._selected))
         self.list_layers()
@@ -77,13 +76,13 @@ class Choices(Follower):
 
     def list_layers(self, event: Any = None) -> None:
         """Offer the image layers there are, keeping the ticks; without any, the first group is ticked."""
-        images = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Image)]
+        images = [image_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Image)]
         images = [layer for layer in images if not layer.metadata.get("vdsr", {}).keys() & {"check", "shown"}]
-        self.layer_list.offer(sorted(images, key=_layers.is_ours))  # results, which are rarely wanted, at the end
+        self.layer_list.offer(sorted(images, key=image_layers.is_ours))  # results, which are rarely wanted, at the end
         if not self.layers:
             self.choose_layer(self.viewer.layers.selection.active)
         if not self.layers:
-            self.choose_layer(next((layer for layer in images if not _layers.is_ours(layer)), None))
+            self.choose_layer(next((layer for layer in images if not image_layers.is_ours(layer)), None))
         self._offer()
 
     def _selected(self, event: Any = None) -> None:
@@ -98,20 +97,22 @@ class Choices(Follower):
         if not self.following:
             return
         offered = self.layer_list.layers()
-        chosen = [_layers.bare(layer) for layer in self.viewer.layers.selection]
-        chosen = [layer for layer in offered if layer in chosen and not _layers.is_ours(layer)]
+        chosen = [image_layers.bare(layer) for layer in self.viewer.layers.selection]
+        chosen = [layer for layer in offered if layer in chosen and not image_layers.is_ours(layer)]
         if len(chosen) == 1:
-            if _layers.group_of(chosen[0]) not in [_layers.group_of(layer) for layer in self.layers]:
+            if image_layers.group_of(chosen[0]) not in [image_layers.group_of(layer) for layer in self.layers]:
                 self.choose_layer(chosen[0])
         elif chosen and chosen != self.layers:
             self.layer_list.tick(chosen)
 
     def choose_layer(self, layer: Any) -> None:
         """Tick a layer and the others of its file, if it can be upscaled; a result is not ticked by itself."""
-        layer, offered = _layers.bare(layer), self.layer_list.layers()
-        if layer in offered and not _layers.is_ours(layer):
-            group = _layers.group_of(layer)
-            fellows = [other for other in offered if not _layers.is_ours(other) and _layers.group_of(other) == group]
+        layer, offered = image_layers.bare(layer), self.layer_list.layers()
+        if layer in offered and not image_layers.is_ours(layer):
+            group = image_layers.group_of(layer)
+            fellows = [
+                other for other in offered if not image_layers.is_ours(other) and image_layers.group_of(other) == group
+            ]
             self.layer_list.tick(fellows)
 
     @property
@@ -132,7 +133,7 @@ class Choices(Follower):
     def _offer(self) -> None:
         """Offer what the layers have: channels and planes."""
         form = self.form
-        axis = None if self._deep() is None else _layers.choices_of_channels(self._deep())[0][1]
+        axis = None if self._deep() is None else image_layers.choices_of_channels(self._deep())[0][1]
         before = list(form.channels.choices)
         for box in (form.channels, form.planes, form.region):
             box.reset_choices()
@@ -160,14 +161,14 @@ class Choices(Follower):
 
     def _offer_channels(self, box: Any) -> list[tuple[str, Any]]:
         layer = self._deep() or self.first
-        return _layers.choices_of_channels(layer) if layer is not None else [("Gray", None)]
+        return image_layers.choices_of_channels(layer) if layer is not None else [("Gray", None)]
 
     def _offer_planes(self, box: Any) -> list[tuple[str, Any]]:
         deep = any(layer.ndim > 2 for layer in self.layers)
         return [("All planes", ALL), ("The current plane", CURRENT)] if deep else [("One plane", ALL)]
 
     def _offer_regions(self, box: Any) -> list[tuple[str, Any]]:
-        shapes = [_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
+        shapes = [image_layers.bare(layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
         named = [(f"Shape in “{layer.name}”", layer) for layer in shapes]
         return [("Whole layer", WHOLE), ("Current view", VIEW), *named]
 
@@ -203,7 +204,7 @@ class Choices(Follower):
         layer = self.first
         if layer is None or layer.ndim < (2 if self.axis(layer) is None else 3):
             return 0, 0, ""
-        height, width, unit = _layers.pixel_size(layer, _layers.plane_axes(layer.ndim, self.axis(layer)))
+        height, width, unit = image_layers.pixel_size(layer, image_layers.plane_axes(layer.ndim, self.axis(layer)))
         return (height, width, unit) if unit or (height, width) != (1, 1) else (0, 0, "")
 
     def _show_pixel_size(self, *_: Any) -> None:
@@ -245,7 +246,7 @@ class Choices(Follower):
         given = self.given_range()
         return given is not None and given[0] >= given[1]
 
-    def source(self, layer: Image) -> _layers.Source:
+    def source(self, layer: Image) -> image_layers.Source:
         """What is chosen of a layer.
 
         Raises
@@ -255,18 +256,18 @@ class Choices(Follower):
         """
         if self.form.planes.value == CURRENT:
             return self.in_region(layer, self.plane(layer))
-        return self.in_region(layer, _layers.whole(layer, self.axis(layer)))
+        return self.in_region(layer, image_layers.whole(layer, self.axis(layer)))
 
-    def plane(self, layer: Image) -> _layers.Source:
+    def plane(self, layer: Image) -> image_layers.Source:
         """The plane of a layer that is shown, with all of its channels."""
-        return _layers.current_plane(layer, self.viewer.dims.point, self.axis(layer))
+        return image_layers.current_plane(layer, self.viewer.dims.point, self.axis(layer))
 
-    def shown(self, layer: Image) -> tuple[_layers.Source, str]:
+    def shown(self, layer: Image) -> tuple[image_layers.Source, str]:
         """What is shown of the chosen region of a layer, one channel of one plane, and its name in words."""
         plane, words = self.shown_plane(layer)
         return self.in_region(layer, plane), words
 
-    def shown_plane(self, layer: Image) -> tuple[_layers.Source, str]:
+    def shown_plane(self, layer: Image) -> tuple[image_layers.Source, str]:
         """The channel and plane of a layer that is shown, and its name in words."""
         plane, axis, words = self.plane(layer), self.axis(layer), f"“{layer.name}”"
         if axis is not None:
@@ -277,27 +278,27 @@ class Choices(Follower):
             plane, words = replace(plane, part=tuple(part)), f"channel {channel} of {words}"
         return plane, words
 
-    def in_region(self, layer: Image, source: _layers.Source) -> _layers.Source:
+    def in_region(self, layer: Image, source: image_layers.Source) -> image_layers.Source:
         """The chosen region of a source."""
         region = self.form.region.value
         if region == VIEW:
-            return _regions.in_view(self.viewer, layer, source)
+            return regions.in_view(self.viewer, layer, source)
         if isinstance(region, Shapes):
-            return _regions.in_shapes(self.viewer, layer, source, region)
+            return regions.in_shapes(self.viewer, layer, source, region)
         return source
 
-    def sources(self) -> list[tuple[Image, _layers.Source]]:
+    def sources(self) -> list[tuple[Image, image_layers.Source]]:
         """The layers that can be upscaled, with what is chosen of each."""
         found = []
         for layer in self.layers:
-            if not _layers.why_not(layer, self.axis(layer)):
+            if not image_layers.why_not(layer, self.axis(layer)):
                 try:
                     found.append((layer, self.source(layer)))
-                except _regions.NoRegion:
+                except regions.NoRegion:
                     continue
         return found
 
-    def task(self, layer: Image, source: _layers.Source, in_range: Ranges | None = None) -> Task:
+    def task(self, layer: Image, source: image_layers.Source, in_range: Ranges | None = None) -> Task:
         """The work that is chosen for a layer."""
         form = self.form
         return Task(
@@ -307,10 +308,10 @@ class Choices(Follower):
             device=form.device.value,
             tile=int(form.tile.value) or None,
             in_range=self.given_range() or in_range,
-            looked_at=_layers.coarsest(layer),
-            near=_regions.centre_of_view(self.viewer, layer, source, form.scale.value),
+            looked_at=image_layers.coarsest(layer),
+            near=regions.centre_of_view(self.viewer, layer, source, form.scale.value),
             self_ensemble=form.quality.value,
-            path=None if _layers.is_ours(layer) else layer.source.path,
+            path=None if image_layers.is_ours(layer) else layer.source.path,
             **form.removal.asked,
         )
 
@@ -334,6 +335,6 @@ class Choices(Follower):
                 box.value = settings[name]
 
 
-def bytes_needed(source: _layers.Source, scale: float) -> int:
+def bytes_needed(source: image_layers.Source, scale: float) -> int:
     """The memory of a result."""
     return math.prod(source.result_shape(scale)) * int(np.dtype(source.data.dtype).itemsize)

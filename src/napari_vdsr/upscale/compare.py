@@ -15,9 +15,8 @@ from qtpy.QtCore import QEvent, QObject, QPoint, Qt, Signal  # type: ignore[attr
 from qtpy.QtGui import QColor, QPainter, QPen, QPolygon, QRegion
 from qtpy.QtWidgets import QWidget
 
-from napari_vdsr.layers import regions as _regions
-from napari_vdsr.layers import source as _layers
-from napari_vdsr.upscale.work import interpolate
+from napari_vdsr.layers import image_layers, regions
+from napari_vdsr.upscale.generators import interpolate
 
 MOST = 4096  # rows or columns that are drawn; of more, some are left out
 SMOOTH = 1 << 22  # pixels that are interpolated while one waits
@@ -170,11 +169,11 @@ class Compare(QObject):
     def _look(self, layer: Image, side: Any, axis: int | None, scale: float) -> Picture:
         """What a side shows of a layer."""
         of = side if isinstance(side, Image) else layer
-        plane = _layers.current_plane(of, self.viewer.dims.point, axis)
-        seen = _regions.in_view(self.viewer, of, plane)
+        plane = image_layers.current_plane(of, self.viewer.dims.point, axis)
+        seen = regions.in_view(self.viewer, of, plane)
         if side == BICUBIC:
             pixels = interpolate(seen, scale, seen.grid(scale), most=SMOOTH)
-            place = _layers.placement(of, seen.factors(scale), seen.start(scale))
+            place = image_layers.placement(of, seen.factors(scale), seen.start(scale))
             return Picture.of(pixels, place, seen.plane_axes)
         level = of.data[of.data_level] if of.multiscale else of.data
         part, factors, starts = [], [], []
@@ -185,7 +184,7 @@ class Compare(QObject):
             part.append(slice(start, stop, step))
             factors.append(coarser / step)
             starts.append(start / coarser)
-        return Picture.of(np.asarray(level[tuple(part)]), _layers.placement(of, factors, starts), seen.plane_axes)
+        return Picture.of(np.asarray(level[tuple(part)]), image_layers.placement(of, factors, starts), seen.plane_axes)
 
     def _add(self, pairs: Sequence[tuple[Image, Any, Any]], pictures: list[tuple[Picture, Picture]]) -> None:
         """Add the layers, linked to what they stand for, and hide that."""
@@ -194,17 +193,17 @@ class Compare(QObject):
         for (layer, *sides), both in zip(pairs, pictures, strict=True):
             shown = Image(
                 join(*both, line, seen),
-                name=_layers.free_name(f"[compare] {layer.name}", [other.name for other in self.viewer.layers]),
+                name=image_layers.free_name(f"[compare] {layer.name}", [other.name for other in self.viewer.layers]),
                 metadata={"vdsr": {"shown": "compare"}},
                 **both[0].placement,
-                **_layers.looks(layer) | {"interpolation2d": "nearest", "multiscale": False},
+                **image_layers.looks(layer) | {"interpolation2d": "nearest", "multiscale": False},
             )
-            _layers.widen_range(shown, layer)
-            self._hidden += _layers.put_above(self.viewer.layers, layer, shown)
+            image_layers.widen_range(shown, layer)
+            self._hidden += image_layers.put_above(self.viewer.layers, layer, shown)
             self.shown.append(shown)
             if not layer.rgb:
-                self._links += link_layers([shown, layer, *filter(is_layer, sides)], _layers.GRAY_LOOKS)
-        self._hidden += _layers.hide_checks(self.viewer.layers)
+                self._links += link_layers([shown, layer, *filter(is_layer, sides)], image_layers.GRAY_LOOKS)
+        self._hidden += image_layers.hide_checks(self.viewer.layers)
         for other in self._hidden:
             other.visible = False
         self.viewer.layers.selection.active = active
@@ -212,7 +211,7 @@ class Compare(QObject):
     def _find_line(self, pictures: Sequence[tuple[Picture, Picture]]) -> tuple[Line, list[int]]:
         """The line at its place, along the columns of the first layer, and the axes that are shown, from the last."""
         seen = [axis - self.viewer.dims.ndim for axis in self.viewer.dims.displayed[-2:]]
-        camera, size = _regions.camera(self.viewer), np.asarray(_regions.canvas_size(self.viewer))
+        camera, size = regions.camera(self.viewer), np.asarray(regions.canvas_size(self.viewer))
         offset = (np.asarray(self.place[::-1]) - 0.5) * size / camera.zoom
         return Line.through(np.asarray(camera.center[-2:]) + offset, pictures[0][1].row[seen]), seen
 
@@ -226,7 +225,7 @@ class Compare(QObject):
             layer.data = join(*both, line, seen)
             layer.scale, layer.translate = both[0].placement["scale"], both[0].placement["translate"]
         if self.line is not None:
-            height, width = _regions.canvas_size(self.viewer)
+            height, width = regions.canvas_size(self.viewer)
             self.line.put((self.place[0] * width, self.place[1] * height), line.along)
 
     def leave_hidden(self, layers: Sequence[Image]) -> None:
@@ -241,7 +240,7 @@ class Compare(QObject):
         # First, for layers that are removed tell of it.
         self.shown, self._hidden, self._pairs, self._pictures, self._links = [], [], [], [], []
         if linked:
-            unlink_layers([*shown, *sources, *results], _layers.GRAY_LOOKS)
+            unlink_layers([*shown, *sources, *results], image_layers.GRAY_LOOKS)
         for layer in shown:
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from napari_vdsr.background.pytorch import computing, load_network, stop_if
 from napari_vdsr.layers.arrays import Sliced
-from napari_vdsr.layers.source import Slices, Source, count_tiles
+from napari_vdsr.layers.image_layers import Slices, Source, count_tiles
 from napari_vdsr.models import library
+from napari_vdsr.upscale.generators import coarse_levels, repeat
 from napari_vdsr.upscale.task import Found, Task, Watched, find
-from napari_vdsr.upscale.work import coarse_levels, repeat
 
 if TYPE_CHECKING:
     from vdsr_core import ImageFile, Plan

@@ -25,7 +25,7 @@ from napari_vdsr.forms import (
 from napari_vdsr.models.box import ModelBox
 from napari_vdsr.upscale.layer_list import LayerList
 from napari_vdsr.upscale.preferences import preference
-from napari_vdsr.upscale.task import AUTO, Grade, to_compression, to_quality
+from napari_vdsr.upscale.task import AUTO, LayerCondition, to_compression, to_quality
 
 if TYPE_CHECKING:
     from napari_vdsr.upscale.error_plot import ErrorPlot
@@ -128,7 +128,7 @@ class Removal:
     """What the network removes: noise and the traces of JPEG; seen where it can."""
 
     def __init__(self) -> None:
-        self._grade = Grade()
+        self._condition = LayerCondition()
         self._maps: tuple[str, ...] = ()
         self.noise = choice(
             "Noise",
@@ -149,25 +149,25 @@ class Removal:
         self.rows = self.noise, self.level, self.compression, self.jpeg
         for box, slider, name in ((self.noise, self.level, "noise"), (self.compression, self.jpeg, "compression")):
             box.changed.connect(partial(self._chosen, box, slider, name))
-        self.show_for((), Grade())
+        self.show_for((), LayerCondition())
 
     def _offer_noise(self, box: Any) -> list[tuple[str, str]]:
         found = ""
-        if self._grade.noise:
-            shares = [f"{100 * share:.2g}" for share in self._grade.noise if share >= 0.0005]
-            found = f": {self._grade.about}{', '.join(shares)} %" if shares else ": none found"
+        if self._condition.noise:
+            shares = [f"{100 * share:.2g}" for share in self._condition.noise if share >= 0.0005]
+            found = f": {self._condition.about}{', '.join(shares)} %" if shares else ": none found"
         return [(f"Automatic{found}", AUTO), ("None", NONE), ("By hand", BY_HAND)]
 
     def _offer_compression(self, box: Any) -> list[tuple[str, str]]:
         found = ""
-        if self._grade.noise:
-            strength = self._grade.compression
+        if self._condition.noise:
+            strength = self._condition.compression
             found = f": quality {to_quality(strength):.0f}" if strength else ": none found"
         return [(f"Automatic{found}", AUTO), ("None", NONE), ("By hand", BY_HAND)]
 
-    def show_for(self, maps: tuple[str, ...], grade: Grade) -> None:
+    def show_for(self, maps: tuple[str, ...], condition: LayerCondition) -> None:
         """Show what a network with these maps can remove, and what was found of the layers."""
-        self._maps, self._grade = maps, grade
+        self._maps, self._condition = maps, condition
         for box, slider, name in ((self.noise, self.level, "noise"), (self.compression, self.jpeg, "compression")):
             refill(box)
             box.visible = name in maps
@@ -175,8 +175,8 @@ class Removal:
 
     def _chosen(self, box: Any, slider: Any, name: str, value: str) -> None:
         """Begin by hand with what was found."""
-        if value == BY_HAND and self._grade.noise:
-            noise, compression = self._grade.noise, self._grade.compression
+        if value == BY_HAND and self._condition.noise:
+            noise, compression = self._condition.noise, self._condition.compression
             slider.value = 100 * max(noise) if box is self.noise else to_quality(compression)
         slider.visible = name in self._maps and value == BY_HAND
 

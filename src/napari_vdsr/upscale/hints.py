@@ -10,10 +10,10 @@ from typing import Any
 from psygnal import Signal
 
 from napari_vdsr.layers.reader import lacks_place, open_again
-from napari_vdsr.upscale import cost as _cost
+from napari_vdsr.upscale import feasibility
 from napari_vdsr.upscale.choices import Choices
+from napari_vdsr.upscale.condition_finder import ConditionFinder
 from napari_vdsr.upscale.form import Face
-from napari_vdsr.upscale.grader import Grader
 from napari_vdsr.upscale.preferences import preference, remember
 
 GRAY = "These are gray images of 16 bit or more, as microscopes give them."
@@ -40,8 +40,8 @@ class Hints:
 
     model_wanted = Signal(str)
 
-    def __init__(self, face: Face, choices: Choices, grader: Grader) -> None:
-        self._face, self._choices, self._grader = face, choices, grader
+    def __init__(self, face: Face, choices: Choices, condition_finder: ConditionFinder) -> None:
+        self._face, self._choices, self._condition_finder = face, choices, condition_finder
         self._answered: set[Hashable] = set()
         self._hint: Hint | None = None
         face.hint_button.clicked.connect(lambda: self.answer(taken=True))
@@ -75,10 +75,10 @@ class Hints:
                 words = f"“{layer.name}” was opened without the pixel size and colours that its file holds."
                 again = partial(open_again, self._choices.viewer, layer)
                 yield Hint(("opened", layer.source.path), words, "Open it with them", again)
-        grade = self._grader.grade
-        if grade.misfit and grade.fitting:
-            yield self._model("misfit", grade.misfit, grade.fitting)
-        if not preference("proposed") and (better := _cost.propose(layers, model, model_names())):
+        condition = self._condition_finder.condition
+        if condition.misfit and condition.fitting:
+            yield self._model("misfit", condition.misfit, condition.fitting)
+        if not preference("proposed") and (better := feasibility.propose(layers, model, model_names())):
             yield self._model(GRAY, GRAY, better)
 
     def _model(self, key: str, words: str, name: str) -> Hint:

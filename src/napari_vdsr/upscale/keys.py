@@ -30,7 +30,7 @@ def cancel(viewer: ViewerModel) -> None:
 def compare(viewer: ViewerModel) -> None:
     """Turn the comparison on or off."""
     for widget in _of(viewer):
-        widget.looking.on.value = not widget.looking.on.value
+        widget.compare.on.value = not widget.compare.on.value
 
 
 def show_original(viewer: ViewerModel) -> Iterator[None]:

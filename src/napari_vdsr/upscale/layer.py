@@ -5,9 +5,9 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
-from napari_vdsr.layers import source as _layers
+from napari_vdsr.layers import image_layers
+from napari_vdsr.upscale.generators import Pyramid, Started, build_pyramid, upscale
 from napari_vdsr.upscale.task import AUTO, Found, Task
-from napari_vdsr.upscale.work import Pyramid, Started, build_pyramid, upscale
 
 if TYPE_CHECKING:
     import napari.layers
@@ -82,13 +82,13 @@ def upscale_layer(
     ValueError
         If the layer cannot be upscaled.
     """
-    source = _layers.whole(layer, channel_axis)
-    if reason := _layers.why_not(layer, channel_axis):
+    source = image_layers.whole(layer, channel_axis)
+    if reason := image_layers.why_not(layer, channel_axis):
         raise ValueError(reason)
     if part is not None:
         source = replace(source, part=tuple(part))
     asked: dict[str, Any] = {"self_ensemble": self_ensemble, "noise": noise, "compression": compression}
-    asked |= {"looked_at": _layers.coarsest(layer), "path": layer.source.path}
+    asked |= {"looked_at": image_layers.coarsest(layer), "path": layer.source.path}
     task = Task(source, scale, model, device, tile, in_range, **asked)
     levels = list(layer.data) if layer.multiscale else [layer.data]
     never = threading.Event()
@@ -130,9 +130,9 @@ def layer_data(
         What ``metadata["vdsr"]`` says besides.
     """
     if not isinstance(data, list):
-        levels = _layers.views(data, task.source.plane_axes)
+        levels = image_layers.views(data, task.source.plane_axes)
         data = levels if len(levels) > 1 else data
-    keywords = _layers.layer_keywords(layer, task.source, task.scale, name_of(task))
+    keywords = image_layers.layer_keywords(layer, task.source, task.scale, name_of(task))
     said = describe(layer, task) | {"in_range": found.in_range, **found.removed, "tile": tile}
     keywords |= {"multiscale": isinstance(data, list), "metadata": {"vdsr": said | record}}
     return data, keywords, "image"
@@ -140,14 +140,14 @@ def layer_data(
 
 def name_of(task: Task) -> str:
     """Network, scale and quality in a few words."""
-    return f"{_layers.model_name(task.model)} x{task.scale:g}{' best' if task.self_ensemble else ''}"
+    return f"{image_layers.model_name(task.model)} x{task.scale:g}{' best' if task.self_ensemble else ''}"
 
 
 def describe(layer: "napari.layers.Image", task: Task) -> dict[str, Any]:
     """What ``metadata["vdsr"]`` says of a result, whatever was found in the image aside."""
     source = task.source
     return {
-        "model": task.model or _layers.model_name(None),
+        "model": task.model or image_layers.model_name(None),
         "scale": task.scale,
         "self_ensemble": task.self_ensemble,
         "channel_axis": source.channel_axis,

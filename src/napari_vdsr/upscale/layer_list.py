@@ -9,7 +9,7 @@ from napari.layers import Image
 from qtpy.QtCore import QSignalBlocker, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QTreeWidget, QTreeWidgetItem, QTreeWidgetItemIterator
 
-from napari_vdsr.layers.source import group_of
+from napari_vdsr.layers.image_layers import group_of
 
 ROLE = Qt.ItemDataRole.UserRole
 ROW = 18  # pixels

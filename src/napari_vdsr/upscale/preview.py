@@ -13,10 +13,10 @@ from napari.viewer import Viewer
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
-from napari_vdsr.background import pytorch as _work
 from napari_vdsr.background.job import Latest
-from napari_vdsr.layers import source as _layers
-from napari_vdsr.upscale import work as _upscaling
+from napari_vdsr.background.pytorch import Facts
+from napari_vdsr.layers import image_layers
+from napari_vdsr.upscale import generators
 from napari_vdsr.upscale.task import Task
 
 LARGEST = 2048  # rows and columns of the layer, about its middle
@@ -48,7 +48,7 @@ class Preview(QObject):
     stepped = Signal(object)
     ended = Signal(object, object)
 
-    def __init__(self, viewer: Viewer, layer: Image, facts: _work.Facts) -> None:
+    def __init__(self, viewer: Viewer, layer: Image, facts: Facts) -> None:
         super().__init__()
         self.viewer, self.source_layer = viewer, layer
         self.layer: Image | None = None
@@ -59,8 +59,8 @@ class Preview(QObject):
         self.side = max(fits, default=SIDES[0])
         self._tiles: dict[tuple[Any, ...], NDArray[Any]] = {}  # finished, the oldest first
         self._task: Task | None = None
-        self._grid: _layers.Slices = ()
-        self._places: list[_layers.Slices] = []
+        self._grid: image_layers.Slices = ()
+        self._places: list[image_layers.Slices] = []
         self._work = Latest(self._stepped, self._ended)
 
     def show(self, task: Task) -> None:
@@ -71,7 +71,7 @@ class Preview(QObject):
         self.stop()
         self._task, self._grid = task, grid
         self._places = cut(self._grid, task.source.plane_axes, self.side)
-        self._work.start(partial(_upscaling.preview, task, self._grid, self._places))
+        self._work.start(partial(generators.preview, task, self._grid, self._places))
 
     def stop(self) -> None:
         """Compute nothing more; what is shown stays."""
@@ -81,7 +81,7 @@ class Preview(QObject):
         """Take the layer away."""
         self.stop()
         if self.layer is not None and self.layer in self.viewer.layers:
-            unlink_layers([self.layer, self.source_layer], _layers.GRAY_LOOKS)
+            unlink_layers([self.layer, self.source_layer], image_layers.GRAY_LOOKS)
             self.viewer.layers.remove(self.layer)
         self.layer = None
         for layer in self._hidden:
@@ -102,14 +102,14 @@ class Preview(QObject):
         """Whether a task asks for what is shown."""
         return self._task is not None and self._task.choices == task.choices
 
-    def _key(self, place: _layers.Slices) -> tuple[Any, ...]:
+    def _key(self, place: image_layers.Slices) -> tuple[Any, ...]:
         """What the pixels of a tile depend on."""
         assert self._task is not None
         return (self._task.choices, *((part.start, part.stop) for part in place))
 
     def _stepped(self, step: Any) -> None:
         """Take what the job has found, in order: the range, the pixels of the source, the tiles."""
-        if isinstance(step, _upscaling.Base):
+        if isinstance(step, generators.Base):
             if step.state != self._state:  # other pixels, also in the same array
                 self._tiles.clear()
             self._state = step.state
@@ -135,35 +135,35 @@ class Preview(QObject):
                 self._paste(place, known)
         factors = source.factors(scale)
         start = [part.start / factor for part, factor in zip(self._grid, factors, strict=True)]
-        placement = _layers.placement(self.source_layer, factors, start)
+        placement = image_layers.placement(self.source_layer, factors, start)
         if self.layer is not None and self.layer in self.viewer.layers:
             self.layer.data = pixels
             self.layer.scale, self.layer.translate = placement["scale"], placement["translate"]
             return
         names = [layer.name for layer in self.viewer.layers]
-        name = _layers.free_name(f"{self.source_layer.name} [VDSR preview]", names)
+        name = image_layers.free_name(f"{self.source_layer.name} [VDSR preview]", names)
         said = {"vdsr": {"shown": "preview"}}
-        self.layer = Image(pixels, name=name, metadata=said, **placement, **_layers.looks(self.source_layer))
-        _layers.widen_range(self.layer, self.source_layer)
+        self.layer = Image(pixels, name=name, metadata=said, **placement, **image_layers.looks(self.source_layer))
+        image_layers.widen_range(self.layer, self.source_layer)
         active = self.viewer.layers.selection.active
-        self._hidden = _layers.hide_checks(self.viewer.layers)
-        under = _layers.put_above(self.viewer.layers, self.source_layer, self.layer)
+        self._hidden = image_layers.hide_checks(self.viewer.layers)
+        under = image_layers.put_above(self.viewer.layers, self.source_layer, self.layer)
         self.viewer.layers.selection.active = active  # a preview is looked at, not worked with
         if not self.source_layer.rgb:
-            link_layers([self.layer, self.source_layer], _layers.GRAY_LOOKS)
-        if not _layers.covers(self.source_layer):  # both together would count twice
+            link_layers([self.layer, self.source_layer], image_layers.GRAY_LOOKS)
+        if not image_layers.covers(self.source_layer):  # both together would count twice
             self._hidden += under
             for layer in under:
                 layer.visible = False
 
-    def _keep(self, piece: _upscaling.Piece) -> None:
+    def _keep(self, piece: generators.Piece) -> None:
         """Keep a tile, and the latest others as far as there is room."""
         self._tiles[self._key(piece.place)] = piece.pixels
         room = KEPT // max(1, piece.pixels.nbytes)
         while len(self._tiles) > room:
             del self._tiles[next(iter(self._tiles))]
 
-    def _paste(self, place: _layers.Slices, pixels: NDArray[Any]) -> None:
+    def _paste(self, place: image_layers.Slices, pixels: NDArray[Any]) -> None:
         """Write a tile into the layer's array."""
         inside = tuple(slice(p.start - g.start, p.stop - g.start) for p, g in zip(place, self._grid, strict=True))
         self._pixels[inside] = pixels
@@ -173,7 +173,7 @@ class Preview(QObject):
             self.ended.emit(self, error)
 
 
-def tile_aligned(source: _layers.Source, scale: float, side: int) -> _layers.Slices:
+def tile_aligned(source: image_layers.Source, scale: float, side: int) -> image_layers.Slices:
     """The whole tiles, on the grid of the whole layer's result, that hold a source; about its middle if it is large."""
     grid = list(source.grid(scale))
     whole = source.within(*(slice(0, source.data.shape[axis]) for axis in source.plane_axes)).grid(scale)
@@ -185,7 +185,7 @@ def tile_aligned(source: _layers.Source, scale: float, side: int) -> _layers.Sli
     return tuple(grid)
 
 
-def cut(grid: _layers.Slices, plane_axes: tuple[int, int], side: int) -> list[_layers.Slices]:
+def cut(grid: image_layers.Slices, plane_axes: tuple[int, int], side: int) -> list[image_layers.Slices]:
     """The tiles of a tile-aligned grid, those in the middle first; each holds all leading axes."""
     row, column = plane_axes
     middle = [(grid[axis].start + grid[axis].stop) / 2 for axis in plane_axes]
@@ -193,7 +193,7 @@ def cut(grid: _layers.Slices, plane_axes: tuple[int, int], side: int) -> list[_l
     def spans(axis: int) -> list[slice]:
         return [slice(i, min(i + side, grid[axis].stop)) for i in range(grid[axis].start, grid[axis].stop, side)]
 
-    def away(place: _layers.Slices) -> float:
+    def away(place: image_layers.Slices) -> float:
         return math.hypot(*((place[a].start + place[a].stop) / 2 - m for a, m in zip(plane_axes, middle, strict=True)))
 
     found = []

@@ -9,10 +9,10 @@ from napari.viewer import Viewer
 from psygnal import Signal
 from qtpy.QtWidgets import QPushButton
 
-from napari_vdsr.layers import regions as _regions
-from napari_vdsr.upscale import cost as _cost
+from napari_vdsr.layers import regions
+from napari_vdsr.upscale import feasibility
 from napari_vdsr.upscale.choices import Choices
-from napari_vdsr.upscale.examiner import Examiner
+from napari_vdsr.upscale.facts_finder import FactsFinder
 from napari_vdsr.upscale.preview import Preview
 
 LOG = logging.getLogger("napari_vdsr")
@@ -33,8 +33,8 @@ class Previews:
 
     toggled, stepped, failed = Signal(bool), Signal(str), Signal(object)
 
-    def __init__(self, viewer: Viewer, choices: Choices, examiner: Examiner, button: QPushButton) -> None:
-        self._viewer, self._choices, self._examiner, self._button = viewer, choices, examiner, button
+    def __init__(self, viewer: Viewer, choices: Choices, facts_finder: FactsFinder, button: QPushButton) -> None:
+        self._viewer, self._choices, self._facts_finder, self._button = viewer, choices, facts_finder, button
         self.shown: list[Preview] = []
         button.toggled.connect(self._toggled)
 
@@ -49,15 +49,15 @@ class Previews:
 
     def show(self) -> None:
         """Show what the network makes of the view, if that is wanted and possible."""
-        facts = self._examiner.facts
-        if not self._button.isChecked() or facts is None or _cost.why_nothing(self._choices):
+        facts = self._facts_finder.facts
+        if not self._button.isChecked() or facts is None or feasibility.why_nothing(self._choices):
             return
         layers = self._choices.layers
         if [preview.source_layer for preview in self.shown] != layers:
             self.close()
         try:
-            sources = [_regions.in_view(self._viewer, layer, self._choices.plane(layer)) for layer in layers]
-        except _regions.NoRegion as error:
+            sources = [regions.in_view(self._viewer, layer, self._choices.plane(layer)) for layer in layers]
+        except regions.NoRegion as error:
             self.end()
             self.stepped.emit(f"There is no preview. {error}")
             return

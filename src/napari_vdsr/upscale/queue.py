@@ -16,8 +16,9 @@ from qtpy.QtWidgets import QWidget
 
 from napari_vdsr.background.job import Job
 from napari_vdsr.background.pytorch import Cancelled
-from napari_vdsr.layers import source as _layers
+from napari_vdsr.layers import image_layers
 from napari_vdsr.upscale.runs import Run, Single
+from napari_vdsr.words import duration
 
 LOG = logging.getLogger("napari_vdsr")
 REFRESH = 250  # milliseconds between two looks at a running job
@@ -67,7 +68,7 @@ class Batch:
         before = sum(getattr(run, "before", 0) for run in self.runs)
         if not 0.02 < fraction < 1 or before:
             return ""
-        return f"{_layers.duration((time.perf_counter() - self.began) * (1 - fraction) / fraction)} left"
+        return f"{duration((time.perf_counter() - self.began) * (1 - fraction) / fraction)} left"
 
 
 class Queue(QObject):
@@ -105,7 +106,7 @@ class Queue(QObject):
         over = [one for one in self.batches if one.over]
         for old in over[: max(0, len(self.batches) - REMEMBERED)]:
             self.batches.remove(old)
-        batch.title = _layers.free_name(batch.title, [one.title for one in self.batches])
+        batch.title = image_layers.free_name(batch.title, [one.title for one in self.batches])
         self.batches.append(batch)
         self._next()
 
@@ -185,7 +186,7 @@ class Queue(QObject):
         batch.seconds = time.perf_counter() - batch.began
         if batch.error is None:
             several = len(batch.runs) > 1
-            batch.words = f"Done in {_layers.duration(batch.seconds)}." if several else words
+            batch.words = f"Done in {duration(batch.seconds)}." if several else words
         batch.over, self.batch = True, None
         self._timer.stop()
         self._activity.close()
@@ -194,7 +195,7 @@ class Queue(QObject):
 
     def _layer_removed(self, event: Any) -> None:
         """Stop a run whose result was removed; keep nothing of layers that are gone."""
-        layer, run = _layers.bare(event.value), self.run
+        layer, run = image_layers.bare(event.value), self.run
         if run is not None and run.result is layer and not run.job.cancelled.is_set():
             run.result = None
             self.cancel()
@@ -211,7 +212,7 @@ _queues: WeakKeyDictionary[Any, Queue] = WeakKeyDictionary()
 
 def queue_of(viewer: Viewer) -> Queue:
     """The queue of a viewer, which outlives the widgets that show it."""
-    viewer = _layers.bare(viewer)
+    viewer = image_layers.bare(viewer)
     if viewer not in _queues:
         _queues[viewer] = Queue(viewer)
     return _queues[viewer]

@@ -8,8 +8,8 @@ from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QLabel, QToolButton, QVBoxLayout, QWidget
 
 from napari_vdsr.forms import make_box, make_row, make_text
-from napari_vdsr.layers.source import duration
 from napari_vdsr.upscale.queue import Batch, Queue
+from napari_vdsr.words import duration
 
 SHOWN = 6  # the latest
 

@@ -15,20 +15,21 @@ from napari.viewer import Viewer
 
 from napari_vdsr.background.job import Job, Work
 from napari_vdsr.background.pytorch import Cancelled
-from napari_vdsr.forms import sentence
-from napari_vdsr.layers import source as _layers
-from napari_vdsr.layers import writer as _writer
+from napari_vdsr.layers import image_layers, writer
 from napari_vdsr.layers.arrays import Around
-from napari_vdsr.upscale import checks as _checks
-from napari_vdsr.upscale import disk as _disk
-from napari_vdsr.upscale import work as _work
+from napari_vdsr.upscale import differences, disk, generators
 from napari_vdsr.upscale.layer import layer_data
 from napari_vdsr.upscale.task import Found, Task
+from napari_vdsr.words import duration, sentence
 
 if TYPE_CHECKING:
     from vdsr_core import ErrorReport, Score
 
-NAMES = {_checks.ADDED: "invented", _checks.CONSISTENCY: "disagrees", _checks.EXPECTED: "expected error, intensity"}
+NAMES = {
+    differences.ADDED: "invented",
+    differences.CONSISTENCY: "disagrees",
+    differences.EXPECTED: "expected error, intensity",
+}
 MEANING = (
     "That is against a sharp image that was reduced in the way the network was trained for, not against the specimen. "
     "It was measured on other images: “Try on this image” tells whether it holds here."
@@ -67,7 +68,7 @@ class Single:
 
     def tell(self) -> str:
         """Say how it went when it went well."""
-        return f"Done in {_layers.duration(time.perf_counter() - self.began)}."
+        return f"Done in {duration(time.perf_counter() - self.began)}."
 
 
 class Run(Single):
@@ -76,7 +77,7 @@ class Run(Single):
     in_memory = True
 
     def __init__(self, viewer: Viewer, layer: Image, task: Task, work: Work | None = None) -> None:
-        super().__init__(layer, task, work or partial(_work.upscale, task), f"upscaling {layer.name}")
+        super().__init__(layer, task, work or partial(generators.upscale, task), f"upscaling {layer.name}")
         self.layers = viewer.layers  # not the viewer: the queue outlives no window
         self._data = layer.data
         self._hidden: list[Image] = []  # the source and earlier results, in whose place the result stands
@@ -87,7 +88,7 @@ class Run(Single):
 
     def step(self, step: Any) -> None:
         """Take a step of the job: the first one adds the layer, each other one is a tile."""
-        if isinstance(step, _work.Written):
+        if isinstance(step, generators.Written):
             self.done = step.done
             return
         self.total = step.count
@@ -96,15 +97,15 @@ class Run(Single):
     def add(self, data: Any, found: Found, tile: int, **record: Any) -> None:
         """Add the layer in the place of its source, which is hidden, unless the result is a part that covers it."""
         pixels, keywords, _ = layer_data(self.layer, self.task, data, found, tile, **record)
-        keywords["name"] = _layers.free_name(keywords["name"], [other.name for other in self.layers])
+        keywords["name"] = image_layers.free_name(keywords["name"], [other.name for other in self.layers])
         self._removed = found.words()
         result = Image(pixels, **keywords)
-        _layers.widen_range(result, self.layer)
-        _layers.hide_checks(self.layers)  # of an earlier result
-        under = _layers.put_above(self.layers, self.layer, result)
+        image_layers.widen_range(result, self.layer)
+        image_layers.hide_checks(self.layers)  # of an earlier result
+        under = image_layers.put_above(self.layers, self.layer, result)
         self.result = result
         whole = tuple(slice(0, n) for n in self.source.data.shape[: len(self.source.part)])
-        if self.source.part == whole or not _layers.covers(self.layer):
+        if self.source.part == whole or not image_layers.covers(self.layer):
             self._hidden = under
             for layer in under:
                 layer.visible = False
@@ -123,22 +124,22 @@ class Run(Single):
         ones, zeros = [1.0] * layer.ndim, [0.0] * layer.ndim
         self._around = around = Image(
             holes if layer.multiscale else holes[0],
-            name=_layers.free_name(f"[around] {layer.name}", [other.name for other in self.layers]),
+            name=image_layers.free_name(f"[around] {layer.name}", [other.name for other in self.layers]),
             multiscale=layer.multiscale,
             metadata={"vdsr": {"shown": "around", "source": {"layer": layer.name}}},
-            **_layers.placement(layer, ones, zeros),
-            **_layers.looks(layer),
+            **image_layers.placement(layer, ones, zeros),
+            **image_layers.looks(layer),
         )
-        _layers.widen_range(around, layer)
+        image_layers.widen_range(around, layer)
         active = self.layers.selection.active
         self.layers.insert(self.layers.index(result), around)
         self.layers.selection.active = active
         if not layer.rgb:
-            link_layers([around, result], _layers.GRAY_LOOKS)
+            link_layers([around, result], image_layers.GRAY_LOOKS)
 
     def removed(self) -> None:
         """The result is gone: show what it hid, and nothing more of what was found of it."""
-        _layers.hide_checks(self.layers)
+        image_layers.hide_checks(self.layers)
         around, self._around = self._around, None
         if around is not None and around in self.layers:
             self.layers.remove(around)
@@ -168,7 +169,7 @@ class Run(Single):
     def show_source(self, on: bool) -> None:
         """Show the source in place of the result, or the other way round."""
         if self.result is not None:
-            _layers.hide_checks(self.layers)
+            image_layers.hide_checks(self.layers)
             for layer, shown in ((self.layer, on), (self.result, not on), (self._around, not on)):
                 if layer is not None:
                     layer.visible = shown
@@ -198,17 +199,17 @@ class Save(Run):
     in_memory = False
 
     def __init__(self, viewer: Viewer, layer: Image, task: Task, target: str) -> None:
-        image = _writer.describe_source(layer, task.source)
+        image = writer.describe_source(layer, task.source)
         levels = list(layer.data) if layer.multiscale else [layer.data]
-        super().__init__(viewer, layer, task, partial(_disk.save, task, image, levels, target))
+        super().__init__(viewer, layer, task, partial(disk.save, task, image, levels, target))
         self.target = target
         self.before = 0  # pieces from an earlier run
 
     def step(self, step: Any) -> None:
         """Take a step of the job: the first one adds the layer, the last one gives it the finished file."""
-        if isinstance(step, _disk.Saved):
+        if isinstance(step, disk.Saved):
             self.done = step.done
-        elif isinstance(step, _disk.Whole):
+        elif isinstance(step, disk.Whole):
             if self.result is not None:
                 self.result.data = step.levels
         else:
@@ -219,7 +220,7 @@ class Save(Run):
         """Take away the layer of what is not finished, and say how it went."""
         words = super().end(error, keep=False)
         if error is None:
-            _disk.note_unfinished(self.target, None)
+            disk.note_unfinished(self.target, None)
             return f"{words} The result is in {self.target}."
         if isinstance(error, Cancelled):
             if not self.done:
@@ -235,9 +236,9 @@ class Lazy(Run):
 
     def __init__(self, viewer: Viewer, layer: Image, task: Task) -> None:
         levels = list(layer.data) if layer.multiscale else [layer.data]
-        super().__init__(viewer, layer, task, partial(_work.build_pyramid, task, levels))
+        super().__init__(viewer, layer, task, partial(generators.build_pyramid, task, levels))
 
-    def step(self, step: _work.Pyramid) -> None:
+    def step(self, step: generators.Pyramid) -> None:
         """Add the layer; nothing of its finest level is computed."""
         self.add(step.levels, step.found, step.tile, lazy=True)
 
@@ -252,7 +253,7 @@ class Try(Single):
     def __init__(
         self, layer: Image, task: Task, models: Mapping[str, str | None], where: str, *, noisy: bool = False
     ) -> None:
-        super().__init__(layer, task, partial(_work.try_out, task, models), "trying networks")
+        super().__init__(layer, task, partial(generators.try_out, task, models), "trying networks")
         self._noisy = noisy
         self.scores: list[Score] = []
         self.errors: ErrorReport | None = None
@@ -302,7 +303,7 @@ class Try(Single):
             larger = sum(self.errors.predicted) > sum(self.errors.measured)
             verdict = f"does not hold well here: errors are {'smaller' if larger else 'larger'} than expected"
         return (
-            f"<b>Expected error</b> of “{_layers.model_name(self.task.model)}” {verdict}. "
+            f"<b>Expected error</b> of “{image_layers.model_name(self.task.model)}” {verdict}. "
             f"{self.errors.coverage:.0%} of the errors are below their 90 % bound. Each point is a tenth of the "
             f"pixels, from smooth to detailed; on the dashed line, errors are as expected."
         )
@@ -311,57 +312,57 @@ class Try(Single):
 class Check(Single):
     """A difference between a result and its source in the making, for a layer of its own."""
 
-    def __init__(self, run: Run, kind: str, source: _layers.Source) -> None:
+    def __init__(self, run: Run, kind: str, source: image_layers.Source) -> None:
         assert run.result is not None
-        compared = source, run.source, run.task.scale, _layers.finest(run.result)
-        work = partial(_checks.compare, kind, *compared)
-        if kind == _checks.EXPECTED:
-            work = partial(_checks.expect, *compared, run.task.model, run.result.metadata["vdsr"]["in_range"])
+        compared = source, run.source, run.task.scale, image_layers.finest(run.result)
+        work = partial(differences.compare, kind, *compared)
+        if kind == differences.EXPECTED:
+            work = partial(differences.expect, *compared, run.task.model, run.result.metadata["vdsr"]["in_range"])
         super().__init__(run.layer, run.task, work, "comparing a result with its source")
         self.run, self.kind = run, kind
-        self.difference: _checks.Difference | None = None
+        self.difference: differences.Difference | None = None
 
-    def step(self, step: _checks.Difference) -> None:
+    def step(self, step: differences.Difference) -> None:
         """Show the difference, in the place of the one that was shown before."""
         self.difference = step
         layers = self.run.layers
         name = f"[{NAMES[self.kind]}] {self.layer.name}"
-        scale = 1 if self.kind == _checks.CONSISTENCY else self.task.scale
+        scale = 1 if self.kind == differences.CONSISTENCY else self.task.scale
         factors, start = step.source.factors(scale), step.source.start(scale)
         for before in [layer for layer in layers if layer.metadata.get("vdsr", {}).get("check") == name]:
             layers.remove(before)
         layers.append(
             Image(
                 step.pixels,
-                name=_layers.free_name(name, [other.name for other in layers]),
-                colormap="magma" if self.kind == _checks.EXPECTED else "PiYG",
+                name=image_layers.free_name(name, [other.name for other in layers]),
+                colormap="magma" if self.kind == differences.EXPECTED else "PiYG",
                 contrast_limits=self._limits(step.pixels),
                 blending="translucent_no_depth",
                 metadata={"vdsr": {"check": name}},
-                **_layers.placement(self.layer, factors, start),
+                **image_layers.placement(self.layer, factors, start),
             )
         )
 
     def _limits(self, pixels: Any) -> tuple[float, float]:
         """What to show; an expected error from 0 up to the limit of what was invented, if that is shown."""
-        if self.kind != _checks.EXPECTED:
-            return _checks.limits(pixels)
-        name = f"[{NAMES[_checks.ADDED]}] {self.layer.name}"
+        if self.kind != differences.EXPECTED:
+            return differences.limits(pixels)
+        name = f"[{NAMES[differences.ADDED]}] {self.layer.name}"
         shown = [layer for layer in self.run.layers if layer.metadata.get("vdsr", {}).get("check") == name]
-        return 0.0, shown[-1].contrast_limits[1] if shown else _checks.limits(pixels)[1]
+        return 0.0, shown[-1].contrast_limits[1] if shown else differences.limits(pixels)[1]
 
     def tell(self) -> str:
         """A verdict, then how large the difference is, and what its colours mean."""
         assert self.difference is not None
-        if self.kind == _checks.EXPECTED:
+        if self.kind == differences.EXPECTED:
             mean = float(np.nanmean(self.difference.pixels))
             return f"Errors of {mean:.3g} on average are expected, in the units of the image. {MEANING}"
         rms, spread = self.difference.rms, self.difference.spread
         share = 100 * rms / spread if spread else 0.0
         percent = f"{share:.2g}" if share < 10 else f"{share:.0f}"
-        _, high = _checks.limits(self.difference.pixels)
+        _, high = differences.limits(self.difference.pixels)
         legend = f"Green is brighter, pink is darker than that, by up to {high:.3g}; white is equal."
-        if self.kind == _checks.ADDED:
+        if self.kind == differences.ADDED:
             verdict = f"The network changed the interpolated image by {percent} % of its contrast (RMS {rms:.3g})."
             return f"{verdict} This is predicted, not measured. {legend}"
         verdict = "The result agrees with the original" if share < 2 else "The result departs from the original"

@@ -16,10 +16,9 @@ from qtpy.QtCore import QRectF
 from qtpy.QtWidgets import QDialog, QGridLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_vdsr.forms import choice, make_text
-from napari_vdsr.layers import regions as _regions
-from napari_vdsr.layers import source as _layers
+from napari_vdsr.layers import image_layers, regions
 from napari_vdsr.models.library import list_networks
-from napari_vdsr.upscale import work as _work
+from napari_vdsr.upscale import generators
 from napari_vdsr.upscale.choices import Choices
 from napari_vdsr.upscale.compare import BICUBIC, SOURCE
 from napari_vdsr.upscale.queue import Batch, Queue
@@ -35,12 +34,12 @@ class Look(Single):
     """The part in view of a layer as one network makes it; its pixels are kept, no layer is added."""
 
     def __init__(self, layer: Image, task: Task) -> None:
-        super().__init__(layer, task, partial(_work.upscale, task), f"looking at {layer.name}")
+        super().__init__(layer, task, partial(generators.upscale, task), f"looking at {layer.name}")
         self.pixels: NDArray[Any] | None = None
 
     def step(self, step: Any) -> None:
         """Take the array first, then count the tiles that are written into it."""
-        if isinstance(step, _work.Started):
+        if isinstance(step, generators.Started):
             self.pixels, self.total = step.out, step.count
         else:
             self.done = step.done
@@ -84,7 +83,7 @@ class SideBySide(QDialog):
         self.setWindowTitle("Side by side")
         self.resize(*SIZE)
         self._choices, self._queue = choices, queue
-        self._seen: list[tuple[Image, _layers.Source]] = []
+        self._seen: list[tuple[Image, image_layers.Source]] = []
         self.message = make_text("Drag to move, turn the wheel to zoom: all pictures follow.")
         self.again_button = QPushButton("Take the part in view")
         self.again_button.clicked.connect(self.look)
@@ -106,7 +105,7 @@ class SideBySide(QDialog):
         networks = [(network.name, ("network", network.model)) for network in list_networks()]
         chosen = self._choices.form.model.currentData()
         if chosen is not None and ("network", chosen) not in [side for _, side in networks]:
-            networks.append((_layers.model_name(chosen), ("network", chosen)))
+            networks.append((image_layers.model_name(chosen), ("network", chosen)))
         networks.sort(key=lambda entry: entry[1][1] != chosen)
         return [*networks, ("Bicubic interpolation", BICUBIC), ("Source (nearest)", SOURCE)]
 
@@ -125,8 +124,8 @@ class SideBySide(QDialog):
         choices, scale = self._choices, self._choices.form.scale.value
         try:
             seen = [(layer, choices.shown_plane(layer)[0]) for layer, _ in choices.sources()]
-            seen = [(layer, _regions.in_view(choices.viewer, layer, plane)) for layer, plane in seen]
-        except _regions.NoRegion as error:
+            seen = [(layer, regions.in_view(choices.viewer, layer, plane)) for layer, plane in seen]
+        except regions.NoRegion as error:
             self.message.setText(str(error))
             return
         self._seen = [(layer, about_middle(source, max(1, int(MOST / scale)))) for layer, source in seen]
@@ -146,11 +145,11 @@ class SideBySide(QDialog):
         if isinstance(side, tuple):
             tasks = [(layer, self._choices.task(layer, source)) for layer, source in self._seen]
             looks = [Look(layer, replace(task, model=side[1])) for layer, task in tasks]
-            picture.batch = Batch(f"Side by side: {_layers.model_name(side[1])}", looks)
+            picture.batch = Batch(f"Side by side: {image_layers.model_name(side[1])}", looks)
             picture.image.clear()
             self.wanted.emit(picture.batch)
             return
-        make = _work.interpolate if side == BICUBIC else _work.repeat
+        make = generators.interpolate if side == BICUBIC else generators.repeat
         self._draw(picture, [make(source, scale, source.grid(scale)) for _, source in self._seen])
 
     def _ended(self, batch: Batch) -> None:
@@ -179,7 +178,7 @@ class SideBySide(QDialog):
         super().closeEvent(event)
 
 
-def about_middle(source: _layers.Source, most: int) -> _layers.Source:
+def about_middle(source: image_layers.Source, most: int) -> image_layers.Source:
     """A part of at most so many rows and columns."""
     sides = []
     for axis in source.plane_axes:
@@ -189,14 +188,14 @@ def about_middle(source: _layers.Source, most: int) -> _layers.Source:
     return source.within(sides[0], sides[1])
 
 
-def place_of(source: _layers.Source, scale: float) -> QRectF:
+def place_of(source: image_layers.Source, scale: float) -> QRectF:
     """Where the result of a part lies, in pixels of its layer."""
     rows, columns = (source.grid(scale)[axis] for axis in source.plane_axes)
     sides = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
     return QRectF(*(side / scale for side in sides))
 
 
-def flat(pixels: NDArray[Any], source: _layers.Source) -> NDArray[Any]:
+def flat(pixels: NDArray[Any], source: image_layers.Source) -> NDArray[Any]:
     """The one plane of an array, (rows, columns) or (rows, columns, colours)."""
     rows, columns = (pixels.shape[axis] for axis in source.plane_axes)
     return pixels.reshape((rows, columns, -1) if source.rgb else (rows, columns))
@@ -211,7 +210,7 @@ def blend(layers: Iterable[tuple[Image, NDArray[Any]]]) -> NDArray[np.uint8]:
     for layer, plane in layers:
         colours = paint(layer, plane)
         weight = colours[..., 3:] * layer.opacity
-        below = total * (1 - weight) if layer.blending in _layers.OPAQUE else total
+        below = total * (1 - weight) if layer.blending in image_layers.OPAQUE else total
         total = below + colours[..., :3] * weight
     return np.asarray(np.rint(255 * np.clip(total, 0, 1)), np.uint8)
 

@@ -11,14 +11,15 @@ from napari.layers import Image
 from psygnal import Signal
 from qtpy.QtWidgets import QInputDialog, QWidget
 
-from napari_vdsr.layers import source as _layers
-from napari_vdsr.upscale import disk as _disk
+from napari_vdsr.layers import image_layers
+from napari_vdsr.upscale import disk
 from napari_vdsr.upscale.choices import Choices
 from napari_vdsr.upscale.form import DISK, LAZY
 from napari_vdsr.upscale.queue import Batch, Queue
 from napari_vdsr.upscale.runs import Lazy, Run, Save
 from napari_vdsr.upscale.script import python_script
 from napari_vdsr.upscale.targets import Files, FolderDialog, ask_for_targets, file_names
+from napari_vdsr.words import TIMES
 
 
 class Starter:
@@ -50,7 +51,7 @@ class Starter:
         for number, (layer, source) in enumerate(choices.sources()):
             work = choices.viewer, layer, choices.task(layer, source)
             if targets:
-                _disk.note_unfinished(targets[number], {"layer": layer.name, "settings": settings})
+                disk.note_unfinished(targets[number], {"layer": layer.name, "settings": settings})
                 runs.append(Save(*work, targets[number]))
             else:
                 runs.append((Lazy if choices.form.result.value == LAZY else Run)(*work))
@@ -61,17 +62,17 @@ class Starter:
         """Network and scale."""
         form = self._choices.form
         best = ", best" if form.quality.value else ""
-        return f"{_layers.model_name(form.model.currentData())} {_layers.TIMES}{form.scale.value:g}{best}"
+        return f"{image_layers.model_name(form.model.currentData())} {TIMES}{form.scale.value:g}{best}"
 
     def list_unfinished(self) -> list[tuple[str, str]]:
         """The results on disk that can be resumed, (words, target)."""
         at_work = [getattr(run, "target", None) for one in self._queue.batches if not one.over for run in one.runs]
-        targets = [target for target in _disk.list_unfinished() if target not in at_work]
+        targets = [target for target in disk.list_unfinished() if target not in at_work]
         return [(f"{Path(target).name} in {Path(target).parent.name}", target) for target in targets]
 
     def resume(self, target: str) -> str:
         """Finish a result on disk, with the layer and the settings that it was begun with; why not, if it cannot be."""
-        record = _disk.list_unfinished()[target]
+        record = disk.list_unfinished()[target]
         layers = [one for one in self._choices.layer_list.layers() if one.name == record["layer"]]
         if not layers:
             return f"Open the layer “{record['layer']}” first, under this name."
@@ -106,7 +107,7 @@ class Starter:
 
     def replace_nan(self, layer: Image) -> None:
         """Add a copy of a layer in which a number stands for NaN and infinity, and tick it."""
-        data = np.asarray(_layers.finest(layer))
+        data = np.asarray(image_layers.finest(layer))
         finite = data[np.isfinite(data)]
         lowest = float(finite.min()) if finite.size else 0.0
         words = "The number that stands for NaN and infinity, by default the lowest pixel:"
@@ -114,8 +115,8 @@ class Starter:
         if not agreed:
             return
         viewer = self._choices.viewer
-        name = _layers.free_name(f"{layer.name} without NaN", [other.name for other in viewer.layers])
-        place = _layers.placement(layer, [1.0] * layer.ndim, [0.0] * layer.ndim) | _layers.looks(layer)
+        name = image_layers.free_name(f"{layer.name} without NaN", [other.name for other in viewer.layers])
+        place = image_layers.placement(layer, [1.0] * layer.ndim, [0.0] * layer.ndim) | image_layers.looks(layer)
         copy = viewer.add_image(np.where(np.isfinite(data), data, np.asarray(value, data.dtype)), name=name, **place)
         layer.visible = False
         self._choices.choose_layer(copy)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_vdsr.background.pytorch import load_network, stop_if
-from napari_vdsr.layers.source import Slices, Source, core_channels
+from napari_vdsr.layers.image_layers import Slices, Source, core_channels
 
 Range = tuple[float, float]
 Ranges = Range | list[Range]
@@ -127,7 +127,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Grade:
+class LayerCondition:
     """What was found of the layers.
 
     Attributes

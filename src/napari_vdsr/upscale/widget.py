@@ -12,26 +12,23 @@ from qtpy.QtCore import QSignalBlocker, QTimer
 from qtpy.QtWidgets import QMainWindow, QVBoxLayout
 
 from napari_vdsr.background.pytorch import Cancelled, Facts
-from napari_vdsr.forms import Panel, copy_text, open_panel, scrolled, sentence, set_tip, show_guide
-from napari_vdsr.layers import regions as _regions
-from napari_vdsr.layers import source as _layers
-from napari_vdsr.upscale import checks as _checks
-from napari_vdsr.upscale import cost as _cost
-from napari_vdsr.upscale import disk as _disk
-from napari_vdsr.upscale import keys as _keys
-from napari_vdsr.upscale.checking import Checking
+from napari_vdsr.forms import Panel, copy_text, open_panel, scrolled, set_tip, show_guide
+from napari_vdsr.layers import image_layers, regions
+from napari_vdsr.upscale import differences, disk, feasibility, keys
 from napari_vdsr.upscale.choices import WHOLE, Choices
-from napari_vdsr.upscale.examiner import Examiner
+from napari_vdsr.upscale.compare_controls import CompareControls
+from napari_vdsr.upscale.condition_finder import ConditionFinder
+from napari_vdsr.upscale.facts_finder import FactsFinder
 from napari_vdsr.upscale.form import DISK, LAZY, Face
-from napari_vdsr.upscale.grader import Grader
 from napari_vdsr.upscale.hints import Hints
-from napari_vdsr.upscale.looking import Looking
 from napari_vdsr.upscale.preferences import DEFAULTS, remember
 from napari_vdsr.upscale.previews import Previews
 from napari_vdsr.upscale.queue import Batch, queue_of
 from napari_vdsr.upscale.queue_list import QueueList
+from napari_vdsr.upscale.result_checks import ResultChecks
 from napari_vdsr.upscale.runs import Check, Single, Try
 from napari_vdsr.upscale.starter import Starter
+from napari_vdsr.words import sentence
 
 if TYPE_CHECKING:
     from napari_vdsr.upscale.side_by_side import SideBySide
@@ -64,15 +61,15 @@ class UpscaleWidget(Panel):
         self.queue = queue_of(napari_viewer)
         self.choices = Choices(napari_viewer)
         self.form = self.choices.form
-        self.looking = Looking(self.choices, self.queue)
+        self.compare = CompareControls(self.choices, self.queue)
         self.starter = Starter(self, self.choices, self.queue)
         self.starter.wanted.connect(self._add)
         self.queue_list = QueueList(self.queue)
-        self.face = Face(self.form, self.looking.container, self.queue_list)
-        self.examiner, self.grader = Examiner(self.form), Grader(self.choices)
-        self.checking = Checking(self.choices, self.queue, self.grader)
-        self.hints = Hints(self.face, self.choices, self.grader)
-        self.previews = Previews(napari_viewer, self.choices, self.examiner, self.face.preview_button)
+        self.face = Face(self.form, self.compare.container, self.queue_list)
+        self.facts_finder, self.condition_finder = FactsFinder(self.form), ConditionFinder(self.choices)
+        self.result_checks = ResultChecks(self.choices, self.queue, self.condition_finder)
+        self.hints = Hints(self.face, self.choices, self.condition_finder)
+        self.previews = Previews(napari_viewer, self.choices, self.facts_finder, self.face.preview_button)
         self.side_by_side: SideBySide | None = None  # made when it is opened
         self._told = ""  # how the last work went
         self._not_finite: Image | None = None
@@ -82,10 +79,10 @@ class UpscaleWidget(Panel):
         self._settling.setSingleShot(True)
         self._connect()
         self.destroyed.connect(self.choices.leave)
-        self.destroyed.connect(self.looking.leave)
-        self.destroyed.connect(self.examiner.stop)
-        self.destroyed.connect(self.grader.stop)
-        self.examiner.examine()
+        self.destroyed.connect(self.compare.leave)
+        self.destroyed.connect(self.facts_finder.stop)
+        self.destroyed.connect(self.condition_finder.stop)
+        self.facts_finder.examine()
 
     def _lay_out(self) -> None:
         outer = QVBoxLayout(self)
@@ -103,14 +100,14 @@ class UpscaleWidget(Panel):
         for control in (self.form.scale, self.form.region):
             control.changed.connect(self._hide_trial)
         self.viewer.dims.events.current_step.connect(self._hide_trial)
-        self.examiner.outdated.connect(self._outdated)
-        self.examiner.changed.connect(self.update_state)
-        self.grader.changed.connect(self.update_state)
+        self.facts_finder.outdated.connect(self._outdated)
+        self.facts_finder.changed.connect(self.update_state)
+        self.condition_finder.changed.connect(self.update_state)
         self.hints.model_wanted.connect(self._choose_model)
         self.previews.toggled.connect(self._preview_toggled)
         self.previews.stepped.connect(self._tell)
         self.previews.failed.connect(lambda error: self._note_error(error, self.choices.first))
-        self.looking.said.connect(face.say)
+        self.compare.said.connect(face.say)
         self.queue.changed.connect(self._show_progress)
         self.queue.ended.connect(self._ended)
         self.queue_list.wanted.connect(self._use_again)
@@ -126,9 +123,9 @@ class UpscaleWidget(Panel):
             (face.discard_button, self.discard),
             (face.try_button, self.start_trial),
             (face.side_button, self.show_side_by_side),
-            (face.added_button, partial(self.start_check, _checks.ADDED)),
-            (face.agrees_button, partial(self.start_check, _checks.CONSISTENCY)),
-            (face.expected_button, partial(self.start_check, _checks.EXPECTED)),
+            (face.added_button, partial(self.start_check, differences.ADDED)),
+            (face.agrees_button, partial(self.start_check, differences.CONSISTENCY)),
+            (face.expected_button, partial(self.start_check, differences.EXPECTED)),
             (face.asynchronous, self._allow_drawing),
             (face.defaults_button, self.restore_defaults),
             (face.guide_button, partial(show_guide, self, "Upscale", "upscale")),
@@ -149,7 +146,7 @@ class UpscaleWidget(Panel):
     @property
     def facts(self) -> Facts | None:
         """What is known of the chosen network and device; None until it is found."""
-        return self.examiner.facts
+        return self.facts_finder.facts
 
     @property
     def preview(self) -> Any:
@@ -170,7 +167,7 @@ class UpscaleWidget(Panel):
     def choose_model_file(self, path: str) -> None:
         """Offer and choose a network from a file; an empty path goes back to the default."""
         self.form.model.choose(path)
-        self.examiner.examine()
+        self.facts_finder.examine()
 
     # ------------------------------------------------------------------------------ opening and closing the panel
 
@@ -178,7 +175,7 @@ class UpscaleWidget(Panel):
         """Take the keys, and end the work when the window is closed."""
         super().showEvent(event)
         self.setMinimumWidth(self.face.minimumSizeHint().width() + SCROLL_BAR)
-        _keys.bind(self.viewer, self)
+        keys.bind(self.viewer, self)
         window = self.window()
         if isinstance(window, QMainWindow):
             self.queue.end_with(window)
@@ -186,11 +183,11 @@ class UpscaleWidget(Panel):
     def leave(self) -> None:
         """Follow the viewer no longer; work that is under way goes on, and another panel will show it."""
         self.previews.end()
-        self.looking.on.value = False
+        self.compare.on.value = False
         if self.side_by_side is not None:
             self.side_by_side.close()
         self.choices.leave()
-        self.looking.leave()
+        self.compare.leave()
         self.queue.changed.disconnect(self._show_progress)
         self.queue.ended.disconnect(self._ended)
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
@@ -201,7 +198,7 @@ class UpscaleWidget(Panel):
     def _choose_model(self, name: str) -> None:
         """Take a network that was proposed."""
         self.form.model.setCurrentIndex(self.form.model.findData(name))
-        self.examiner.choose()
+        self.facts_finder.choose()
 
     def restore_defaults(self) -> None:
         """Choose as the widget did when it was new."""
@@ -209,17 +206,17 @@ class UpscaleWidget(Panel):
         self.form.recall()
         self.form.model.setCurrentIndex(0)
         self.form.tile.value, self.form.range.value = 0, self.form.range.choices[0]
-        self.examiner.choose()
+        self.facts_finder.choose()
 
     # --------------------------------------------------------------------------------------- what it would cost
 
     def why_not(self) -> str:
         """One sentence on why Run is disabled; empty if it is not."""
-        return _cost.why_nothing(self.choices) or self.examiner.trouble or _cost.why_not(self.choices)
+        return feasibility.why_nothing(self.choices) or self.facts_finder.trouble or feasibility.why_not(self.choices)
 
     def update_state(self) -> None:
         """Show what a run would give and cost, or why there can be none."""
-        face, nothing = self.face, _cost.why_nothing(self.choices) or self.examiner.trouble
+        face, nothing = self.face, feasibility.why_nothing(self.choices) or self.facts_finder.trouble
         reason = self.why_not()
         face.preview_button.setEnabled(not nothing)
         set_tip(face.preview_button, nothing or PREVIEW)
@@ -231,19 +228,21 @@ class UpscaleWidget(Panel):
         )
         face.run_button.setText("Run and save…" if self.form.result.value == DISK else "Run")
         face.copy_button.setEnabled(not nothing and bool(self.choices.sources()))
-        face.disk_button.setVisible(_cost.lacks_memory(self.choices))
+        face.disk_button.setVisible(feasibility.lacks_memory(self.choices))
         face.nan_button.setVisible(self._not_finite in self.choices.layers)
         face.asynchronous.setVisible(self.form.result.value == LAZY and not get_settings().experimental.async_)
-        face.estimate.setText(_cost.estimate(self.choices, self.facts, self.examiner.trouble, busy=bool(self.run)))
-        self.grader.look()
-        grade = self.grader.grade
-        self.form.removal.show_for(self.facts.maps if self.facts else (), grade)
-        caution = _cost.caution(self.choices, self.facts, self.examiner.fast)
-        face.caution.setText(f"{'' if grade.fitting else grade.misfit} {caution}".strip())
+        face.estimate.setText(
+            feasibility.estimate(self.choices, self.facts, self.facts_finder.trouble, busy=bool(self.run))
+        )
+        self.condition_finder.look()
+        condition = self.condition_finder.condition
+        self.form.removal.show_for(self.facts.maps if self.facts else (), condition)
+        caution = feasibility.caution(self.choices, self.facts, self.facts_finder.fast)
+        face.caution.setText(f"{'' if condition.fitting else condition.misfit} {caution}".strip())
         face.caution.setVisible(bool(face.caution.text()))
-        if self.facts is not None and _cost.count_seconds(self.choices, self.facts) > _cost.LONG:
-            self.examiner.compare_with_fast()
-        self.checking.show_state(face, reason, ready=not nothing and self.facts is not None)
+        if self.facts is not None and feasibility.count_seconds(self.choices, self.facts) > feasibility.LONG:
+            self.facts_finder.compare_with_fast()
+        self.result_checks.show_state(face, reason, ready=not nothing and self.facts is not None)
         face.unfinished.choices = self.starter.list_unfinished()
         face.unfinished_box.setVisible(bool(face.unfinished.choices))
         self.hints.show()
@@ -280,13 +279,13 @@ class UpscaleWidget(Panel):
             self.update_state()
             self._settling.stop()
         self.previews.show()
-        self.looking.show()
+        self.compare.show()
 
     def _preview_toggled(self, on: bool) -> None:
         """A preview and a comparison are not shown at once."""
         self._told = ""
         if on:
-            self.looking.on.value = False
+            self.compare.on.value = False
 
     def _tell(self, words: str) -> None:
         """Say this in place of how the last work went."""
@@ -307,13 +306,13 @@ class UpscaleWidget(Panel):
         """Finish the chosen result on disk."""
         if self.face.unfinished.value is not None:
             self._told = self.starter.resume(self.face.unfinished.value)
-            self.examiner.choose()
+            self.facts_finder.choose()
             self.update_state()
 
     def discard(self) -> None:
         """Delete the chosen result on disk that is not finished."""
         if self.face.unfinished.value is not None:
-            _disk.discard(self.face.unfinished.value)
+            disk.discard(self.face.unfinished.value)
             self.update_state()
 
     def _save_instead(self) -> None:
@@ -361,18 +360,18 @@ class UpscaleWidget(Panel):
     def _use_again(self, settings: dict[str, Any]) -> None:
         """Choose as for an earlier run."""
         self.choices.choose(settings)
-        self.examiner.choose()
+        self.facts_finder.choose()
 
     def _layer_removed(self, event: Any) -> None:
         """End what was shown of a layer that is gone."""
-        layer = _layers.bare(event.value)
+        layer = image_layers.bare(event.value)
         if self.previews.belongs(layer):
             self.previews.end()
-        if self.looking.belongs(layer):
-            self.looking.on.value = False
+        if self.compare.belongs(layer):
+            self.compare.on.value = False
         if "source" in layer.metadata.get("vdsr", {}):  # what was found of a result
             self.face.hide_trial()
-        self.looking.offer_again()
+        self.compare.offer_again()
         self.update_state()
 
     def replace_nan(self) -> None:
@@ -386,22 +385,22 @@ class UpscaleWidget(Panel):
 
     def show_original(self, on: bool) -> None:
         """Show the sources in place of the last results, or the results again."""
-        self.looking.on.value = False
-        for run in self.checking.last_results():
+        self.compare.on.value = False
+        for run in self.result_checks.last_results():
             run.show_source(on)
 
     def start_check(self, kind: str) -> None:
         """Compare the last result with its source, in a layer of its own."""
-        if self.checking.last_results():
+        if self.result_checks.last_results():
             try:
-                self._add(self.checking.check(kind))
-            except _regions.NoRegion as error:
+                self._add(self.result_checks.check(kind))
+            except regions.NoRegion as error:
                 self.face.say(str(error))
 
     def start_trial(self) -> None:
         """Compare all networks that fit on what is shown."""
-        if not (self.why_not() or self.checking.why_no_trial()):
-            self._add(self.checking.trial())
+        if not (self.why_not() or self.result_checks.why_no_trial()):
+            self._add(self.result_checks.trial())
 
     def show_side_by_side(self) -> None:
         """Show up to four networks beside each other."""

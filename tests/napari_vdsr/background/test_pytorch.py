@@ -14,11 +14,11 @@ from napari.layers import Image
 from qtpy.QtCore import Qt
 
 from napari_vdsr.background import job as _job
-from napari_vdsr.background import pytorch as _work
-from napari_vdsr.layers import source as _layers
+from napari_vdsr.background import pytorch
+from napari_vdsr.layers import image_layers
+from napari_vdsr.upscale import generators
 from napari_vdsr.upscale import script as _script
 from napari_vdsr.upscale import task as _tasks
-from napari_vdsr.upscale import work as _upscaling
 from vdsr_core import compare_models, find_range, resize, save_checkpoint, super_resolve
 
 
@@ -31,12 +31,12 @@ def network(tmp_path, tiny_model):
 
 def make_task(network, *shape, **options):
     layer = Image(np.random.default_rng(0).random(shape, dtype=np.float32))
-    return _tasks.Task(_layers.whole(layer), 2, model=network, **options)
+    return _tasks.Task(image_layers.whole(layer), 2, model=network, **options)
 
 
 def test_upscale_is_super_resolve_and_counts_its_tiles(network):
     task = make_task(network, 2, 20, 24, tile=16)
-    started, *written = _upscaling.upscale(task, threading.Event())
+    started, *written = generators.upscale(task, threading.Event())
     expected = super_resolve(task.source.data, 2, model=network)
     np.testing.assert_allclose(started.out, expected, rtol=0, atol=1e-5)
     assert len(written) == started.count == 2 * 3 * 3
@@ -45,8 +45,8 @@ def test_upscale_is_super_resolve_and_counts_its_tiles(network):
 def test_a_stack_whose_coarsest_level_is_as_narrow_as_colour(network):
     stack = np.random.default_rng(0).random((5, 32, 32), dtype=np.float32)
     layer = Image([stack, stack[:, ::8, ::8]], name="pyramid")
-    task = _tasks.Task(_layers.whole(layer), 2, model=network, looked_at=_layers.coarsest(layer))
-    started, *_ = _upscaling.upscale(task, threading.Event())
+    task = _tasks.Task(image_layers.whole(layer), 2, model=network, looked_at=image_layers.coarsest(layer))
+    started, *_ = generators.upscale(task, threading.Event())
     lows, highs = zip(*find_range(stack[:, ::8, ::8], channel_axis=0), strict=True)
     assert started.found.in_range == (min(lows), max(highs))
     expected = super_resolve(stack, 2, model=network, in_range=started.found.in_range)
@@ -59,10 +59,10 @@ def test_a_stack_whose_coarsest_level_is_as_narrow_as_colour(network):
 
 def test_cancel_takes_effect_after_a_tile_and_before_the_next_is_read(network):
     cancelled = threading.Event()
-    run = _upscaling.upscale(make_task(network, 20, 24, tile=16), cancelled)
+    run = generators.upscale(make_task(network, 20, 24, tile=16), cancelled)
     started, first = next(run), next(run)
     cancelled.set()
-    with pytest.raises(_work.Cancelled):
+    with pytest.raises(pytorch.Cancelled):
         next(run)
     expected = resize(data := make_task(network, 20, 24).source.data, 2)  # what is not finished is interpolated
     expected[first.tile.write] = super_resolve(data, 2, model=network)[first.tile.write]
@@ -71,16 +71,16 @@ def test_cancel_takes_effect_after_a_tile_and_before_the_next_is_read(network):
 
 def test_one_run_at_a_time_and_threads_are_given_back(network):
     threads = torch.get_num_threads()
-    first = _upscaling.upscale(make_task(network, 20, 24), threading.Event())
+    first = generators.upscale(make_task(network, 20, 24), threading.Event())
     next(first)
     assert torch.get_num_threads() == max(1, threads - 1)
     impatient = threading.Event()
     impatient.set()
-    with pytest.raises(_work.Cancelled):
-        next(_upscaling.upscale(make_task(network, 20, 24), impatient))
+    with pytest.raises(pytorch.Cancelled):
+        next(generators.upscale(make_task(network, 20, 24), impatient))
     first.close()
     assert torch.get_num_threads() == threads
-    assert len(list(_upscaling.upscale(make_task(network, 20, 24), threading.Event()))) > 1
+    assert len(list(generators.upscale(make_task(network, 20, 24), threading.Event()))) > 1
 
 
 @pytest.mark.parametrize("cancel", [False, True])
@@ -120,7 +120,7 @@ def test_garbage_is_collected_once_after_many_objects_were_made_also_when_that_f
 
     gc.callbacks.append(note)
     try:
-        with pytest.raises(ImportError, match="100000"), _work.collecting_after():
+        with pytest.raises(ImportError, match="100000"), pytorch.collecting_after():
             fail()
     finally:
         gc.callbacks.remove(note)
@@ -134,19 +134,19 @@ def test_missing_torch_says_what_to_do(monkeypatch, platform, words):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setattr(sys, "platform", platform)
     with pytest.raises(ImportError, match=words):
-        _work.load_torch()
+        pytorch.load_torch()
 
 
 def test_trial_of_colour_and_of_a_constant_layer(network):
     colour = np.random.default_rng(0).integers(0, 255, (30, 34, 3)).astype(np.uint8)
-    task = _tasks.Task(_layers.whole(Image(colour, rgb=True)), 2, model=network)
-    scores = list(_upscaling.try_out(task, {"mine": network}, threading.Event()))
+    task = _tasks.Task(image_layers.whole(Image(colour, rgb=True)), 2, model=network)
+    scores = list(generators.try_out(task, {"mine": network}, threading.Event()))
     assert [score.method for score in scores] == ["bicubic", "mine"]
     again = compare_models(colour, 2, models={"mine": network}, rgb=True)
     assert [score.psnr for score in scores] == [score.psnr for score in again]
-    flat = _tasks.Task(_layers.whole(Image(np.full((20, 20), 7, np.uint8))), 2, model=network)
+    flat = _tasks.Task(image_layers.whole(Image(np.full((20, 20), 7, np.uint8))), 2, model=network)
     with pytest.raises(ValueError, match="detail"):
-        list(_upscaling.try_out(flat, {"mine": network}, threading.Event()))
+        list(generators.try_out(flat, {"mine": network}, threading.Event()))
 
 
 def test_a_range_is_that_of_the_pixels_there_are_now(network):
@@ -161,23 +161,23 @@ def test_a_range_is_that_of_the_pixels_there_are_now(network):
 
 def test_a_speed_is_kept_with_its_network(network):
     """So that no other network is taken for one that is gone."""
-    facts = _work.examine_now(network, "cpu")
-    assert _work.examine_now(network, "cpu") == facts
-    examined = weakref.ref(_work.load_network(network))
-    _work._load_network.cache_clear()
+    facts = pytorch.examine_now(network, "cpu")
+    assert pytorch.examine_now(network, "cpu") == facts
+    examined = weakref.ref(pytorch.load_network(network))
+    pytorch._load_network.cache_clear()
     gc.collect()
     assert examined() is not None
 
 
 def test_seconds_count_the_halo():
-    facts = _work.Facts(halo=20, speed=1000.0, summary="", devices={}, chosen="")
-    source = _layers.whole(Image(np.zeros((5, 100, 50))))
+    facts = pytorch.Facts(halo=20, speed=1000.0, summary="", devices={}, chosen="")
+    source = image_layers.whole(Image(np.zeros((5, 100, 50))))
     assert facts.seconds(source, 2, 1000) == 5 * 200 * 100 / 1000
     assert facts.seconds(source, 2, 100) == 5 * 240 * 100 / 1000
 
 
 def test_explain_device():
     gpu = {"cuda:0": "A GPU", "cpu": "processor"}
-    assert "no GPU" in _work.explain_device(None, {"cpu": "processor"})
-    assert "A GPU" in _work.explain_device(None, gpu)
-    assert "you chose" in _work.explain_device("cpu", gpu)
+    assert "no GPU" in pytorch.explain_device(None, {"cpu": "processor"})
+    assert "A GPU" in pytorch.explain_device(None, gpu)
+    assert "you chose" in pytorch.explain_device("cpu", gpu)

@@ -24,7 +24,7 @@ from napari_vdsr.fine_tune.form import CAMERA, FOLDER, GIVEN, LAYERS, PAIRS
 from napari_vdsr.fine_tune.recipe import NEW, Recipe
 from napari_vdsr.fine_tune.widget import TRAINING
 from napari_vdsr.fine_tune.work import Control, Finished, start_network, train
-from napari_vdsr.layers.source import whole
+from napari_vdsr.layers.image_layers import whole
 from napari_vdsr.models import library as _models
 from vdsr_core import FineTuneConfig, degrade, load_checkpoint, save_checkpoint, super_resolve
 
@@ -290,7 +290,7 @@ from napari_vdsr.fine_tune import recipe as _recipe
 from napari_vdsr.fine_tune import data as _train_data
 from napari_vdsr.fine_tune import work as _training
 from napari_vdsr.fine_tune import unfinished as _unfinished
-from napari_vdsr.layers.source import Source
+from napari_vdsr.layers.image_layers import Source
 from pathlib import Path
 from vdsr_core import FineTuneConfig
 

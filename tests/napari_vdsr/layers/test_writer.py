@@ -4,7 +4,7 @@ import pytest
 pytest.importorskip("napari")
 from napari.layers import Image
 
-from napari_vdsr.layers import source as _layers
+from napari_vdsr.layers import image_layers
 from napari_vdsr.layers.writer import describe_source, name_axes
 from vdsr_core import read_image
 
@@ -20,9 +20,9 @@ def test_result_is_saved_with_its_size_and_read_again(make_napari_viewer_proxy, 
         axis_labels=("c", "z", "y", "x"),
         translate=(0, 0, 3, 4),
     )
-    source = _layers.whole(layer, 0)
+    source = image_layers.whole(layer, 0)
     out = np.kron(stack, np.ones((1, 1, 2, 2), np.uint16))
-    keywords = _layers.layer_keywords(layer, source, 2, "tiny x2")
+    keywords = image_layers.layer_keywords(layer, source, 2, "tiny x2")
     viewer = make_napari_viewer_proxy()
     data = [out, out[..., ::2, ::2]] if multiscale else out
     viewer.add_image(data, metadata={"vdsr": {"channel_axis": 0}}, **(keywords | {"multiscale": multiscale}))
@@ -36,7 +36,7 @@ def test_result_is_saved_with_its_size_and_read_again(make_napari_viewer_proxy, 
 
 def test_a_mirrored_layer_has_the_pixel_size_of_a_plain_one():
     layer = Image(np.zeros((3, 30, 40)), scale=(-2, -0.5, 0.25), units="um", axis_labels=("z", "y", "x"))
-    image = describe_source(layer, _layers.whole(layer))
+    image = describe_source(layer, image_layers.whole(layer))
     assert (image.pixel_size, image.unit, image.extra["z_step"]) == ((0.5, 0.25), "µm", 2)
 
 

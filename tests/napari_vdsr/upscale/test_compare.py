@@ -4,7 +4,7 @@ import pytest
 pytest.importorskip("napari")
 from napari.layers import Image
 
-from napari_vdsr.layers.source import bare, placement
+from napari_vdsr.layers.image_layers import bare, placement
 from napari_vdsr.upscale.compare import SOURCE, Compare, Line, Picture, bring_together, join
 
 SHAPE = 30, 40

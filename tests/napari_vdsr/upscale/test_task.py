@@ -9,7 +9,7 @@ pytest.importorskip("napari")
 from napari.layers import Image
 
 from napari_vdsr import upscale_layer
-from napari_vdsr.layers import source as _layers
+from napari_vdsr.layers import image_layers
 from napari_vdsr.upscale.task import Task, find
 from vdsr_core import VDSR, VDSRConfig, estimate_noise, find_range, save_checkpoint, super_resolve
 
@@ -66,7 +66,7 @@ class Vast:
 def test_noise_of_a_vast_pyramid_is_found_in_windows_that_are_spread_over_it(mapped):
     vast, coarse = Vast(), np.arange(7 * 64 * 32, dtype=np.uint16).reshape(7, 64, 32)
     part = tuple(slice(0, length) for length in vast.shape)
-    task = Task(_layers.Source(vast, "vast", rgb=False, channel_axis=None, part=part), 2, mapped, looked_at=coarse)
+    task = Task(image_layers.Source(vast, "vast", rgb=False, channel_axis=None, part=part), 2, mapped, looked_at=coarse)
     found = find(task, NEVER)
     ((gain, offset),) = found.noise
     assert (5000 * gain + offset) ** 0.5 == pytest.approx(40, rel=0.1)

@@ -13,12 +13,12 @@ from napari.layers import Image
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QInputDialog
 
-from napari_vdsr.layers import regions as _regions
-from napari_vdsr.layers.source import TIMES
+from napari_vdsr.layers import regions
 from napari_vdsr.layers.writer import write_ome_zarr
-from napari_vdsr.upscale.looking import find_canvas
+from napari_vdsr.upscale.compare_controls import find_canvas
 from napari_vdsr.upscale.queue import queue_of
 from napari_vdsr.upscale.targets import FolderDialog
+from napari_vdsr.words import TIMES
 from vdsr_core import (
     VDSR,
     ImageFile,
@@ -63,7 +63,7 @@ def opened(viewer, qtbot):
         qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
         if model is not None:
             widget.choose_model_file(model)
-            qtbot.waitUntil(lambda: widget.facts is not None or bool(widget.examiner.trouble), timeout=WAIT)
+            qtbot.waitUntil(lambda: widget.facts is not None or bool(widget.facts_finder.trouble), timeout=WAIT)
         return widget
 
     return open_with
@@ -139,7 +139,7 @@ def test_best_quality_is_the_mean_over_turned_images(viewer, opened, qtbot, netw
     assert widget.queue.batches[-1].title == f"tiny {TIMES}2, best, cells"
     exec(widget.copy_python(), {"viewer": viewer})
     np.testing.assert_array_equal(viewer.layers[-1].data, expected)
-    qtbot.waitUntil(lambda: bool(widget.grader.grade.noise), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(widget.condition_finder.condition.noise), timeout=WAIT)
     click(qtbot, widget.face.try_button)
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
     assert "Noise is not removed here" in widget.face.trial.text()
@@ -231,7 +231,7 @@ def test_ome_zarr_that_napari_opened_is_opened_again_with_its_sizes(viewer, open
 
 
 def test_a_network_for_noisy_images_is_proposed(viewer, opened, qtbot, network, mapped, jpeg, monkeypatch):
-    monkeypatch.setattr("napari_vdsr.upscale.grader.find_fitting", lambda deep: "fast")
+    monkeypatch.setattr("napari_vdsr.upscale.condition_finder.find_fitting", lambda deep: "fast")
     viewer.open(jpeg, plugin="napari")
     widget = opened(model=network)
     qtbot.waitUntil(lambda: not widget.face.hint_box.isHidden(), timeout=WAIT)
@@ -273,7 +273,7 @@ def test_current_view_and_a_shape(viewer, opened, qtbot, network):
     widget = opened(image, name="cells", scale=(0.5, 0.5), translate=(3, 4), model=network)
     whole = super_resolve(image, 2, model=network, tile=widget.facts.tile)
     layer = viewer.layers["cells"]
-    camera = _regions.camera(viewer)
+    camera = regions.camera(viewer)
     camera.center = layer.data_to_world((60, 70))
     camera.zoom *= 5
     widget.form.region.value = "view"
@@ -398,8 +398,8 @@ def test_lazy_result_computes_what_is_looked_at(viewer, opened, qtbot, network, 
     assert [level.shape for level in result.data] == [(2, 1800, 2400), (2, 900, 1200)]
     assert not calls
     np.testing.assert_allclose(result.data_to_world((0, -0.5, -0.5)), (0, -0.5, -0.5))
-    _regions.camera(viewer).center = (0, 100, 100)
-    _regions.camera(viewer).zoom *= 20
+    regions.camera(viewer).center = (0, 100, 100)
+    regions.camera(viewer).zoom *= 20
     qtbot.waitUntil(lambda: result.data_level == 0 and result.loaded and len(calls) > 0, timeout=WAIT)
     assert len(calls) < 20
     in_range = result.metadata["vdsr"]["in_range"]
@@ -769,8 +769,8 @@ def test_compare_shows_both_sides_of_a_line(viewer, opened, qtbot, network):
     widget = opened(image, name="cells", scale=(0.5, 0.5), translate=(3, 4), blending="additive", model=network)
     run(qtbot, widget)
     source, result = viewer.layers["cells"], viewer.layers["cells [VDSR tiny x2]"]
-    _regions.camera(viewer).zoom /= 2  # all is in view
-    widget.looking.on.value = True
+    regions.camera(viewer).zoom /= 2  # all is in view
+    widget.compare.on.value = True
     shown = viewer.layers["[compare] cells"]
     assert not source.visible
     assert not result.visible
@@ -784,7 +784,7 @@ def test_compare_shows_both_sides_of_a_line(viewer, opened, qtbot, network):
         assert layer.contrast_limits == [10, 2000]
         assert layer.colormap.name == "green"
 
-    line = widget.looking.comparison.line
+    line = widget.compare.comparison.line
     qtbot.waitUntil(line.isVisible, timeout=WAIT)
     width, middle = line.width(), line.height() // 2
     assert line.mask().contains(QPoint(width // 2, middle))
@@ -793,20 +793,20 @@ def test_compare_shows_both_sides_of_a_line(viewer, opened, qtbot, network):
     qtbot.mouseMove(line, QPoint(width // 2 - width // 10, middle))
     qtbot.waitUntil(lambda: np.array_equal(shown.data[:, 38:], result.data[:, 38:]), timeout=WAIT)
     qtbot.mouseRelease(line, Qt.MouseButton.LeftButton)
-    widget.looking.left.value = "bicubic"
+    widget.compare.left.value = "bicubic"
     shown = viewer.layers["[compare] cells"].data
     half = shown.shape[1] // 2  # of the view; the line is to the left of it
     np.testing.assert_array_equal(shown[:, : half // 2], resize(image, 2)[:, : half // 2])
     np.testing.assert_array_equal(shown[:, half:], result.data[:, half:])
 
-    before = widget.looking.right.value
+    before = widget.compare.right.value
     run(qtbot, widget)
-    qtbot.waitUntil(lambda: widget.looking.right.value is not before, timeout=WAIT)  # another result
+    qtbot.waitUntil(lambda: widget.compare.right.value is not before, timeout=WAIT)  # another result
     qtbot.waitUntil(lambda: "[compare] cells" in viewer.layers, timeout=WAIT)
     latest = viewer.layers["cells [VDSR tiny x2] [1]"]
     np.testing.assert_array_equal(viewer.layers["[compare] cells"].data[:, half:], latest.data[:, half:])
     assert not latest.visible
-    widget.looking.on.value = False
+    widget.compare.on.value = False
     assert [layer.visible for layer in viewer.layers] == [False, False, True]
 
 
@@ -815,9 +815,9 @@ def test_line_passes_through_the_pointer_on_a_turned_layer(viewer, opened, qtbot
     image = noise(60, 80)
     widget = opened(image, name="cells", scale=(0.5, 0.5), rotate=90, translate=(20, 300), model=network)
     viewer.reset_view()
-    widget.looking.right.value = "bicubic"
-    widget.looking.on.value = True
-    line = widget.looking.comparison.line
+    widget.compare.right.value = "bicubic"
+    widget.compare.on.value = True
+    line = widget.compare.comparison.line
     qtbot.waitUntil(line.isVisible, timeout=WAIT)
     width, height = line.width(), line.height()
     assert line.mask().contains(QPoint(width // 4, height // 2))  # it lies: columns of the layer run across
@@ -830,7 +830,7 @@ def test_line_passes_through_the_pointer_on_a_turned_layer(viewer, opened, qtbot
     cut = shown.data.shape[1] - np.argmin(is_right)  # columns run upwards: above the line is the left side
     assert is_right.argmin() == is_right.sum()
     np.testing.assert_array_equal(shown.data[:, -cut:], nearest[:, -cut:])
-    world = _regions.camera(viewer).center[-2] + height / 10 / _regions.camera(viewer).zoom
+    world = regions.camera(viewer).center[-2] + height / 10 / regions.camera(viewer).zoom
     assert shown.data_to_world((0, is_right.sum() - 0.5))[0] == pytest.approx(world, abs=0.26)
 
 
@@ -890,8 +890,8 @@ def test_preview_follows_the_view_and_is_the_result(viewer, opened, qtbot, netwo
     whole = super_resolve(image, 2, model=network)
     np.testing.assert_allclose(layer.data, whole.astype(int), rtol=0, atol=1)
 
-    _regions.camera(viewer).zoom *= 4
-    _regions.camera(viewer).center = (0, 60, 70)
+    regions.camera(viewer).zoom *= 4
+    regions.camera(viewer).center = (0, 60, 70)
     qtbot.waitUntil(lambda: layer.data.shape != whole.shape, timeout=WAIT)
     assert widget.preview.complete  # nothing is computed again
     corner = np.rint(np.array(layer.data_to_world((-0.5, -0.5))) * 2 + 1).astype(int)
@@ -903,7 +903,7 @@ def test_preview_follows_the_view_and_is_the_result(viewer, opened, qtbot, netwo
     qtbot.waitUntil(lambda: widget.preview.complete, timeout=WAIT)
     before = np.array(layer.data)
     image[:] = 4000 - image  # in place, of which napari tells nothing
-    camera = _regions.camera(viewer)
+    camera = regions.camera(viewer)
     camera.zoom *= 1.01
     qtbot.waitUntil(lambda: widget.preview.complete and not np.array_equal(layer.data, before), timeout=WAIT)
     assert not viewer.layers["cells [VDSR preview]"].metadata["vdsr"].get("source")
@@ -949,9 +949,9 @@ def test_three_channels_look_like_their_source(viewer, qtbot, network):
         f"{layer.name} [VDSR tiny x2]" for layer in sources
     ]
     assert brightness(viewer, qtbot) == pytest.approx(before, rel=0.02)
-    widget.looking.on.value = True
+    widget.compare.on.value = True
     assert brightness(viewer, qtbot) == pytest.approx(before, rel=0.02)
-    widget.looking.on.value = False
+    widget.compare.on.value = False
     QApplication.processEvents()
     widget.form.scale.value = 1.5
     click(qtbot, widget.preview_button)

@@ -9,19 +9,19 @@ from psygnal import Signal
 
 from napari_vdsr.background.job import Latest
 from napari_vdsr.background.pytorch import Facts, examine
-from napari_vdsr.forms import sentence
 from napari_vdsr.models.box import FROM_FILE
 from napari_vdsr.models.library import list_networks
-from napari_vdsr.upscale import disk as _disk
+from napari_vdsr.upscale import disk
 from napari_vdsr.upscale.form import Form
+from napari_vdsr.upscale.generators import LAZY_TILE
 from napari_vdsr.upscale.preferences import remember
-from napari_vdsr.upscale.work import LAZY_TILE
+from napari_vdsr.words import sentence
 
 LOG = logging.getLogger("napari_vdsr")
 FAST = "fast"  # the network whose time is told beside a long one
 
 
-class Examiner:
+class FactsFinder:
     """Loads the network that is chosen, finds the devices and measures the speed.
 
     Attributes
@@ -97,7 +97,7 @@ class Examiner:
         self._form.tile.tooltip = (
             f"Side of a tile in output pixels; {facts.halo} more are computed around it. The result does not depend\n"
             f"on it; memory and how often there is something new to see do. Automatic is {facts.tile} here,\n"
-            f"{LAZY_TILE} where it is computed while you look around, {_disk.TILE} on disk."
+            f"{LAZY_TILE} where it is computed while you look around, {disk.TILE} on disk."
         )
         self._work.stop()  # there is no other step
         self.changed.emit()

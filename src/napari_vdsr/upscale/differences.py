@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_vdsr.background.pytorch import load_network, stop_if
-from napari_vdsr.layers.source import Source, core_channels
+from napari_vdsr.layers.image_layers import Source, core_channels
 from vdsr_core import free_memory
 
 ADDED, CONSISTENCY, EXPECTED = "added", "consistency", "expected"

@@ -12,15 +12,14 @@ from qtpy.QtWidgets import QMainWindow, QWidget
 
 from napari_vdsr.following import Follower
 from napari_vdsr.forms import choice
-from napari_vdsr.layers import regions as _regions
-from napari_vdsr.layers import source as _layers
+from napari_vdsr.layers import image_layers, regions
 from napari_vdsr.upscale.choices import Choices
 from napari_vdsr.upscale.compare import BICUBIC, SOURCE, CanvasLine, Compare
 from napari_vdsr.upscale.preferences import preference, remember
 from napari_vdsr.upscale.queue import Batch, Queue
 
 
-class Looking(Follower):
+class CompareControls(Follower):
     """The controls of the comparison, and what they do.
 
     Attributes
@@ -59,7 +58,7 @@ class Looking(Follower):
         """Offer a new result, and compare it if a comparison is on."""
         if self.comparison is not None:
             for run in batch.results:
-                made = _layers.results_of(run.layer, self._choices.viewer.layers)
+                made = image_layers.results_of(run.layer, self._choices.viewer.layers)
                 self.comparison.leave_hidden([run.layer, *(one for one in made if one is not run.result)])
         self.offer_again()
         if batch.results:
@@ -103,7 +102,7 @@ class Looking(Follower):
         self._showing = True
         try:
             self._show()
-        except _regions.NoRegion as error:
+        except regions.NoRegion as error:
             self.said.emit(str(error))
         finally:
             self._showing = False

@@ -14,19 +14,29 @@ from psygnal import Signal
 
 from napari_vdsr.background.job import Latest
 from napari_vdsr.background.pytorch import computing, load_network
-from napari_vdsr.layers import source as _layers
+from napari_vdsr.layers import image_layers
 from napari_vdsr.upscale.choices import Choices
-from napari_vdsr.upscale.task import AUTO, Grade, Noise, Range, Task, find_compression, find_noise, find_ranges, share
+from napari_vdsr.upscale.task import (
+    AUTO,
+    LayerCondition,
+    Noise,
+    Range,
+    Task,
+    find_compression,
+    find_noise,
+    find_ranges,
+    share,
+)
 
 LOG = logging.getLogger("napari_vdsr")
 
 
-class Grader:
+class ConditionFinder:
     """Looks at what is ticked whenever that, or the network, is another one.
 
     Attributes
     ----------
-    grade : Grade
+    condition : LayerCondition
         Of what is ticked; an empty one until it is known.
     changed : Signal()
         There is more known.
@@ -36,31 +46,31 @@ class Grader:
 
     def __init__(self, choices: Choices) -> None:
         self._choices = choices
-        self.grade = Grade()
+        self.condition = LayerCondition()
         self._asked: Any = None
         self._work = Latest(self._stepped, self._ended)
 
     def look(self) -> None:
         """Look at what is ticked, if that is not what was looked at last."""
         choices, model = self._choices, self._choices.form.model.currentData()
-        layers = [layer for layer in choices.layers if not _layers.why_not(layer, choices.axis(layer))]
+        layers = [layer for layer in choices.layers if not image_layers.why_not(layer, choices.axis(layer))]
         asked = [(layer, id(layer.data), choices.axis(layer)) for layer in layers], model
         if asked == self._asked:
             return
         self._work.stop()
-        self._asked, self.grade = asked, Grade()
-        whole = [(layer, _layers.whole(layer, choices.axis(layer))) for layer in layers]
+        self._asked, self.condition = asked, LayerCondition()
+        whole = [(layer, image_layers.whole(layer, choices.axis(layer))) for layer in layers]
         tasks = [replace(choices.task(layer, source), noise=AUTO, compression=AUTO) for layer, source in whole]
         windows = [None if layer.rgb else tuple(layer.contrast_limits_range) for layer in layers]
         if tasks:
-            self._work.start(partial(grade, tasks, windows))
+            self._work.start(partial(find_condition, tasks, windows))
 
     def stop(self) -> None:
         """Wait for nothing more."""
         self._work.stop()
 
-    def _stepped(self, found: Grade) -> None:
-        self.grade = found
+    def _stepped(self, found: LayerCondition) -> None:
+        self.condition = found
         self.changed.emit()
 
     def _ended(self, error: Exception | None) -> None:
@@ -68,7 +78,9 @@ class Grader:
             LOG.info("noise could not be found", exc_info=error)  # a run says why
 
 
-def grade(tasks: Sequence[Task], windows: Sequence[Range | None], cancelled: threading.Event) -> Iterator[Grade]:
+def find_condition(
+    tasks: Sequence[Task], windows: Sequence[Range | None], cancelled: threading.Event
+) -> Iterator[LayerCondition]:
     """Give what is found of layers; of those that are not in memory, as a fraction of the contrast that is offered."""
     from vdsr_core import find_misfit
 
@@ -88,7 +100,7 @@ def grade(tasks: Sequence[Task], windows: Sequence[Range | None], cancelled: thr
         deep = all(not task.source.rgb and np.dtype(task.source.data.dtype).itemsize > 1 for task in tasks)
         fitting = find_fitting(deep) if misfit else ""
         whole = all(isinstance(task.source.data, np.ndarray) for task in tasks)
-        yield Grade(share(noises, ranges), compression, misfit, fitting, "" if whole else "about ")
+        yield LayerCondition(share(noises, ranges), compression, misfit, fitting, "" if whole else "about ")
 
 
 def find_fitting(deep: bool) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_vdsr.words import TIMES
+
 if TYPE_CHECKING:
     from napari.layers import Image
 
@@ -20,7 +22,6 @@ Window = tuple[slice, slice]
 
 SMALLEST = 4  # rows and columns
 LARGE = 8192  # rows or columns: more are slow to draw in one piece
-TIMES = "\u00d7"
 CHANNEL_LABELS = ("c", "ch", "channel", "channels")
 STACK_LABELS = ("t", "time", "z", "plane", "y", "x", "row", "column")  # of axes that hold no channels
 OPAQUE = ("opaque", "translucent", "translucent_no_depth")
@@ -321,23 +322,3 @@ def free_name(name: str, names: Iterable[str]) -> str:
         number += 1
         found = f"{name} [{number}]"
     return found
-
-
-def duration(seconds: float) -> str:
-    """A time in words, as precise as an estimate can be."""
-    if seconds < 1:
-        return "less than a second"
-    if seconds < 100:
-        return f"{math.ceil(seconds)} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:,.0f} days"
-
-
-def size(count: float) -> str:
-    """An amount of memory in words."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.1f} GB" if count >= 10 else f"{count:.2g} GB"

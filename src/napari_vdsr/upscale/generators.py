@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_vdsr.background.pytorch import computing, examine_now, load_network, stop_if
-from napari_vdsr.layers.source import Slices, Source, count_tiles
+from napari_vdsr.layers.image_layers import Slices, Source, count_tiles
 from napari_vdsr.upscale.task import Found, Task, Watched, find, find_ranges, fingerprint
 
 if TYPE_CHECKING:

@@ -8,12 +8,11 @@ from dataclasses import replace
 from napari.layers import Image
 
 from napari_vdsr.forms import set_tip
-from napari_vdsr.layers import regions as _regions
-from napari_vdsr.layers import source as _layers
+from napari_vdsr.layers import image_layers, regions
 from napari_vdsr.models.library import list_networks
 from napari_vdsr.upscale.choices import Choices
+from napari_vdsr.upscale.condition_finder import ConditionFinder
 from napari_vdsr.upscale.form import Face
-from napari_vdsr.upscale.grader import Grader
 from napari_vdsr.upscale.queue import Batch, Queue
 from napari_vdsr.upscale.runs import Check, Run, Try
 
@@ -36,11 +35,11 @@ NOISY = 0.005  # noise, as a fraction of the range, that tells in a trial
 RUN_FIRST = "Run first: this is about the last result, as long as it and its source are there."
 
 
-class Checking:
+class ResultChecks:
     """The checks of what is chosen, and of what was made last."""
 
-    def __init__(self, choices: Choices, queue: Queue, grader: Grader) -> None:
-        self._choices, self._queue, self._grader = choices, queue, grader
+    def __init__(self, choices: Choices, queue: Queue, condition_finder: ConditionFinder) -> None:
+        self._choices, self._queue, self._condition_finder = choices, queue, condition_finder
 
     def last_results(self) -> list[Run]:
         """The results of the last run that has any, each of whose source is there."""
@@ -72,13 +71,13 @@ class Checking:
         source = last.source if last.in_memory else self._seen(last)
         return Batch(f"Checking {last.layer.name}", [Check(last, kind, source)])
 
-    def _seen(self, last: Run) -> _layers.Source:
+    def _seen(self, last: Run) -> image_layers.Source:
         """What is in view of a result that is too large to be looked at as a whole, or not computed yet."""
         viewer = self._choices.viewer
-        plane = _layers.current_plane(last.layer, viewer.dims.point, last.source.channel_axis)
+        plane = image_layers.current_plane(last.layer, viewer.dims.point, last.source.channel_axis)
         pairs = zip(plane.part, last.source.part, strict=True)
         part = tuple(seen if upscaled.start <= seen.start < upscaled.stop else upscaled for seen, upscaled in pairs)
-        return _regions.in_view(viewer, last.layer, replace(plane, part=part))
+        return regions.in_view(viewer, last.layer, replace(plane, part=part))
 
     def why_no_trial(self) -> str:
         """One sentence on why networks cannot be tried; empty if they can."""
@@ -87,7 +86,7 @@ class Checking:
             return ""
         try:
             source, words = self._choices.shown(layer)
-        except _regions.NoRegion as error:
+        except regions.NoRegion as error:
             return str(error)
         sides = [source.part[axis].stop - source.part[axis].start for axis in source.plane_axes]
         return "" if min(sides) >= needed else f"{words} is too small: at least {needed} pixels a side are needed."
@@ -100,9 +99,9 @@ class Checking:
         models = {network.name: network.model or network.name for network in list_networks()}
         chosen = self._choices.form.model.currentData()
         if chosen is not None and chosen not in models.values():
-            models[_layers.model_name(chosen)] = chosen
+            models[image_layers.model_name(chosen)] = chosen
         task = self._choices.task(layer, source)
-        noisy = max(self._grader.grade.noise, default=0.0) >= NOISY
+        noisy = max(self._condition_finder.condition.noise, default=0.0) >= NOISY
         return Batch(f"Trying {len(models)} models", [Try(layer, task, models, words, noisy=noisy)])
 
     def _tried(self) -> Image | None:
@@ -110,4 +109,4 @@ class Checking:
         return active if active in self._choices.layers else self._choices.first
 
     def _active(self) -> Image | None:
-        return _layers.bare(self._choices.viewer.layers.selection.active)
+        return image_layers.bare(self._choices.viewer.layers.selection.active)

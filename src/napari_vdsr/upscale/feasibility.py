@@ -9,11 +9,11 @@ from napari.layers import Image, Labels
 from napari.settings import get_settings
 
 from napari_vdsr.background.pytorch import Facts
-from napari_vdsr.layers import regions as _regions
-from napari_vdsr.layers import source as _layers
-from napari_vdsr.upscale import disk as _disk
+from napari_vdsr.layers import image_layers, regions
+from napari_vdsr.upscale import disk
 from napari_vdsr.upscale.choices import WHOLE, Choices, bytes_needed
 from napari_vdsr.upscale.form import DISK, LAZY, MEMORY
+from napari_vdsr.words import TIMES, duration, size
 from vdsr_core import free_memory
 
 LONG = 600  # seconds
@@ -28,7 +28,7 @@ def why_nothing(choices: Choices) -> str:
     if not choices.layers:
         return "Tick at least one layer."
     for layer in choices.layers:
-        if reason := _layers.why_not(layer, choices.axis(layer)):
+        if reason := image_layers.why_not(layer, choices.axis(layer)):
             return reason
     if choices.bad_range():
         return "The black level must be below the white level, or let both be found."
@@ -42,7 +42,7 @@ def why_not(choices: Choices) -> str:
     kind = choices.form.result.value
     try:
         needed = sum(bytes_needed(choices.source(layer), choices.form.scale.value) for layer in choices.layers)
-    except _regions.NoRegion as error:
+    except regions.NoRegion as error:
         return str(error)
     if kind != MEMORY and choices.form.region.value != WHOLE:
         words = "result that is computed while you look around" if kind == LAZY else "result on disk"
@@ -52,7 +52,7 @@ def why_not(choices: Choices) -> str:
     if kind == MEMORY and needed > (free := free_memory()):
         way = "a region, the current plane" if choices.form.planes.enabled else "a region"
         return (
-            f"The result needs {_layers.size(needed)}, and {_layers.size(free)} of memory are free. Save it to disk, "
+            f"The result needs {size(needed)}, and {size(free)} of memory are free. Save it to disk, "
             f"or choose {way}, a smaller scale, or under Advanced a result that is computed while you look around."
         )
     return ""
@@ -70,7 +70,7 @@ def lacks_memory(choices: Choices) -> bool:
 def count_seconds(choices: Choices, facts: Facts) -> float:
     """How long the run takes."""
     form = choices.form
-    tile = int(form.tile.value) or (_disk.TILE if form.result.value == DISK else facts.tile)
+    tile = int(form.tile.value) or (disk.TILE if form.result.value == DISK else facts.tile)
     return sum(facts.seconds(source, form.scale.value, tile) for _, source in choices.sources())
 
 
@@ -80,8 +80,8 @@ def estimate(choices: Choices, facts: Facts | None, trouble: str, *, busy: bool)
     if not chosen:
         return ""
     form, source = choices.form, chosen[0][1]
-    shape = f" {_layers.TIMES} ".join(f"{n:,}" for n in source.result_shape(form.scale.value))
-    needed = _layers.size(sum(bytes_needed(source, form.scale.value) for _, source in chosen))
+    shape = f" {TIMES} ".join(f"{n:,}" for n in source.result_shape(form.scale.value))
+    needed = size(sum(bytes_needed(source, form.scale.value) for _, source in chosen))
     words = f"{shape}, {np.dtype(source.data.dtype).name}"
     if len(chosen) == 1:
         words = f"Result: {words}, {needed}"
@@ -93,7 +93,7 @@ def estimate(choices: Choices, facts: Facts | None, trouble: str, *, busy: bool)
     if facts is None:
         return words if trouble else f"{words}\nTime: {'known after what is under way' if busy else 'measuring…'}"
     seconds = count_seconds(choices, facts)
-    about = "less than a second" if seconds < 1 else f"about {_layers.duration(seconds)}"
+    about = "less than a second" if seconds < 1 else f"about {duration(seconds)}"
     return f"{words}\nTime: {about}"
 
 
@@ -102,17 +102,17 @@ def caution(choices: Choices, facts: Facts | None, fast: Facts | None) -> str:
     if facts is None or not choices.sources():
         return ""
     scale = choices.form.scale.value
-    again = [layer.name for layer in choices.layers if _layers.is_ours(layer)]
+    again = [layer.name for layer in choices.layers if image_layers.is_ours(layer)]
     words = [f"“{again[0]}” is a result: what was predicted would be upscaled again."] if again else []
     if facts.scales and not min(facts.scales) <= scale <= max(facts.scales):
         words.append(
-            f"The model was trained for {_layers.TIMES}{min(facts.scales):g} to {_layers.TIMES}{max(facts.scales):g}: "
-            f"at {_layers.TIMES}{scale:g} it is hardly better than interpolation, and may invent structures."
+            f"The model was trained for {TIMES}{min(facts.scales):g} to {TIMES}{max(facts.scales):g}: "
+            f"at {TIMES}{scale:g} it is hardly better than interpolation, and may invent structures."
         )
     if choices.form.result.value != LAZY and (seconds := count_seconds(choices, facts)) > LONG:
         other = count_seconds(choices, fast) if fast else seconds
-        way = f"; the model “fast” would take {_layers.duration(other)}" if other < seconds else ""
-        words.append(f"This takes about {_layers.duration(seconds)}{way}. Try a region first.")
+        way = f"; the model “fast” would take {duration(other)}" if other < seconds else ""
+        words.append(f"This takes about {duration(seconds)}{way}. Try a region first.")
     return " ".join(words)
 
 
