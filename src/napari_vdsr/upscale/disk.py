@@ -20,7 +20,7 @@ from napari_vdsr.layers.arrays import Sliced
 from napari_vdsr.layers.image_layers import Slices, Source, count_tiles
 from napari_vdsr.models import library
 from napari_vdsr.upscale.generators import coarse_levels, repeat
-from napari_vdsr.upscale.task import Found, Task, Watched, find
+from napari_vdsr.upscale.task import Cancellable, Found, Task, find
 
 if TYPE_CHECKING:
     from vdsr_core import ImageFile, Plan
@@ -136,7 +136,7 @@ def save(
     source = task.source
     with computing(cancelled):
         network, found = load_network(task.model), find(task, cancelled)
-        watched: Any = Watched(source.data, cancelled, source.planes)
+        watched: Any = Cancellable(source.data, cancelled, source.planes)
         side = piece_side(task)
         image, tile = replace(image, data=watched), task.tile or min(TILE, side)
         options: dict[str, Any] = {"in_range": found.in_range, "self_ensemble": task.self_ensemble, **found.removed}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_vdsr.background.pytorch import computing, examine_now, load_network, stop_if
 from napari_vdsr.layers.image_layers import Slices, Source, count_tiles
-from napari_vdsr.upscale.task import Found, Task, Watched, find, find_ranges, fingerprint
+from napari_vdsr.upscale.task import Cancellable, Found, Task, find, find_ranges, fingerprint
 
 if TYPE_CHECKING:
     from vdsr_core import ErrorReport, Score, Tile
@@ -82,7 +82,7 @@ class Pyramid:
 
 
 @dataclass(frozen=True)
-class Piece:
+class PreviewTile:
     """A finished tile of a preview: its place on the grid of the whole layer's result, and its pixels."""
 
     place: Slices
@@ -95,7 +95,7 @@ def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Writte
         tile = task.tile or examine_now(task.model, task.device, self_ensemble=task.self_ensemble).tile
         found, source = find(task, cancelled), task.source
         out = interpolate(source, task.scale, source.grid(task.scale))
-        image = Watched(source.data, cancelled, source.planes)
+        image = Cancellable(source.data, cancelled, source.planes)
         window = source.window(task.scale)
         tiles = run_tiles(task, tile, image, out, near=task.near, window=window, **found.options(task))
         yield Started(out, found, tile, count_tiles(source.grid(task.scale), source.plane_axes, tile))
@@ -104,13 +104,15 @@ def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Writte
         stop_if(cancelled)
 
 
-def preview(task: Task, grid: Slices, places: Sequence[Slices], cancelled: threading.Event) -> Iterator[Base | Piece]:
+def preview(
+    task: Task, grid: Slices, places: Sequence[Slices], cancelled: threading.Event
+) -> Iterator[Base | PreviewTile]:
     """Give the interpolated pixels of a grid, then the tiles that are still in `places` when those were received."""
     source = task.source
     with computing(cancelled):
         found = find(task, cancelled)
         yield Base(found, interpolate(source, task.scale, grid), fingerprint(source.data))
-        image = Watched(source.data, cancelled, source.planes)
+        image = Cancellable(source.data, cancelled, source.planes)
         for place in places:
             shape = tuple(p.stop - p.start for p in place) + tuple(source.data.shape[len(place) :])
             out = np.empty(shape, np.dtype(source.data.dtype))
@@ -118,7 +120,7 @@ def preview(task: Task, grid: Slices, places: Sequence[Slices], cancelled: threa
             for _ in run_tiles(task, None, image, out, window=window, **found.options(task)):
                 pass
             stop_if(cancelled)
-            yield Piece(place, out)
+            yield PreviewTile(place, out)
 
 
 def interpolate(source: Source, scale: float, grid: Slices, *, most: int = SMOOTH) -> NDArray[Any]:
@@ -185,7 +187,7 @@ def coarse_levels(source: Source, levels: Sequence[Any]) -> list[Any]:
 def run_tiles(
     task: Task,
     tile: int | None,
-    image: Watched,
+    image: Cancellable,
     out: NDArray[Any],
     **options: Any,
 ) -> Iterator[Tile]:

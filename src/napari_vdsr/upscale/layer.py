@@ -133,7 +133,7 @@ def layer_data(
         levels = image_layers.views(data, task.source.plane_axes)
         data = levels if len(levels) > 1 else data
     keywords = image_layers.layer_keywords(layer, task.source, task.scale, name_of(task))
-    said = describe(layer, task) | {"in_range": found.in_range, **found.removed, "tile": tile}
+    said = result_record(layer, task) | {"in_range": found.in_range, **found.removed, "tile": tile}
     keywords |= {"multiscale": isinstance(data, list), "metadata": {"vdsr": said | record}}
     return data, keywords, "image"
 
@@ -143,7 +143,7 @@ def name_of(task: Task) -> str:
     return f"{image_layers.model_name(task.model)} x{task.scale:g}{' best' if task.self_ensemble else ''}"
 
 
-def describe(layer: "napari.layers.Image", task: Task) -> dict[str, Any]:
+def result_record(layer: "napari.layers.Image", task: Task) -> dict[str, Any]:
     """What ``metadata["vdsr"]`` says of a result, whatever was found in the image aside."""
     source = task.source
     return {

@@ -70,7 +70,7 @@ class Preview(QObject):
             return
         self.stop()
         self._task, self._grid = task, grid
-        self._places = cut(self._grid, task.source.plane_axes, self.side)
+        self._places = cut_tiles(self._grid, task.source.plane_axes, self.side)
         self._work.start(partial(generators.preview, task, self._grid, self._places))
 
     def stop(self) -> None:
@@ -130,7 +130,7 @@ class Preview(QObject):
         assert self._task is not None
         source, scale = self._task.source, self._task.scale
         self._pixels = pixels
-        for place in cut(self._grid, source.plane_axes, self.side):
+        for place in cut_tiles(self._grid, source.plane_axes, self.side):
             if (known := self._tiles.get(self._key(place))) is not None:
                 self._paste(place, known)
         factors = source.factors(scale)
@@ -156,7 +156,7 @@ class Preview(QObject):
             for layer in under:
                 layer.visible = False
 
-    def _keep(self, piece: generators.Piece) -> None:
+    def _keep(self, piece: generators.PreviewTile) -> None:
         """Keep a tile, and the latest others as far as there is room."""
         self._tiles[self._key(piece.place)] = piece.pixels
         room = KEPT // max(1, piece.pixels.nbytes)
@@ -185,7 +185,7 @@ def tile_aligned(source: image_layers.Source, scale: float, side: int) -> image_
     return tuple(grid)
 
 
-def cut(grid: image_layers.Slices, plane_axes: tuple[int, int], side: int) -> list[image_layers.Slices]:
+def cut_tiles(grid: image_layers.Slices, plane_axes: tuple[int, int], side: int) -> list[image_layers.Slices]:
     """The tiles of a tile-aligned grid, those in the middle first; each holds all leading axes."""
     row, column = plane_axes
     middle = [(grid[axis].start + grid[axis].stop) / 2 for axis in plane_axes]

@@ -51,7 +51,7 @@ class QueueList(QWidget):
                 state = state or f"{100 * batch.fraction():.0f} % {batch.left()}"
             state = (state.split(".")[0] if batch.over else state).replace(" ", "\u00a0")  # on one line
             words.setText(f"{batch.title}: {state}")
-            words.setToolTip(describe(batch))
+            words.setToolTip(describe_batch(batch))
             again.setVisible(batch.over)
             cancel.setVisible(not batch.over)
         self.setVisible(bool(batches))
@@ -70,7 +70,7 @@ class QueueList(QWidget):
         self.rows[batch] = row, words, again, cancel
 
 
-def describe(batch: Batch) -> str:
+def describe_batch(batch: Batch) -> str:
     """What a run was made with, and how it went."""
     ranges = [f"{run.layer.name}: {run.result.metadata['vdsr']['in_range']}" for run in batch.results if run.result]
     return "\n".join([batch.title, *(f"Black and white {one}" for one in ranges), batch.words])

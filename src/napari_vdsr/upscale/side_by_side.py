@@ -45,7 +45,7 @@ class Look(Single):
             self.done = step.done
 
 
-class Picture(QWidget):
+class Pane(QWidget):
     """One of the pictures, with the choice of what it shows."""
 
     def __init__(self, offer: Any) -> None:
@@ -87,7 +87,7 @@ class SideBySide(QDialog):
         self.message = make_text("Drag to move, turn the wheel to zoom: all pictures follow.")
         self.again_button = QPushButton("Take the part in view")
         self.again_button.clicked.connect(self.look)
-        self.pictures = [Picture(self._offer) for _ in range(COUNT)]
+        self.pictures = [Pane(self._offer) for _ in range(COUNT)]
         grid = QGridLayout()
         for number, picture in enumerate(self.pictures):
             grid.addWidget(picture, number // 2, number % 2)
@@ -134,7 +134,7 @@ class SideBySide(QDialog):
         if self._seen:
             self.pictures[0].view.setRange(place_of(self._seen[0][1], scale), padding=0)
 
-    def _fill(self, picture: Picture, *_: Any) -> None:
+    def _fill(self, picture: Pane, *_: Any) -> None:
         """Show what is chosen, now or when a network has made it."""
         side, scale = picture.side.value, self._choices.form.scale.value
         if picture.batch is not None and not picture.batch.over:
@@ -162,7 +162,7 @@ class SideBySide(QDialog):
                 else:
                     self._draw(picture, looks)
 
-    def _draw(self, picture: Picture, made: Sequence[NDArray[Any]]) -> None:
+    def _draw(self, picture: Pane, made: Sequence[NDArray[Any]]) -> None:
         """Show pixels of all layers as they look together."""
         layers, sources = zip(*self._seen, strict=True)
         planes = [flat(pixels, source) for pixels, source in zip(made, sources, strict=True)]

@@ -151,7 +151,7 @@ class LayerCondition:
     about: str = ""
 
 
-class Watched:
+class Cancellable:
     """A part of an array, read when it is sliced, that gives no more pixels when the work is cancelled."""
 
     def __init__(self, data: Any, cancelled: threading.Event, part: Slices = ()) -> None:
@@ -201,7 +201,7 @@ def find_noise(task: Task, in_range: Ranges, cancelled: threading.Event, *, quic
 
     source = task.source
     if task.noise != AUTO:
-        image: Any = Watched(source.data, cancelled)
+        image: Any = Cancellable(source.data, cancelled)
         channels = core_channels(source)
         _, found = survey(image, channel_axis=channels, rgb=source.rgb, in_range=(0, 1), noise=task.noise)
         if isinstance(task.noise, str):  # of the range, which is that of the part already
@@ -222,7 +222,7 @@ def _measure(source: Source, data: Any, wanted: Sequence[str], cancelled: thread
     state = fingerprint(data)
     keys = {name: _key(name, source, state) for name in wanted}
     if missing := [name for name in wanted if keys[name] not in _findings]:
-        image: Any = Watched(data, cancelled)
+        image: Any = Cancellable(data, cancelled)
         ranges, noises = survey(
             image,
             channel_axis=channels,
@@ -242,7 +242,7 @@ def _measure_spread(source: Source, cancelled: threading.Event) -> list[Noise]:
     """The noise of each channel in windows that are spread over an array."""
     from vdsr_core import estimate_noise
 
-    image = Watched(source.data, cancelled)
+    image = Cancellable(source.data, cancelled)
     pixels = np.stack([image[window] for window in spread_windows(source)])
     channels = None if source.channel_axis is None else source.channel_axis + 1
     found = estimate_noise(pixels, channel_axis=channels, rgb=source.rgb)

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vdsr_core.cli.terminal import complain, say
+from vdsr_core.cli.terminal import print_error, say
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     from vdsr_core.network.model import VDSR
     from vdsr_core.streaming.goal import Goal
-    from vdsr_core.streaming.outputs import Job
+    from vdsr_core.streaming.outputs import FileJob
     from vdsr_core.streaming.plan import Plan
 
 
-def estimate_files(jobs: list[Job], goal: Goal, options: dict[str, Any], makes_folders: bool) -> int:
+def estimate_files(jobs: list[FileJob], goal: Goal, options: dict[str, Any], makes_folders: bool) -> int:
     """Say of each image how large, how long and in how many shards it would be made; returns the exit code."""
     from vdsr_core.formats.io import read_image
     from vdsr_core.streaming.files import is_pyramid
@@ -42,7 +42,7 @@ def estimate_files(jobs: list[Job], goal: Goal, options: dict[str, Any], makes_f
             work = plan(job.source, scale, place, name=job.name, **options)
             lines = list(describe_plan(work, options["model"], device))
         except Exception as error:  # decoders raise anything on damaged files
-            complain(error, job.source)
+            print_error(error, job.source)
             failed = True
             continue
         say(f"{job.source}{f', {job.name}' if job.name else ''} -> {job.target}  planned")

@@ -45,7 +45,7 @@ def say(text: object = "", *, err: bool = False) -> None:
     typer.echo(plain(text), err=err)
 
 
-def complain(error: BaseException, source: object = "") -> None:
+def print_error(error: BaseException, source: object = "") -> None:
     """Print an error as one line on stderr, with the name of the file it is about."""
     if os.environ.get("VDSR_DEBUG"):
         for line in "".join(traceback.format_exception(error)).splitlines():
@@ -77,7 +77,7 @@ def plain_errors() -> Iterator[None]:
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):  # the last of `vdsr ... | head`
             raise
         except Exception as error:  # decoders raise anything on damaged files
-            complain(error)
+            print_error(error)
             raise typer.Exit(1) from None
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
 PIECES = 32  # held-out pieces that are measured, at most
 HOLD_OUT = 0.1  # fraction of the images
 EPOCHS = 80  # of the paper's recipe
-LUMA = 16 / 255, 235 / 255  # black and white
+LUMA_RANGE = 16 / 255, 235 / 255  # black and white
 of_network, of_images, of_recipe, of_run = (  # groups of options
     partial(typer.Option, rich_help_panel=group) for group in ("Network", "Images", "Recipe", "Run")
 )
@@ -306,7 +306,7 @@ def prepare(
         device=device,
         patch=given.get("patch", 41 if grid else 48),
         grid=grid,
-        clip=LUMA if given.get("clip_luma") else None,
+        clip=LUMA_RANGE if given.get("clip_luma") else None,
         seed=config.seed,
         **{name: given[name] for name in PASSED if name in given},
     )

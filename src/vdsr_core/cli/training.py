@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vdsr_core.cli.log import TrainingLog
-from vdsr_core.cli.terminal import complain, plain, progress_bar, say, training_table
+from vdsr_core.cli.terminal import plain, print_error, progress_bar, say, training_table
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     import torch
@@ -70,7 +70,7 @@ def read_planes(inputs: Iterable[str], scales: Sequence[float]) -> Images:
                         raise image
                     planes, skipped = find_planes({name: image}, scales)  # finds NaN and damaged chunks, too
                 except (ValueError, TypeError, OSError, RuntimeError) as error:
-                    complain(error, path)
+                    print_error(error, path)
                     bad += 1
                     continue
                 found.planes |= planes

@@ -15,9 +15,9 @@ from vdsr_core.cli.terminal import (
     Device,
     Model,
     check_options,
-    complain,
     plain,
     plain_errors,
+    print_error,
     progress_bar,
     read_number,
     say,
@@ -213,7 +213,7 @@ def show_files(run: Iterator[FileProgress], images: list[str], output: str) -> i
             what = step.name or step.source.name
             bar.update(task, completed=step.fraction, description=plain(f"{what} ({step.number} of {step.count})"))
             if step.error is not None:
-                complain(step.error, step.source)
+                print_error(step.error, step.source)
                 failed = True
             elif step.outcome:
                 kept = step.outcome == "kept"

@@ -14,7 +14,7 @@ from vdsr_core.network.model import Condition
 # How often each kind is drawn. Half of the noise is of one strength, half grows with the intensity.
 KINDS = {"noise": 0.45, "jpeg": 0.3, "both": 0.15, "kernel": 0.1}
 NOISE, BOTH = 15 / 255, 10 / 255  # standard deviation of the strongest noise, and with compression
-QUALITY = 30, 96  # of JPEG
+JPEG_QUALITY = 30, 96  # of JPEG
 OTHER_KERNEL = 0.2  # fraction of the noisy and compressed images that are not reduced by bicubic
 BLUR = 0.6  # pixels of the low-resolution image, at most
 
@@ -39,7 +39,7 @@ def degrade_at_random(image: NDArray[Any], scale: float, rng: np.random.Generato
             gain, offset = 2 * strongest**2, (0.2 * NOISE * rng.random()) ** 2
         options |= {"shot_noise": gain, "read_noise": offset**0.5, "seed": rng}
     if kind in ("jpeg", "both"):
-        quality = int(rng.integers(*QUALITY))
+        quality = int(rng.integers(*JPEG_QUALITY))
         options["jpeg"], compression = quality, mean_step(quality)
     low = degrade(image, scale, **options)
     if kind == "noise" and rng.random() < 0.5:  # as 8-bit files hold it

@@ -31,15 +31,17 @@ def split(
     """
     marks = [{groups[name].encode()} if groups and name in groups else set() for name in sources]
     contents = [find_content(source) | mark for source, mark in zip(sources.values(), marks, strict=True)]
-    lots: dict[frozenset[bytes], bytes] = {}  # of images that belong together: all that they share, and the lowest lot
+    ranks: dict[
+        frozenset[bytes], bytes
+    ] = {}  # of images that belong together: all that they share, and the lowest rank
     for content, source, mark in zip(contents, sources.values(), marks, strict=True):
-        lot = draw_lot(mark or [hash_pixels(hr) for _, hr, *_ in source], seed)
-        sharing = [group for group in lots if group & content]
-        lot = min([lot, *(lots.pop(group) for group in sharing)])
-        lots[content.union(*sharing)] = lot
-    if len(lots) > 1 and not strips:
-        count = min(max(1, round(hold_out * len(lots))), len(lots) - 1)
-        seen: frozenset[bytes] = frozenset().union(*sorted(lots, key=lambda group: lots[group])[:count])
+        rank = draw_rank(mark or [hash_pixels(hr) for _, hr, *_ in source], seed)
+        sharing = [group for group in ranks if group & content]
+        rank = min([rank, *(ranks.pop(group) for group in sharing)])
+        ranks[content.union(*sharing)] = rank
+    if len(ranks) > 1 and not strips:
+        count = min(max(1, round(hold_out * len(ranks))), len(ranks) - 1)
+        seen: frozenset[bytes] = frozenset().union(*sorted(ranks, key=lambda group: ranks[group])[:count])
         parts: tuple[list[Any], list[Any]] = ([], [])
         measured: set[tuple[frozenset[bytes], bool]] = set()
         for source, content in zip(sources.values(), contents, strict=True):
@@ -49,7 +51,7 @@ def split(
             measured |= {key} if content & seen else set()
         if parts[0]:
             return parts
-    pieces = [cut(both, hold_out, gap) for source in sources.values() for both in source]
+    pieces = [cut_plane(both, hold_out, gap) for source in sources.values() for both in source]
     return [train for train, _ in pieces], [held for _, held in pieces]
 
 
@@ -84,12 +86,12 @@ def hash_pixels(plane: NDArray[Any]) -> bytes:
     return hashlib.sha256(repr(plane.shape).encode() + plane.tobytes()).digest()
 
 
-def draw_lot(content: Iterable[bytes], seed: int) -> bytes:
+def draw_rank(content: Iterable[bytes], seed: int) -> bytes:
     """A number that decides whether an image is held out: it does not depend on the other images."""
     return hashlib.sha256(repr(seed).encode() + b"".join(sorted(content))).digest()
 
 
-def cut(both: Any, hold_out: float, gap: int) -> tuple[Any, Any]:
+def cut_plane(both: Any, hold_out: float, gap: int) -> tuple[Any, Any]:
     """One plane, or the two of a pair, in a part to train with and one to hold out, at most a half."""
     shape = both[1].shape
     axis, length = int(np.argmax(shape)), max(shape)

@@ -63,10 +63,10 @@ def write_pyramid(
             shape = [level.shape[letters.index(letter)] for letter in axes]
             first = {"subifds": len(levels) - 1, "metadata": says, "iccprofile": image.icc_profile, "extratags": tags}
             kind = first if number == 0 else {"subfiletype": 1, "metadata": None}
-            tiff.write(cut(level, letters, side), shape=tuple(shape), dtype=level.dtype, **kind, **options)
+            tiff.write(cut_tiles(level, letters, side), shape=tuple(shape), dtype=level.dtype, **kind, **options)
 
 
-def cut(level: Any, letters: str, side: int) -> Iterator[NDArray[Any]]:
+def cut_tiles(level: Any, letters: str, side: int) -> Iterator[NDArray[Any]]:
     """The tiles of a level, (rows, columns[, samples]), in the order of a TIFF file: plane by plane, row by row."""
     *leading, rows, columns = level.shape
     wide = side * max(1, 2048 // side)  # what is read at once

@@ -74,7 +74,7 @@ def halve(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return cast(mean, values.dtype)
 
 
-def describe(
+def make_attributes(
     image: ImageFile,
     scale: tuple[float, float],
     levels: int,

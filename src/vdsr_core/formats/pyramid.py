@@ -135,7 +135,7 @@ def _write_levels(folder: Path, image: ImageFile, letters: str, name: str) -> in
     shapes = ome_zarr.level_shapes([sizes[letter] for letter in letters], TILE)
     dtype = image.data.dtype.newbyteorder("=")
     limits = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.kind in "ui" else (0.0, 1.0)
-    attributes = ome_zarr.describe(image, (1, 1), len(shapes), [limits], "0.5", name)
+    attributes = ome_zarr.make_attributes(image, (1, 1), len(shapes), [limits], "0.5", name)
     attributes |= {"vdsr_core": image.extra["provenance"]} if "provenance" in image.extra else {}
     chunk, shard = (tuple({"Y": n, "X": n, "S": sizes.get("S")}.get(a, 1) or 1 for a in letters) for n in (TILE, SHARD))
     ome_zarr.create(folder, attributes, shapes, dtype, chunk, shard, "0.5")

@@ -102,6 +102,6 @@ class Rescale:
         return cast(image, np.dtype(dtype))
 
 
-def opaque(dtype: np.dtype[Any]) -> float:
+def max_alpha(dtype: np.dtype[Any]) -> float:
     """The alpha of an opaque pixel."""
     return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0

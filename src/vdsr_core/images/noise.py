@@ -13,7 +13,7 @@ from scipy.stats import chi2
 
 from vdsr_core.arguments import check_number
 from vdsr_core.images.axes import find_axes, open_image
-from vdsr_core.images.sampling import sample
+from vdsr_core.images.noise_blocks import sample
 
 Noise = tuple[float, float]
 Values = NDArray[np.float64]

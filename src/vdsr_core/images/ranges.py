@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vdsr_core.images.axes import Axes, is_dask
-from vdsr_core.images.intensity import LIMIT, Rescale, check_unmasked, opaque
-from vdsr_core.images.sampling import Samples
+from vdsr_core.images.intensity import LIMIT, Rescale, check_unmasked, max_alpha
+from vdsr_core.images.noise_blocks import Samples
 
 MARGIN = 0.25  # of the robust range, added on each side: chosen by benchmarks/in_range.py
 SLAB = 1 << 22  # pixels looked at in one go, so that a scan needs little memory
@@ -83,7 +83,7 @@ def _middle(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return lower, upper
 
 
-def blocks(plane: tuple[int, int], chunk: tuple[int, int] | None = None) -> Iterator[tuple[slice, slice]]:
+def scan_windows(plane: tuple[int, int], chunk: tuple[int, int] | None = None) -> Iterator[tuple[slice, slice]]:
     """Windows that cover a plane of (rows, columns), each overlapping the next by a pixel: no 2 x 2 block is lost.
 
     They are slabs of whole rows, or are cut where the chunks of a chunked array end, so that few are read twice.
@@ -117,7 +117,7 @@ def measure_channels(
     for index in np.ndindex(*axes.leading):
         leading = tuple(slice(i, i + 1) for i in index)
         channel = axes.channel_of(leading)
-        for block in blocks(size, chunk):
+        for block in scan_windows(size, chunk):
             window = [slice(first + s.start, first + s.stop) for first, s in zip(corner, block, strict=True)]
             values = axes.unpack(np.asarray(image[axes.native((*leading, *window))]))
             extents[channel] = extents[channel].merge(measure(values[:3], keep_nan))
@@ -126,7 +126,7 @@ def measure_channels(
             if len(values) == 4:
                 alpha = measure(values[3:], keep_nan)
                 extents[channel] = extents[channel].merge(Extent(invalid=alpha.invalid))
-                if not alpha.invalid and alpha.maximum > opaque(values.dtype):
+                if not alpha.invalid and alpha.maximum > max_alpha(values.dtype):
                     msg = f"`image` must have alpha of at most 1 where it is float, got {alpha.maximum}. Divide alpha."
                     raise ValueError(msg)
     if invalid := sum(extent.invalid for extent in extents):

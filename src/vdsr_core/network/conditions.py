@@ -10,12 +10,12 @@ import numpy as np
 from vdsr_core.arguments import check_number
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.images.noise import Noise, rescale_noise
-from vdsr_core.network.engine import KNOWN
+from vdsr_core.network.engine import INPUT_RANGE
 from vdsr_core.network.model import Condition
 from vdsr_core.network.pretrained import model_names, read_card
 
 UNTOUCHED = Condition(scale=1)  # neither noisy nor compressed nor enlarged
-LUMA = 219 / 255, 16 / 255  # what becomes of [0, 1]: white is 235 of 255, black 16
+LUMA_RANGE = 219 / 255, 16 / 255  # what becomes of [0, 1]: white is 235 of 255, black 16
 
 
 def check_compression(compression: Any) -> float | None:
@@ -49,10 +49,10 @@ def to_condition(
     The noise is (gain, offset) in units of the image; the compression is a fraction of 255 for 8-bit images, of the
     range for others. `rescale` maps the image to 0 to 1; `colour` says that luma goes through the network.
     """
-    span, black = LUMA if colour else (1.0, 0.0)
+    span, black = LUMA_RANGE if colour else (1.0, 0.0)
     factor = span / (rescale.high - rescale.low)
     gain, offset = rescale_noise(noise, factor, black - factor * rescale.low)
-    if gain * KNOWN[1] + offset <= 0:  # there is no noise at any intensity that the network is shown
+    if gain * INPUT_RANGE[1] + offset <= 0:  # there is no noise at any intensity that the network is shown
         gain = offset = 0.0
     step = compression * (255 * factor if dtype == np.uint8 else span)
     return Condition(gain, offset, step)

@@ -30,14 +30,14 @@ LIVE_STRIPS = {"torch": 12, "ncnn": 22, "ncnn, blocks": 22}
 # The interpolated image and the sum, and what `inference` makes of them, bytes per pixel.
 PLANE_BYTES = 32
 # Pixels in a batch: it keeps a GPU busy for some milliseconds, Apple's for about half a second.
-BATCHES = {"cuda": 2**22, "mps": 2**20}
+BATCH_PIXELS = {"cuda": 2**22, "mps": 2**20}
 # Elements of a layer that the libraries of a device can address.
-MOST = {"cuda": 2**31, "mps": 2**29}
+LAYER_ELEMENTS = {"cuda": 2**31, "mps": 2**29}
 # Rows that are interpolated at a time on a CPU, so that what lies between two sums stays in the cache.
-IN_CACHE = 64
+ROWS_IN_CACHE = 64
 # What the network is shown of the interpolated image: it knows nothing of what lies far outside [0, 1], such as a
 # hot pixel, and would answer with large residuals all over its receptive field.
-KNOWN = (-0.25, 1.25)
+INPUT_RANGE = (-0.25, 1.25)
 
 
 class Engine:
@@ -78,8 +78,8 @@ class Engine:
         self._half = torch.float16 if half else None
         cores = torch.get_num_threads() if found else 1  # whose processes share small tiles
         area = model.config.fold**2  # pixels of a position
-        self.pixels = BATCHES.get(device.type, 2 * LARGE * area * cores if cores > 1 else 0)
-        self.most = MOST.get(device.type, math.inf) * area / model.config.width
+        self.pixels = BATCH_PIXELS.get(device.type, 2 * LARGE * area * cores if cores > 1 else 0)
+        self.most = LAYER_ELEMENTS.get(device.type, math.inf) * area / model.config.width
 
     def _ready(self, model: VDSR, dtype: torch.dtype) -> VDSR:
         """A copy of the network on the device, in the memory format that convolutions like best."""
@@ -221,7 +221,7 @@ class Engine:
 
 def _clip(ilr: Tensor) -> Tensor:
     """What the network is shown of interpolated images, in the memory format that convolutions like best."""
-    return ilr.clamp(*KNOWN).contiguous(memory_format=torch.channels_last)
+    return ilr.clamp(*INPUT_RANGE).contiguous(memory_format=torch.channels_last)
 
 
 _PRECISION = threading.Lock()  # PyTorch has one setting for all threads
@@ -261,7 +261,7 @@ def full_float32(device: torch.device) -> Iterator[None]:
 def interpolate(window: Tensor, rows: Taps, columns: Taps) -> Tensor:
     """Bicubic interpolation of a (C, h, w) window: the sums of `resampling.apply_taps` in their order."""
     count = rows.index.shape[1]
-    step = IN_CACHE if window.device.type == "cpu" else count
+    step = ROWS_IN_CACHE if window.device.type == "cpu" else count
     out = window.new_empty(len(window), count, columns.index.shape[1])
     for top in range(0, count, step):
         part = replace(rows, index=rows.index[:, top : top + step], weight=rows.weight[:, top : top + step])

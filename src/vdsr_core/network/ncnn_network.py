@@ -14,7 +14,7 @@ import ncnn
 import numpy as np
 from numpy.typing import NDArray
 
-from vdsr_core.network.strips import bands, choose_rows, cut
+from vdsr_core.network.strips import bands, choose_rows, cut_strips
 from vdsr_core.stopping import stop_if
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -67,7 +67,7 @@ class NcnnNetwork:
         pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()
         try:
             height = squares.shape[1]
-            for part in cut(height, len(self._widths), rows or choose_rows(squares.shape[2], self._kind)):
+            for part in cut_strips(height, len(self._widths), rows or choose_rows(squares.shape[2], self._kind)):
                 above, strip = self._run(squares[:, part], above, part.stop == height, pools, stop)
                 yield strip
         finally:

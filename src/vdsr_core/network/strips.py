@@ -78,7 +78,7 @@ def within(inner: tuple[slice, slice], seen: tuple[slice, slice]) -> tuple[slice
     return y, x
 
 
-def cut(rows: int, depth: int, strip: int = ROWS) -> list[slice]:
+def cut_strips(rows: int, depth: int, strip: int = ROWS) -> list[slice]:
     """The rows of an image that each strip brings to the first of `depth` 3 x 3 layers; one if there are few rows.
 
     Every layer lags one row behind the one before. So the first strip has `depth` rows more, which gives `strip` at the
@@ -86,7 +86,7 @@ def cut(rows: int, depth: int, strip: int = ROWS) -> list[slice]:
 
     Examples
     --------
-    >>> cut(60, 20)
+    >>> cut_strips(60, 20)
     [slice(0, 36, None), slice(36, 60, None)]
     """
     starts = [0, *range(strip + depth, rows - strip // 2, strip)]

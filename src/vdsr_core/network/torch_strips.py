@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from vdsr_core.network.model import VDSR
-from vdsr_core.network.strips import LARGE, Block, blocks, choose_count, choose_rows, cut, within
+from vdsr_core.network.strips import LARGE, Block, blocks, choose_count, choose_rows, cut_strips, within
 from vdsr_core.network.threads import divided_work
 from vdsr_core.stopping import Stopped, stop_if
 
@@ -66,7 +66,7 @@ def residual_strips(
     rows_of_zeros = (squares.new_zeros(len(squares), layer.in_channels, 1, squares.shape[3]) for layer in layers)
     edges = [zeros.contiguous(memory_format=torch.channels_last) for zeros in rows_of_zeros]
     above = list(edges)
-    for part in cut(squares.shape[2], len(layers), rows or choose_rows(squares.shape[3])):
+    for part in cut_strips(squares.shape[2], len(layers), rows or choose_rows(squares.shape[3])):
         x = given = squares[:, :, part]
         for number, layer in enumerate(layers):
             stop_if(stop)

@@ -22,7 +22,7 @@ from vdsr_core.memory import check_free
 from vdsr_core.network.checkpoint import to_network
 from vdsr_core.network.model import QUALITY, VDSR
 from vdsr_core.streaming.goal import Goal
-from vdsr_core.streaming.outputs import PATTERN, Job, bind_images, is_folder, list_jobs
+from vdsr_core.streaming.outputs import PATTERN, FileJob, bind_images, is_folder, list_jobs
 from vdsr_core.streaming.plan import plan
 from vdsr_core.streaming.source import open_source
 from vdsr_core.streaming.stream import stream
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 PYRAMIDS = (".ome.zarr", ".tif", ".tiff")  # what can be written piece by piece
-LARGE = 2**30  # bytes of a result; a .tif is written piece by piece from this size on
+STREAMED_BYTES = 2**30  # bytes of a result; a .tif is written piece by piece from this size on
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def upscale_files(
     running: dict[str, Any] = {"part": part or (1, 1), "client": client, "device": device, "stop": stop}
     folder = is_folder(output)
 
-    def upscale(job: Job) -> Iterator[float | str]:
+    def upscale(job: FileJob) -> Iterator[float | str]:
         if folder:
             job.target.parent.mkdir(parents=True, exist_ok=True)
         image = open_source(read_image(job.source, lazy=True, name=job.name), axes)
@@ -190,7 +190,10 @@ def upscale_files(
 
 
 def follow(
-    jobs: list[Job], upscale: Callable[[Job], Iterator[float | str]], overwrite: bool, stop: threading.Event | None
+    jobs: list[FileJob],
+    upscale: Callable[[FileJob], Iterator[float | str]],
+    overwrite: bool,
+    stop: threading.Event | None,
 ) -> Iterator[FileProgress]:
     """Carry out jobs one after the other, yielding what `upscale` gives of each: fractions, then the outcome."""
     for number, job in enumerate(jobs, 1):
@@ -215,19 +218,19 @@ def follow(
     bind_images(jobs)
 
 
-def is_pyramid(job: Job) -> bool:
+def is_pyramid(job: FileJob) -> bool:
     """Whether an output can be written piece by piece."""
     return job.whole is not None or job.target.name.lower().endswith(PYRAMIDS)
 
 
-def is_streamed(job: Job, nbytes: int, asked: bool) -> bool:
+def is_streamed(job: FileJob, nbytes: int, asked: bool) -> bool:
     """Whether an output is written piece by piece: because of its kind, its size, or an option."""
     tiff = job.target.suffix.lower() in (".tif", ".tiff")
-    return is_pyramid(job) and (asked or not tiff or nbytes >= LARGE)
+    return is_pyramid(job) and (asked or not tiff or nbytes >= STREAMED_BYTES)
 
 
 def upscale_file(
-    job: Job, image: ImageFile, scale: tuple[float, float], options: dict[str, Any], written: dict[str, Any]
+    job: FileJob, image: ImageFile, scale: tuple[float, float], options: dict[str, Any], written: dict[str, Any]
 ) -> Iterator[float | str]:
     """Upscale one image in memory; yields the fraction that is done, then what was written."""
     start, dtype = time.perf_counter(), image.data.dtype
@@ -266,7 +269,7 @@ def find_quality(image: ImageFile, options: dict[str, Any]) -> tuple[str, dict[s
 
 
 def stream_file(
-    job: Job, scale: tuple[float, float], options: dict[str, Any], running: dict[str, Any]
+    job: FileJob, scale: tuple[float, float], options: dict[str, Any], running: dict[str, Any]
 ) -> Iterator[float | str]:
     """Upscale one image into a pyramid, shard by shard; yields as `upscale_file` does."""
     start, target = time.perf_counter(), job.target

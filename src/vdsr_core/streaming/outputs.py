@@ -19,7 +19,7 @@ PATTERN = "{name}_{scale}"
 
 
 @dataclass(frozen=True)
-class Job:
+class FileJob:
     """One image to upscale."""
 
     source: Path  # the file or folder that holds the image
@@ -36,7 +36,7 @@ def list_jobs(
     pattern: str = PATTERN,
     format: str | None = None,
     recursive: bool = False,
-) -> list[Job]:
+) -> list[FileJob]:
     """The images that `sources` name, and where each of them goes; nothing is written.
 
     Results of an earlier run that are found among the sources are left out.
@@ -94,28 +94,28 @@ def split_name(path: Path) -> tuple[str, str]:
     return (match[1], match[2]) if match else (path.name, "tif")
 
 
-def split_job(source: Path, target: Path, folder: bool) -> list[Job]:
+def split_job(source: Path, target: Path, folder: bool) -> list[FileJob]:
     """A job for each image that a source holds: parts of one OME-Zarr, or files of their own in a folder."""
     try:
         names = image_names(source)
     except Exception:  # reading the image will say why
         names = [""]
     if names == [""]:
-        return [Job(source, target)]
+        return [FileJob(source, target)]
     inside = is_url(source) or source.is_dir()  # in zarr the names are paths
     stem, kind = split_name(target)
     if kind.lower() == "ome.zarr" or (inside and folder and kind.lower() == "zarr"):
         whole = target.with_name(f"{stem}.ome.zarr")
         if inside:
-            return [Job(source / name, whole / name, None, whole) for name in names]
-        return [Job(source, whole / str(number), name, whole) for number, name in enumerate(names)]
+            return [FileJob(source / name, whole / name, None, whole) for name in names]
+        return [FileJob(source, whole / str(number), name, whole) for number, name in enumerate(names)]
     if not folder:
         msg = f"`output` must be a folder or end in .ome.zarr for the {len(names)} images of {source}, got {target}. "
         msg += "End the name of a folder with a slash."
         raise ValueError(msg)
     targets = [target.with_name(f"{stem}_{part}.{kind}") for part in unlike(names)]
     sources = [(source / name, None) if inside else (source, name) for name in names]
-    return [Job(path, target, name) for (path, name), target in zip(sources, targets, strict=True)]
+    return [FileJob(path, target, name) for (path, name), target in zip(sources, targets, strict=True)]
 
 
 def unlike(names: Iterable[str]) -> Iterator[str]:
@@ -129,9 +129,9 @@ def unlike(names: Iterable[str]) -> Iterator[str]:
         yield part
 
 
-def check_targets(jobs: Iterable[Job]) -> None:
+def check_targets(jobs: Iterable[FileJob]) -> None:
     """Raise if an image would take the place of another one, of its own source, or of a folder that holds it."""
-    sources: dict[Path, Job] = {}
+    sources: dict[Path, FileJob] = {}
     for job in jobs:
         source, target = job.source, job.target
         other = sources.setdefault(target.resolve(), job)
@@ -141,7 +141,7 @@ def check_targets(jobs: Iterable[Job]) -> None:
             raise ValueError(msg)
 
 
-def bind_images(jobs: Iterable[Job]) -> None:
+def bind_images(jobs: Iterable[FileJob]) -> None:
     """Make one plate or collection of the images of each OME-Zarr, where all of them are there."""
     for whole in {job.whole for job in jobs if job.whole is not None}:
         parts = [job for job in jobs if job.whole == whole]

@@ -22,7 +22,7 @@ from vdsr_core.stopping import Stopped, stop_if
 from vdsr_core.streaming.notes import IMAGE
 from vdsr_core.streaming.plan import Plan
 from vdsr_core.streaming.shards import Shard
-from vdsr_core.streaming.workspace import PACKED, describe
+from vdsr_core.streaming.workspace import PACKED, plan_record
 
 
 def pack(plan: Plan, image: ImageFile, stop: threading.Event) -> Iterator[Shard]:
@@ -32,9 +32,9 @@ def pack(plan: Plan, image: ImageFile, stop: threading.Event) -> Iterator[Shard]
     shape = [sizes[letter] for letter in image.axes]
     says = image.with_data(np.broadcast_to(np.zeros(1, plan.dtype), shape), plan.scale)
     passed: SimpleQueue[Shard] = SimpleQueue()
-    watched = [Watched(plan, number, level, passed) for number, level in enumerate(levels)]
+    watched = [WatchedLevel(plan, number, level, passed) for number, level in enumerate(levels)]
     with ThreadPoolExecutor(1) as pool:
-        options = (plan.letters, says, describe(plan), tile_side(plan.tile))
+        options = (plan.letters, says, plan_record(plan), tile_side(plan.tile))
         writing = pool.submit(write_pyramid, plan.folder / PACKED, watched, *options)
         try:
             while not (writing.done() and passed.empty()):
@@ -50,7 +50,7 @@ def pack(plan: Plan, image: ImageFile, stop: threading.Event) -> Iterator[Shard]
         os.fsync(stream.fileno())
 
 
-class Watched:
+class WatchedLevel:
     """A level of a pyramid that tells when the last pixel of a shard is read, and ends the reading on demand."""
 
     def __init__(self, plan: Plan, number: int, level: Any, passed: SimpleQueue[Shard]) -> None:

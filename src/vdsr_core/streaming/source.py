@@ -51,7 +51,7 @@ def identify(image: ImageFile, whole: bool | None = None) -> str:
     """
     whole = isinstance(image.data, np.ndarray) if whole is None else whole
     digest = hashlib.sha256(f"{image.axes} {image.data.shape} {image.data.dtype.newbyteorder('=')}".encode())
-    for window in bands(image.data.shape) if whole else samples(image):
+    for window in all_windows(image.data.shape) if whole else samples(image):
         with naming_chunks(image.data, window):
             digest.update(to_bytes(np.asarray(image.data[window])))
     return WHOLE * whole + digest.hexdigest()
@@ -67,11 +67,11 @@ def to_bytes(pixels: np.ndarray[Any, Any]) -> memoryview:
     return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
 
 
-def bands(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+def all_windows(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
     """Windows that together are all of an array in C order."""
     rows = max(1, BAND // max(1, math.prod(shape[1:])))
     if len(shape) > 2 and rows == 1:
-        for first, rest in product(range(shape[0]), bands(shape[1:])):
+        for first, rest in product(range(shape[0]), all_windows(shape[1:])):
             yield (slice(first, first + 1), *rest)
         return
     for start in range(0, shape[0], rows):

@@ -71,8 +71,8 @@ def create(plan: Plan, image: ImageFile, model: VDSR) -> None:
     version = "0.5" if plan.tiff else plan.format
     warn_of_pyramid_loss(image, plan.format)
     title = plan.name or Path(plan.target).name
-    attributes = ome_zarr.describe(image, plan.scale, plan.levels, plan.in_range, version, title)
-    attributes["vdsr_core"] = describe(plan)
+    attributes = ome_zarr.make_attributes(image, plan.scale, plan.levels, plan.in_range, version, title)
+    attributes["vdsr_core"] = plan_record(plan)
     options = (np.dtype(plan.dtype), plan.chunk, plan.block, version)
     ome_zarr.create(plan.folder / IMAGE, attributes, plan.shapes, *options)
     for name in (NOTES, MAKING):
@@ -223,7 +223,7 @@ def provenance(target: Path) -> dict[str, Any]:
         return {}
 
 
-def describe(plan: Plan) -> dict[str, Any]:
+def plan_record(plan: Plan) -> dict[str, Any]:
     """What a target says of its plan."""
     return dict(json.loads(plan.to_json())) | {"signature": plan.signature}
 

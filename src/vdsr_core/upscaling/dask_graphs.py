@@ -60,7 +60,7 @@ def map_tiles(
         shared = TaskRef(shared.key)
     cuts = [list(accumulate(lengths, initial=0)) for lengths in image.chunks]
     touched = [[_touched(cut, part) for part in parts] for cut, parts in zip(cuts, sources, strict=True)]
-    tiles = Tiles(compute, image.shape, image.dtype, cuts, [list(parts) for parts in sources], keep_nan)
+    tiles = TileMaker(compute, image.shape, image.dtype, cuts, [list(parts) for parts in sources], keep_nan)
     graph: dict[Any, GraphNode] = {task: DataNode(task, tiles)}
     for index in np.ndindex(*map(len, sources)):
         pieces = product(*(axis[i] for axis, i in zip(touched, index, strict=True)))
@@ -84,7 +84,7 @@ def join(*values: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Tiles:
+class TileMaker:
     """What all chunks of a result have in common."""
 
     compute: Callable[[Any, Index, Region], NDArray[Any]]
@@ -111,7 +111,7 @@ class Tiles:
         return Region(pixels, tuple(part.start for part in wanted), self.shape)
 
 
-def compute_tile(tiles: Tiles, shared: Any, index: Index, *pieces: NDArray[Any]) -> NDArray[Any]:
+def compute_tile(tiles: TileMaker, shared: Any, index: Index, *pieces: NDArray[Any]) -> NDArray[Any]:
     """The pixels of one chunk of the result."""
     return tiles.compute(shared, index, tiles.join(index, pieces))
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vdsr_core.images.color import rgb_to_ycbcr, ycbcr_to_rgb
-from vdsr_core.images.intensity import Rescale, cast, opaque
-from vdsr_core.network.engine import IN_CACHE
+from vdsr_core.images.intensity import Rescale, cast, max_alpha
+from vdsr_core.network.engine import ROWS_IN_CACHE
 
 
 def encode(window: NDArray[Any], rescale: Rescale) -> NDArray[np.float64]:
@@ -20,15 +20,15 @@ def encode(window: NDArray[Any], rescale: Rescale) -> NDArray[np.float64]:
     if len(window) == 3:
         return rgb_to_ycbcr(values)
     # Premultiplied: the colour of transparent pixels must not bleed into the others.
-    alpha = window[3:].astype(np.float64) / opaque(window.dtype)
+    alpha = window[3:].astype(np.float64) / max_alpha(window.dtype)
     return np.concatenate([rgb_to_ycbcr(values * alpha), alpha])
 
 
 def decode(values: NDArray[Any], rescale: Rescale, dtype: np.dtype[Any]) -> NDArray[Any]:
     """The inverse of `encode`, some rows at a time, so that what lies in between stays in the cache."""
     image = np.empty(values.shape, dtype)
-    for top in range(0, values.shape[1], IN_CACHE):
-        image[:, top : top + IN_CACHE] = _decode(values[:, top : top + IN_CACHE], rescale, dtype)
+    for top in range(0, values.shape[1], ROWS_IN_CACHE):
+        image[:, top : top + ROWS_IN_CACHE] = _decode(values[:, top : top + ROWS_IN_CACHE], rescale, dtype)
     return image
 
 
@@ -39,9 +39,9 @@ def _decode(values: NDArray[Any], rescale: Rescale, dtype: np.dtype[Any]) -> NDA
     if len(values) == 3:
         return rescale.inverse(colours, dtype)
     alpha = np.clip(values[3:].astype(np.float64), 0, 1)
-    step = 0.5 / opaque(dtype) if dtype.kind in "ui" else 0.0  # less comes out as no alpha at all
+    step = 0.5 / max_alpha(dtype) if dtype.kind in "ui" else 0.0  # less comes out as no alpha at all
     visible = alpha > max(step, np.finfo(values.dtype).eps)
     colours = np.where(visible, colours / np.where(visible, alpha, 1), 0)
     # Overshoot divided by a small alpha is not a colour.
     colours = np.where(alpha < 1 - 1e-6, np.clip(colours, 0, 1), colours)
-    return np.concatenate([rescale.inverse(colours, dtype), cast(alpha * opaque(dtype), dtype)])
+    return np.concatenate([rescale.inverse(colours, dtype), cast(alpha * max_alpha(dtype), dtype)])

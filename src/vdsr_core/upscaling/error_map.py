@@ -27,7 +27,7 @@ from vdsr_core.upscaling.job import Window, check_scale
 FINE, AROUND = 3, 5  # sides of the squares whose means are taken: fine detail is what the first one removes
 HALO = FINE // 2 + AROUND // 2  # pixels per side that the prediction for a pixel depends on
 TILE = 1024  # pixels a side that are looked at at once
-LUMA = (235 - 16) / 255  # of white less that of black
+LUMA_SPAN = (235 - 16) / 255  # of white less that of black
 
 
 def predict_error(
@@ -139,7 +139,7 @@ class Prediction:
         """The errors of one plane, (colours, rows, columns) to (rows, columns), in its units."""
         if not isinstance(rescale, Rescale):
             return np.zeros(values.shape[1:])
-        unit = (rescale.high - rescale.low) / (LUMA if len(values) > 1 else 1)
+        unit = (rescale.high - rescale.low) / (LUMA_SPAN if len(values) > 1 else 1)
         detail = find_detail(encode(values[:3], rescale)[0])
         return self.errors.predict(detail, self.scale, bound=self.bound) * unit
 

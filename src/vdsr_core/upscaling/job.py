@@ -18,12 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 from vdsr_core.arguments import check_switch, is_integer
 from vdsr_core.images.axes import find_axes, open_image
 from vdsr_core.images.color import smooth_chroma
-from vdsr_core.images.intensity import Rescale, opaque
+from vdsr_core.images.intensity import Rescale, max_alpha
 from vdsr_core.images.missing import check_policy, fill, nearest, widen
 from vdsr_core.images.noise import Noise, check_noise, fit_blocks
+from vdsr_core.images.noise_blocks import Samples, sample
 from vdsr_core.images.ranges import Range, find_rescales
 from vdsr_core.images.resampling import Taps, check_window, make_taps, scale_pair, scaled_shape
-from vdsr_core.images.sampling import Samples, sample
 from vdsr_core.images.tiling import Slices, Tile, check_tile, cover, halve
 from vdsr_core.memory import check_free, free_memory
 from vdsr_core.network.checkpoint import to_network
@@ -270,7 +270,7 @@ class Job:
         wide = self.widened((rows, columns))
         values = self.read(tile, wide)
         if np.isnan(values).any():
-            values = np.concatenate([fill(values[:3], rest), fill(values[3:], opaque(values.dtype))])
+            values = np.concatenate([fill(values[:3], rest), fill(values[3:], max_alpha(values.dtype))])
         down, right = (part.start - more.start for part, more in zip((rows, columns), wide, strict=True))
         return values[:, down : down + rows.stop - rows.start, right : right + columns.stop - columns.start]
 

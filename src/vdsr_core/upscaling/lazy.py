@@ -14,9 +14,9 @@ from vdsr_core.arguments import check_switch
 from vdsr_core.images.axes import Axes, find_axes, open_image
 from vdsr_core.images.missing import check_policy, widen
 from vdsr_core.images.noise import Noise, check_noise, fit_blocks
+from vdsr_core.images.noise_blocks import Places, Samples, Where
 from vdsr_core.images.ranges import Extent, Range, check_ranges, default_range, is_fixed
 from vdsr_core.images.resampling import check_window, make_taps, scaled_shape
-from vdsr_core.images.sampling import Places, Samples, Where
 from vdsr_core.images.tiling import Region, Slices, check_tile, cover
 from vdsr_core.network.checkpoint import fingerprint
 from vdsr_core.network.conditions import check_maps

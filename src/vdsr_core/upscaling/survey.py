@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 from vdsr_core.images.axes import find_axes, is_dask, open_image
 from vdsr_core.images.missing import check_policy
 from vdsr_core.images.noise import Noise, check_noise, fit_blocks
+from vdsr_core.images.noise_blocks import Samples, sample
 from vdsr_core.images.ranges import Extent, Range, check_ranges, default_range, is_fixed, measure_channels
-from vdsr_core.images.sampling import Samples, sample
 
 
 def survey(

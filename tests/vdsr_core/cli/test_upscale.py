@@ -467,7 +467,7 @@ def test_upscale_streams_to_ome_zarr(vdsr, big, network):
 @pytest.mark.parametrize("words", [[], ["--part", "1/1"]])
 def test_upscale_streams_large_tiff(vdsr, big, folder, network, words, monkeypatch):
     if not words:
-        monkeypatch.setattr("vdsr_core.streaming.files.LARGE", 1000)
+        monkeypatch.setattr("vdsr_core.streaming.files.STREAMED_BYTES", 1000)
     (folder / "big_x2.ome.tif").write_text("of old")
     assert "kept: it exists" in vdsr(*big, "big_x2.ome.tif", *words).stdout
     result = vdsr(*big, "big_x2.ome.tif", *words, "--overwrite")

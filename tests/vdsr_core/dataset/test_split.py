@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdsr_core.dataset.planes import find_pairs
-from vdsr_core.dataset.split import cut, read_groups, split, split_with_pairs
+from vdsr_core.dataset.split import cut_plane, read_groups, split, split_with_pairs
 
 
 def draw(count):
@@ -135,7 +135,7 @@ def test_what_is_held_out_does_not_depend_on_order_and_little_on_other_images(rn
 
 @pytest.mark.parametrize("side", [8, 12, 16, 32, 100])
 def test_cut_leaves_something_on_both_sides(side):
-    (_, train), (_, held) = cut((None, np.zeros((side, 8))), 0.2, 20)
+    (_, train), (_, held) = cut_plane((None, np.zeros((side, 8))), 0.2, 20)
     assert len(held) >= min(16, side // 3)
     assert len(train) >= side // 2 - 1
     assert len(train) + len(held) <= side

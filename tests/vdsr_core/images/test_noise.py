@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from vdsr_core import degrade, estimate_noise
-from vdsr_core.images.sampling import BLOCKS, Places
+from vdsr_core.images.noise_blocks import BLOCKS, Places
 
 
 def blobs(shape=(256, 320), seed=0):

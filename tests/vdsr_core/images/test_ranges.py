@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsr_core.images.ranges import Extent, blocks, measure
+from vdsr_core.images.ranges import Extent, measure, scan_windows
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
@@ -46,7 +46,7 @@ def test_extents_of_blocks_merge_to_that_of_the_whole(rows, columns, seed, size,
     image = np.random.default_rng(seed).normal(size=(rows, columns))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vdsr_core.images.ranges.SLAB", size)
-        parts = [measure(image[window]) for window in blocks(image.shape, chunk)]
+        parts = [measure(image[window]) for window in scan_windows(image.shape, chunk)]
     assert functools.reduce(Extent.merge, parts, Extent()) == measure(image)
 
 

@@ -4,12 +4,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsr_core.network.strips import BAND, ROWS, bands, blocks, cut, tallest
+from vdsr_core.network.strips import BAND, ROWS, bands, blocks, cut_strips, tallest
 
 
 @given(rows=st.integers(1, 5 * ROWS), depth=st.integers(2, 40))
 def test_cut_covers_the_rows_and_no_layer_runs_dry(rows, depth):
-    parts = cut(rows, depth)
+    parts = cut_strips(rows, depth)
     assert [row for part in parts for row in range(part.start, part.stop)] == list(range(rows))
     heights = [part.stop - part.start for part in parts]
     if len(parts) > 1:

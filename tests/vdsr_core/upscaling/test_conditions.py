@@ -22,7 +22,7 @@ from vdsr_core import (
 )
 from vdsr_core.images.color import rgb_to_ycbcr
 from vdsr_core.images.intensity import Rescale
-from vdsr_core.images.sampling import to_gray
+from vdsr_core.images.noise_blocks import to_gray
 from vdsr_core.network.conditions import to_condition
 from vdsr_core.network.model import Condition
 

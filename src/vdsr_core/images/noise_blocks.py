@@ -1,4 +1,4 @@
-"""Blocks of pixels spread over an image, gathered from the windows of it that are read."""
+"""The blocks of pixels by which the noise of an image is estimated, gathered from the windows that are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vdsr_core.images.axes import Axes, is_dask
 from vdsr_core.images.color import TO_YCBCR
 
 SIDE, BLOCKS = 24, 4096  # side of a block in pixels, and how many blocks at most: chosen by benchmarks/noise.py
-LUMA = TO_YCBCR[0] / TO_YCBCR[0].sum()
+LUMA_WEIGHTS = TO_YCBCR[0] / TO_YCBCR[0].sum()
 
 # Where a part of a block lies among all blocks: plane, row and column of the block, rows and columns of the part.
 Where = tuple[int, int, int, slice, slice]
@@ -153,6 +153,8 @@ def to_gray(values: NDArray[Any]) -> NDArray[Any]:
     if len(values) == 1:
         gray: NDArray[Any] = values[0]
         return gray
-    red, green, blue = (weight * plane.astype(np.float64) for weight, plane in zip(LUMA, values[:3], strict=True))
+    red, green, blue = (
+        weight * plane.astype(np.float64) for weight, plane in zip(LUMA_WEIGHTS, values[:3], strict=True)
+    )
     luma: NDArray[Any] = red + green + blue
     return luma

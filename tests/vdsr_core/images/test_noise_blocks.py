@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdsr_core.images.axes import find_axes
-from vdsr_core.images.ranges import blocks
-from vdsr_core.images.sampling import Places, Samples, sample
+from vdsr_core.images.noise_blocks import Places, Samples, sample
+from vdsr_core.images.ranges import scan_windows
 
 LAYOUTS = [
     ((50, 70), {}),
@@ -58,6 +58,6 @@ def test_slabs_of_a_scan_hold_all_blocks(rng):
     image = rng.random((300, 200))
     axes = find_axes(image, None, False)
     samples = Samples(axes, image.dtype)
-    for window in blocks(image.shape, (40, 60)):
+    for window in scan_windows(image.shape, (40, 60)):
         samples.add((), window, image[window][None])
     assert np.array_equal(samples.blocks[0], sample(image, axes).blocks[0])
