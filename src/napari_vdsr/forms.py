@@ -137,7 +137,7 @@ def make_collapsible(title: str, box: QWidget, *, open_: bool) -> QCollapsible:
 class ShortSpinBox(QDoubleSpinBox):
     """A number without trailing zeros, typed with the decimal comma or point.
 
-    Where the decimal point is a point, commas that part groups of three digits are none: 65,535 is what it seems.
+    Where the decimal point is a point, commas between groups of three digits separate thousands, as in 65,535.
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:  # which magicgui gives
@@ -313,7 +313,7 @@ def make_box(layout: QHBoxLayout) -> QWidget:
 
 
 def fill(combo: QComboBox, entries: list[tuple[str, Any]]) -> None:
-    """Offer these entries, keeping the choice; it is not told if it stays."""
+    """Offer these entries and keep the choice, without a signal."""
     chosen = combo.currentData()
     combo.blockSignals(True)
     combo.clear()
@@ -333,7 +333,7 @@ def align_labels(*containers: Container[Any]) -> None:
 
 
 def refill(box: ComboBox) -> None:
-    """Ask for the choices anew, in which words may differ, keeping the choice; it is not told if it stays."""
+    """Ask for the choices again, in which words may differ, and keep the choice; only another one emits a signal."""
     before = box.value
     with box.changed.blocked():
         box.reset_choices()

@@ -61,7 +61,7 @@ class Job(QObject):
                 # The first step adds a layer: beside work that takes Python's lock in turns, that is twice as long.
                 while not (self._taken.wait(0.1) or self.cancelled.is_set()):
                     pass
-        except Exception as caught:  # whatever it is, the user hears of it
+        except Exception as caught:  # of any kind: the user is told
             error = caught
         self.ended.emit(self, error)
 

@@ -68,7 +68,7 @@ class Form:
             container.margins = (0, 0, 0, 0)
 
     def _build_advanced(self) -> Container[Any]:
-        """What hardly anybody has to change."""
+        """The settings that are rarely changed."""
         self.low_side = choice(
             "Blurred copies",
             "How the network's exercises are made from your sharp images: by reduction only, or blurred before it and "

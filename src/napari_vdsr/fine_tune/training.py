@@ -34,6 +34,7 @@ CORE_WORDS = {
     "`images`": "The images",
     "`pairs`": "The layers",
     "the held-out part": "the part kept for testing",
+    "The residual": "What the network adds",
 }
 
 
@@ -111,7 +112,7 @@ class Training(QObject):
         """End without a network."""
         if self.job is not None:
             self.job.cancel()
-            self._control.stopped.set()  # in the midst of a step
+            self._control.stopped.set()  # in the middle of a step
             self.message = "Cancelling…"
             self.changed.emit()
 

@@ -162,7 +162,7 @@ def results_of(layer: Image, layers: Iterable[Any]) -> list[Any]:
 def put_above(layers: Any, layer: Image, shown: Image) -> list[Any]:
     """Insert what shows a layer right above it and all that was made of it; give those of them that are visible.
 
-    If these are hidden, the picture is the same but for this layer, whatever the blending of any layer is.
+    If these are hidden, the picture is the same but for this layer, with any blending of any layer.
     """
     stack = [other for other in (layer, *results_of(layer, layers)) if other in layers]
     layers.insert(max((layers.index(other) for other in stack), default=len(layers) - 1) + 1, shown)

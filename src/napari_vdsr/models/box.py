@@ -15,7 +15,7 @@ KINDS = "Networks (*.safetensors *.pth *.pt *.ckpt *.npz *.mat *.bioimageio.zip)
 
 
 class News(QObject):
-    """Tells all lists of networks, in whatever widget, to look again."""
+    """Tells the lists of networks in all widgets to look again."""
 
     changed = Signal(str, str)  # the user's own networks; with the old and the new path of one that was renamed
 

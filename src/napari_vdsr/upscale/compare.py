@@ -61,7 +61,7 @@ class Picture:
     placement : dict
         The keywords of its layer.
     axes : (int, int)
-        Of rows and columns.
+        The axes of rows and columns.
     corner, row, column : ndarray
         The centre of the first pixel, and the steps to the next row and column, in the world.
     """
@@ -137,7 +137,7 @@ class Compare(QObject):
             line.dragged.connect(self.move)
 
     def show(self, pairs: Sequence[tuple[Image, Any, Any]], axis: Any, scale: float) -> None:
-        """Compare, or compare anew, as when the view has moved.
+        """Start a comparison, or update it after the view has moved.
 
         Parameters
         ----------
@@ -146,7 +146,7 @@ class Compare(QObject):
         axis : callable
             Gives the channel axis of a source.
         scale : float
-            Of `BICUBIC`.
+            The scale of `BICUBIC`.
 
         Raises
         ------

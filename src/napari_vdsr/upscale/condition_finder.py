@@ -37,7 +37,7 @@ class ConditionFinder:
     Attributes
     ----------
     condition : LayerCondition
-        Of what is ticked; an empty one until it is known.
+        The condition of the ticked layers; an empty one until it is known.
     changed : Signal()
         There is more known.
     """

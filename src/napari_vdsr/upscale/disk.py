@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vdsr_core import ImageFile, Plan
 
 TILE, SHARD = 512, 1024  # pixels a side: of a chunk, and of a piece, which is lost when a run is cancelled in its midst
-PIECES = 64  # if there were fewer, pieces are smaller: one sees the run go on
+PIECES = 64  # if there were fewer, pieces are smaller, so that progress is seen
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Growing(Sliced):
 def save(
     task: Task, image: ImageFile, levels: Sequence[Any], target: str, cancelled: threading.Event
 ) -> Iterator[Opened | Saved | Whole]:
-    """Upscale into an OME-Zarr; run again after a cancel, it goes on.
+    """Upscale into an OME-Zarr; a run that was cancelled is resumed.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def save(
     image : ImageFile
         What is to be said of the source; its pixels are those of the task.
     levels : sequence of array
-        Of the source's layer.
+        The levels of the source's layer.
     target : str
         The folder to make.
     cancelled : Event
@@ -158,7 +158,7 @@ def save(
 
 
 def piece_side(task: Task) -> int:
-    """Rows and columns of a piece; the same when a run is resumed, whatever the machine does meanwhile."""
+    """Rows and columns of a piece; the same when a run is resumed."""
     source = task.source
     side, least = SHARD, SHARD // (4 if task.self_ensemble else 2)
     while side > least and count_tiles(source.grid(task.scale), source.plane_axes, side) < PIECES:

@@ -29,7 +29,7 @@ class FactsFinder:
     facts : Facts or None
         None until they are found.
     fast : Facts or None
-        Of the fast network, once they were asked for; None where it is chosen or missing.
+        The facts of the fast network, once they were asked for; None if it is chosen or missing.
     trouble : str
         Why the network or the device cannot be used.
     outdated : Signal()

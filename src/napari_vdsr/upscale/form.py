@@ -90,7 +90,7 @@ class Form:
             container.margins = (0, 0, 0, 0)
 
     def _build_advanced(self) -> Container[Any]:
-        """What hardly anybody has to change."""
+        """The settings that are rarely changed."""
         self.device = choice("Device", "Looking for devices…", [("Automatic", None)])
         self.result = choice(
             "Result",
@@ -192,7 +192,7 @@ class Removal:
 class Face(QWidget):
     """How the form, the buttons and the texts are laid out."""
 
-    def __init__(self, form: Form, looking: Container[Any], queue: QWidget) -> None:
+    def __init__(self, form: Form, compare: Container[Any], queue: QWidget) -> None:
         super().__init__()
         self.hint_box = self._build_hint()
         self.asynchronous = QPushButton("Allow background drawing (napari setting)")
@@ -214,20 +214,7 @@ class Face(QWidget):
         self.defaults_button, self.guide_button = QPushButton("Restore defaults"), QPushButton("?")
         self.guide_button.setFixedWidth(28)
         self.guide_button.setToolTip("Opens the guide.")
-        self.unfinished = choice("", "Results on disk that are not finished.")
-        self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
-        self.unfinished_box = QWidget()
-        column = QVBoxLayout(self.unfinished_box)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.unfinished.native)
-        column.addLayout(make_row(self.resume_button, self.discard_button))
-        self.original_button = QPushButton("Show original")
-        self.original_button.setCheckable(True)
-        self.original_button.setToolTip("Shows the source in place of the result, as while the key B is held down.")
-        self.added_button, self.agrees_button = QPushButton("What was invented"), QPushButton("Agrees with original?")
-        self.expected_button = QPushButton("Expected error")
-        self.try_button, self.side_button = QPushButton("Try on this image"), QPushButton("Side by side")
-        self.side_button.setToolTip("Opens a window with up to four models beside each other on the part in view.")
+        self.unfinished_box = self._build_unfinished()
         advanced = QWidget()
         folded = QVBoxLayout(advanced)
         folded.setContentsMargins(0, 0, 0, 0)
@@ -235,7 +222,7 @@ class Face(QWidget):
             folded.addWidget(part)
         folded.addLayout(make_row(self.defaults_button, self.copy_button))
         self.advanced = make_collapsible("Advanced", advanced, open_=False)
-        self.checks = make_collapsible("Look at the result", self._build_checks(looking), open_=True)
+        self.checks = make_collapsible("Look at the result", self._build_checks(compare), open_=True)
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 6, 6, 6)
         for part in (self.hint_box, form.chosen.native, self.advanced, self.estimate, self.caution):
@@ -250,7 +237,7 @@ class Face(QWidget):
         self._placing.setSingleShot(True)
         self._placing.setInterval(PLACED)
         self._placing.timeout.connect(self._scroll_to_trial)
-        self._containers = form.chosen, form.advanced, looking
+        self._containers = form.chosen, form.advanced, compare
         some_times = self.hint_box, self.asynchronous, self.bar, self.disk_button, self.nan_button, self.unfinished_box
         for hidden in (*some_times, self.trial):
             hidden.hide()
@@ -266,14 +253,32 @@ class Face(QWidget):
         column.addLayout(make_row(self.hint_button, self.no_hint_button))
         return box
 
-    def _build_checks(self, looking: Container[Any]) -> QWidget:
+    def _build_unfinished(self) -> QWidget:
+        """The results on disk that are not finished, and what can be done with them."""
+        self.unfinished = choice("", "Results on disk that are not finished.")
+        self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
+        box = QWidget()
+        column = QVBoxLayout(box)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.unfinished.native)
+        column.addLayout(make_row(self.resume_button, self.discard_button))
+        return box
+
+    def _build_checks(self, compare: Container[Any]) -> QWidget:
         """What shows the difference, and tells how far a result can be trusted."""
-        looking.margins = (0, 0, 0, 0)
+        self.original_button = QPushButton("Show original")
+        self.original_button.setCheckable(True)
+        self.original_button.setToolTip("Shows the source in place of the result, as while the key B is held down.")
+        self.added_button, self.agrees_button = QPushButton("What was invented"), QPushButton("Agrees with original?")
+        self.expected_button = QPushButton("Expected error")
+        self.try_button, self.side_button = QPushButton("Try on this image"), QPushButton("Side by side")
+        self.side_button.setToolTip("Opens a window with up to four models beside each other on the part in view.")
+        compare.margins = (0, 0, 0, 0)
         box = QWidget()
         column = QVBoxLayout(box)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.original_button)
-        column.addWidget(looking.native)
+        column.addWidget(compare.native)
         column.addLayout(make_row(self.added_button, self.agrees_button))
         column.addWidget(self.expected_button)
         column.addLayout(make_row(self.try_button, self.side_button))

@@ -214,7 +214,7 @@ def try_out(task: Task, models: Mapping[str, str | None], cancelled: threading.E
     Parameters
     ----------
     task : Task
-        Of one plane; of its channels, the first is taken.
+        A task for one plane, of which the first channel is taken.
     models : dict
         The networks, by the names that their scores get.
     """

@@ -144,7 +144,7 @@ def name_of(task: Task) -> str:
 
 
 def result_record(layer: "napari.layers.Image", task: Task) -> dict[str, Any]:
-    """What ``metadata["vdsr"]`` says of a result, whatever was found in the image aside."""
+    """What ``metadata["vdsr"]`` says of a result, apart from what was found in the image."""
     source = task.source
     return {
         "model": task.model or image_layers.model_name(None),

@@ -35,7 +35,7 @@ class Preview(QObject):
     layer : Image
         The source.
     facts : Facts
-        Of the network and the device.
+        What is known of the network and the device.
 
     Attributes
     ----------

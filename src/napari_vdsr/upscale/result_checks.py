@@ -16,7 +16,7 @@ from napari_vdsr.upscale.form import Face
 from napari_vdsr.upscale.queue import Batch, Queue
 from napari_vdsr.upscale.runs import Check, Run, Try
 
-IN_VIEW = "Of a result that is computed while you look around, or is on disk, the part in view is taken."
+IN_VIEW = "If the result is on disk, or is computed while you look around, only the part in view is compared."
 INVENTED = f"Adds a layer of what the network changed: the result minus bicubic interpolation. {IN_VIEW}"
 AGREES = (
     "Adds a layer of the result made small again minus the source: where it is not zero, the result contradicts what "

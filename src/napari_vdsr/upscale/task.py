@@ -133,7 +133,7 @@ class LayerCondition:
     Attributes
     ----------
     noise : list of float
-        Of each layer and channel, as a fraction of its range; empty until it is known.
+        The noise of each layer and channel, as a fraction of its range; empty until it is known.
     compression : float
         The strongest.
     misfit : str
@@ -194,7 +194,7 @@ def find_ranges(task: Task, cancelled: threading.Event) -> Ranges:
 def find_noise(task: Task, in_range: Ranges, cancelled: threading.Event, *, quickly: bool = False) -> list[Noise]:
     """The noise that is to be removed from each channel, as given or as found in the finest level.
 
-    Of several levels that are not in memory, or of anything that is not when it is looked at `quickly`, only windows
+    Where several levels are not in memory, or `quickly` where anything is not, only windows
     that are spread over the finest level are read.
     """
     from vdsr_core import survey
@@ -230,7 +230,7 @@ def _measure(source: Source, data: Any, wanted: Sequence[str], cancelled: thread
             in_range=None if RANGE in missing else (0, 1),
             maps=(NOISE,) if NOISE in missing else (),
         )
-        if channels != source.channel_axis:  # what is declared to be channels is none
+        if channels != source.channel_axis:  # what was declared as channels are planes
             ranges = [(min(low for low, _ in ranges), max(high for _, high in ranges))]
         for name, found in ((RANGE, ranges), (NOISE, noises)):
             if name in missing:

@@ -181,7 +181,7 @@ class UpscaleWidget(Panel):
             self.queue.end_with(window)
 
     def leave(self) -> None:
-        """Follow the viewer no longer; work that is under way goes on, and another panel will show it."""
+        """Follow the viewer no longer; work that is under way continues, and another panel will show it."""
         self.previews.end()
         self.compare.on.value = False
         if self.side_by_side is not None:

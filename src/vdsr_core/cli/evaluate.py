@@ -48,8 +48,8 @@ def evaluate(
             metavar="TEXT",
             show_default="bicubic reduction alone",
             help="Degradation of the input, such as 'noise 5, jpeg 40': noise (of 255), shot (a photon's value), "
-            "jpeg (quality), blur (sharp pixels), kernel (bicubic, box, lanczos). Networks with maps remove what they "
-            "find.",
+            "jpeg (quality), blur (sharp pixels), kernel (bicubic, box, lanczos). Networks such as restore remove what "
+            "they find.",
         ),
     ] = None,
     per_image: Annotated[

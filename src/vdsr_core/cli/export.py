@@ -78,7 +78,7 @@ def export(
         raise typer.BadParameter(msg, param_hint="--output")
     for name, value in options.items():
         if value and name not in OPTIONS[kind]:
-            msg = f"does not go with {kind}. Leave it out."
+            msg = f"cannot be used for {kind}. Leave it out."
             raise typer.BadParameter(msg, param_hint=name)
     with plain_errors():
         from vdsr_core.files import check_target

@@ -76,7 +76,7 @@ def fine_tune(
     Example: vdsr fine-tune cells/ -o cells.safetensors --scales 2
     """
     if new and start:
-        msg = "--new goes without --from: a new network, or that one."
+        msg = "--new cannot be used with --from. Leave one of them out."
         raise typer.BadParameter(msg)
     given = typed_options(context)
     if scales is not None:

@@ -196,10 +196,10 @@ def train(
         given["time_budget"] = parse_time(time_budget, "--time-budget")
     pause = parse_time(save_every, "--save-every")
     if start and (odd := {"depth", "width", "fold", "blocks", "initial"} & set(given)):
-        msg = f"--{min(odd)} goes without --from: it is for a new network."
+        msg = f"--{min(odd)} cannot be used with --from: it is for a new network."
         raise typer.BadParameter(msg)
     if steps is not None and time_budget is not None:
-        msg = "--time-budget goes without --steps: one of them says how long to train."
+        msg = "--time-budget cannot be used with --steps. Leave one of them out."
         raise typer.BadParameter(msg)
     with plain_errors():
         from vdsr_core.files import check_target

@@ -92,7 +92,8 @@ def upscale(
         typer.Option(
             metavar="NOISE",
             help="Noise to remove: auto (what is found in the image), none, its standard deviation in the image's own "
-            "units such as 5, or as 3% of the range, or GAIN:OFFSET of its variance. Needs a network that has maps.",
+            "units such as 5, or as 3% of the range, or GAIN:OFFSET of its variance. Needs a network that removes "
+            "noise, such as restore.",
         ),
     ] = "auto",
     compression: Annotated[

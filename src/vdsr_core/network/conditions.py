@@ -36,8 +36,8 @@ def check_maps(maps: Collection[str], **asked: Any) -> None:
     for name, value in asked.items():
         if name not in maps and np.any(value):
             others = find_mapped(name)
-            way_out = f"Use {others[0]}." if others else f"Use one that has maps, or leave `{name}` out."
-            msg = f"`{name}` must be 'auto' or 0 for a network without a map of it, got {value}. {way_out}"
+            way_out = f"Use {others[0]}." if others else f"Use a network that can, or leave `{name}` out."
+            msg = f"`{name}` must be 'auto' or 0 for a network that cannot remove it, got {value}. {way_out}"
             raise ValueError(msg)
 
 

@@ -121,7 +121,7 @@ class Engine:
     ) -> NDArray[Any]:
         """Interpolate windows, and add the predicted residual to the first channel of each; returns (B, C, H, W).
 
-        Of each window, (C, h, w), channel 0 goes through the network; the others are interpolated only. `taps` are
+        Channel 0 of each window, (C, h, w), goes through the network; the others are only interpolated. `taps` are
         those of rows and columns for each window; all windows have the same number of output pixels. On a CPU, `stop`
         ends the work between two layers of a strip by `Stopped`. `conditions` say how noisy, compressed and enlarged
         each window is, for a network that has maps; clean and enlarged twice by default. With `self_ensemble`, the

@@ -84,6 +84,8 @@ def find_misfit(
     words = " and ".join({"noise": "too noisy", "compression": "too compressed"}[word] for word in bad)
     fitting = next((name for word in bad for name in find_mapped(word)), None)
     way_out = (
-        f"Use {fitting}, which removes that." if fitting else "Use one that has maps, or `fine_tune` it on such images."
+        f"Use {fitting}, which removes that."
+        if fitting
+        else "Use one that removes noise, or `fine_tune` it on such images."
     )
     return f"the image is {words} for this network, which may make it worse than bicubic interpolation. {way_out}"

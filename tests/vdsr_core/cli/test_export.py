@@ -51,9 +51,9 @@ def test_export_writes_a_package_with_authors_and_licence(vdsr, network, tmp_pat
     ("words", "message"),
     [
         (("-o", "net.pb"), "must end in .onnx, .bioimageio.zip, .safetensors, got net.pb"),
-        (("-o", "net.safetensors", "--scale", "2"), "--scale: does not go with .safetensors"),
-        (("-o", "net.bioimageio.zip", "--rgb"), "--rgb: does not go with .bioimageio.zip"),
-        (("-o", "net.onnx", "--license", "MIT"), "--license: does not go with .onnx"),
+        (("-o", "net.safetensors", "--scale", "2"), "--scale: cannot be used for .safetensors"),
+        (("-o", "net.bioimageio.zip", "--rgb"), "--rgb: cannot be used for .bioimageio.zip"),
+        (("-o", "net.onnx", "--license", "MIT"), "--license: cannot be used for .onnx"),
         (("-o", "net.onnx", "--scale", "1"), "--scale"),
     ],
 )

@@ -137,7 +137,7 @@ def test_fine_tune_that_is_refused_leaves_the_log_of_the_other(run, sharp):
     ("words", "code", "message"),
     [
         (["-o", "out.tif"], 2, "must end with .safetensors"),
-        (["-o", "out.safetensors", "--new", "--from", "tiny.safetensors"], 2, "--new goes without --from"),
+        (["-o", "out.safetensors", "--new", "--from", "tiny.safetensors"], 2, "--new cannot be used with --from"),
         (["-o", "out.safetensors", "--resume"], 1, "out.safetensors does not exist"),
         (["nowhere.tif", "-o", "out.safetensors", "--new", "--hold-out", "2"], 1, "`hold_out` must be a number"),
         (["-o", "out.safetensors", "--from", "tiny.safetensors", "--scales", "1"], 1, "`scales`"),

@@ -70,7 +70,7 @@ def test_train_takes_the_options_of_its_recipe(photographs, train):
     assert "weight average 0.5" in recipe
     result = train("--initial", "identity", "--overwrite")
     assert result.exit_code == 2
-    assert "--initial goes without --from: it is for a new network." in result.stderr
+    assert "--initial cannot be used with --from: it is for a new network." in result.stderr
 
 
 def test_train_writes_a_better_known_network_and_a_log(photographs, train, network):
@@ -295,7 +295,7 @@ def test_a_new_network_has_the_shape_that_is_asked_for(photographs, vdsr):
         assert result.exit_code == 0, result.stderr
         assert load_checkpoint("new.safetensors").config == expected
     result = vdsr(*words, "--from", "new.safetensors", "--depth", "4", model=None)
-    assert "--depth goes without --from" in result.stderr
+    assert "--depth cannot be used with --from" in result.stderr
 
 
 def test_a_branch_starts_from_an_unfinished_training_and_keeps_groups_apart(photographs, vdsr, monkeypatch):

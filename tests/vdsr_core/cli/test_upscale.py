@@ -364,7 +364,7 @@ def test_networks_without_maps_refuse_at_once(folder, vdsr, draw, words):
     draw(folder / "a.png", (6, 7))
     result = vdsr("upscale", "a.png", "-o", "b.png", "--scale", 2, *words)
     assert (result.exit_code, os.listdir()) == (2, ["a.png"])
-    assert f"{words[0]} must be 'auto' or 0 for a network without a map of it" in result.stderr
+    assert f"{words[0]} must be 'auto' or 0 for a network that cannot remove it" in result.stderr
 
 
 @pytest.mark.filterwarnings("always")

@@ -119,7 +119,7 @@ def test_plans_of_networks_without_maps_remove_nothing(tmp_path, rng, model):
     known = json.loads(job.to_json())
     del known["noise"], known["compression"]  # of an earlier version
     assert Plan.from_json(json.dumps(known)) == job
-    with pytest.raises(ValueError, match="`noise` must be 'auto' or 0 for a network without a map"):
+    with pytest.raises(ValueError, match="`noise` must be 'auto' or 0 for a network that cannot remove it"):
         plan(image, 2, tmp_path / "out.ome.zarr", model=model, noise="3%", **TILE)
 
 

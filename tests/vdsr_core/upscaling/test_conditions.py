@@ -247,9 +247,9 @@ def test_networks_without_maps_refuse_to_remove(asked):
     image = noisy_image()
     (name,) = asked
     for pixels in (image, da.from_array(image)):
-        with pytest.raises(ValueError, match=f"`{name}` must be 'auto' or 0 for a network without a map of it"):
+        with pytest.raises(ValueError, match=f"`{name}` must be 'auto' or 0 for a network that cannot remove it"):
             super_resolve(pixels, 2, model=PLAIN, **asked)
-        with pytest.raises(ValueError, match="`scale` must be greater than 1 for a network without maps"):
+        with pytest.raises(ValueError, match="`scale` must be greater than 1 for a network that removes neither"):
             super_resolve(pixels, 1, model=PLAIN)
 
 
@@ -310,5 +310,5 @@ def test_the_scale_is_told(rng, scale):
 
 def test_a_network_that_is_told_the_scale_alone_cannot_clean(rng):
     model = make_model(0, VDSRConfig(4, 8, maps=("scale",)))
-    with pytest.raises(ValueError, match="`scale` must be greater than 1 for a network without maps of noise"):
+    with pytest.raises(ValueError, match="`scale` must be greater than 1 for a network that removes neither"):
         super_resolve(rng.random((20, 24)), 1, model=model)

@@ -532,7 +532,7 @@ def test_what_cannot_fit_is_refused_beforehand(monkeypatch):
         (
             1,
             ValueError,
-            "`scale` must be greater than 1 for a network without maps of noise and compression, got 1.",
+            "`scale` must be greater than 1 for a network that removes neither noise nor compression, got 1.",
         ),
         (0.5, ValueError, r"greater than 1, got 0.5"),
         ((2, 0.5), ValueError, "greater than 1"),
