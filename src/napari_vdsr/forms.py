@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from html import escape
 from importlib.resources import files
@@ -322,6 +323,13 @@ def fill(combo: QComboBox, entries: list[tuple[str, Any]]) -> None:
     kept = [number for number, (_, data) in enumerate(entries) if chosen is not None and data == chosen]
     combo.setCurrentIndex(kept[0] if kept else 0)
     combo.blockSignals(False)
+
+
+def offer_devices(box: ComboBox, devices: Mapping[str, str]) -> None:
+    """Offer devices, each with a few words, below the automatic choice."""
+    found = [(f"{name.upper()}: {words}" if name != "cpu" else "CPU", name) for name, words in devices.items()]
+    with box.changed.blocked():
+        box.choices = [("Automatic", None), *found]
 
 
 def align_labels(*containers: Container[Any]) -> None:

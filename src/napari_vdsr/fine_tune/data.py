@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OTHER_AXES = "TZQVWUABDEFGHIJKLMNOPR"  # letters for axes that are neither planes nor channels
 MEASURED = 512  # pixels of the sides of what blur and noise are measured in
-KINDS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr")
+KINDS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".zarr")  # as `vdsr_core.read_folder` reads
 
 
 @dataclass(frozen=True)

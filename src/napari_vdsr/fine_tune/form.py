@@ -39,7 +39,9 @@ class Form:
         channels = "An axis of channels, if the layers have one. Each channel gets its own range of intensities."
         self.channels = choice("Channels", channels, offer_channels)
         self.folder = FileEdit(label="Folder", mode=FileDialogMode.EXISTING_DIRECTORY, nullable=True)
-        self.folder.tooltip = "Holds TIFF, PNG, JPEG or zarr images. Files that cannot be read are left out and named."
+        self.folder.tooltip = (
+            "Holds TIFF, PNG, JPEG, WebP or zarr images. Files that cannot be read are left out and named."
+        )
         self.scales = LineEdit(label="Enlarge by", value="2, 3, 4")
         self.scales.tooltip = "The scales to learn, from 1.1 to 32. One scale is learnt faster than three."
         self.length = choice("Length", "Training ends earlier when nothing better is found for long.", offer_lengths)

@@ -23,7 +23,7 @@ from napari_vdsr.fine_tune.training import in_words, training_of
 from napari_vdsr.fine_tune.unfinished import discard, is_at_work, list_unfinished
 from napari_vdsr.fine_tune.watch import Watch
 from napari_vdsr.fine_tune.work import examine
-from napari_vdsr.forms import Panel, copy_text, fill, ignore_wheel, open_panel, scrolled, show_guide
+from napari_vdsr.forms import Panel, copy_text, fill, ignore_wheel, offer_devices, open_panel, scrolled, show_guide
 from napari_vdsr.models.box import FROM_FILE, NEWS
 from napari_vdsr.models.page import ModelsPage
 from napari_vdsr.words import sentence
@@ -143,9 +143,7 @@ class FineTuneWidget(Panel):
         if job is not self._measurer:
             return
         self.choices.speed, devices = found
-        words = [(f"{name.upper()}: {words}" if name != "cpu" else "CPU", name) for name, words in devices.items()]
-        with self.form.device.changed.blocked():
-            self.form.device.choices = [("Automatic", None), *words]
+        offer_devices(self.form.device, devices)
         self.update_state()
 
     def _measured_badly(self, job: Job, error: Exception | None) -> None:

@@ -20,7 +20,7 @@ from napari_vdsr.upscale.generators import interpolate
 
 MOST = 4096  # rows or columns that are drawn; of more, some are left out
 SMOOTH = 1 << 22  # pixels that are interpolated while one waits
-SOURCE, BICUBIC, RESULT = "source", "bicubic", "result"
+SOURCE, BICUBIC = "source", "bicubic"
 ROUNDING = 1e-9
 Values = NDArray[np.float64]
 GRIP = 6  # screen pixels to each side of the line where it can be taken

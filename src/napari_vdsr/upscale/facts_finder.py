@@ -9,6 +9,7 @@ from psygnal import Signal
 
 from napari_vdsr.background.job import Latest
 from napari_vdsr.background.pytorch import Facts, examine
+from napari_vdsr.forms import offer_devices
 from napari_vdsr.models.box import FROM_FILE
 from napari_vdsr.models.library import list_networks
 from napari_vdsr.upscale import disk
@@ -89,10 +90,7 @@ class FactsFinder:
     def _examined(self, facts: Facts) -> None:
         """Show what is known."""
         self.facts = facts
-        found = facts.devices.items()
-        devices = [(f"{name.upper()}: {words}" if name != "cpu" else "CPU", name) for name, words in found]
-        with self._form.device.changed.blocked():
-            self._form.device.choices = [("Automatic", None), *devices]
+        offer_devices(self._form.device, facts.devices)
         self._form.device.tooltip = facts.chosen
         self._form.tile.tooltip = (
             f"Side of a tile in output pixels; {facts.halo} more are computed around it. The result does not depend\n"

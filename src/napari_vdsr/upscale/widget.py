@@ -22,7 +22,7 @@ from napari_vdsr.upscale.facts_finder import FactsFinder
 from napari_vdsr.upscale.form import DISK, LAZY, Face
 from napari_vdsr.upscale.hints import Hints
 from napari_vdsr.upscale.preferences import DEFAULTS, remember
-from napari_vdsr.upscale.previews import Previews
+from napari_vdsr.upscale.preview_controls import Previews
 from napari_vdsr.upscale.queue import Batch, queue_of
 from napari_vdsr.upscale.queue_list import QueueList
 from napari_vdsr.upscale.result_checks import ResultChecks

@@ -125,12 +125,8 @@ class HoldOut:
             groups.setdefault(piece.scale, []).append(piece.psnr(sr))
         return {scale: float(np.mean(group)) for scale, group in groups.items()}
 
-    def score(self, model: VDSR) -> dict[str, float]:
-        """The mean PSNR of a network in dB, for each scale."""
-        return self.means(self.restore(model))
-
     def gain(self, scores: Mapping[str, float]) -> float:
-        """The mean over the scales of what `score` gave, less that of bicubic interpolation."""
+        """The mean over the scales of what `means` gave, less that of bicubic interpolation."""
         return float(np.mean([scores[scale] - self.bicubic[scale] for scale in self.bicubic]))
 
     def validate(self, model: VDSR) -> tuple[float, float]:

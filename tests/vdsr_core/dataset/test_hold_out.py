@@ -43,7 +43,7 @@ def test_score_of_bicubic_is_that_of_a_network_without_residual(tiny_model, rng)
     assert len(HoldOut([rng.random((9, 40)).astype(np.float32)] * 40, [2], pieces=32).pieces) == 20
     assert len(HoldOut([rng.random((900, 200)).astype(np.float32)], [2, 3]).pieces) == 8  # four of one plane
     assert max(max(piece.hr.shape) for piece in hold_out.pieces) <= 192
-    assert hold_out.score(tiny_model) == pytest.approx(hold_out.bicubic, abs=1e-4)
+    assert hold_out.means(hold_out.restore(tiny_model)) == pytest.approx(hold_out.bicubic, abs=1e-4)
     assert hold_out.validate(tiny_model) == pytest.approx((np.mean(list(hold_out.bicubic.values())), 0), abs=1e-4)
 
 
@@ -57,7 +57,7 @@ def test_degraded_pieces_are_measured_beside_the_others(rng):
     heard = VDSR(VDSRConfig(2, 4, maps=("noise", "compression"))).requires_grad_(False)
     heard.convolutions[0].weight[:, :1] = 0  # it sees the maps alone
     silent = add_maps(VDSR(VDSRConfig(2, 4)).requires_grad_(False))
-    assert told.score(heard) != HoldOut.score(told, silent)
+    assert told.means(told.restore(heard)) != told.means(told.restore(silent))
     spoken = [piece.condition for piece in told.pieces]
     restored = told.restore(heard)
     assert any(condition[:3] != Condition()[:3] for condition in spoken)
