@@ -23,24 +23,11 @@ ALL, CURRENT = "all", "current"
 
 
 class Choices(Follower):
-    """The form, and what it means for the layers of a viewer.
+    """The form, and what it means for the layers of a viewer."""
 
-    Parameters
-    ----------
-    viewer : Viewer
-        Whose layers are offered.
-
-    Attributes
-    ----------
-    changed : Signal()
-        Another choice, or a chosen layer looks different now.
-    outdated : Signal()
-        What was made of the chosen layers is no longer true.
-    moved : Signal()
-        The view, or a shape, has moved.
-    """
-
-    changed, outdated, moved = Signal(), Signal(), Signal()
+    changed = Signal()  # another choice, or a chosen layer looks different now
+    outdated = Signal()  # what was made of the chosen layers is no longer true
+    moved = Signal()  # the view or a shape
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()

@@ -28,17 +28,11 @@ GRIP = 6  # screen pixels to each side of the line where it can be taken
 
 @dataclass(frozen=True)
 class Line:
-    """Where two pictures meet on the screen; world coordinates along the axes that are shown, down and across.
-
-    Attributes
-    ----------
-    point, along, right : (2,) ndarray
-        A point of the line, its direction, and the direction to its right; of a level line, to below it.
-    """
+    """Where two pictures meet on the screen; world coordinates along the axes that are shown, down and across, (2,)."""
 
     point: Values
-    along: Values
-    right: Values
+    along: Values  # its direction
+    right: Values  # the direction to its right; if it is level, to below it
 
     @classmethod
     def through(cls, point: Values, along: Values) -> Line:
@@ -52,25 +46,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Picture:
-    """What one side shows of a layer: pixels of the part in view, and where they lie.
+    """What one side shows of a layer: pixels of the part in view, and where they lie in the world."""
 
-    Attributes
-    ----------
-    pixels : ndarray
-        One plane; colours are the last axis.
-    placement : dict
-        The keywords of its layer.
-    axes : (int, int)
-        The axes of rows and columns.
-    corner, row, column : ndarray
-        The centre of the first pixel, and the steps to the next row and column, in the world.
-    """
-
-    pixels: NDArray[Any]
-    placement: dict[str, Any]
-    axes: tuple[int, int]
-    corner: Values
-    row: Values
+    pixels: NDArray[Any]  # one plane; colours are the last axis
+    placement: dict[str, Any]  # the keywords of its layer
+    axes: tuple[int, int]  # of rows and columns
+    corner: Values  # the centre of the first pixel
+    row: Values  # the step to the next row
     column: Values
 
     @classmethod
@@ -114,15 +96,7 @@ def join(left: Picture, right: Picture, line: Line, seen: Sequence[int]) -> NDAr
 
 
 class Compare(QObject):
-    """The comparison of layers with what was made of them; the layers themselves are hidden meanwhile.
-
-    Parameters
-    ----------
-    viewer : Viewer
-        Where they are.
-    line : CanvasLine
-        What is dragged.
-    """
+    """The comparison of layers with what was made of them; the layers themselves are hidden meanwhile."""
 
     def __init__(self, viewer: Viewer, line: CanvasLine | None) -> None:
         super().__init__()
@@ -137,21 +111,10 @@ class Compare(QObject):
             line.dragged.connect(self.move)
 
     def show(self, pairs: Sequence[tuple[Image, Any, Any]], axis: Any, scale: float) -> None:
-        """Start a comparison, or update it after the view has moved.
+        """Start a comparison, or update it after the view has moved; `NoRegion` if a layer is not in view.
 
-        Parameters
-        ----------
-        pairs : sequence of (Image, side, side)
-            For each source the left and the right side: `SOURCE`, `BICUBIC`, or the layer of a result.
-        axis : callable
-            Gives the channel axis of a source.
-        scale : float
-            The scale of `BICUBIC`.
-
-        Raises
-        ------
-        NoRegion
-            If a layer is not in view.
+        `pairs` are, for each source, itself and its left and right side: `SOURCE`, `BICUBIC` with this `scale`, or the
+        layer of a result. `axis` gives the channel axis of a source.
         """
         pictures = []
         for layer, *sides in pairs:
@@ -251,15 +214,9 @@ class Compare(QObject):
 
 
 class CanvasLine(QWidget):
-    """A line over the canvas; napari has none, and layers cannot be taken hold of without being selected.
+    """A line over the canvas; napari has none, and layers cannot be taken hold of without being selected."""
 
-    Attributes
-    ----------
-    dragged : Signal(float, float)
-        Where it was dragged to, as fractions of width and height.
-    """
-
-    dragged = Signal(float, float)
+    dragged = Signal(float, float)  # where to, as fractions of width and height
 
     def __init__(self, canvas: QWidget) -> None:
         super().__init__(canvas)

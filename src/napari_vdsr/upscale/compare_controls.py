@@ -20,15 +20,9 @@ from napari_vdsr.upscale.queue import Batch, Queue
 
 
 class CompareControls(Follower):
-    """The controls of the comparison, and what they do.
+    """The controls of the comparison, and what they do."""
 
-    Attributes
-    ----------
-    said : Signal(str)
-        Why there is nothing to compare.
-    """
-
-    said = Signal(str)
+    said = Signal(str)  # why there is nothing to compare
 
     def __init__(self, choices: Choices, queue: Queue) -> None:
         super().__init__()

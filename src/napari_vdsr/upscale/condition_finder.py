@@ -32,21 +32,13 @@ LOG = logging.getLogger("napari_vdsr")
 
 
 class ConditionFinder:
-    """Looks at what is ticked whenever that, or the network, is another one.
+    """Looks at what is ticked whenever that, or the network, is another one."""
 
-    Attributes
-    ----------
-    condition : LayerCondition
-        The condition of the ticked layers; an empty one until it is known.
-    changed : Signal()
-        There is more known.
-    """
-
-    changed = Signal()
+    changed = Signal()  # there is more known
 
     def __init__(self, choices: Choices) -> None:
         self._choices = choices
-        self.condition = LayerCondition()
+        self.condition = LayerCondition()  # of the ticked layers; an empty one until it is known
         self._asked: Any = None
         self._work = Latest(self._stepped, self._ended)
 

@@ -25,56 +25,26 @@ SIMPLE = 100  # the largest denominator of a scale of which parts can be compare
 class Difference:
     """A signed difference, or the expected size of one, in units of the image.
 
-    Attributes
-    ----------
-    kind : str
-        `ADDED`: the result minus bicubic interpolation, on the grid of the result. `CONSISTENCY`: the result made
-        small again, antialiased, minus the source, on the grid of the source.
-        `EXPECTED`: the expected absolute error of the result, on its grid.
-    source : Source
-        The part that was compared.
-    pixels : ndarray of float32
-        Along the axes of the layer; colours are averaged.
-    rms : float
-        The root of the mean of its squares.
-    spread : float
-        The standard deviation of the source, to compare it with.
+    The kind `ADDED` is the result minus bicubic interpolation, on the grid of the result; `CONSISTENCY` the result made
+    small again, antialiased, minus the source, on the grid of the source; `EXPECTED` the expected absolute error of the
+    result, on its grid.
     """
 
     kind: str
-    source: Source
-    pixels: NDArray[np.float32]
-    rms: float
-    spread: float
+    source: Source  # the part that was compared
+    pixels: NDArray[np.float32]  # along the axes of the layer; colours are averaged
+    rms: float  # the root of the mean of its squares
+    spread: float  # the standard deviation of the source, to compare it with
 
 
 def compare(
     kind: str, source: Source, upscaled: Source, scale: float, result: Any, cancelled: threading.Event
 ) -> Iterator[Difference]:
-    """Give the difference between a result, or a part of it, and its source.
+    """Give the difference, `ADDED` or `CONSISTENCY`, between a result, or a part of it, and its source.
 
-    Parameters
-    ----------
-    kind : str
-        `ADDED` or `CONSISTENCY`.
-    source : Source
-        What to compare, a part of what was upscaled. Of `CONSISTENCY` the pixels are left out that depend on what lies
-        beside a region.
-    upscaled : Source
-        What was upscaled.
-    scale : float
-        By how much.
-    result : array
-        What came out; only sliced.
-    cancelled : Event
-        Looked at between planes.
-
-    Raises
-    ------
-    ValueError
-        If nothing is left to compare, or a part cannot be, for the scale is no simple fraction.
-    MemoryError
-        If the difference does not fit in memory.
+    `source` is what to compare, a part of `upscaled`. For `CONSISTENCY`, pixels that depend on what lies beside a
+    region are left out. `result`, what came out, is only sliced. Raises ValueError if nothing is left to compare, or
+    if the scale is not a simple fraction for a part, MemoryError if the difference does not fit in memory.
     """
     from vdsr_core import resize
 
@@ -123,23 +93,10 @@ def expect(
     in_range: Any,
     cancelled: threading.Event,
 ) -> Iterator[Difference]:
-    """Give the expected error of a result, or of a part of it.
+    """Give the expected error of a result, or of a part of it; the other arguments are as in `compare`.
 
-    Parameters
-    ----------
-    source, upscaled, scale, result, cancelled
-        As in `compare`.
-    model : str or None
-        The network that was used.
-    in_range : (low, high) or list of them
-        What became 0 and 1 for it; a list has one pair for each position along the axis of channels.
-
-    Raises
-    ------
-    ValueError
-        If the errors of the network were not measured, or not at such a scale.
-    MemoryError
-        If the map does not fit in memory.
+    `model` is the network that was used, `in_range` what became 0 and 1 for it; a list has one pair for each position
+    along the axis of channels. Raises ValueError if the errors of the network were not measured at such a scale.
     """
     from vdsr_core import predict_error
 

@@ -31,25 +31,13 @@ PIECES = 64  # if there were fewer, pieces are smaller, so that progress is seen
 
 @dataclass(frozen=True)
 class Opened:
-    """The first step of a run to disk.
+    """The first step of a run to disk."""
 
-    Attributes
-    ----------
-    levels : list of array
-        The result as it grows, and the source's own levels to look at from afar.
-    found : Found
-        What was given or found of the image.
-    tile : int
-        Side of a tile.
-    total, done : int
-        How many shards there are, and how many of them from an earlier run.
-    """
-
-    levels: list[Any]
-    found: Found
-    tile: int
-    total: int
-    done: int
+    levels: list[Any]  # the result as it grows, and the source's own levels to look at from afar
+    found: Found  # what was given or found of the image
+    tile: int  # side of a tile
+    total: int  # shards
+    done: int  # how many of them are there from an earlier run
 
 
 @dataclass(frozen=True)
@@ -69,16 +57,7 @@ class Whole:
 class Growing(Sliced):
     """The finest level of a result in the making: the source's own pixels where it is not finished.
 
-    Parameters
-    ----------
-    source : Source
-        What is upscaled.
-    scale : float
-        By how much.
-    level : zarr.Array
-        What is written into.
-    order : sequence of int
-        The axes of `level` in the order of the layer.
+    `level` is the zarr array that is written into; `order` are its axes in the order of the layer.
     """
 
     def __init__(self, source: Source, scale: float, level: Any, order: Sequence[int]) -> None:
@@ -116,20 +95,9 @@ class Growing(Sliced):
 def save(
     task: Task, image: ImageFile, levels: Sequence[Any], target: str, cancelled: threading.Event
 ) -> Iterator[Opened | Saved | Whole]:
-    """Upscale into an OME-Zarr; a run that was cancelled is resumed.
+    """Upscale whole planes into an OME-Zarr, the folder `target`; a run that was cancelled is resumed.
 
-    Parameters
-    ----------
-    task : Task
-        Whole planes.
-    image : ImageFile
-        What is to be said of the source; its pixels are those of the task.
-    levels : sequence of array
-        The levels of the source's layer.
-    target : str
-        The folder to make.
-    cancelled : Event
-        Looked at between layers of the network.
+    `image` is what is to be said of the source, with the pixels of the task; `levels` are those of the source's layer.
     """
     from vdsr_core import plan, stream
 

@@ -23,31 +23,18 @@ FAST = "fast"  # the network whose time is told beside a long one
 
 
 class FactsFinder:
-    """Loads the network that is chosen, finds the devices and measures the speed.
+    """Loads the network that is chosen, finds the devices and measures the speed."""
 
-    Attributes
-    ----------
-    facts : Facts or None
-        None until they are found.
-    fast : Facts or None
-        The facts of the fast network, once they were asked for; None if it is chosen or missing.
-    trouble : str
-        Why the network or the device cannot be used.
-    outdated : Signal()
-        Another network or device is chosen.
-    changed : Signal()
-        There is more known.
-    """
-
-    outdated, changed = Signal(), Signal()
+    outdated = Signal()  # another network or device is chosen
+    changed = Signal()  # there is more known
 
     def __init__(self, form: Form) -> None:
         self._form = form
         self._work = Latest(self._examined, self._ended)
         self._fast_work = Latest(self._found_fast, lambda _: None)
-        self.facts: Facts | None = None
-        self.fast: Facts | None = None
-        self.trouble = ""
+        self.facts: Facts | None = None  # None until they are found
+        self.fast: Facts | None = None  # of the fast network, once asked for; None if it is chosen or missing
+        self.trouble = ""  # why the network or the device cannot be used
         self._asked_for: tuple[str | None, str | None, bool] | None = None
         form.model.activated.connect(self.choose)
         for control in (form.device, form.quality):

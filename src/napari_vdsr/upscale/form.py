@@ -43,12 +43,7 @@ AUTOMATIC, BY_HAND, NONE = "automatic", "by hand", "none"
 class Form:
     """The controls, without what they do; `chosen` and `advanced` are magicgui containers.
 
-    Parameters
-    ----------
-    layers : LayerList
-        The list of layers.
-    offer_channels, offer_planes, offer_regions : callable
-        Give the choices there are now, as magicgui asks for them.
+    `offer_channels`, `offer_planes` and `offer_regions` give the choices that there are now, as magicgui asks for them.
     """
 
     def __init__(self, layers: LayerList, offer_channels: Offer, offer_planes: Offer, offer_regions: Offer) -> None:

@@ -27,22 +27,12 @@ SMALLEST_LEVEL = 256  # pixels a side
 
 @dataclass(frozen=True)
 class Started:
-    """The first step of a run.
+    """The first step of a run."""
 
-    Attributes
-    ----------
-    out : ndarray
-        What is written into.
-    found : Found
-        What was given or found of the image.
-    tile, count : int
-        Side and number of the tiles.
-    """
-
-    out: NDArray[Any]
-    found: Found
-    tile: int
-    count: int
+    out: NDArray[Any]  # what is written into
+    found: Found  # what was given or found of the image
+    tile: int  # side of the tiles
+    count: int  # number of the tiles
 
 
 @dataclass(frozen=True)
@@ -55,21 +45,11 @@ class Written:
 
 @dataclass(frozen=True)
 class Base:
-    """The first step of a preview.
+    """The first step of a preview."""
 
-    Attributes
-    ----------
-    found : Found
-        What was given or found of the image.
-    pixels : ndarray
-        The source, interpolated to the size of the result.
-    state : hashable
-        What tells the pixels of the source from those that it had before.
-    """
-
-    found: Found
-    pixels: NDArray[Any]
-    state: Hashable
+    found: Found  # what was given or found of the image
+    pixels: NDArray[Any]  # the source, interpolated to the size of the result
+    state: Hashable  # what tells the pixels of the source from those that it had before
 
 
 @dataclass(frozen=True)
@@ -209,14 +189,8 @@ def run_tiles(
 def try_out(task: Task, models: Mapping[str, str | None], cancelled: threading.Event) -> Iterator[Score | ErrorReport]:
     """Make parts of a plane small, let networks upscale them back, and score each; bicubic interpolation is first.
 
-    At last, how well the errors of the chosen network are predicted, if they were measured at such a scale.
-
-    Parameters
-    ----------
-    task : Task
-        A task for one plane, of which the first channel is taken.
-    models : dict
-        The networks, by the names that their scores get.
+    At last, how well the errors of the chosen network are predicted, if they were measured at such a scale. The task is
+    for one plane, of which the first channel is taken; `models` are the networks, by the names that their scores get.
     """
     from vdsr_core import compare_errors, compare_models
 

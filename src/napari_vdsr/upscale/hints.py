@@ -30,15 +30,9 @@ class Hint:
 
 
 class Hints:
-    """The line of the widget that proposes something.
+    """The line of the widget that proposes something."""
 
-    Attributes
-    ----------
-    model_wanted : Signal(str)
-        A network that was proposed is to be used.
-    """
-
-    model_wanted = Signal(str)
+    model_wanted = Signal(str)  # a network that was proposed is to be used
 
     def __init__(self, face: Face, choices: Choices, condition_finder: ConditionFinder) -> None:
         self._face, self._choices, self._condition_finder = face, choices, condition_finder

@@ -114,20 +114,9 @@ def upscale_layer(
 def layer_data(
     layer: "napari.layers.Image", task: Task, data: Any, found: Found, tile: int, **record: Any
 ) -> "napari.types.LayerDataTuple":
-    """A result with all that its layer needs.
+    """A result with all that its layer needs: `data` are the pixels, or the levels, that a task made of a layer.
 
-    Parameters
-    ----------
-    layer : Image
-        The source.
-    task : Task
-        What was done.
-    data : array or list of them
-        The pixels, or the levels.
-    found, tile
-        As given or found.
-    **record
-        What ``metadata["vdsr"]`` says besides.
+    `record` is what ``metadata["vdsr"]`` says besides.
     """
     if not isinstance(data, list):
         levels = image_layers.views(data, task.source.plane_axes)

@@ -22,13 +22,7 @@ BOXES = (
 
 
 class LayerList(QTreeWidget):
-    """Layers to tick, in the order in which they are offered.
-
-    Attributes
-    ----------
-    ticks_changed : Signal()
-        Others are ticked now.
-    """
+    """Layers to tick, in the order in which they are offered."""
 
     ticks_changed = Signal()
 

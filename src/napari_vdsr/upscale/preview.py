@@ -26,27 +26,10 @@ TILE_SECONDS = 0.7  # so that the first tile is there soon after a move
 
 
 class Preview(QObject):
-    """What the network makes of the view, as a layer of its own.
+    """What the network makes of the view of a source, as a layer of its own."""
 
-    Parameters
-    ----------
-    viewer : Viewer
-        Where the layer is.
-    layer : Image
-        The source.
-    facts : Facts
-        What is known of the network and the device.
-
-    Attributes
-    ----------
-    stepped : Signal(Preview)
-        There is more to see.
-    ended : Signal(Preview, Exception)
-        It has failed.
-    """
-
-    stepped = Signal(object)
-    ended = Signal(object, object)
+    stepped = Signal(object)  # the preview; there is more to see
+    ended = Signal(object, object)  # the preview, and the exception; it has failed
 
     def __init__(self, viewer: Viewer, layer: Image, facts: Facts) -> None:
         super().__init__()

@@ -19,19 +19,11 @@ LOG = logging.getLogger("napari_vdsr")
 
 
 class Previews:
-    """A preview of each ticked layer, as long as its button is pressed.
+    """A preview of each ticked layer, as long as its button is pressed."""
 
-    Attributes
-    ----------
-    toggled : Signal(bool)
-        They are wanted now, or no longer.
-    stepped : Signal(str)
-        There is more to see, or none: why.
-    failed : Signal(Exception)
-        One of them has failed.
-    """
-
-    toggled, stepped, failed = Signal(bool), Signal(str), Signal(object)
+    toggled = Signal(bool)  # they are wanted now, or no longer
+    stepped = Signal(str)  # there is more to see; or why there is nothing
+    failed = Signal(object)  # an exception of one of them
 
     def __init__(self, viewer: Viewer, choices: Choices, facts_finder: FactsFinder, button: QPushButton) -> None:
         self._viewer, self._choices, self._facts_finder, self._button = viewer, choices, facts_finder, button

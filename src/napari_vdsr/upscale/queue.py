@@ -29,16 +29,8 @@ PARTS = 1000  # of the bar
 class Batch:
     """What one click asks for: work on one layer after the other, as one entry of the list.
 
-    Parameters
-    ----------
-    title : str
-        What it does, in a few words.
-    runs : sequence of Single
-        The work; the layers of its results are in this order.
-    settings : dict, optional
-        What was chosen, to be chosen again.
-    keep : bool, optional
-        Whether finished tiles are kept when it is cancelled.
+    The layers of the results are in the order of `runs`. `settings` are what was chosen, to be chosen again; `keep`
+    tells whether finished tiles are kept when it is cancelled.
     """
 
     def __init__(
@@ -72,18 +64,10 @@ class Batch:
 
 
 class Queue(QObject):
-    """The work of one viewer, in order.
+    """The work of one viewer, in order."""
 
-    Attributes
-    ----------
-    changed : Signal()
-        There is more, or less, to show.
-    ended : Signal(Batch)
-        One is over.
-    """
-
-    changed = Signal()
-    ended = Signal(object)
+    changed = Signal()  # there is more, or less, to show
+    ended = Signal(object)  # the batch that is over
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()

@@ -15,15 +15,9 @@ SHOWN = 6  # the latest
 
 
 class QueueList(QWidget):
-    """The latest runs of a queue, the newest first.
+    """The latest runs of a queue, the newest first."""
 
-    Attributes
-    ----------
-    wanted : Signal(dict)
-        Settings of a run that are to be chosen again.
-    """
-
-    wanted = Signal(object)
+    wanted = Signal(object)  # settings of a run that are to be chosen again
 
     def __init__(self, queue: Queue) -> None:
         super().__init__()

@@ -68,15 +68,9 @@ class Pane(QWidget):
 
 
 class SideBySide(QDialog):
-    """The pictures, whose zoom is one.
+    """The pictures, which zoom and move together."""
 
-    Attributes
-    ----------
-    wanted : Signal(Batch)
-        Work to be done.
-    """
-
-    wanted = Signal(object)
+    wanted = Signal(object)  # a batch of work to be done
 
     def __init__(self, parent: QWidget, choices: Choices, queue: Queue) -> None:
         super().__init__(parent)

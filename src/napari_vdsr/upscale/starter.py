@@ -23,15 +23,9 @@ from napari_vdsr.words import TIMES
 
 
 class Starter:
-    """Begins runs on layers and on files, and resumes those on disk.
+    """Begins runs on layers and on files, and resumes those on disk."""
 
-    Attributes
-    ----------
-    wanted : Signal(Batch)
-        Work to be done.
-    """
-
-    wanted = Signal(object)
+    wanted = Signal(object)  # a batch of work to be done
 
     def __init__(self, parent: QWidget, choices: Choices, queue: Queue) -> None:
         self._parent, self._choices, self._queue = parent, choices, queue

@@ -34,46 +34,20 @@ MEAN_STEP = 57.6 / 255  # of luma at quality 50 in the tables of libjpeg, which 
 
 @dataclass(frozen=True)
 class Task:
-    """One upscaling.
-
-    Attributes
-    ----------
-    source : Source
-        What to upscale.
-    scale : float
-        Output pixels per input pixel.
-    model : str or None
-        Name or file of the network; None for the default.
-    device : str or None
-        Where to compute; None lets it be chosen.
-    tile : int or None
-        Side of a tile; None takes the one of `Facts`.
-    in_range : (low, high), list of them, or None
-        The intensities that become 0 and 1; None finds them in `looked_at`.
-    looked_at : array, optional
-        All planes of the source, or its coarsest level.
-    near : tuple of int, optional
-        The pixel of the result to begin at.
-    self_ensemble : bool
-        Whether to take the mean over the flips and rotations, in eight times the time.
-    noise, compression
-        What to remove, as `vdsr_core.super_resolve` takes it; the noise may be a text such as ``"3%"``, of the range.
-    path : str or None
-        The file of the source, which may say how it is compressed.
-    """
+    """One upscaling; what is not explained here is as in `vdsr_core.super_resolve`."""
 
     source: Source
     scale: float
     model: str | None = None
     device: str | None = None
-    tile: int | None = None
-    in_range: Ranges | None = None
-    looked_at: Any = None
-    near: tuple[int, ...] | None = None
+    tile: int | None = None  # None takes the one of `Facts`
+    in_range: Ranges | None = None  # None finds it in `looked_at`
+    looked_at: Any = None  # all planes of the source, or its coarsest level
+    near: tuple[int, ...] | None = None  # the pixel of the result to begin at
     self_ensemble: bool = False
-    noise: Any = AUTO
+    noise: Any = AUTO  # also a text such as "3%", of the range
     compression: str | float = AUTO
-    path: str | None = None
+    path: str | None = None  # the file of the source, which may say how it is compressed
 
     @property
     def several_levels(self) -> bool:
@@ -89,21 +63,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Found:
-    """What was given or found of an image before it is upscaled.
+    """What was given or found of an image before it is upscaled."""
 
-    Attributes
-    ----------
-    in_range : (low, high), or list of them
-        The intensities that become 0 and 1.
-    noise : list of (gain, offset)
-        What the network removes of each channel; empty if it removes none.
-    compression : float
-        The same of the traces of JPEG.
-    """
-
-    in_range: Ranges
-    noise: list[Noise]
-    compression: float = 0.0
+    in_range: Ranges  # the intensities that become 0 and 1
+    noise: list[Noise]  # what the network removes of each channel; empty if it removes none
+    compression: float = 0.0  # the traces of JPEG that it removes
 
     @property
     def removed(self) -> dict[str, Any]:
@@ -128,27 +92,13 @@ class Found:
 
 @dataclass(frozen=True)
 class LayerCondition:
-    """What was found of the layers.
+    """How noisy and compressed the layers are, and whether the network fits that."""
 
-    Attributes
-    ----------
-    noise : list of float
-        The noise of each layer and channel, as a fraction of its range; empty until it is known.
-    compression : float
-        The strongest.
-    misfit : str
-        Why the network should not be used for that; empty if it may.
-    fitting : str
-        The name of a network that fits better; empty if there is none.
-    about : str
-        "about " where only parts of layers were looked at; else empty.
-    """
-
-    noise: list[float] = field(default_factory=list)
-    compression: float = 0.0
-    misfit: str = ""
-    fitting: str = ""
-    about: str = ""
+    noise: list[float] = field(default_factory=list)  # of each layer and channel, as a fraction of its range
+    compression: float = 0.0  # the strongest
+    misfit: str = ""  # why the network should not be used for that; empty if it may
+    fitting: str = ""  # a network that fits better; empty if there is none
+    about: str = ""  # "about " where only parts of layers were looked at
 
 
 class Cancellable:

@@ -47,13 +47,7 @@ def open_upscale_widget(viewer: Viewer) -> None:
 
 
 class UpscaleWidget(Panel):
-    """Upscale image layers with a network.
-
-    Parameters
-    ----------
-    napari_viewer : Viewer
-        The viewer whose layers are upscaled.
-    """
+    """Upscale image layers of a viewer with a network."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
