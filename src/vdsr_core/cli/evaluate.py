@@ -36,10 +36,11 @@ def evaluate(
     model: Model = None,
     format: Annotated[
         Literal["table", "csv", "json"] | None,
-        typer.Option(help="How to print; csv and json in full precision.", show_default="by FILE's suffix, else table"),
+        typer.Option(help="How to print; csv and json with all digits.", show_default="by FILE's suffix, else table"),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there instead of on stdout.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write to this file instead of standard output."),
     ] = None,
     device: Device = None,
     degrade: Annotated[

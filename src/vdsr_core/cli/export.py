@@ -36,7 +36,7 @@ def export(
         typer.Option(
             min=2,
             metavar="S",
-            help="Put the bicubic interpolation by this factor inside, for programs that cannot interpolate.",
+            help="Put bicubic interpolation by this factor into the file, for programs that cannot interpolate.",
             show_default="the input is the interpolated image",
         ),
     ] = None,
@@ -44,7 +44,7 @@ def export(
         tuple[float, float] | None,
         typer.Option(
             metavar="LOW HIGH",
-            help="Map these intensities to 0 and 1 inside, and back at the end.",
+            help="Let the file map these intensities to 0 and 1, and back at the end.",
             show_default="the input is mapped already",
         ),
     ] = None,

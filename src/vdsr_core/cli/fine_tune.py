@@ -49,7 +49,7 @@ def fine_tune(
     steps: Annotated[int, of_recipe(help="Maximum number of training steps.")] = FineTuneConfig.steps,
     optimizer: Annotated[Literal["muon", "adamw"], of_recipe(help="Optimiser.")] = FineTuneConfig.optimizer,  # type: ignore[assignment]
     learning_rate: Annotated[
-        float, of_recipe(help="At the start; it falls as a cosine.")
+        float, of_recipe(help="Learning rate at the start; it falls as a cosine.")
     ] = FineTuneConfig.learning_rate,
     theta: Annotated[
         float | None, of_recipe(help="Clip gradients to theta / learning rate; for adamw.", show_default="none")
@@ -58,7 +58,7 @@ def fine_tune(
     patch: Annotated[int, of_recipe(help="Pixels of a patch's sides.")] = FineTuneConfig.patch,
     validate_every: Annotated[int, of_recipe(help="Steps between two validations.")] = FineTuneConfig.validate_every,
     patience: Annotated[
-        int, of_recipe(help="Validations without a better one, after which it ends.")
+        int, of_recipe(help="End after this many validations without a better result.")
     ] = FineTuneConfig.patience,
     seed: Annotated[int, of_recipe(help="Random seed.")] = FineTuneConfig.seed,
     device: Device = None,

@@ -64,7 +64,7 @@ def verify(
     ] = None,
     model: Model = None,
     samples: Annotated[int, typer.Option(min=1, help="How many tiles, seams, and places of each level.")] = 8,
-    seed: Annotated[int, typer.Option(help="Another number, other places.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random places.")] = 0,
     device: Device = None,
 ) -> None:
     """Compute random parts of a result again, among them seams between shards, and compare.

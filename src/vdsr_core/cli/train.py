@@ -68,7 +68,7 @@ def train(
         bool | None,
         of_network(
             "--blocks/--no-blocks",
-            help="Its hidden layers in pairs that are added to what they are given.",
+            help="Join its hidden layers in pairs, whose output is added to their input.",
             show_default="yes, with kim2016 no",
         ),
     ] = None,
@@ -76,15 +76,15 @@ def train(
         bool | None,
         of_network(
             "--maps",
-            help="Tell it how noisy and how compressed each image is, and train it with images that are; with --from "
-            "it learns that again.",
+            help="Tell it how noisy and how compressed each image is, and train it with such images, too; with --from "
+            "MODEL is extended so.",
             show_default="no, with --from as MODEL",
         ),
     ] = None,
     initial: Annotated[
         Literal["he", "identity"] | None,
         of_network(
-            help="Its first weights: random as the paper's, or layers that pass on what they are given.",
+            help="Its first weights: random as in the paper (he), or layers that pass on their input (identity).",
             show_default="identity, with kim2016 he",
         ),
     ] = None,
@@ -92,7 +92,7 @@ def train(
     scale_range: Annotated[
         tuple[float, float] | None,
         of_images(
-            metavar="LOW HIGH", help="And any factors between these, four drawn for each image.", show_default=False
+            metavar="LOW HIGH", help="Also random factors between these, four for each image.", show_default=False
         ),
     ] = None,
     groups: Annotated[
@@ -122,7 +122,7 @@ def train(
         tuple[float, float] | None,
         of_images(
             metavar="LOW HIGH",
-            help="And add one between these, as a fraction of the range of intensities.",
+            help="Add a random number between these, as a fraction of the range of intensities.",
             show_default="none",
         ),
     ] = None,

@@ -105,7 +105,7 @@ def upscale(
     nan: Annotated[
         Literal["raise", "keep"],
         typer.Option(
-            help="Pixels that are NaN: an error, or pixels without a value, which the result has at the same places."
+            help="What NaN means: an error (raise), or a pixel without a value, which stays NaN in the result (keep)."
         ),
     ] = "raise",
     self_ensemble: Annotated[
@@ -135,15 +135,16 @@ def upscale(
     ] = "{name}_{scale}",
     jpeg_quality: Annotated[int, of_files(min=1, max=100, metavar="Q", help="Quality of JPEG files, 1 to 100.")] = 95,
     recursive: Annotated[
-        bool, of_files("--recursive", help="Search subfolders, too; OUT has the same ones afterwards.")
+        bool, of_files("--recursive", help="Search subfolders, too; OUT gets the same subfolders.")
     ] = False,
     overwrite: Annotated[bool, of_files("--overwrite", help="Replace outputs that exist.")] = False,
     dry_run: Annotated[
-        bool, of_pieces("--dry-run", help="Say how large, how long and in how many shards; write nothing.")
+        bool,
+        of_pieces("--dry-run", help="Print each result's size, time and number of shards; write nothing."),
     ] = False,
     part: Annotated[
         str | None,
-        of_pieces(metavar="I/N", help="Make one of N parts, each by a process of its own.", show_default="all"),
+        of_pieces(metavar="I/N", help="Compute part I of N; each part is a process of its own.", show_default="all"),
     ] = None,
     cluster: Annotated[
         str | None,
