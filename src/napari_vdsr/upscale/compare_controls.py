@@ -7,9 +7,8 @@ from typing import Any
 from magicgui.widgets import CheckBox, Container
 from napari.layers import Image
 from psygnal import Signal
-from qtpy.QtOpenGLWidgets import QOpenGLWidget
-from qtpy.QtWidgets import QMainWindow, QWidget
 
+from napari_vdsr.canvas import find_canvas
 from napari_vdsr.following import Follower
 from napari_vdsr.forms import choice
 from napari_vdsr.layers import image_layers, regions
@@ -122,12 +121,3 @@ class CompareControls(Follower):
         """Whether a layer is part of the comparison, or a source of it."""
         shown = self.comparison.shown if self.comparison is not None else []
         return layer in shown
-
-
-def find_canvas(widget: QWidget) -> QWidget | None:
-    """The canvas of the window that a widget is docked in."""
-    above: Any = widget
-    while above is not None and not isinstance(above, QMainWindow):
-        above = above.parent()
-    centre = above.centralWidget() if above is not None else None
-    return centre.findChild(QOpenGLWidget) if centre is not None else None

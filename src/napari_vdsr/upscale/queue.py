@@ -16,6 +16,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_vdsr.background.job import Job
 from napari_vdsr.background.pytorch import Cancelled
+from napari_vdsr.canvas import find_canvas, free_safely
 from napari_vdsr.layers import image_layers
 from napari_vdsr.upscale.runs import Run, Single
 from napari_vdsr.words import duration
@@ -74,7 +75,7 @@ class Queue(QObject):
         self.batches: list[Batch] = []
         self.batch: Batch | None = None  # the one at work
         self._activity: Any = None
-        self._ends = False
+        self._lives = False
         self._timer = QTimer(self)
         self._timer.setInterval(REFRESH)
         self._timer.timeout.connect(self.look)
@@ -110,11 +111,13 @@ class Queue(QObject):
         if self.run is not None:
             self.run.job.cancel()
 
-    def end_with(self, window: QWidget) -> None:
-        """End all work when a window is closed, whether it has a widget then or not."""
-        if not self._ends:
-            self._ends = True
+    def live_in(self, window: QWidget, layers: Any) -> None:
+        """End all work when a window is closed, whether it has a widget then or not; remove layers from it safely."""
+        if not self._lives:
+            self._lives = True
             window.destroyed.connect(self.cancel_all)
+            if (canvas := find_canvas(window)) is not None:
+                free_safely(layers, canvas)
 
     def look(self) -> None:
         """Show how far the work is."""

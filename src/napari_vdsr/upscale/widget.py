@@ -172,7 +172,7 @@ class UpscaleWidget(Panel):
         keys.bind(self.viewer, self)
         window = self.window()
         if isinstance(window, QMainWindow):
-            self.queue.end_with(window)
+            self.queue.live_in(window, self.viewer.layers)
 
     def leave(self) -> None:
         """Follow the viewer no longer; work that is under way continues, and another panel will show it."""

@@ -13,9 +13,9 @@ from napari.layers import Image
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QInputDialog
 
+from napari_vdsr.canvas import find_canvas
 from napari_vdsr.layers import regions
 from napari_vdsr.layers.writer import write_ome_zarr
-from napari_vdsr.upscale.compare_controls import find_canvas
 from napari_vdsr.upscale.queue import queue_of
 from napari_vdsr.upscale.targets import FolderDialog
 from napari_vdsr.words import TIMES
