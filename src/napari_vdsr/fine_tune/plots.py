@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Curves(QWidget):
             plot.setMouseEnabled(False, False)
             plot.hideButtons()
             plot.setMenuEnabled(False)
-            plot.getAxis("left").setWidth(52)
+            plot.getAxis("left").setWidth(60)
             plot.setTitle(words, size="9pt")
             plot.setFixedHeight(110)
             column.addWidget(plot)
@@ -60,7 +61,11 @@ class Curves(QWidget):
     def show_points(self, gains: list[tuple[int, float]], losses: list[tuple[int, float]]) -> None:
         """Show these steps and values."""
         self._loss.setVisible(bool(losses))
-        self._loss_curve.setData(*thinned(losses))
+        steps, values = thinned(losses)
+        self._loss_curve.setData(steps, values)
+        if len(values):
+            ticks = [(float(np.log10(value)), f"{value:g}") for value in spread_ticks(values.min(), values.max())]
+            self._loss.getAxis("left").setTicks([ticks])
         self._gain_curve.setData(*np.reshape(np.asarray(gains, dtype=float), (-1, 2)).T)
 
     def paint_as(self, text: str, background: str) -> None:
@@ -80,6 +85,22 @@ def thinned(points: list[tuple[int, float]]) -> tuple[NDArray[np.float64], NDArr
     whole = array[len(array) % group :]
     steps, values = whole.reshape(-1, group, 2).mean(1).T
     return steps, values
+
+
+def spread_ticks(low: float, high: float) -> list[float]:
+    """Up to three values from one to another for an axis of logarithms, in two or three digits.
+
+    Examples
+    --------
+    >>> spread_ticks(0.0008, 0.02), spread_ticks(0.00213, 0.00214), spread_ticks(0.5, 0.5)
+    ([0.0008, 0.004, 0.02], [0.00213, 0.00214], [0.5])
+    """
+    for wanted in ((low, math.sqrt(low * high), high), (low, high)):
+        for digits in (2, 3):
+            found = [float(f"{value:.{digits}g}") for value in wanted]
+            if len(set(found)) == len(found):
+                return found
+    return [low]
 
 
 class Tiles(QWidget):
