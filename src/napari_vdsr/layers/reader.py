@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,15 +62,23 @@ def open_ome_zarr(viewer: Viewer) -> None:
 
 
 def lacks_place(layer: Image) -> bool:
-    """Whether napari itself has opened an OME-Zarr, which shows it without its pixel size, place and colours."""
+    """Whether napari itself has opened an OME-Zarr, or an OME-TIFF of ours: without pixel size, place and colours."""
     path = Path(layer.source.path) if layer.source.path else None
-    if path is None or layer.source.reader_plugin not in ("napari", "builtins") or path.suffix != ".zarr":
+    if path is None or layer.source.reader_plugin not in ("napari", "builtins"):
         return False
-    return (path / "zarr.json").is_file() or (path / ".zattrs").is_file()
+    if path.name.endswith((".ome.tif", ".ome.tiff")):
+        return _is_ours(str(path))
+    return path.suffix == ".zarr" and ((path / "zarr.json").is_file() or (path / ".zattrs").is_file())
+
+
+@lru_cache(maxsize=64)
+def _is_ours(path: str) -> bool:
+    """Whether `get_reader` reads a file; asked again and again."""
+    return get_reader(path) is not None
 
 
 def open_again(viewer: Viewer, layer: Image) -> None:
-    """Show an OME-Zarr with what it says of itself, in the place of the layer that napari has made of it."""
+    """Show an image with what its file says of it, in the place of the layer that napari has made of it."""
     made = read_layers(str(layer.source.path))
     viewer.layers.remove(layer)
     for data, keywords, _ in made:

@@ -7,6 +7,7 @@ from functools import partial
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QLabel, QToolButton, QVBoxLayout, QWidget
 
+from napari_vdsr.background.pytorch import Cancelled
 from napari_vdsr.forms import make_box, make_row, make_text
 from napari_vdsr.upscale.queue import Batch, Queue
 from napari_vdsr.words import duration
@@ -43,7 +44,9 @@ class QueueList(QWidget):
                 state = f"done in {duration(batch.seconds)}"
             elif batch is self._queue.batch:
                 state = state or f"{100 * batch.fraction():.0f} % {batch.left()}"
-            state = (state.split(".")[0] if batch.over else state).replace(" ", "\u00a0")  # on one line
+            elif batch.over:
+                state = "cancelled" if isinstance(batch.error, Cancelled) else "failed"
+            state = state.replace(" ", "\u00a0")  # on one line
             words.setText(f"{batch.title}: {state}")
             words.setToolTip(describe_batch(batch))
             again.setVisible(batch.over)

@@ -348,7 +348,8 @@ class UpscaleWidget(Panel):
         self._told = sentence(error)
         if layer is not None and "finite" in str(error):
             self._not_finite = layer
-            self._told = f"“{layer.name}” holds NaN or infinity. {self._told}"
+            found = self._told.partition(". ")[0].replace("The layer", f"“{layer.name}”", 1)
+            self._told = f"{found}. “Replace NaN…” adds a copy in which a number stands for them."
         self.update_state()
 
     def _use_again(self, settings: dict[str, Any]) -> None:

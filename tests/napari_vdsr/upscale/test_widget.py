@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QInputDi
 
 from napari_vdsr.canvas import find_canvas
 from napari_vdsr.layers import regions
-from napari_vdsr.layers.writer import write_ome_zarr
+from napari_vdsr.layers.writer import write_ome_tiff, write_ome_zarr
 from napari_vdsr.upscale.queue import queue_of
 from napari_vdsr.upscale.targets import FolderDialog
 from napari_vdsr.words import TIMES
@@ -214,11 +214,13 @@ def test_noise_and_compression_are_found_and_removed(viewer, opened, qtbot, mapp
     np.testing.assert_allclose(viewer.layers[-1].data, expected.astype(int), rtol=0, atol=1)
 
 
-def test_ome_zarr_that_napari_opened_is_opened_again_with_its_sizes(viewer, opened, qtbot, tmp_path):
+@pytest.mark.parametrize("write", [write_ome_zarr, write_ome_tiff])
+def test_file_that_napari_opened_is_opened_again_with_its_sizes(viewer, opened, qtbot, tmp_path, write):
     saved = Image(noise(40, 48), name="cells", scale=(0.5, 0.25), translate=(3, 4), units="um", colormap="green")
     data, keywords, _ = saved.as_layer_data_tuple()
-    write_ome_zarr(str(tmp_path / "cells.ome.zarr"), data, keywords)
-    viewer.open(tmp_path / "cells.ome.zarr", plugin="napari")
+    path = str(tmp_path / ("cells.ome.zarr" if write is write_ome_zarr else "cells.ome.tif"))
+    write(path, data, keywords)
+    viewer.open(path, plugin="napari")
     widget = opened()
     assert "without the pixel size" in widget.face.hint.text()
     click(qtbot, widget.face.hint_button)
@@ -603,7 +605,8 @@ def test_nan_is_replaced_in_a_copy(viewer, opened, qtbot, network, monkeypatch):
     widget = opened(image, name="cells", model=network)
     assert widget.face.nan_button.isHidden()
     run(qtbot, widget)
-    assert "1 NaN" in widget.face.message.text()
+    assert "“cells” must be finite, got 1 NaN" in widget.face.message.text()
+    assert "failed" in last_row(widget)
     assert len(viewer.layers) == 1
     monkeypatch.setattr(QInputDialog, "getDouble", lambda *given: (given[3], True))  # the number that is offered
     click(qtbot, widget.face.nan_button)
