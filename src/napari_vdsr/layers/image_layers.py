@@ -135,17 +135,21 @@ def choices_of_channels(layer: Image) -> list[tuple[str, int | None]]:
     if layer.rgb:
         return [("Colour photo: brightness enhanced, colour interpolated", None)]
     choices: list[tuple[str, int | None]] = [("Gray", None)]
-    labelled = None
     if layer.ndim > 2:
-        shape = finest(layer).shape
-        for axis, label in enumerate(layer.axis_labels):
-            if label.lower() not in STACK_LABELS:
-                choices.append((f"{shape[axis]} channels (axis {axis}), each on its own", axis))
-            if label.lower() in CHANNEL_LABELS:
-                labelled = axis
-    if labelled is not None:
-        choices.sort(key=lambda choice: choice[1] != labelled)
+        shape, labels = finest(layer).shape, [label.lower() for label in layer.axis_labels]
+        axes = [axis for axis, label in enumerate(labels) if label not in STACK_LABELS]
+        axes.sort(key=lambda axis: (labels[axis] not in CHANNEL_LABELS, shape[axis]))  # few are likelier than many
+        choices += [(f"{shape[axis]} channels (axis {axis}), each on its own", axis) for axis in axes]
+        if axes and labels[axes[0]] in CHANNEL_LABELS:
+            choices[:2] = reversed(choices[:2])
     return choices
+
+
+def likely_channels(layer: Image) -> int | None:
+    """An axis of two to four positions whose label does not say what it holds; None if there is none."""
+    (_, first), *others = choices_of_channels(layer)
+    axis = others[0][1] if others and first is None else None
+    return axis if axis is not None and 2 <= finest(layer).shape[axis] <= 4 else None
 
 
 def is_ours(layer: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from psygnal import Signal
 
+from napari_vdsr.layers import image_layers
 from napari_vdsr.layers.reader import lacks_place, open_again
 from napari_vdsr.upscale import feasibility
 from napari_vdsr.upscale.choices import Choices
@@ -69,11 +70,21 @@ class Hints:
                 words = f"“{layer.name}” was opened without the pixel size and colours that its file holds."
                 again = partial(open_again, self._choices.viewer, layer)
                 yield Hint(("opened", layer.source.path), words, "Open it with them", again)
+        yield from self._channels()
         condition = self._condition_finder.condition
         if condition.misfit and condition.fitting:
             yield self._model("misfit", condition.misfit, condition.fitting)
         if not preference("proposed") and (better := feasibility.propose(layers, model, model_names())):
             yield self._model(GRAY, GRAY, better)
+
+    def _channels(self) -> Iterator[Hint]:
+        box = self._choices.form.channels
+        layer = next((layer for layer in self._choices.layers if layer.ndim > 2 and not layer.rgb), None)
+        axis = None if layer is None or box.value is not None else image_layers.likely_channels(layer)
+        if layer is not None and axis is not None:
+            planes = image_layers.finest(layer).shape[axis]
+            words = f"Are the {planes} planes of “{layer.name}” channels? Then each gets black and white of its own."
+            yield Hint(("channels", layer.name), words, "They are channels", partial(setattr, box, "value", axis))
 
     def _model(self, key: str, words: str, name: str) -> Hint:
         return Hint(key, words, f"Use the model “{name}”", lambda: self.model_wanted.emit(name))

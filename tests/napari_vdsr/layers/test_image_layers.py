@@ -122,7 +122,12 @@ def test_channels_come_from_rgb_then_labels_then_the_user():
     assert [axis for _, axis in image_layers.choices_of_channels(gray)] == [None]
     assert [axis for _, axis in image_layers.choices_of_channels(colour)] == [None]
     assert [axis for _, axis in image_layers.choices_of_channels(labelled)] == [0, None]
-    assert image_layers.choices_of_channels(Image(np.zeros((3, 12, 16))))[0][1] is None
+    unlabelled, last = Image(np.zeros((3, 12, 16))), Image(np.zeros((12, 16, 4)), axis_labels=("y", "x", "dye"))
+    assert [axis for _, axis in image_layers.choices_of_channels(unlabelled)] == [None, 0, 1, 2]
+    assert [image_layers.likely_channels(one) for one in (unlabelled, last)] == [0, 2]  # which is asked, not taken
+    many = Image(np.zeros((5, 12, 16)))
+    planes = Image(np.zeros((3, 12, 16)), axis_labels=("z", "y", "x"))
+    assert [image_layers.likely_channels(one) for one in (gray, colour, labelled, many, planes)] == [None] * 5
 
 
 @pytest.mark.parametrize(

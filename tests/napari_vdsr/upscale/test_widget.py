@@ -269,6 +269,14 @@ def test_rgb_current_plane_and_channels(viewer, opened, qtbot, network):
     exec(widget.copy_python(), {"viewer": viewer})
     np.testing.assert_array_equal(viewer.layers[-1].data, result.data)
 
+    viewer.add_image(noise(3, 24, 20), name="dyes")
+    widget.choose_layer(viewer.layers["dyes"])
+    assert widget.form.channels.value is None
+    assert "Are the 3 planes of “dyes” channels?" in widget.face.hint.text()
+    click(qtbot, widget.face.hint_button)
+    assert widget.form.channels.value == 0
+    assert widget.face.hint_box.isHidden()
+
 
 def test_current_view_and_a_shape(viewer, opened, qtbot, network):
     image = noise(200, 240)
