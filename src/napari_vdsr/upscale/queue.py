@@ -182,16 +182,17 @@ class Queue(QObject):
 
     def _layer_removed(self, event: Any) -> None:
         """Stop a run whose result was removed; keep nothing of layers that are gone."""
-        layer, run = image_layers.bare(event.value), self.run
-        if run is not None and run.result is layer and not run.job.cancelled.is_set():
-            run.result = None
-            self.cancel()
+        layer = image_layers.bare(event.value)
         for batch in self.batches:
             for run in batch.results:
                 if run.result is layer:
                     run.removed()
             if batch.over:
                 batch.runs = [run for run in batch.runs if layer not in (run.result, run.layer)]
+        if self.run is not None and self.run.result is layer:
+            self.run.result = None
+            if not self.run.job.cancelled.is_set():
+                self.cancel()
 
 
 _queues: WeakKeyDictionary[Any, Queue] = WeakKeyDictionary()

@@ -554,6 +554,12 @@ def test_layers_deleted_and_changed_while_running(viewer, opened, qtbot):
     widget = opened(noise(*SEVERAL), name="cells")
     click(qtbot, widget.face.run_button)
     qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
+    assert not viewer.layers["cells"].visible
+    viewer.layers.remove("cells [VDSR photo x2]")
+    assert viewer.layers["cells"].visible
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    click(qtbot, widget.face.run_button)
+    qtbot.waitUntil(lambda: widget.run.done > 0, timeout=WAIT)
     viewer.layers["cells"].data = noise(10, 10)
     viewer.layers.remove("cells")
     assert widget.choices.layers == []  # an unfinished result is not taken in its place
