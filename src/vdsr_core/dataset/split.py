@@ -31,9 +31,7 @@ def split(
     """
     marks = [{groups[name].encode()} if groups and name in groups else set() for name in sources]
     contents = [find_content(source) | mark for source, mark in zip(sources.values(), marks, strict=True)]
-    ranks: dict[
-        frozenset[bytes], bytes
-    ] = {}  # of images that belong together: all that they share, and the lowest rank
+    ranks: dict[frozenset[bytes], bytes] = {}  # all that images which belong together share: their lowest rank
     for content, source, mark in zip(contents, sources.values(), marks, strict=True):
         rank = draw_rank(mark or [hash_pixels(hr) for _, hr, *_ in source], seed)
         sharing = [group for group in ranks if group & content]
