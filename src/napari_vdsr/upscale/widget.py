@@ -198,8 +198,11 @@ class UpscaleWidget(Panel):
         """Choose as the widget did when it was new."""
         remember(**DEFAULTS)
         self.form.recall()
+        self.compare.left.value = DEFAULTS["left"]
         self.form.model.setCurrentIndex(0)
-        self.form.tile.value, self.form.range.value = 0, self.form.range.choices[0]
+        self.form.tile.value = 0
+        for box in (self.form.range, self.form.removal.noise, self.form.removal.compression):
+            box.value = box.choices[0]
         self.facts_finder.choose()
 
     # --------------------------------------------------------------------------------------- what it would cost

@@ -675,8 +675,10 @@ def test_why_run_is_disabled(viewer, opened, qtbot, tmp_path, preferences):
     assert form.model.currentData() == preferences.model == "microscopy"
     assert preferences.proposed
     assert face.hint_box.isHidden()
+    widget.compare.left.value, form.removal.noise.value = "bicubic", "none"
     click(qtbot, face.defaults_button)
     assert (form.model.currentData(), preferences.model, form.scale.value) == (None, "", 2)
+    assert (widget.compare.left.value, form.removal.noise.value) == ("source", "auto")
     qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
 
 
