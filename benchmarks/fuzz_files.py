@@ -249,7 +249,7 @@ def main() -> int:
         print(f"{times:5}  {fault}")
     print(", ".join(f"{count} {suffix}" for suffix, count in sorted(formats.items())))
     print(f"{sum(faults.values())} faults in {sum(counts.values())} files of {len(counts)} kinds; ", end="")
-    print(f"at most {(peak - floor) / 1e6:.0f} MB more than at the start")
+    print(f"at most {(peak - floor) / 1e6:.0f} MB more than at the start, {peak / 1e6:.0f} MB in all")
     return int(bool(faults))
 
 

@@ -86,7 +86,7 @@ def fine_tune(
         import torch
 
         from vdsr_core.files import check_target
-        from vdsr_core.network.checkpoint import load_model, load_trainer, save_checkpoint
+        from vdsr_core.network.checkpoint import load_model, load_trainer
         from vdsr_core.network.model import VDSRConfig, make_model
         from vdsr_core.training.fine_tune import Material, choose_scales, fine_tune_planes, resume_config
 
@@ -100,11 +100,11 @@ def fine_tune(
         images = read_planes(paths, factors)
         material = Material(images.planes, scales=factors, skipped=images.skipped)
         state = load_trainer(output) if resume else None
-        run = fine_tune_planes(network, material, config, device=device, checkpoint=output, resume=resume)
+        run = fine_tune_planes(
+            network, material, config, name=output.stem, device=device, checkpoint=output, resume=resume
+        )
         if not follow(run, output, state[1]["step"] if state else 0, torch.device("cpu")):
             raise typer.Exit(INTERRUPTED)
-        network.card["name"] = output.stem
-        save_checkpoint(output, network)
     for scale, found in network.card["hold_out"].items():
         figures = ", ".join(f"{name} {found[name]:.2f}" for name in ("bicubic", "before", "after"))
         say(f"scale {scale}  {figures} dB")

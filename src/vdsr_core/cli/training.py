@@ -127,6 +127,8 @@ def follow(run: Iterator[FineTuneProgress], output: Path, step: int, device: tor
 
     with noted_signals() as signals, training_table() as show, closing(run):  # type: ignore[type-var]
         first = list(itertools.islice(run, 1))  # locks the file, or raises: only then its log may be touched
+        if not first:  # it was finished before
+            return True
         with nullcontext() if find_rank()[0] else TrainingLog(output, step) as log:
             for progress in itertools.chain(first, run):
                 if log and progress.step:

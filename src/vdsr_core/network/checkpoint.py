@@ -32,7 +32,9 @@ TRAINER = "trainer."  # before the names of a trainer's tensors
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
-def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State | None = None) -> None:
+def save_checkpoint(
+    path: str | os.PathLike[str], model: VDSR, *, trainer: State | None = None, run: dict[str, Any] | None = None
+) -> None:
     """Write a network to one safetensors file, with its shape, scales, card and measured errors in the header.
 
     The file is written under a temporary name and renamed: a failure leaves the old file, if there was one.
@@ -45,6 +47,8 @@ def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State
         The network.
     trainer : (dict of Tensor, dict), optional
         The state of an unfinished training, from `Trainer.state`.
+    run : dict, optional
+        What tells which finished training the network is the result of, of types that JSON can hold.
 
     Raises
     ------
@@ -79,6 +83,8 @@ def save_checkpoint(path: str | os.PathLike[str], model: VDSR, *, trainer: State
         tensors, record = trainer
         arrays |= {TRAINER + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         header["trainer"] = json.dumps(record)
+    if run is not None:
+        header["run"] = json.dumps(run)
     data = save(arrays, header)
     with replacing(path) as temporary:
         temporary.write_bytes(data)
@@ -178,6 +184,13 @@ def load_trainer(path: str | os.PathLike[str]) -> State | None:
         return None
     tensors = {name.removeprefix(TRAINER): array for name, array in arrays.items() if name.startswith(TRAINER)}
     return tensors, _entry(path, header, "trainer", dict)
+
+
+def load_run(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What a checkpoint tells of the finished training that it is the result of. Raises as `load_checkpoint`."""
+    path = check_path("path", path)
+    header = _read(path)[1]
+    return _entry(path, header, "run", dict) if "run" in header else None
 
 
 def _entry(path: Path, header: Mapping[str, str], key: str, kind: type) -> Any:

@@ -20,7 +20,7 @@ from vdsr_core.network.checkpoint import fingerprint, load_model
 from vdsr_core.network.model import VDSR, check_network
 from vdsr_core.training.progress import STUCK_GAIN
 from vdsr_core.training.recipe import LEAST_SCALE, FineTuneConfig, describe_recipe
-from vdsr_core.training.resume import RunFile, check_settings, read_settings
+from vdsr_core.training.resume import RunFile, check_settings, read_begun
 from vdsr_core.training.session import FineTuneProgress, Found, Session, compare, count_images
 
 
@@ -129,10 +129,12 @@ def fine_tune_steps(
         As in `fine_tune`.
     checkpoint : path, optional
         A file, ``*.safetensors``, that is written at the start, at each validation, every half minute, and when the
-        iterator is closed: the best network so far, and what is needed to resume. In the end it holds the network only.
+        iterator is closed: the best network so far, and what is needed to resume. In the end it holds the network
+        and the options, without what is needed to train further.
     resume : bool, optional
         Resume the unfinished run in `checkpoint`. Images and start must be those that it was begun with; so must the
-        options that are given, and the others are taken from the file.
+        options that are given, and the others are taken from the file. If the run is finished, `model` gets its network
+        at once, without a step.
     stop : Event, optional
         Set by another thread, it ends the iterator within a step, as if it were closed.
 
@@ -144,7 +146,7 @@ def fine_tune_steps(
     Raises
     ------
     TypeError, ValueError
-        As in `fine_tune`; if `checkpoint` holds another run, or a finished one.
+        As in `fine_tune`; if `checkpoint` holds another run, or a network of none.
     OSError
         If `checkpoint` cannot be written or read; at the first step, if another run is writing it: a run that was
         killed does not count.
@@ -166,8 +168,8 @@ def fine_tune_steps(
 
 
 def resume_config(config: FineTuneConfig, given: Iterable[str], checkpoint: str | os.PathLike[str]) -> FineTuneConfig:
-    """The config of the unfinished run in a file, with which the `given` fields of another must agree."""
-    begun, _ = read_settings(checkpoint)
+    """The config of the run in a file, with which the `given` fields of another must agree."""
+    begun = read_begun(checkpoint)
     values = config.to_json()
     check_settings(begun, {name: values[name] for name in given}, checkpoint)
     return FineTuneConfig(**{name: begun[name] for name in values})
@@ -197,12 +199,13 @@ def fine_tune_planes(
     material: Material,
     config: FineTuneConfig,
     *,
+    name: str = "fine-tuned",
     device: str | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     stop: threading.Event | None = None,
 ) -> Iterator[FineTuneProgress]:
-    """What `fine_tune_steps` does, with planes."""
+    """What `fine_tune_steps` does, with planes; `name` is for the card."""
     sources, couples, skipped = material.sources, material.couples, material.skipped
     if not (sources or couples):
         reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items()) or "none"
@@ -230,8 +233,8 @@ def fine_tune_planes(
     if config.blur or config.added_noise:
         recipe += f"; blur {config.blur:g} pixels, noise {config.added_noise:.3g} of the range"
     card = {
-        "name": "fine-tuned",
-        "data": ", ".join(words + [f"{name} left out: {why}" for name, why in skipped.items()]),
+        "name": name,
+        "data": ", ".join(words + [f"{image} left out: {why}" for image, why in skipped.items()]),
         "recipe": f"from {model.card.get('name', 'a network')}; {recipe}",
         "terms": model.card.get("terms", ""),
     }
@@ -241,10 +244,14 @@ def fine_tune_planes(
         return card | verdict(session.hold_out.bicubic, found.before, found.after, session.trainer.step)
 
     settings = config.to_json() | {"model": fingerprint(model)[:8]}
-    file = RunFile(checkpoint, settings) if checkpoint is not None else None
+    file = RunFile(checkpoint, settings, tells_run=True) if checkpoint is not None else None
     found = None
     if file is not None and resume:
-        check_settings(read_settings(file.path)[0], settings, file.path)
+        check_settings(read_begun(file.path), settings, file.path)
+        if file.is_finished(session.images):
+            file.give_network(model)
+            none: tuple[FineTuneProgress, ...] = ()
+            return (progress for progress in none)  # a generator, which can be closed
         found = session.resume(file)
     return session.run(model, describe, scales=tuned or model.scales, patience=config.patience, file=file, found=found)
 

@@ -15,7 +15,7 @@ import numpy as np
 from vdsr_core.dataset.hold_out import HoldOut
 from vdsr_core.dataset.patches import Patches
 from vdsr_core.files import locked
-from vdsr_core.network.checkpoint import load_trainer, save_checkpoint
+from vdsr_core.network.checkpoint import load_checkpoint, load_run, load_trainer, save_checkpoint
 from vdsr_core.network.model import VDSR
 from vdsr_core.training.trainer import Trainer
 
@@ -26,11 +26,19 @@ class RunFile:
     """The checkpoint of a run: its network and, until it is finished, all that is needed to resume it.
 
     `settings`, of types that JSON can hold, say how the run was begun; a resumed run must agree with them. Checkpoints
-    are at least `pause` seconds apart.
+    are at least `pause` seconds apart. With `tells_run`, the finished file keeps the settings, so that the run can be
+    resumed even then: settings that name files of this computer do not belong there.
     """
 
-    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any], *, pause: float = SAVE_SECONDS) -> None:
-        self.path, self.settings, self.pause = Path(path), settings, pause
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        settings: dict[str, Any],
+        *,
+        pause: float = SAVE_SECONDS,
+        tells_run: bool = False,
+    ) -> None:
+        self.path, self.settings, self.pause, self.tells_run = Path(path), settings, pause, tells_run
         self._saved = -math.inf
 
     def is_due(self) -> bool:
@@ -50,17 +58,35 @@ class RunFile:
         record |= {"images": images, "settings": self.settings, "found": found}
         save_checkpoint(self.path, model, trainer=(tensors, record))
 
-    def finish(self, model: VDSR) -> None:
-        """Write the network alone."""
-        save_checkpoint(self.path, model)
+    def finish(self, model: VDSR, images: str) -> None:
+        """Write the network, without what is needed to train it further."""
+        run = {"settings": self.settings, "images": images}
+        save_checkpoint(self.path, model, run=run if self.tells_run else None)
+
+    def is_finished(self, images: str) -> bool:
+        """Whether the file holds the network of a finished run, which must be with the same images."""
+        run = load_run(self.path)
+        if run is not None:
+            self._check_images(run.get("images"), images)
+        return run is not None
+
+    def _check_images(self, begun: object, images: str) -> None:
+        """Raise if a run was begun with other images."""
+        if begun != images:
+            msg = f"`images` must be those that the run in {self.path} was begun with, got others. Start again."
+            raise ValueError(msg)
+
+    def give_network(self, model: VDSR) -> None:
+        """Bring `model` to the network in the file."""
+        kept = load_checkpoint(self.path)
+        model.load_state_dict(kept.state_dict())
+        model.scales, model.card, model.errors = kept.scales, kept.card, kept.errors
 
     def load(self, trainer: Trainer[VDSR], images: str) -> dict[str, Any]:
         """Bring a trainer to where the run was left; what it had found."""
         state = load_trainer(self.path)
         assert state is not None  # `read_settings` came first
-        if state[1]["images"] != images:
-            msg = f"`images` must be those that the run in {self.path} was begun with, got others. Start again."
-            raise ValueError(msg)
+        self._check_images(state[1]["images"], images)
         trainer.restore(state)
         found: dict[str, Any] = state[1]["found"]
         return found
@@ -79,6 +105,13 @@ def read_settings(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
         msg = f"`checkpoint` must hold an unfinished run of this version, got {path}, begun by another one. "
         raise ValueError(msg + "Train further from the network that it holds.")
     return state[1]["settings"], state[1]["config"]
+
+
+def read_begun(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings of a run, also of a finished one whose file keeps them. Raises as `read_settings`."""
+    run = load_run(path) or {}
+    settings = run.get("settings")
+    return settings if isinstance(settings, dict) else read_settings(path)[0]
 
 
 def check_settings(begun: dict[str, Any], given: dict[str, Any], path: str | os.PathLike[str]) -> None:

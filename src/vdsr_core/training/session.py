@@ -17,7 +17,6 @@ from vdsr_core.dataset.hold_out import HoldOut, Preview
 from vdsr_core.dataset.patches import Patches
 from vdsr_core.dataset.planes import make_degrade
 from vdsr_core.dataset.split import split_with_pairs
-from vdsr_core.network.checkpoint import load_checkpoint
 from vdsr_core.network.devices import choose_device
 from vdsr_core.network.model import QUALITY, VDSR
 from vdsr_core.stopping import Stopped
@@ -165,6 +164,10 @@ class Session:
         given at each validation, and at the end. `found` is from `resume`, if the run in `file` is resumed.
         """
         trainer, hold_out = self.trainer, self.hold_out
+
+        def is_over(found: Found) -> bool:
+            return patience is not None and found.waited >= patience
+
         with nullcontext() if file is None else file.held():
             before = hold_out.restore(model)
             if found is None:
@@ -175,11 +178,9 @@ class Session:
                 self._save(model, found, file)
                 yield self._describe_start(before)
             elif file is not None:
-                kept = load_checkpoint(file.path)
-                model.load_state_dict(kept.state_dict())
-                model.scales, model.card, model.errors = kept.scales, kept.card, kept.errors
+                file.give_network(model)
             try:
-                for progress in trainer.run():
+                for progress in () if is_over(found) else trainer.run():
                     due = file is not None and file.is_due()
                     record = found.add_loss(progress)
                     if progress.gain is not None:
@@ -194,7 +195,7 @@ class Session:
                     if due and progress.share < 1 and (trouble := self._try_to_save(model, found, file)):
                         record = replace(record, warning=trouble)
                     yield record
-                    if patience is not None and found.waited >= patience:
+                    if is_over(found):
                         break
             except (GeneratorExit, Stopped) as reason:
                 self._save(model, found, file)
@@ -202,7 +203,7 @@ class Session:
                     raise
                 return
             if file is not None:
-                file.finish(model)
+                file.finish(model, self.images)
 
     def _save(self, model: VDSR, found: Found, file: RunFile | None) -> None:
         """Save the network that is kept, and what is needed to resume."""

@@ -329,6 +329,28 @@ def test_killed_in_the_middle_and_resumed(viewer, opened, qtbot, tmp_path, netwo
     assert widget.page.unfinished_box.isHidden()
 
 
+def test_killed_before_its_network_was_saved_and_resumed(opened, qtbot, tmp_path, network, data_folder):
+    """The steps are all done, and the network is not among the user's own yet: resuming saves it, without a step."""
+    np.save(tmp_path / "image.npy", rectangles(64))
+    saving = "_training.save_model = lambda *_: (print('now', flush=True), threading.Event().wait())"
+    program = KILLED.replace("\nfor step", f"\n{saving}\nfor step").replace(">= 12", ">= 99")
+    arguments = [sys.executable, "-c", program]
+    arguments += [str(data_folder), str(tmp_path / "image.npy"), network]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        assert process.stdout.readline() == "now\n"
+        process.send_signal(signal.SIGKILL)
+    assert _models.list_models() == {}
+    kept = load_checkpoint(_unfinished.run_folder("cells") / "network.safetensors")
+    widget = opened()
+    click(qtbot, widget.page.resume_button)
+    wait_for_the_end(qtbot, widget)
+    assert widget.training.losses == []
+    assert kept.card["summary"].startswith("Fine-tuning helped")
+    assert widget.watch.message.text().endswith(" Saved as “cells”, under My models.")
+    np.testing.assert_array_equal(weights(load_checkpoint(_models.list_models()["cells"])), weights(kept))
+    assert _unfinished.list_unfinished() == {}
+
+
 def test_another_napari_that_trains_is_left_alone(viewer, opened, qtbot, tmp_path, network, data_folder):
     """Neither resumed, discarded nor begun anew while it lives; taken over when it was killed."""
     image = rectangles(64)

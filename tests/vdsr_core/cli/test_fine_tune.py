@@ -3,13 +3,14 @@ import inspect
 import os
 import signal
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from vdsr_core import ImageFile, fine_tune, load_checkpoint, read_image, save_checkpoint, write_image
+from vdsr_core import ImageFile, fine_tune, load_checkpoint, read_card, read_image, save_checkpoint, write_image
 from vdsr_core.cli import fine_tune as cli_fine_tune
 from vdsr_core.cli.main import app
 from vdsr_core.training.recipe import FineTuneConfig
@@ -119,7 +120,15 @@ def test_fine_tune_interrupted_and_resumed_is_uninterrupted(run, monkeypatch):
     assert result.exit_code == 0, result.stderr
     assert torch.equal(parameters("out.safetensors"), parameters("whole.safetensors"))
     assert [row["gain"] for row in rows_of("out.train.csv")] == [row["gain"] for row in rows_of("whole.train.csv")]
-    assert "must hold an unfinished run" in run("-o", "out.safetensors", *words, "--resume").stderr
+    log, written = (Path("out" + ending).read_bytes() for ending in (".train.csv", ".safetensors"))
+    again = run(
+        "-o", "out.safetensors", "--from", "tiny.safetensors", "--resume"
+    )  # as a queue does that starts a job once more
+    assert (again.exit_code, again.stdout.splitlines()) == (0, result.stdout.splitlines()[-2:])
+    assert (Path("out.train.csv").read_bytes(), Path("out.safetensors").read_bytes()) == (log, written)
+    assert read_card("out.safetensors")["name"] == "out"
+    other = run("-o", "out.safetensors", "--from", "tiny.safetensors", "--resume", "--seed", "1")
+    assert (other.exit_code, "`seed` must be that of the run" in other.stderr) == (1, True)
 
 
 def test_fine_tune_that_is_refused_leaves_the_log_of_the_other(run, sharp):

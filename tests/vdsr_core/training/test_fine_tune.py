@@ -211,7 +211,31 @@ def test_resumed_waits_no_longer_than_uninterrupted(start, tmp_path):
         pass
     run.close()
     rest = fine_tune_steps(copy.deepcopy(start), image, checkpoint=path, resume=True, **options)
-    assert [record.step for record in silently(list, rest)] == [3]
+    while next(rest).step < 3:
+        pass
+    rest.close()  # after the last record, before its end
+    rest = fine_tune_steps(copy.deepcopy(start), image, checkpoint=path, resume=True, **options)
+    assert silently(list, rest) == []
+    assert load_trainer(path) is None
+
+
+def test_a_finished_run_gives_its_network_at_once(start, tmp_path):
+    """Also where a process was killed after the end; but not to a run with other images, options or start."""
+    options = QUICK | {"learning_rate": 1e-2, "added_noise": 0.01}
+    image, path = rectangles(64), tmp_path / "run.safetensors"
+    tuned, again, other = (copy.deepcopy(start) for _ in range(3))
+    silently(list, fine_tune_steps(tuned, image, checkpoint=path, **options))
+    written = path.read_bytes()
+    assert not torch.equal(weights(tuned), weights(start))
+    assert list(fine_tune_steps(again, image, checkpoint=path, resume=True, **options)) == []
+    assert torch.equal(weights(again), weights(tuned))
+    assert (again.card, again.errors, again.scales) == (tuned.card, tuned.errors, tuned.scales)
+    shrink(other, 0.5)
+    for change in ({"images": rectangles(64, seed=1)}, {"seed": 1}, {"steps": options["steps"] + 1}, {"model": other}):
+        arguments = {"model": start, "images": image} | options | change
+        with pytest.raises(ValueError, match=f"`{next(iter(change))}` must be th.* the run in"):
+            fine_tune_steps(checkpoint=path, resume=True, **arguments)
+    assert path.read_bytes() == written
 
 
 def test_what_cannot_be_resumed(start, tmp_path):
