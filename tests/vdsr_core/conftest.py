@@ -1,5 +1,7 @@
 """Fixtures for the tests of the core: a small network, images, and the command that upscales them."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,14 @@ def folder(tmp_path, monkeypatch):
     path.mkdir()
     monkeypatch.chdir(path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """A command that was interrupted leaves the next signal to the system: its process is about to end."""
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture

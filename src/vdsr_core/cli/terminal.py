@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import signal
 import sys
 import traceback
 import warnings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
 
 EXPECTED = (ValueError, TypeError, OSError, MemoryError, FloatingPointError, ImportError)
 FIGURES = "step", "loss", "PSNR, dB", "over bicubic", "rate", "clipped", "patches/s", "left"  # of a training
+SHOW_CURSOR = b"\x1b[?25h"
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 Model = Annotated[
@@ -57,9 +59,22 @@ def print_error(error: BaseException, source: object = "") -> None:
     say(f"vdsr: {where}{message}", err=True)
 
 
+def interrupt(number: int, _: Any = None) -> None:
+    """Ctrl-C: end orderly, but leave it to the system to end the process at once if it comes again."""
+    end_at_next(number)
+    raise KeyboardInterrupt
+
+
+def end_at_next(number: int) -> None:
+    """Let the next signal of this number end the process, whatever it is doing; a bar may have hidden the cursor."""
+    signal.signal(number, signal.SIG_DFL)
+    if os.isatty(2):
+        os.write(2, SHOW_CURSOR)
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn errors, Ctrl-C and warnings into one line on stderr each, and an exit code."""
+    """Turn errors, Ctrl-C and warnings into one line on stderr each, and an exit code; a second Ctrl-C ends at once."""
     shown: set[str] = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -67,6 +82,9 @@ def plain_errors() -> Iterator[None]:
             say(f"vdsr: warning: {message}", err=True)
         shown.add(str(message))
 
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # not ignored, as in the background of a shell
+        signal.signal(signal.SIGINT, interrupt)
     with warnings.catch_warnings():
         warnings.showwarning = show
         try:
@@ -79,6 +97,9 @@ def plain_errors() -> Iterator[None]:
         except Exception as error:  # decoders raise anything on damaged files
             print_error(error)
             raise typer.Exit(1) from None
+        finally:
+            if signal.getsignal(signal.SIGINT) is interrupt:  # it was not interrupted
+                signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

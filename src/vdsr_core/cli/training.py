@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vdsr_core.cli.log import TrainingLog
-from vdsr_core.cli.terminal import plain, print_error, progress_bar, say, training_table
+from vdsr_core.cli.terminal import end_at_next, plain, print_error, progress_bar, say, training_table
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     import torch
@@ -85,22 +85,23 @@ def read_planes(inputs: Iterable[str], scales: Sequence[float]) -> Images:
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Note Ctrl-C and SIGTERM instead of stopping at once; a second one stops as usual."""
+    """Note Ctrl-C and SIGTERM instead of stopping at once; a second one ends the process at once."""
     noted: list[int] = []
 
     def note(number: int, _: Any) -> None:
         noted.append(number)
         os.write(2, STOPPING)  # a handler may interrupt another write to stderr, which Python's file would refuse
-        signal.signal(number, before[signal.Signals(number)])
+        end_at_next(number)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, note)
     try:
         yield noted
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if noted else handler)
 
 
 def follow(run: Iterator[FineTuneProgress], output: Path, step: int, device: torch.device) -> bool:

@@ -19,6 +19,7 @@ from vdsr_core import (
     write_image,
 )
 from vdsr_core.cli.train import parse_time
+from vdsr_core.cli.training import STOPPING
 from vdsr_core.network.checkpoint import load_trainer
 from vdsr_core.training.resume import RunFile
 from vdsr_core.training.trainer import Trainer
@@ -211,7 +212,6 @@ def test_resumed_after_ctrl_c_equals_uninterrupted(photographs, train, monkeypat
     assert "stopping after this step" in capfd.readouterr().err  # at once
     assert "interrupted after step 3; --resume continues out.safetensors" in result.stderr
     assert load_trainer("out.safetensors")[1]["step"] == 3
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     result = train("--resume")
     assert result.exit_code == 0, result.stderr
     assert torch.equal(parameters("out.safetensors"), whole)
@@ -269,6 +269,44 @@ def test_killed_training_loses_the_steps_since_the_last_checkpoint(photographs, 
     assert load_trainer("out.safetensors")[1]["step"] == 3
     assert train("--resume").exit_code == 0
     assert torch.equal(parameters("out.safetensors"), whole)
+
+
+STUCK = """
+import sys, time
+from vdsr_core.cli.main import app
+from vdsr_core.training.trainer import Trainer
+
+def advance(self, *args, ordinary=Trainer._advance):
+    if self.step == 3:
+        print("now", flush=True)
+        time.sleep(600)
+    return ordinary(self, *args)
+
+Trainer._advance = advance
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_training_at_once(photographs, train, network, number):
+    """In the midst of a step that does not end; the last checkpoint stays and can be resumed."""
+    assert train().exit_code == 0
+    whole = parameters("out.safetensors")
+    words = ["train", "sharp", "-o", "out.safetensors", "--from", network, "--scales", "2", "--steps", "6"]
+    words += ["--overwrite", "--save-every", "0s"]
+    command = [sys.executable, "-c", STUCK, *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert "now\n" in iter(process.stdout.readline, "")
+        process.send_signal(number)
+        assert STOPPING.decode() in iter(process.stderr.readline, "")
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=60)
+    assert (rest, errors, process.returncode) == ("", "", -number)
+    assert load_trainer("out.safetensors")[1]["step"] == 3
+    assert train("--resume").exit_code == 0
+    assert torch.equal(parameters("out.safetensors"), whole)
+    assert not [name for name in os.listdir() if name.startswith(".") and not name.endswith(".lock")]
 
 
 def test_resume_refuses_another_training(photographs, train, vdsr, folder, draw):

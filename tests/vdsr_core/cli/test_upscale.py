@@ -3,6 +3,8 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from vdsr_core import (
     ImageFile,
     VDSRConfig,
     image_names,
+    load_checkpoint,
     make_model,
     plan,
     read_image,
@@ -297,6 +300,48 @@ def test_ctrl_c_leaves_no_file(folder, network, draw):
     assert line.startswith("a.png -> ")
     assert (rest, errors, process.returncode) == ("", "vdsr: interrupted\n", 130)
     assert os.listdir("out") == ["a_x2.png"]
+
+
+STUCK = """
+import sys, time
+from vdsr_core.cli.main import app
+from vdsr_core.streaming.shards import ShardMaker
+
+def make(self, *args, ordinary=ShardMaker.make):
+    if args[1] != (0, 0):
+        print("now", flush=True)
+        time.sleep(600)
+    return ordinary(self, *args)
+
+ShardMaker.make = make
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_second_ctrl_c_ends_at_once(folder, network, draw):
+    """The first one waits for a thread that does not end, as of a network drive; the same command goes on."""
+    draw(folder / "a.tif", (40, 60))
+    words = ["upscale", "a.tif", "-o", "a.ome.zarr", "--scale", "2", "--shard", "64", "--tile", "32"]
+    words += ["--model", str(network)]
+    with subprocess.Popen(
+        [sys.executable, "-c", STUCK, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "now\n"
+        for _ in range(100):  # two that come within an instant count as one
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.3)
+                break
+        rest, errors = process.communicate(timeout=60)
+    assert (errors, process.returncode) == ("", -signal.SIGINT)  # which a shell shows as 130
+    assert set(rest.splitlines()) <= {"now"}
+    assert not Path("a.ome.zarr").exists()
+    done = subprocess.run([sys.executable, "-m", "vdsr_core", *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = super_resolve(read_image("a.tif").data, 2, model=load_checkpoint(network), tile=32)
+    np.testing.assert_array_equal(read_image("a.ome.zarr").data, expected)
+    assert sorted(os.listdir()) == ["a.ome.zarr", "a.tif"]
 
 
 @pytest.fixture
