@@ -246,13 +246,10 @@ def _open_pixels(path: Path, series: TiffPageSeries, number: int, level: int = 0
 
 def _read_fax(path: Path, series: TiffPageSeries) -> NDArray[np.bool_]:
     """The pixels of fax pages as libtiff decodes them; warn where tifffile decodes others."""
-    from PIL.TiffImagePlugin import TiffImageFile
+    from imagecodecs import tiff_decode  # unlike Pillow's, this libtiff prints nothing of damaged pages
 
-    pages, numbered = [], [page for page in series.pages if page is not None]
-    with TiffImageFile(path) as picture:
-        for page in numbered:
-            picture.seek(page.index)
-            pages.append(np.asarray(picture) ^ (series.keyframe.photometric == 0))  # Pillow inverts white-is-zero
+    content = path.read_bytes()
+    pages = [tiff_decode(content, index=page.index) for page in series.pages if page is not None]
     found: NDArray[np.bool_] = np.reshape(pages, series.shape)
     try:
         differ = f"{np.mean(series.asarray() != found):.1%}"

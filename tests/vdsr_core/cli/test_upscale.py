@@ -105,6 +105,19 @@ def test_upscale_takes_folders_and_patterns(folder, vdsr, source, draw):
     assert sorted(os.listdir("new/out")) == ["a_x3.tif", "b_x3.tif"]
 
 
+def test_upscale_takes_subfolders_and_sizes(folder, vdsr, draw):
+    (folder / "in" / "day 1").mkdir(parents=True)
+    draw(folder / "in" / "a.tif", (10, 12), pixel_size=(0.5, 0.5), unit="µm")
+    draw(folder / "in" / "day 1" / "b.ome.tif", (8, 12), pixel_size=(500, 500), unit="nm")
+    for number, (words, factor) in enumerate(((["--pixel-size", "0.2um"], 2.5), (["--size", "36x"], 3))):
+        result = vdsr("upscale", "in", "-o", f"out{number}/", "--recursive", "--pattern", "{name}", *words)
+        assert (result.exit_code, result.stderr) == (0, "")
+        a, b = (read_image(folder / f"out{number}" / name) for name in ("a.tif", "day 1/b.ome.tif"))
+        assert (a.data.shape, b.data.shape) == tuple((n * factor, 12 * factor) for n in (10, 8))
+        assert a.pixel_size == pytest.approx((0.5 / factor,) * 2)
+        assert b.pixel_size == pytest.approx((500 / factor,) * 2)
+
+
 def test_upscale_takes_names_with_brackets_and_dots(folder, vdsr, draw):
     draw(folder / "a[1].v2.png", (6, 7))
     assert vdsr("upscale", "a[1].v2.png", "-o", "out.v2/", "--scale", "2:1.5").exit_code == 0

@@ -311,6 +311,18 @@ def test_nothing_is_logged_of_a_damaged_file(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_nothing_is_printed_of_a_damaged_fax(tmp_path, capfd):
+    """Neither by us nor by libtiff, which some programs let print a line for each fault."""
+    Image.fromarray(pixels((40, 33), top=1) > 0).save(tmp_path / "a.tif", compression="group4")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        content[tiff.pages.first.dataoffsets[0] + 20] ^= 255
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.warns(UserWarning, match="Decoders of faxes differ"):
+        read_image(tmp_path / "a.tif")
+    assert capfd.readouterr() == ("", "")
+
+
 # ------------------------------------------------------------------------------------------- metadata
 
 
