@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
-from vdsr_core import read_image, write_image
+from vdsr_core import ImageFile, read_image, write_image
 
 
 def ome_zarr(path, omero, shape=(2, 9, 16), names="cyx", transform=None):
@@ -70,6 +70,16 @@ def test_first_versions_of_ome_zarr_have_five_axes_without_names(tmp_path):
     group.create_array("s0", data=np.zeros((2, 3, 1, 9, 16), np.uint8))
     group.attrs["multiscales"] = [{"version": "0.1", "datasets": [{"path": "s0"}]}]
     assert read_image(tmp_path / "a.zarr").axes == "TCZYX"
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000])
+def test_deep_metadata_are_refused(tmp_path, text, lazy):
+    write_image(tmp_path / "a.zarr", ImageFile(np.zeros((8, 9), np.uint8), "YX"))
+    path = tmp_path / "a.zarr" / "zarr.json"
+    path.write_text(path.read_text().replace('"attributes": {', f'"attributes": {{"deep": {text},', 1))
+    with pytest.raises(ValueError, match=r"a\.zarr is not a readable zarr: maximum recursion depth"):
+        read_image(tmp_path / "a.zarr", lazy=lazy)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
