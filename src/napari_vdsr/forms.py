@@ -9,9 +9,9 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from magicgui.backends._qtpy.widgets import QBaseRangedWidget, QBaseWidget
+from magicgui.backends._qtpy.widgets import FloatSlider, QBaseRangedWidget, QBaseWidget
 from magicgui.widgets import ComboBox, Container, Widget
-from magicgui.widgets.bases import RangedWidget
+from magicgui.widgets.bases import RangedWidget, SliderWidget
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtGui import QGuiApplication, QHelpEvent, QIcon, QValidator
@@ -180,6 +180,17 @@ class NumberBox(RangedWidget[float]):
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(widget_type=_NumberBackend, **keywords)
+
+
+class _SliderBackend(FloatSlider):
+    _readout = ShortSpinBox
+
+
+class NumberSlider(SliderWidget[float]):
+    """A slider beside a `ShortSpinBox`, as a magicgui widget."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(widget_type=_SliderBackend, **keywords)
 
 
 class _HeldBackend(QBaseWidget):

@@ -6,17 +6,22 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QScrollArea, QVBoxLayout, QWidget
 
-from napari_vdsr.forms import NumberBox, ignore_wheel
+from napari_vdsr.forms import NumberBox, NumberSlider, ShortSpinBox, ignore_wheel
 
 
-@pytest.fixture(params=["en_US", "de_DE", "fr_FR"])
-def box(request, qtbot):
+@pytest.fixture(params=["en_US", "de_DE", "fr_FR", "C"])
+def locale(request):
     before = QLocale()
     QLocale.setDefault(QLocale(request.param))
+    yield request.param
+    QLocale.setDefault(before)
+
+
+@pytest.fixture
+def box(locale, qtbot):
     box = NumberBox(value=2, min=1.01, max=1000, step=0.5)
     qtbot.addWidget(box.native)
-    yield box
-    QLocale.setDefault(before)
+    return box
 
 
 def test_number_is_the_same_after_enter_and_after_an_edit(box):
@@ -41,11 +46,24 @@ def test_comma_and_point_are_both_understood(box, typed):
     assert box.value == 3.25
 
 
-@pytest.mark.parametrize(("locale", "expected"), [("en_US", 65535), ("C", 65535), ("de_DE", 65.535)])
-def test_comma_of_thousands_is_none_of_decimals(qtbot, locale, expected):
+@pytest.mark.parametrize("typed", ["0,25", "0.25"])
+def test_slider_understands_comma_and_point(locale, qtbot, typed):
+    slider = NumberSlider(value=3, min=0, max=20, step=0.1)
+    qtbot.addWidget(slider.native)
+    box = slider.native.findChild(ShortSpinBox)
+    assert box.text() == "3"
+    box.selectAll()
+    QTest.keyClicks(box, typed)
+    QTest.keyClick(box, Qt.Key.Key_Return)
+    assert slider.value == pytest.approx(0.25)
+    assert box.text() in ("0.25", "0,25")
+
+
+@pytest.mark.parametrize(("country", "expected"), [("en_US", 65535), ("C", 65535), ("de_DE", 65.535)])
+def test_comma_of_thousands_is_none_of_decimals(qtbot, country, expected):
     box = NumberBox(value=2, min=0, max=1e6)
     qtbot.addWidget(box.native)
-    box.native.setLocale(QLocale(locale))
+    box.native.setLocale(QLocale(country))
     box.native.selectAll()
     QTest.keyClicks(box.native, "65,535")
     QTest.keyClick(box.native, Qt.Key.Key_Return)

@@ -7,13 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import CheckBox, Container, FloatSlider
+from magicgui.widgets import CheckBox, Container
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_vdsr.forms import (
     Held,
     NumberBox,
+    NumberSlider,
     align_labels,
     choice,
     ignore_wheel,
@@ -132,14 +133,14 @@ class Removal:
             "removed may be fine detail.",
             self._offer_noise,
         )
-        self.level = FloatSlider(label="Noise, %", value=0, min=0, max=20, step=0.1, visible=False)
+        self.level = NumberSlider(label="Noise, %", value=0, min=0, max=20, step=0.1, visible=False)
         self.level.tooltip = "Standard deviation of the noise, in percent of the range from black to white."
         self.compression = choice(
             "JPEG traces",
             "Automatic removes blocks and rings as strongly as the file of the layer says that it is compressed.",
             self._offer_compression,
         )
-        self.jpeg = FloatSlider(label="JPEG quality", value=100, min=10, max=100, step=1, visible=False)
+        self.jpeg = NumberSlider(label="JPEG quality", value=100, min=10, max=100, step=1, visible=False)
         self.jpeg.tooltip = "The quality that the image was saved with; the lower, the more is removed."
         self.rows = self.noise, self.level, self.compression, self.jpeg
         for box, slider, name in ((self.noise, self.level, "noise"), (self.compression, self.jpeg, "compression")):

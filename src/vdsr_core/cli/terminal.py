@@ -66,7 +66,7 @@ def interrupt(number: int, _: Any = None) -> None:
 
 
 def end_at_next(number: int) -> None:
-    """Let the next signal of this number end the process, whatever it is doing; a bar may have hidden the cursor."""
+    """Let the next signal of this number end the process, at once; a bar may have hidden the cursor."""
     signal.signal(number, signal.SIG_DFL)
     if os.isatty(2):
         os.write(2, SHOW_CURSOR)

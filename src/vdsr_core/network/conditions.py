@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -14,6 +15,7 @@ from vdsr_core.network.engine import INPUT_RANGE
 from vdsr_core.network.model import Condition
 from vdsr_core.network.pretrained import model_names, read_card
 
+STRONGEST = 1.0  # noise whose standard deviation is the range, and steps as large: far beyond what networks have seen
 UNTOUCHED = Condition(scale=1)  # neither noisy nor compressed nor enlarged
 LUMA_RANGE = 219 / 255, 16 / 255  # what becomes of [0, 1]: white is 235 of 255, black 16
 
@@ -47,12 +49,18 @@ def to_condition(
     """Noise and compression of an image in the intensities of the network.
 
     The noise is (gain, offset) in units of the image; the compression is a fraction of 255 for 8-bit images, of the
-    range for others. `rescale` maps the image to 0 to 1; `colour` says that luma goes through the network.
+    range for others. `rescale` maps the image to 0 to 1; `colour` says that luma goes through the network. A range far
+    too narrow, or a noise far too strong, would be infinite for a network, and is told as `STRONGEST`.
     """
     span, black = LUMA_RANGE if colour else (1.0, 0.0)
     factor = span / (rescale.high - rescale.low)
-    gain, offset = rescale_noise(noise, factor, black - factor * rescale.low)
+    gain, offset = map(limit, rescale_noise(noise, factor, black - factor * rescale.low))
     if gain * INPUT_RANGE[1] + offset <= 0:  # there is no noise at any intensity that the network is shown
         gain = offset = 0.0
     step = compression * (255 * factor if dtype == np.uint8 else span)
-    return Condition(gain, offset, step)
+    return Condition(gain, offset, limit(step))
+
+
+def limit(value: float) -> float:
+    """A number within `STRONGEST`; nothing times infinity is nothing."""
+    return 0.0 if math.isnan(value) else min(max(value, -STRONGEST), STRONGEST)

@@ -249,9 +249,7 @@ def fine_tune_planes(
     if file is not None and resume:
         check_settings(read_begun(file.path), settings, file.path)
         if file.is_finished(session.images):
-            file.give_network(model)
-            none: tuple[FineTuneProgress, ...] = ()
-            return (progress for progress in none)  # a generator, which can be closed
+            return file.finished(model)
         found = session.resume(file)
     return session.run(model, describe, scales=tuned or model.scales, patience=config.patience, file=file, found=found)
 

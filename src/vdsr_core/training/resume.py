@@ -6,15 +6,16 @@ import hashlib
 import math
 import os
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
 from vdsr_core.dataset.hold_out import HoldOut
 from vdsr_core.dataset.patches import Patches
-from vdsr_core.files import locked
+from vdsr_core.files import locked, tidy
 from vdsr_core.network.checkpoint import load_checkpoint, load_run, load_trainer, save_checkpoint
 from vdsr_core.network.model import VDSR
 from vdsr_core.training.trainer import Trainer
@@ -75,6 +76,13 @@ class RunFile:
         if begun != images:
             msg = f"`images` must be those that the run in {self.path} was begun with, got others. Start again."
             raise ValueError(msg)
+
+    def finished(self, model: VDSR) -> Iterator[Never]:
+        """What is left of a run that is finished, no step: its network is brought to `model`."""
+        with self.held():
+            tidy(self.path.parent)  # of what a killed process may have left there
+            self.give_network(model)
+        yield from ()
 
     def give_network(self, model: VDSR) -> None:
         """Bring `model` to the network in the file."""

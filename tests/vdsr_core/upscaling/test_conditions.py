@@ -165,7 +165,7 @@ def test_chroma_is_smoothed_as_noise_says(rng):
     gain=st.floats(0, 50),
     offset=st.floats(-1e4, 1e4),
     low=st.floats(-500, 500),
-    span=st.floats(1, 5000),
+    span=st.floats(200, 5000),  # a standard deviation of at most the range
     v=st.floats(0, 1),
 )
 def test_condition_gives_the_variance_in_the_intensities_of_the_network(gain, offset, low, span, v):
@@ -187,6 +187,25 @@ def test_condition_of_colour_is_that_of_luma(rng):
     condition = to_condition((0.0, float(gray.var())), 20 / 255, Rescale(0, 255), np.dtype(np.uint8), colour=True)
     assert np.sqrt(condition.offset) == pytest.approx(luma.std(), rel=1e-6)
     assert condition.compression == pytest.approx(20 / 255 * 219 / 255)  # of steps of luma
+
+
+@pytest.mark.parametrize(
+    ("factor", "options"),
+    [
+        (1e27, {"in_range": (0, 255)}),  # a range far too narrow, and the noise that is found
+        (1, {"noise": 1e300}),
+        (1, {"noise": (1e200, -1e300), "compression": 1}),
+        (1, {"in_range": (0, 1e-200), "noise": 3}),
+        (1, {"in_range": (0, 1e-200), "noise": 0, "compression": 0}),
+    ],
+)
+def test_what_no_network_has_seen_is_bounded(factor, options):
+    """It would be infinite for the network, and NaN the result."""
+    image = factor * noisy_image((30, 40), np.float64)
+    whole = super_resolve(image, 2, model=MODEL, **options)
+    assert np.isfinite(whole).all()
+    tiled = super_resolve(image, 2, model=MODEL, tile=16, **options)
+    np.testing.assert_allclose(tiled, whole, atol=1e-5 * np.abs(whole).max())
 
 
 def test_8_bit_steps_are_fractions_of_the_range():
