@@ -20,7 +20,7 @@ def find_canvas(widget: QWidget) -> QOpenGLWidget | None:
 def free_safely(layers: Any, canvas: QOpenGLWidget) -> None:
     """Let what a layer has on the canvas be freed in the canvas's own OpenGL context, whenever a layer is removed.
 
-    napari frees it in whatever context is current then, mostly that of the whole window, and a driver may crash when
+    napari frees it in the context that is current then, mostly that of the whole window, and a driver may crash when
     the canvas is drawn next: Mesa's does where another layer is hidden, as sources are in whose place a result stands.
     """
 
