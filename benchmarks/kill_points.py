@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from contextlib import suppress
@@ -31,10 +32,12 @@ import torch
 
 from vdsr_core import (
     VDSR,
+    FineTuneConfig,
     ImageFile,
     VDSRConfig,
     fine_tune_steps,
     load_model,
+    make_model,
     plan,
     read_card,
     read_image,
@@ -183,6 +186,36 @@ class FineTuning(Saving):
             pass
 
 
+class FineTuningInNapari(Saving):
+    """A training of the plugin, resumed if it is unfinished, and saved among the models."""
+
+    name, resumable = "napari-vdsr/models/new.safetensors", True
+
+    def prepare(self, folder):
+        save_checkpoint(folder / "first.safetensors", make_model(0, VDSRConfig(depth=3, width=4), start="identity"))
+
+    def act(self, folder, variant):
+        from napari_vdsr.fine_tune.data import Data
+        from napari_vdsr.fine_tune.recipe import Recipe
+        from napari_vdsr.fine_tune.unfinished import list_unfinished
+        from napari_vdsr.fine_tune.work import Control, train
+        from napari_vdsr.layers.image_layers import Source
+        from napari_vdsr.models.library import list_models
+
+        os.environ["XDG_DATA_HOME"] = str(folder)
+        resume.SAVE_SECONDS = 0
+        rows, columns = np.ogrid[:64, :64]
+        image = (1000 * ((rows // 5 + columns // 7) % 3)).astype(np.uint16)
+        layer = Source(image, "a", False, None, (slice(0, 64), slice(0, 64)))
+        options = {"scales": [2], "batch_size": 2, "patch": 16, "validate_every": 20, "learning_rate": 5e-3}
+        recipe = Recipe("new", FineTuneConfig(steps=40 + 20 * variant, **options), str(folder / "first.safetensors"))
+        data = None if (begun := list_unfinished().get("new")) else Data({"a": layer})
+        if begun or "new" not in list_models():
+            *_, last = train(begun or recipe, data, Control(), threading.Event())
+            if last.path is None:  # it must help to be saved
+                raise RuntimeError(last.network.card["summary"])
+
+
 class Training(Saving):
     """`vdsr train`, resumed if there is something to resume."""
 
@@ -224,6 +257,7 @@ WORK = {
     "save a network": Saving(),
     "import and rename a network": Naming(),
     "fine-tune": FineTuning(),
+    "fine-tune in napari": FineTuningInNapari(),
     "train": Training(),
 }
 

@@ -17,7 +17,7 @@ from napari_vdsr.background.pytorch import computing, load_network, load_torch, 
 from napari_vdsr.fine_tune.data import Data, gather
 from napari_vdsr.fine_tune.recipe import NETWORK, NEW, Recipe
 from napari_vdsr.fine_tune.unfinished import at_work, bring_back, keep, remove, run_folder
-from napari_vdsr.models.library import free_name, save_model
+from napari_vdsr.models.library import free_name, list_models, save_model
 
 if TYPE_CHECKING:
     from vdsr_core import VDSR, FineTuneProgress
@@ -129,11 +129,23 @@ def finish(network: VDSR, name: str) -> Finished:
         remove(name)
         return Finished(network)
     try:
-        path = save_model(network, free_name(name))
+        path = save(network, name)
     except (OSError, ValueError) as error:
         return Finished(network, trouble=str(error))
     remove(name)
     return Finished(network, path)
+
+
+def save(network: VDSR, name: str) -> Path:
+    """Save under this name or the next free one; over itself, if a process that was killed then had saved it before."""
+    from vdsr_core import load_checkpoint, save_checkpoint
+
+    path = list_models().get(name)
+    if path is None or load_checkpoint(path).card != network.card | {"name": name}:
+        return save_model(network, free_name(name))
+    network.card = network.card | {"name": name}
+    save_checkpoint(path, network)
+    return path
 
 
 def examine(

@@ -329,17 +329,25 @@ def test_killed_in_the_middle_and_resumed(viewer, opened, qtbot, tmp_path, netwo
     assert widget.page.unfinished_box.isHidden()
 
 
-def test_killed_before_its_network_was_saved_and_resumed(opened, qtbot, tmp_path, network, data_folder):
-    """The steps are all done, and the network is not among the user's own yet: resuming saves it, without a step."""
+@pytest.mark.parametrize(
+    "at",  # in the thread of the training
+    [
+        "_training.save_model = lambda *_: wait()",
+        "_training.remove = lambda name: wait() if _models.list_models() else _unfinished.remove(name)",
+    ],
+    ids=["before", "after"],
+)
+def test_killed_when_its_network_was_saved_and_resumed(opened, qtbot, tmp_path, network, data_folder, at):
+    """The steps are all done, and the training is not forgotten yet: resuming saves its network once, in no step."""
     np.save(tmp_path / "image.npy", rectangles(64))
-    saving = "_training.save_model = lambda *_: (print('now', flush=True), threading.Event().wait())"
-    program = KILLED.replace("\nfor step", f"\n{saving}\nfor step").replace(">= 12", ">= 99")
+    wait = "def wait():\n    print('now', flush=True)\n    threading.Event().wait()"
+    program = KILLED.replace("\nfor step", f"\n{wait}\n{at}\nfor step").replace(">= 12", ">= 99")
     arguments = [sys.executable, "-c", program]
     arguments += [str(data_folder), str(tmp_path / "image.npy"), network]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         assert process.stdout.readline() == "now\n"
         process.send_signal(signal.SIGKILL)
-    assert _models.list_models() == {}
+    assert list(_models.list_models()) == (["cells"] if "remove" in at else [])
     kept = load_checkpoint(_unfinished.run_folder("cells") / "network.safetensors")
     widget = opened()
     click(qtbot, widget.page.resume_button)
@@ -347,6 +355,7 @@ def test_killed_before_its_network_was_saved_and_resumed(opened, qtbot, tmp_path
     assert widget.training.losses == []
     assert kept.card["summary"].startswith("Fine-tuning helped")
     assert widget.watch.message.text().endswith(" Saved as “cells”, under My models.")
+    assert list(_models.list_models()) == ["cells"]
     np.testing.assert_array_equal(weights(load_checkpoint(_models.list_models()["cells"])), weights(kept))
     assert _unfinished.list_unfinished() == {}
 
