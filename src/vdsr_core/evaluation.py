@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from vdsr_core.arguments import check_integer, check_number, check_scales
+from vdsr_core.arguments import check_integer, check_number, check_scales, check_switch
 from vdsr_core.images.color import rgb_to_ycbcr
 from vdsr_core.images.degradation import crop_to_scale, degrade, mean_step
 from vdsr_core.images.intensity import check_pixels, check_unmasked
@@ -182,6 +182,7 @@ def evaluate(
     *,
     device: str | torch.device | None = None,
     degradation: Mapping[str, Any] | None = None,
+    self_ensemble: bool = False,
 ) -> Iterator[Score]:
     """Score a network and bicubic interpolation on sharp images.
 
@@ -203,6 +204,8 @@ def evaluate(
         Options of `degrade` beside the scale, such as ``{"read_noise": 5, "jpeg": 40}``, for other than the protocol's
         clean, bicubic low-resolution images; noise in steps of 8 bits. A network that has maps then removes the noise
         that it finds, and the compression of that quality. By default it removes nothing.
+    self_ensemble : bool, optional
+        As in `super_resolve`: the mean over eight flips and rotations, "+" in the field's tables.
 
     Yields
     ------
@@ -231,7 +234,8 @@ def evaluate(
     engine = make_engine(model, device, half=False)
     low = partial(make_low, degradation=degradation)
     low(np.full((16, 16), 128.0), 2)  # raises for wrong options
-    return _scores(images.items() if isinstance(images, Mapping) else images, factors, engine, low)
+    run = partial(restore, engine=engine, self_ensemble=check_switch("self_ensemble", self_ensemble))
+    return _scores(images.items() if isinstance(images, Mapping) else images, factors, run, low)
 
 
 def make_low(y: NDArray[np.float64], scale: float, degradation: Mapping[str, Any] | None) -> tuple[Any, Condition]:
@@ -246,9 +250,12 @@ def make_low(y: NDArray[np.float64], scale: float, degradation: Mapping[str, Any
 
 
 def _scores(
-    images: Iterable[Any], scales: Sequence[float], engine: Engine, make: Callable[[NDArray[np.float64], float], Any]
+    images: Iterable[Any],
+    scales: Sequence[float],
+    run: Callable[..., NDArray[np.float64]],
+    make: Callable[[NDArray[np.float64], float], Any],
 ) -> Iterator[Score]:
-    """The scores of each image, scale by scale."""
+    """The scores of each image, scale by scale; `run` restores what `make` reduced."""
     for item in images:
         if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)):
             msg = f"`images` must hold pairs of name and image, got {type(item).__name__}. Try {{'name': image}}."
@@ -267,7 +274,7 @@ def _scores(
             for method in ("bicubic", "vdsr"):
                 start = time.perf_counter()
                 ilr = np.clip(resize(low, scale, output_shape=hr.shape), 16, 235)
-                sr = ilr if method == "bicubic" else restore(ilr, engine, condition)
+                sr = ilr if method == "bicubic" else run(ilr, condition=condition)
                 seconds = time.perf_counter() - start
                 sr = np.clip(np.rint(sr), 16, 235)
                 border = math.ceil(scale)

@@ -18,7 +18,9 @@ from vdsr_core import (
     ssim,
     super_resolve,
 )
-from vdsr_core.evaluation import BICUBIC, Score, check_bicubic, luma, mean_scores
+from vdsr_core.evaluation import BICUBIC, Score, check_bicubic, luma, mean_scores, restore
+from vdsr_core.network.devices import make_engine
+from vdsr_core.network.model import Condition
 from vdsr_core.network.pretrained import model_names
 
 # PSNR and SSIM of the network that the authors published, on Set5.
@@ -143,6 +145,22 @@ def test_any_scale_degrades_the_image_and_not_its_crop(rng):
     ilr = np.clip(np.rint(resize(degrade(image.astype(float), 2.5), 2.5)), 16, 235)
     assert ilr.shape == (22, 28)
     assert bicubic.psnr == psnr(image[:22, :28], ilr, data_range=255, crop_border=3)
+
+
+def test_self_ensemble_scores_the_mean_of_eight(tiny_model, rng):
+    image = rng.integers(16, 236, (24, 32), np.uint8)
+    _, single = evaluate(tiny_model, {"a": image}, 2)
+    _, ensemble = evaluate(tiny_model, {"a": image}, 2, self_ensemble=True)
+    ilr = np.clip(resize(degrade(image.astype(float), 2), 2), 16, 235)
+    engine, found = make_engine(tiny_model, None, half=False), np.zeros(ilr.shape)
+    for flip in (False, True):
+        for turns in range(4):
+            turned = np.rot90(ilr[::-1] if flip else ilr, turns)
+            back = np.rot90(restore(turned.copy(), engine, Condition(scale=2)), -turns)
+            found += (back[::-1] if flip else back) / 8
+    expected = psnr(image, np.clip(np.rint(found), 16, 235), data_range=255, crop_border=2)
+    assert ensemble.psnr == pytest.approx(expected, abs=1e-3)
+    assert ensemble.psnr != single.psnr
 
 
 @pytest.mark.parametrize("score", [psnr, ssim])

@@ -53,6 +53,10 @@ def evaluate(
             "they find.",
         ),
     ] = None,
+    self_ensemble: Annotated[
+        bool,
+        typer.Option("--self-ensemble", help="The mean over eight flips and rotations: better, eight times the time."),
+    ] = False,
     per_image: Annotated[
         bool, typer.Option("--per-image/--mean-only", help="A row for each image, or for the mean only.")
     ] = True,
@@ -88,13 +92,14 @@ def evaluate(
         check_options(factors, model=network, device=device)
         with replacing(output) if output else nullcontext() as temporary:
             if calibration:
-                reports = predict.measure(folder, factors, network, device)
+                reports = predict.measure(folder, factors, network, device, self_ensemble=self_ensemble)
                 if temporary and suffix in predict.PLOTS:
                     predict.draw(reports, temporary, suffix)
                 else:
                     _write(predict.to_text(reports, style), temporary)
                 return
-            scores = score_images(folder, factors, network, device, degradation)
+            options = {"degradation": degradation, "self_ensemble": self_ensemble}
+            scores = score_images(folder, factors, network, device, options)
             means = mean_scores(scores)
             rows = pair_methods([*(scores if per_image else []), *means])
             _write({"table": to_table, "csv": to_csv, "json": to_json}[style](rows), temporary)
@@ -129,9 +134,9 @@ def parse_degradation(text: str) -> dict[str, Any]:
 
 
 def score_images(
-    folder: Path, scales: list[float], model: VDSR, device: str | None, degradation: dict[str, Any]
+    folder: Path, scales: list[float], model: VDSR, device: str | None, options: dict[str, Any]
 ) -> list[Score]:
-    """The scores of all images of a folder, with a progress bar."""
+    """The scores of all images of a folder, with a progress bar; with options of `vdsr_core.evaluate`."""
     from vdsr_core.evaluation import evaluate as scores_of
     from vdsr_core.formats.folder import list_folder
     from vdsr_core.formats.io import read_image
@@ -144,7 +149,7 @@ def score_images(
     scores = []
     with progress_bar("{task.completed:.0f} of {task.total:.0f}") as progress:
         task = progress.add_task(plain(folder.name), total=2 * len(paths) * len(scales))
-        for score in scores_of(model, images, scales, device=device, degradation=degradation):
+        for score in scores_of(model, images, scales, device=device, **options):
             scores.append(score)
             progress.update(task, advance=1, description=plain(f"{score.image} x{score.scale:g}"))
     return scores

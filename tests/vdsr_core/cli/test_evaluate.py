@@ -31,9 +31,9 @@ def numbers(rows):
     return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
 
 
-def expected_rows(model, images, scales):
+def expected_rows(model, images, scales, **options):
     """The rows that `evaluate` of vdsr_core gives."""
-    scores = list(evaluate(model, images, scales))
+    scores = list(evaluate(model, images, scales, **options))
     pairs = [(a, b) for part in (scores, mean_scores(scores)) for a, b in zip(part[::2], part[1::2], strict=True)]
     return [
         {
@@ -49,6 +49,13 @@ def test_evaluate_json_equals_evaluate(sharp, vdsr, tiny_model, words):
     result = vdsr("evaluate", ".", *words, "--format", "json")
     assert (result.exit_code, result.stderr) == (0, "")
     assert numbers(json.loads(result.stdout)) == expected_rows(tiny_model, sharp, [2, 3])
+
+
+def test_evaluate_measures_the_self_ensemble(sharp, vdsr, tiny_model):
+    result = vdsr("evaluate", ".", "--scales", "2", "--self-ensemble", "--format", "json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    expected = expected_rows(tiny_model, sharp, [2], self_ensemble=True)
+    assert numbers(json.loads(result.stdout)) == expected != expected_rows(tiny_model, sharp, [2])
 
 
 def test_evaluate_csv_equals_evaluate(sharp, vdsr, tiny_model):
@@ -164,6 +171,9 @@ def test_calibration_json_equals_compare_errors(calibrated, vdsr):
     assert (result.exit_code, result.stderr) == (0, "")
     reports = [json.loads(json.dumps(asdict(found))) for found in compare_errors(image, (2, 3), model=model)]
     assert json.loads(result.stdout) == reports
+    result = vdsr("evaluate", ".", "--scales", "2", "--calibration", "--self-ensemble", "--format", "json")
+    reports = [asdict(found) for found in compare_errors(image, 2, model=model, self_ensemble=True)]
+    assert json.loads(result.stdout) == json.loads(json.dumps(reports))
 
 
 def test_calibration_is_shown_and_drawn(calibrated, vdsr, tmp_path):
