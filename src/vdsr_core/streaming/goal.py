@@ -48,7 +48,8 @@ class Goal:
             shape = [image.data.shape[image.axes.index(letter)] for letter in "YX"]
             factors = [new and new / old for new, old in zip(self.size, shape, strict=True)]
             rows, columns = (factor or max(f for f in factors if f) for factor in factors)
-            problem = f"`size` must not be smaller than the image, {shape[0]} x {shape[1]}, got {self.size}."
+            got = " and ".join(f"{new} {side}" for new, side in zip(self.size, ("rows", "columns"), strict=True) if new)
+            problem = f"`size` must not be smaller than the image, {shape[0]} rows and {shape[1]} columns, got {got}."
         else:
             number, unit = self.pixel_size or (0.0, "")
             if image.pixel_size is None or image.unit not in METRES:
