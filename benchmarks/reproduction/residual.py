@@ -42,7 +42,8 @@ def main(options: argparse.Namespace) -> None:
         rows.append(row | {"by": "ours"} | {c: spread(v) for c, v in zip(columns, values, strict=True)})
         if recipe == "kim2016":
             rows.append(row | {"by": "paper"} | dict(zip(columns, PAPER[rate, residual], strict=True)))
-        curves[f"{recipe}, {kind}, {rate:g}"] = EPOCHS, [sum(v) / len(v) for v in values]
+        if usual:
+            curves[f"{recipe}, {kind}, {rate:g}"] = EPOCHS, [sum(v) / len(v) for v in values]
     report(options, "residual", rows)
     draw(options, "residual", curves, x="epoch (of 80)", y="PSNR on Set5 x2, dB")
     check_left(options)
