@@ -28,7 +28,7 @@ TILE_SECONDS = 2.5  # between two tiles: often enough to see progress
 PROBE_SECONDS = 0.25
 TURNS = 8  # flips and rotations, over which `self_ensemble` takes the mean
 
-_turn = threading.Lock()
+_next, _turn = threading.Lock(), threading.Lock()  # whoever waits for the turn holds `_next`
 
 
 class Cancelled(Exception):
@@ -67,8 +67,11 @@ def stop_if(cancelled: threading.Event) -> None:
 @contextmanager
 def computing(cancelled: threading.Event) -> Iterator[None]:
     """PyTorch for one piece of work at a time, with a core left to the viewer."""
-    while not _turn.acquire(timeout=0.05):
-        stop_if(cancelled)
+    _take(_next, cancelled)  # work that has just had its turn waits here for the one that is next
+    try:
+        _take(_turn, cancelled)
+    finally:
+        _next.release()
     try:
         torch = load_torch()
         threads = torch.get_num_threads()
@@ -79,6 +82,12 @@ def computing(cancelled: threading.Event) -> Iterator[None]:
             torch.set_num_threads(threads)
     finally:
         _turn.release()
+
+
+def _take(lock: threading.Lock, cancelled: threading.Event) -> None:
+    """Acquire a lock, unless the work is cancelled before."""
+    while not lock.acquire(timeout=0.05):
+        stop_if(cancelled)
 
 
 def load_torch() -> Any:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from vdsr_core import VDSR, FineTuneProgress
 
 REPORTS = 0.2  # seconds between two reports of steps, at least
-TURN = 0.002  # seconds in which another piece of work can take its turn between two steps
 
 
 @dataclass
@@ -104,7 +103,6 @@ def take_turns(
         if progress is None:
             return
         yield progress
-        time.sleep(TURN)
         while control.paused.is_set() and not control.stopped.is_set():
             stop_if(cancelled)
             time.sleep(0.05)

@@ -34,6 +34,27 @@ def make_task(network, *shape, **options):
     return _tasks.Task(image_layers.whole(layer), 2, model=network, **options)
 
 
+def test_work_that_waits_is_next():
+    """As an upscaling beside a training, which wants the next turn as soon as it has given one away."""
+    order, never = [], threading.Event()
+
+    def work():
+        with pytorch.computing(never):
+            order.append("waited")
+
+    thread = threading.Thread(target=work)
+    with pytorch.computing(never):
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not pytorch._next.locked():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    with pytorch.computing(never):
+        order.append("had one")
+    thread.join()
+    assert order == ["waited", "had one"]
+
+
 def test_upscale_is_super_resolve_and_counts_its_tiles(network):
     task = make_task(network, 2, 20, 24, tile=16)
     started, *written = generators.upscale(task, threading.Event())
