@@ -13,7 +13,7 @@ from magicgui.backends._qtpy.widgets import FloatSlider, QBaseRangedWidget, QBas
 from magicgui.widgets import ComboBox, Container, Widget
 from magicgui.widgets.bases import RangedWidget, SliderWidget
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer
 from qtpy.QtGui import QGuiApplication, QHelpEvent, QIcon, QValidator
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
@@ -354,7 +354,8 @@ def align_labels(*containers: Container[Any]) -> None:
 def refill(box: ComboBox) -> None:
     """Ask for the choices again, in which words may differ, and keep the choice; only another one emits a signal."""
     before = box.value
-    with box.changed.blocked():
+    with box.changed.blocked(), QSignalBlocker(box.native):
+        box.native.clear()  # magicgui would put those with other words behind those with the same
         box.reset_choices()
         if before in box.choices:
             box.value = before

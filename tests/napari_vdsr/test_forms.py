@@ -6,7 +6,7 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QScrollArea, QVBoxLayout, QWidget
 
-from napari_vdsr.forms import NumberBox, NumberSlider, ShortSpinBox, ignore_wheel
+from napari_vdsr.forms import NumberBox, NumberSlider, ShortSpinBox, choice, ignore_wheel, refill
 
 
 @pytest.fixture(params=["en_US", "de_DE", "fr_FR", "C"])
@@ -94,3 +94,15 @@ def test_wheel_scrolls_and_changes_nothing(qtbot):
     QApplication.sendEvent(box.native, down)
     assert box.value == 2
     assert not down.isAccepted()  # it goes on to what scrolls
+
+
+@pytest.mark.parametrize("chosen", ["auto", "none"])
+def test_choices_whose_words_change_keep_their_places(qapp, chosen):
+    words, heard = ["Automatic"], []
+    box = choice("Noise", "", lambda _: [(words[-1], "auto"), ("None", "none"), ("By hand", "hand")])
+    box.value = chosen
+    box.changed.connect(heard.append)
+    words.append("Automatic: 3 %")
+    refill(box)
+    assert (box.choices, box.value, heard) == (("auto", "none", "hand"), chosen, [])
+    assert [box.native.itemText(i) for i in range(3)] == ["Automatic: 3 %", "None", "By hand"]
