@@ -11,7 +11,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, GraphNode, List, Task, TaskRef
 from numpy.typing import NDArray
@@ -74,7 +74,13 @@ def map_tiles(
 
 def join(*values: Any) -> Any:
     """Several values as one, delayed if any of them is."""
-    return delayed(values, pure=True) if any(isinstance(value, Delayed) for value in values) else values
+    waiting: list[Any] = [value for value in values if isinstance(value, Delayed)]
+    if not waiting:
+        return values
+    name = f"join-{tokenize(*values)}"
+    parts = [TaskRef(value.key) if isinstance(value, Delayed) else value for value in values]
+    graph: dict[Any, GraphNode] = {name: Task(name, tuple, List(*parts))}
+    return Delayed(name, HighLevelGraph.from_collections(name, graph, waiting))
 
 
 @dataclass(frozen=True)
