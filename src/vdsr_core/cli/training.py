@@ -90,8 +90,8 @@ def noted_signals() -> Iterator[list[int]]:
 
     def note(number: int, _: Any) -> None:
         noted.append(number)
+        end_at_next(number)  # before it is said
         os.write(2, STOPPING)  # a handler may interrupt another write to stderr, which Python's file would refuse
-        end_at_next(number)
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
