@@ -146,7 +146,7 @@ def fine_tune_steps(
     Raises
     ------
     TypeError, ValueError
-        As in `fine_tune`; if `checkpoint` holds another run, or a network of none.
+        As in `fine_tune`; if `checkpoint` holds another run, or a network that no run has written.
     OSError
         If `checkpoint` cannot be written or read; at the first step, if another run is writing it: a run that was
         killed does not count.
