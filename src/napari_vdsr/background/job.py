@@ -11,6 +11,7 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QThreadPool, Signal  # type: ignore[attr-defined]
 
 _running: set[Job] = set()
+SPARE = 2  # threads for other work of napari
 LAST_WAIT = 10_000  # milliseconds for the work to end when Python ends
 
 Work = Callable[[threading.Event], Iterator[Any]]
@@ -42,6 +43,9 @@ class Job(QObject):
         _running.add(self)
         self.stepped.connect(self._take)  # after all others
         self.worker.finished.connect(self._forget)
+        pool = QThreadPool.globalInstance()  # of a thread for each core, while most work only waits for its turn
+        if pool is not None:
+            pool.setMaxThreadCount(max(pool.maxThreadCount(), len(_running) + SPARE))
         self.worker.start()
 
     def cancel(self) -> None:

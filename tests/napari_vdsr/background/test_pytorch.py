@@ -11,7 +11,7 @@ pytest.importorskip("napari")
 import torch
 from napari.components import ViewerModel
 from napari.layers import Image
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QThreadPool
 
 from napari_vdsr.background import job as _job
 from napari_vdsr.background import pytorch
@@ -53,6 +53,28 @@ def test_work_that_waits_is_next():
         order.append("had one")
     thread.join()
     assert order == ["waited", "had one"]
+
+
+def test_work_begins_beside_other_work_on_a_computer_with_one_core(qtbot):
+    pool, enough, ended = QThreadPool.globalInstance(), threading.Event(), []
+    before = pool.maxThreadCount()
+    pool.setMaxThreadCount(1)
+
+    def wait(cancelled):
+        assert enough.wait(60)
+        yield
+
+    def end(cancelled):
+        yield from ()
+
+    jobs = [_job.Job(work) for work in (wait, wait, end)]
+    for job in jobs:
+        job.ended.connect(lambda job, error: ended.append((job, error)))
+        job.start()
+    qtbot.waitUntil(lambda: ended == [(jobs[2], None)], timeout=30_000)
+    enough.set()
+    qtbot.waitUntil(lambda: len(ended) == 3, timeout=30_000)
+    pool.setMaxThreadCount(before)
 
 
 def test_upscale_is_super_resolve_and_counts_its_tiles(network):
