@@ -64,7 +64,8 @@ def main():
     for scale in options.scales:
         for level in options.levels:
             table = np.array([measure(truth, scale, level, network) for truth in truths.values()])
-            below = [name for name, row in zip(truths, table, strict=True) if row[3] < row[0]]
+            lost = dict(zip(truths, table[:, 3] - table[:, 0], strict=True))
+            below = [f"{name} ({gain:+.2f})" for name, gain in lost.items() if gain < 0]
             means = " | ".join(f"{value:.2f}" for value in table.mean(0))
             print(f"| x{scale:g} | {100 * level:g} % | {means} | {', '.join(below) or 'none'} |", flush=True)
 

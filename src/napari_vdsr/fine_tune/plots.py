@@ -11,11 +11,14 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
+from napari_vdsr.plot import make_plot, paint_plot
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vdsr_core import Preview
 
+HEIGHT = 110  # of a plot, screen pixels
 MOST = 2000  # points of a curve; further ones are means
 SIDE = 64  # pixels of the held-out part that are shown
 TILE = 150  # pixels of the screen for them
@@ -27,8 +30,7 @@ class Curves(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._loss = pyqtgraph.PlotWidget()
-        self._gain = pyqtgraph.PlotWidget()
+        self._loss, self._gain = make_plot(HEIGHT), make_plot(HEIGHT)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -37,12 +39,8 @@ class Curves(QWidget):
             (self._gain, "Gain over the network before, in dB"),
             (self._loss, "Error in training, by steps"),
         ):
-            plot.setMouseEnabled(False, False)
-            plot.hideButtons()
-            plot.setMenuEnabled(False)
             plot.getAxis("left").setWidth(60)
             plot.setTitle(words, size="9pt")
-            plot.setFixedHeight(110)
             column.addWidget(plot)
         self._loss.setLogMode(y=True)
         self._zero = pyqtgraph.InfiniteLine(
@@ -71,11 +69,8 @@ class Curves(QWidget):
     def paint_as(self, text: str, background: str) -> None:
         """Take the colours of a theme."""
         for plot in (self._loss, self._gain):
-            plot.setBackground(background)
+            paint_plot(plot, text, background)
             plot.setTitle(plot.getPlotItem().titleLabel.text, color=text)
-            for name in ("left", "bottom"):
-                plot.getAxis(name).setPen(text)
-                plot.getAxis(name).setTextPen(text)
 
 
 def thinned(points: list[tuple[int, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -11,6 +11,8 @@ from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
+from napari_vdsr.plot import make_plot, paint_plot
+
 if TYPE_CHECKING:
     from vdsr_core import ErrorReport
 
@@ -25,11 +27,7 @@ class ErrorPlot(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self._plot = pyqtgraph.PlotWidget()
-        self._plot.setFixedHeight(HEIGHT)
-        self._plot.setMouseEnabled(False, False)
-        self._plot.hideButtons()
-        self._plot.setMenuEnabled(False)
+        self._plot = make_plot(HEIGHT)
         self._plot.setLogMode(True, True)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -51,10 +49,8 @@ class ErrorPlot(QWidget):
         self._plot.setYRange(*np.log10(ends), padding=0)
         theme = get_theme(get_settings().appearance.theme)
         text = theme.text.as_hex()
-        self._plot.setBackground(theme.background.as_hex())
+        paint_plot(self._plot, text, theme.background.as_hex())
         for side, words in (("bottom", "expected error, % of the range"), ("left", "error made, %")):
             axis = self._plot.getAxis(side)
             axis.setTicks([[(float(np.log10(value)), f"{value:g}") for value in TICKS if ends[0] <= value <= ends[1]]])
             axis.setLabel(words, color=text)
-            axis.setPen(text)
-            axis.setTextPen(text)

@@ -7,7 +7,7 @@ import io
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vdsr_core.cli.terminal import plain, progress_bar
 from vdsr_core.cli.training import read_planes
@@ -30,13 +30,15 @@ def measure(
     planes = {f"{name} {number}": hr for name, source in sources.items() for number, (_, hr) in enumerate(source)}
     pieces = max(PIECES, len(planes))
     with progress_bar("{task.completed:.0f} of {task.total:.0f}") as progress:
-        options: dict[str, Any] = {
-            "in_range": (0, 1),
-            "pieces": pieces,
-            "device": device,
-            "self_ensemble": self_ensemble,
-        }
-        reports = compare_errors(planes, scales, model=model, **options)
+        reports = compare_errors(
+            planes,
+            scales,
+            model=model,
+            in_range=(0, 1),
+            self_ensemble=self_ensemble,
+            pieces=pieces,
+            device=device,
+        )
         return list(progress.track(reports, len(scales), description=plain(folder.name)))
 
 
