@@ -318,6 +318,8 @@ class Face(QWidget):
             above = above.parent()
         if above is not None:
             above.ensureWidgetVisible(self.trial)
+            if self.error_plot is not None and not self.error_plot.isHidden():
+                above.ensureWidgetVisible(self.error_plot)
 
     def say(self, words: str) -> None:
         """Show one sentence below the buttons."""

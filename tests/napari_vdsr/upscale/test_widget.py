@@ -728,6 +728,11 @@ def test_try_on_this_image(viewer, opened, qtbot, network):
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
     assert "<b>Expected error</b> of “photo”" in widget.face.trial.text()
     assert not widget.face.error_plot.isHidden()
+    viewer.show()
+    widget.resize(widget.width(), 300)
+    click(qtbot, widget.face.try_button)
+    qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: not widget.face.error_plot.visibleRegion().isEmpty(), timeout=WAIT)  # it is scrolled to
     viewer.layers["cells"].data = stack[:, :5]
     assert not widget.face.try_button.isEnabled()
     assert "at least 6 pixels" in widget.face.try_button.toolTip()
