@@ -180,7 +180,7 @@ def examine_now(model: str | None, device: str | None, *, self_ensemble: bool = 
     speed = measure_speed(network, device) / (TURNS if self_ensemble else 1)
     summary = str(network.card.get("summary", ""))
     chosen, scales = explain_device(device, devices), tuple(network.scales)
-    return Facts(network.halo, speed, summary, devices, chosen, scales, network.config.maps)
+    return Facts(network.halo, speed, summary, devices, chosen, scales, network.maps)
 
 
 @lru_cache(maxsize=8)

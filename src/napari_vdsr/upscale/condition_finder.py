@@ -87,7 +87,7 @@ def find_condition(
             noises += noise
             ranges += in_range if isinstance(in_range, list) else [in_range] * len(noise)
             compression = max(compression, find_compression(task))
-        misfit = find_misfit(network.config.maps, noises, ranges, compression).replace("`", "")
+        misfit = find_misfit(network.maps, noises, ranges, compression).replace("`", "")
         misfit = misfit[:1].upper() + misfit[1:]
         deep = all(not task.source.rgb and np.dtype(task.source.data.dtype).itemsize > 1 for task in tasks)
         fitting = find_fitting(deep) if misfit else ""

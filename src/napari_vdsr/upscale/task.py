@@ -119,7 +119,7 @@ class Cancellable:
 
 def find(task: Task, cancelled: threading.Event) -> Found:
     """What is found of the whole layer: the same for a plane, a region, and all of it."""
-    source, maps = task.source, load_network(task.model).config.maps
+    source, maps = task.source, load_network(task.model).maps
     if "noise" in maps and task.noise == AUTO and task.in_range is None and not task.several_levels:
         ranges, noise = (_of_part(found, source) for found in _measure(source, source.data, (RANGE, NOISE), cancelled))
         in_range = ranges if source.channel_axis is not None else ranges[0]

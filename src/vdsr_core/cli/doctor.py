@@ -89,6 +89,8 @@ def network_lines(model: VDSR) -> Iterator[str]:
     more = f", fold {config.fold}" * (config.fold > 1) + ", blocks" * config.blocks
     more += f", told {' and '.join(config.maps)}" if config.maps else ""
     yield f"network   depth {config.depth}, width {config.width}{more}, {parameters} parameters"
+    if model.restorer:
+        yield f"restorer  {model.restorer}, for noisy and compressed images"
     yield f"scales    {', '.join(f'{scale:g}' for scale in model.scales) or 'not known'}"
     yield f"halo      {model.halo} pixels"
     yield from card_lines(model.card)

@@ -55,7 +55,7 @@ def save_checkpoint(
     TypeError
         If `model` is not a network, or its card holds what JSON cannot.
     ValueError
-        If its scales are not greater than 1, or its weights not finite.
+        If its scales are not greater than 1, its weights not finite, or its restorer not one of the package.
     OSError
         If the file cannot be written.
 
@@ -74,6 +74,8 @@ def save_checkpoint(
     header |= {"scales": json.dumps(check_scales(model.scales)), "card": _card_text(model.card)}
     if model.errors is not None:
         header["errors"] = json.dumps(model.errors.to_json())
+    if model.restorer is not None:
+        header["restorer"] = json.dumps(_check_restorer(model.restorer))
     arrays = to_arrays(model)
     if odd := [name for name, array in arrays.items() if not bool(torch.isfinite(array).all())]:
         msg = f"`model` must hold finite weights, got NaN or infinity in {odd[0]}: its training went wrong. "
@@ -90,6 +92,14 @@ def save_checkpoint(
         temporary.write_bytes(data)
 
 
+def _check_restorer(name: str) -> str:
+    """The name of a restorer, checked to be one of the package."""
+    if name not in model_names():
+        msg = f"`restorer` must be one of {', '.join(model_names())}, got {name!r}. Update napari-vdsr if it is newer."
+        raise ValueError(msg)
+    return name
+
+
 def _card_text(card: object) -> str:
     """A card as JSON."""
     try:
@@ -103,11 +113,13 @@ def _card_text(card: object) -> str:
 
 
 def fingerprint(model: VDSR) -> str:
-    """The SHA-256 of a network's shape and weights: equal ones give equal pixels."""
+    """The SHA-256 of the shape and weights of a network and of its restorer: equal ones give equal pixels."""
     digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
     for name, array in sorted(model.state_dict().items()):
         digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
         digest.update(array.detach().cpu().contiguous().numpy().tobytes())
+    if model.restorer is not None:
+        digest.update(fingerprint(load_model(model.restorer)).encode())
     return digest.hexdigest()
 
 
@@ -173,6 +185,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
         except (KeyError, TypeError, ValueError) as error:
             msg = f"{path} must hold good errors in its header, got {error!r}. It is damaged."
             raise ValueError(msg) from error
+    if "restorer" in header:
+        model.restorer = _check_restorer(_entry(path, header, "restorer", str))
     return model
 
 
@@ -200,7 +214,7 @@ def _entry(path: Path, header: Mapping[str, str], key: str, kind: type) -> Any:
     except (ValueError, RecursionError):
         value = header[key]
     if type(value) is not kind:
-        what = {int: "an integer", list: "a list", dict: "an object"}[kind]
+        what = {int: "an integer", list: "a list", dict: "an object", str: "a text"}[kind]
         text = header[key] if len(header[key]) <= 60 else header[key][:57] + "..."
         msg = f"{path} must have {what} in JSON as the {key} of its header, got {text}. It is damaged."
         raise ValueError(msg)

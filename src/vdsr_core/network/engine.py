@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.nn.functional import pad
 
 from vdsr_core.images.resampling import Taps
 from vdsr_core.network import torch_strips
+from vdsr_core.network.checkpoint import load_model
 from vdsr_core.network.model import VDSR, Condition, unfold
 from vdsr_core.network.ncnn_engine import find_ncnn, has_ncnn, warn_of_ncnn
 from vdsr_core.network.strips import BAND, LARGE, choose_rows, tallest
@@ -46,14 +48,14 @@ class Engine:
     It computes in float64 if the parameters of the network are, else in float32. With `half`, by default on CUDA, the
     residual is computed in float16, but for the first and the last layer; tiles whose residual is not finite are run
     again in float32. With `fast`, it is computed by ncnn, on the CPU in float32 where ncnn is installed and agrees with
-    PyTorch on a small image.
+    PyTorch on a small image. Noisy and compressed windows go through the restorer of the network, if it has one.
 
     Attributes
     ----------
     halo, align : int
         What tiles for `run` need, as in `cover`.
     maps : tuple of str
-        Which maps the network has, as in `VDSRConfig`.
+        What `run` is to be told of windows: `VDSR.maps`.
     pixels : int
         How many pixels of equal tiles to give to `run` at once. On a CPU, what shares a batch does not change a bit:
         there is one tile at a time, or there are small ones for processes to share.
@@ -69,7 +71,8 @@ class Engine:
         mind_forks()
         self.device = device
         self.dtype = np.dtype(np.float64 if double else np.float32)
-        self.halo, self.align, self.maps = model.halo, model.config.fold, model.config.maps
+        self.halo, self.align, self.maps = model.halo, model.config.fold, model.maps
+        self._restorer, self._options = model.restorer, {"half": half, "fast": fast}
         found: tuple[Any, VDSR] | None = None
         if device.type == "cpu" and not double and not half and fast and has_ncnn():
             found = find_ncnn(model, torch.get_num_threads())
@@ -90,6 +93,15 @@ class Engine:
             raise_if_out_of_memory(error)
             raise
         return model
+
+    @cached_property
+    def restorer(self) -> Engine:
+        """The network for noisy and compressed windows, made ready when the first one comes."""
+        model = load_model(self._restorer)
+        if (model.halo, model.config.fold) != (self.halo, self.align):
+            msg = f"`restorer` must have the halo and the fold of its network, {self.halo} and {self.align}, "
+            raise ValueError(msg + f"got {model.halo} and {model.config.fold}. Set it to None.")
+        return Engine(model.to(torch.float64) if self.dtype == np.float64 else model, self.device, **self._options)
 
     @property
     def name(self) -> str:
@@ -154,9 +166,21 @@ class Engine:
         pixels = (torch.from_numpy(np.ascontiguousarray(w, self.dtype)).to(self.device) for w in windows)
         sr = torch.stack([interpolate(p, *t) for p, t in zip(pixels, taps, strict=True)])  # (B, C, H, W)
         told = None if conditions is None else torch.tensor(conditions, dtype=sr.dtype, device=self.device)
-        find = self._mean_residual if self_ensemble else self._residual
-        sr[:, :1] += find(sr[:, :1], stop, told)
+        for engine, part in self._assign(conditions):
+            find = engine._mean_residual if self_ensemble else engine._residual
+            sr[part, :1] += find(sr[part, :1], stop, None if told is None else told[part])
         return sr.cpu().numpy()
+
+    def _assign(self, conditions: Sequence[Condition] | None) -> Iterator[tuple[Engine, Any]]:
+        """Which windows go through this network, and which through its restorer."""
+        degraded = [self._restorer is not None and condition.is_degraded for condition in conditions or ()]
+        if not any(degraded):
+            yield self, slice(None)
+        elif all(degraded):
+            yield self.restorer, slice(None)
+        else:
+            yield self, [number for number, other in enumerate(degraded) if not other]
+            yield self.restorer, [number for number, other in enumerate(degraded) if other]
 
     def _mean_residual(self, ilr: Tensor, stop: threading.Event | None, conditions: Tensor | None) -> Tensor:
         """The mean residual over the flips and rotations of interpolated images [1]_, (B, 1, H, W).

@@ -18,6 +18,9 @@ from vdsr_core.network.error_table import ErrorTable
 MAPS = ("scale", "noise", "compression")
 QUALITY = ("noise", "compression")  # those that say what is wrong with an image
 LARGEST = 4.0  # a larger scale is told as this one: networks have seen no larger ones
+# From about here on a network that was trained with noisy and compressed images restores open photographs better than
+# one that was trained with clean ones: `python benchmarks/degraded.py FOLDER --model photo`, and so for restore.
+NOISY, COMPRESSED = 0.008, 0.04
 
 
 class Condition(NamedTuple):
@@ -45,6 +48,11 @@ class Condition(NamedTuple):
     def noise(self) -> float:
         """The standard deviation of the noise at the intensity 1 / 2."""
         return math.sqrt(max(0.0, self.gain / 2 + self.offset))
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether a `VDSR.restorer` takes over: the image is noisy, compressed, or only to be cleaned."""
+        return self.noise > NOISY or self.compression > COMPRESSED or self.scale <= 1
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,10 @@ class VDSR(nn.Module):
     ----------
     errors : ErrorTable or None
         How large its errors are, from `calibrate`, for `predict_error`; None until they are measured.
+    restorer : str or None
+        The network of the package, such as ``restore``, that takes the place of this one in `super_resolve` where an
+        image is noisy or compressed; None for none. It must have all maps and the same halo. A network that is trained
+        further loses it.
 
     References
     ----------
@@ -161,6 +173,7 @@ class VDSR(nn.Module):
         self.scales = tuple(float(scale) for scale in scales)
         self.card = dict(card or {})
         self.errors: ErrorTable | None = None
+        self.restorer: str | None = None
         widths = [config.fold**2 + len(config.maps)] + [config.width] * (config.depth - 1) + [config.fold**2]
         self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         for layer in self.convolutions:
@@ -171,6 +184,11 @@ class VDSR(nn.Module):
     def convolutions(self) -> list[nn.Conv2d]:
         """The layers, from input to output."""
         return list(self.layers)  # type: ignore[arg-type]
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """What `super_resolve` finds of an image: the maps of the network, and those of its restorer."""
+        return MAPS if self.restorer else self.config.maps
 
     @property
     def halo(self) -> int:

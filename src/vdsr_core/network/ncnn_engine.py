@@ -47,7 +47,7 @@ def warn_of_ncnn(error: Exception) -> None:
     warnings.warn(msg + "`pip install --upgrade ncnn` may help, `pip uninstall ncnn` ends this.", stacklevel=5)
 
 
-@lru_cache(maxsize=2)  # converting takes as long as a small image
+@lru_cache(maxsize=4)  # converting takes as long as a small image; a network may have a restorer
 def _make_ncnn(weights: bytes, config: VDSRConfig, threads: int) -> tuple[NcnnNetwork | NcnnWorkers, VDSR]:
     """The network of these weights in both libraries, tried on two strips; a function of its arguments alone."""
     from vdsr_core.network.ncnn_network import NcnnNetwork

@@ -45,7 +45,7 @@ def read_card(name_or_path: str | os.PathLike[str] | None = None) -> dict[str, A
     -------
     dict
         The card, such as ``"summary"``, ``"data"``, ``"recipe"`` and ``"terms"``, ``"scales"``, a list of float, and
-        ``"maps"``, a list of str (see `VDSRConfig`).
+        ``"maps"``, a list of str (see `VDSR.maps`).
 
     Raises
     ------
@@ -71,6 +71,8 @@ def _read(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
         maps = json.loads(header["config"]).get("maps", [])  # files of earlier versions have none
+        if (restorer := json.loads(header.get("restorer", "null"))) in model_names():
+            maps = read_card(restorer)["maps"]
         return {**json.loads(header["card"]), "scales": json.loads(header["scales"]), "maps": maps}
     except (SafetensorError, KeyError, ValueError, TypeError, IsADirectoryError) as error:
         msg = f"`name_or_path` must be a network that this package saved, got {path}. Choose another file."

@@ -257,7 +257,7 @@ def upscale_file(
 
 def find_quality(image: ImageFile, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """What a network with maps of it removes, for the message, and the options with what is found."""
-    if set(QUALITY).isdisjoint(options["model"].config.maps):
+    if set(QUALITY).isdisjoint(options["model"].maps):
         return "", options
     asked = options.get("compression", "auto")
     kind: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb, "nan": options.get("nan", "raise")}

@@ -304,7 +304,7 @@ def plan(
     network = to_network(model)
     options: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb, "nan": nan}
     auto = isinstance(compression, str) and compression == "auto"
-    compression = image.compression * ("compression" in network.config.maps) if auto else compression
+    compression = image.compression * ("compression" in network.maps) if auto else compression
     data: Any = image.data
     one = tuple(slice(0, 1 if letter in "YX" else n) for letter, n in zip(image.axes, data.shape, strict=True))
     with naming_chunks(data):
@@ -316,7 +316,7 @@ def plan(
     sizes["Y"], sizes["X"] = scaled_shape((sizes["Y"], sizes["X"]), pair)
     check_room(Path(target), math.prod(sizes.values()) * data.dtype.itemsize)
     with naming_chunks(data):
-        ranges, noises = survey(data, in_range=in_range, noise=noise, maps=network.config.maps, **options)
+        ranges, noises = survey(data, in_range=in_range, noise=noise, maps=network.maps, **options)
     return Plan(
         source=place,
         target=str(Path(target).resolve()),
@@ -327,7 +327,7 @@ def plan(
         scale=pair,
         network=fingerprint(network),
         in_range=tuple(ranges),
-        noise=tuple(noises) if "noise" in network.config.maps else (),
+        noise=tuple(noises) if "noise" in network.maps else (),
         compression=float(compression),
         tile=tile,
         shard=shard,

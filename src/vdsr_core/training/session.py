@@ -164,6 +164,7 @@ class Session:
         given at each validation, and at the end. `found` is from `resume`, if the run in `file` is resumed.
         """
         trainer, hold_out = self.trainer, self.hold_out
+        model.restorer = None  # which knows nothing of these images
 
         def is_over(found: Found) -> bool:
             return patience is not None and found.waited >= patience

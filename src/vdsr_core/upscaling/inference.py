@@ -48,10 +48,11 @@ def super_resolve(
         array (see Notes). An `ImageFile` also says what its channels are, and how it was compressed.
     scale : float or (float, float)
         Output pixels per input pixel, greater than 1, for both axes or for (rows, columns); one of a pair may be 1.
-        It need not be an integer. A network that has maps also takes 1: it then only removes noise and compression,
+        It need not be an integer. A network with maps or a restorer also takes 1: it then only removes noise and JPEG,
         and returns the pixels as they are where there is neither.
     model : VDSR, str or path, optional
-        A network, or what `load_model` takes. By default the default network, ``photo``.
+        A network, or what `load_model` takes. By default the default network, ``photo``, which hands noisy and
+        compressed images over to ``restore``, its `VDSR.restorer`.
     channel_axis : int, optional
         Axis of the channels. They are independent unless `rgb` is True.
     rgb : bool, optional
@@ -64,7 +65,7 @@ def super_resolve(
     noise : "auto", float, (gain, offset) or sequence of such pairs, optional
         The noise to remove: its standard deviation in units of the image, or the line ``gain * value + offset`` that
         its variance follows, or one line for each channel. By default what `estimate_noise` finds in the whole image,
-        where the network has a map of noise. In colour it is the noise of luma.
+        where the network or its restorer has a map of noise. In colour it is the noise of luma.
     compression : "auto" or float, optional
         How strongly JPEG has compressed the image: the mean quantisation step of luma as a fraction of 255, for images
         other than 8-bit of `in_range`. By default what an `ImageFile` says, and 0 for an array.
@@ -72,8 +73,8 @@ def super_resolve(
         Side of a tile in output pixels. The result does not depend on it (see Notes); memory does, and time a little:
         what tiles share, `VDSR.halo` pixels on each side, is computed twice. None takes each plane in one piece.
     window : (slice, slice), optional
-        Rows and columns of the result to compute, the whole by default. With `in_range`, only the input pixels
-        that the window needs are read and checked.
+        Rows and columns of the result to compute, the whole by default. With `in_range` and `noise`, only the input
+        pixels that the window needs are read and checked.
     nan : {"raise", "keep"}, optional
         Whether pixels that are NaN are an error, or pixels without a value: the result is NaN where its nearest input
         pixel is. The network gets the mean of known neighbours there, up to 4 pixels away, and the low end of the range
@@ -120,10 +121,9 @@ def super_resolve(
     images are computed at the same time.
 
     The result for a dask array is lazy: nothing is read before it is computed. Its chunks are the tiles; each reads
-    the chunks of `image` that it needs. Unless `in_range` is given or the image is 8-bit RGB, every computation begins
-    with one pass over the whole of `image`, which finds the range: to look at a part here and a part there, give
-    ``in_range=find_range(image)``. The noise is found in the same pass, or, with `in_range`, from the chunks that hold
-    its blocks; ``noise=estimate_noise(image)`` finds it first.
+    the chunks of `image` that it needs. Every computation begins with one pass over the whole of `image`, which finds
+    the range and the noise: to look at a part here and a part there, find them first by `survey`, and give both. With
+    `in_range`, or for 8-bit RGB, only the chunks that hold the blocks of `estimate_noise` are read for it.
 
     A constant image comes back constant, without the network. Where only parts of it are seen, a `window` or a dask
     array with an `in_range` of more than that value or of 8-bit RGB, it cannot be known that the image is constant, so

@@ -36,12 +36,12 @@ def super_resolve_lazily(image: Any, options: Options) -> Any:
     part = check_window(options.window, plane)
     model = find_network(options.model, pair)
     ranges = find_ranges_lazily(image, axes, options.in_range, keep_nan)
-    check_enlarges(pair, model.config.maps)
+    check_enlarges(pair, model.maps)
     noises: Any = check_noise(options.noise, axes.channels)
-    compression = find_compression(options, model.config.maps)
-    check_maps(model.config.maps, noise=options.noise if noises else 0, compression=compression)
+    compression = find_compression(options, model.maps)
+    check_maps(model.maps, noise=options.noise if noises else 0, compression=compression)
     if noises is None:
-        found = "noise" in model.config.maps
+        found = "noise" in model.maps
         noises = find_noise_lazily(image, axes) if found else [(0.0, 0.0)] * axes.channels
 
     chunks: list[list[int]] = [[1] * n for n in image.shape]

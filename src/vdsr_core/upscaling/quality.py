@@ -67,7 +67,7 @@ def find_misfit(
     Parameters
     ----------
     maps : collection of str
-        Those of the network, `VDSRConfig.maps`.
+        Those of the network, `VDSR.maps`.
     noises, ranges, compression
         As in `describe_quality`.
 

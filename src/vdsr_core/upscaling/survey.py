@@ -34,7 +34,7 @@ def survey(
         As in `super_resolve`. What is given is not looked for. The noise may also be a fraction of the range of each
         channel, such as ``"3%"``.
     maps : collection of str, optional
-        The maps of the network, `VDSRConfig.maps`. Without ``"noise"``, noise is not looked for.
+        The maps of the network, `VDSR.maps`. Without ``"noise"``, noise is not looked for.
 
     Returns
     -------

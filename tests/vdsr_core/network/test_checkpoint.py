@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from vdsr_core import VDSR, ErrorTable, VDSRConfig, load_checkpoint, load_model, save_checkpoint
-from vdsr_core.network.checkpoint import load_trainer, to_arrays
-from vdsr_core.network.model import make_model
+from vdsr_core.network.checkpoint import fingerprint, load_trainer, to_arrays
+from vdsr_core.network.model import MAPS, make_model
 from vdsr_core.network.pretrained import model_names, read_card
 
 
@@ -276,7 +276,38 @@ def test_read_card_gives_what_the_network_has(tmp_path, tiny_model):
     save_checkpoint(tmp_path / "maps.safetensors", maps)
     for name in (tmp_path / "tiny.safetensors", tmp_path / "maps.safetensors", None, *model_names()):
         model = load_model(name)
-        assert read_card(name) == {**model.card, "scales": list(model.scales), "maps": list(model.config.maps)}
+        assert read_card(name) == {**model.card, "scales": list(model.scales), "maps": list(model.maps)}
+
+
+def test_a_restorer_is_kept_and_changes_the_pixels(saved, tiny_model):
+    alone = fingerprint(tiny_model)
+    tiny_model.restorer = "restore"
+    save_checkpoint(saved, tiny_model)
+    loaded = load_checkpoint(saved)
+    assert loaded.restorer == "restore"
+    assert loaded.maps == MAPS != loaded.config.maps
+    assert read_card(saved)["maps"] == list(MAPS)
+    assert fingerprint(loaded) == fingerprint(tiny_model) != alone
+
+
+def test_a_restorer_that_is_not_here_is_neither_saved_nor_loaded(saved, tiny_model):
+    before = saved.read_bytes()
+    tiny_model.restorer = "../restore"
+    with pytest.raises(ValueError, match=r"`restorer` must be one of photo, .*, got '\.\./restore'\. Update"):
+        save_checkpoint(saved, tiny_model)
+    assert saved.read_bytes() == before
+    tiny_model.restorer = None
+    rewrite(saved, tiny_model, restorer='"../restore"')
+    with pytest.raises(ValueError, match=r"`restorer` must be one of photo, .*, got '\.\./restore'\. Update"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_embedded_restorers_see_as_far_as_their_networks(name):
+    model = load_model(name)
+    other = model if model.restorer is None else load_model(model.restorer)
+    assert (other.halo, other.config.fold, other.restorer) == (model.halo, model.config.fold, None)
+    assert set(model.maps) <= set(other.config.maps)
 
 
 def test_read_card_refuses_what_is_not_a_network(tmp_path):

@@ -14,6 +14,7 @@ from vdsr_core import (
     degrade,
     estimate_noise,
     find_range,
+    load_model,
     make_model,
     resize,
     super_resolve,
@@ -231,6 +232,60 @@ def test_scale_1_keeps_pixels_without_a_value():
     for noise in (0, 5):
         out = super_resolve(image, 1, model=MODEL, noise=noise, nan="keep")
         assert np.array_equal(np.isnan(out), np.isnan(image))
+
+
+# Networks with a restorer
+
+
+def with_and_without_restorer():
+    model, alone = load_model(), load_model()
+    alone.restorer = None
+    return model, alone
+
+
+@pytest.mark.parametrize("scale", [2, 2.5])
+def test_noisy_channels_alone_go_through_the_restorer(scale):
+    """Whole, tiled and lazy, as through the two networks one by one."""
+    model, alone = with_and_without_restorer()
+    rows, columns = np.ogrid[:60, :70]
+    image = np.stack([noisy_image()[0], (100 + 10 * rows + 7 * columns).astype(np.uint16)])
+    ranges, noises = survey(image, channel_axis=0)
+    noisy = super_resolve(image[0], scale, model="restore", in_range=ranges[0], noise=noises[0])
+    clean = super_resolve(image[1], scale, model=alone, in_range=ranges[1])
+    expected = np.stack([noisy, clean])
+    assert difference(super_resolve(image[0], scale, model=alone, noise=0), noisy) > 10
+    options = {"model": model, "channel_axis": 0}
+    assert np.array_equal(super_resolve(image, scale, **options), expected)
+    assert difference(super_resolve(image, scale, tile=51, **options), expected) <= 1
+    lazy = super_resolve(da.from_array(image, chunks=(1, 40, 40)), scale, **options)
+    assert difference(lazy.compute(), expected) <= 1
+    assert np.array_equal(
+        super_resolve(image, scale, noise=0, **options)[0], super_resolve(image[0], scale, model=alone)
+    )
+
+
+def test_compressed_files_go_through_the_restorer():
+    model, alone = with_and_without_restorer()
+    image = noisy_image()[0]
+    file = ImageFile(image, "YX", compression=0.1)
+    found = super_resolve(file, 2, model=model, noise=0)
+    assert np.array_equal(found, super_resolve(file, 2, model="restore", noise=0))
+    assert np.array_equal(
+        super_resolve(file, 2, model=model, noise=0, compression=0), super_resolve(image, 2, model=alone)
+    )
+
+
+def test_a_network_with_a_restorer_cleans_without_enlarging():
+    image = noisy_image()[0]
+    assert np.array_equal(super_resolve(image, 1), super_resolve(image, 1, model="restore"))
+    assert np.array_equal(super_resolve(image, 1, noise=0), image)
+
+
+def test_a_restorer_with_another_halo_is_refused():
+    model = make_model(0, VDSRConfig(4, 8, fold=2))
+    model.restorer = "restore"
+    with pytest.raises(ValueError, match=r"`restorer` must have the halo and the fold of its network, 8 and 2, got 40"):
+        super_resolve(noisy_image()[0], 2, model=model)
 
 
 # Networks without maps

@@ -550,7 +550,7 @@ def test_what_cannot_fit_is_refused_beforehand(monkeypatch):
 )
 def test_bad_scale_is_named(scale, error, message):
     with pytest.raises(error, match=message):
-        super_resolve(np.eye(4), scale)
+        super_resolve(np.eye(4), scale, model="fast")
 
 
 @pytest.mark.parametrize(
