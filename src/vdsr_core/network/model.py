@@ -20,7 +20,7 @@ QUALITY = ("noise", "compression")  # those that say what is wrong with an image
 LARGEST = 4.0  # a larger scale is told as this one: networks have seen no larger ones
 # From about here on a network that was trained with noisy and compressed images restores open photographs better than
 # one that was trained with clean ones: `python benchmarks/degraded.py FOLDER --model photo`, and so for restore.
-NOISY, COMPRESSED = 0.008, 0.04
+NOISY, COMPRESSED = 0.012, 0.04
 
 
 class Condition(NamedTuple):
