@@ -123,6 +123,7 @@ def find(task: Task, cancelled: threading.Event) -> Found:
     if "noise" in maps and task.noise == AUTO and task.in_range is None and not task.several_levels:
         ranges, noise = (_of_part(found, source) for found in _measure(source, source.data, (RANGE, NOISE), cancelled))
         in_range = ranges if source.channel_axis is not None else ranges[0]
+        noise = tolerate(noise, in_range, task)
     else:
         in_range = find_ranges(task, cancelled)
         noise = find_noise(task, in_range, cancelled) if "noise" in maps else []
@@ -161,7 +162,14 @@ def find_noise(task: Task, in_range: Ranges, cancelled: threading.Event, *, quic
         (found,) = _measure(source, source.data, (NOISE,), cancelled)
     else:
         found = _remember(SPREAD, source, source.data, lambda: _measure_spread(source, cancelled))
-    return _of_part(found, source)
+    found = _of_part(found, source)
+    return tolerate(found, in_range, task) if task.noise == AUTO else found
+
+
+def tolerate(noise: list[Noise], in_range: Ranges, task: Task) -> list[Noise]:
+    """The noise that was found, without what is too weak for the network to be removed."""
+    least, _ = load_network(task.model).tolerance
+    return [each if part >= least else (0.0, 0.0) for each, part in zip(noise, share(noise, in_range), strict=True)]
 
 
 def _measure(source: Source, data: Any, wanted: Sequence[str], cancelled: threading.Event) -> list[list[Any]]:
@@ -243,7 +251,8 @@ def find_compression(task: Task) -> float:
     path = Path(task.path) if task.path else None
     if path is None or path.suffix.lower() not in JPEG or not path.is_file():
         return 0.0
-    return _read_compression(path, path.stat().st_mtime_ns)
+    found = _read_compression(path, path.stat().st_mtime_ns)
+    return found if found > load_network(task.model).tolerance[1] else 0.0
 
 
 @lru_cache(maxsize=64)

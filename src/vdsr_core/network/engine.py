@@ -56,6 +56,8 @@ class Engine:
         What tiles for `run` need, as in `cover`.
     maps : tuple of str
         What `run` is to be told of windows: `VDSR.maps`.
+    tolerance : (float, float)
+        `VDSR.tolerance`.
     pixels : int
         How many pixels of equal tiles to give to `run` at once. On a CPU, what shares a batch does not change a bit:
         there is one tile at a time, or there are small ones for processes to share.
@@ -72,6 +74,7 @@ class Engine:
         self.device = device
         self.dtype = np.dtype(np.float64 if double else np.float32)
         self.halo, self.align, self.maps = model.halo, model.config.fold, model.maps
+        self.tolerance = model.tolerance
         self._restorer, self._options = model.restorer, {"half": half, "fast": fast}
         found: tuple[Any, VDSR] | None = None
         if device.type == "cpu" and not double and not half and fast and has_ncnn():

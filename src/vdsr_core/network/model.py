@@ -18,9 +18,10 @@ from vdsr_core.network.error_table import ErrorTable
 MAPS = ("scale", "noise", "compression")
 QUALITY = ("noise", "compression")  # those that say what is wrong with an image
 LARGEST = 4.0  # a larger scale is told as this one: networks have seen no larger ones
-# From about here on a network that was trained with noisy and compressed images restores open photographs better than
-# one that was trained with clean ones: `python benchmarks/degraded.py FOLDER --model photo`, and so for restore.
-NOISY, COMPRESSED = 0.012, 0.04
+# Noise, as a fraction of the range, and compression from about which on a restorer does better with open photographs
+# than the network: `python benchmarks/degraded.py FOLDER --model photo`, and so for restore. Weaker noise that is found
+# is texture as often.
+TOLERANCE = 0.012, 0.04
 
 
 class Condition(NamedTuple):
@@ -52,7 +53,7 @@ class Condition(NamedTuple):
     @property
     def is_degraded(self) -> bool:
         """Whether a `VDSR.restorer` takes over: the image is noisy, compressed, or only to be cleaned."""
-        return self.noise > NOISY or self.compression > COMPRESSED or self.scale <= 1
+        return any((self.gain, self.offset, self.compression)) or self.scale <= 1
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,11 @@ class VDSR(nn.Module):
     def maps(self) -> tuple[str, ...]:
         """What `super_resolve` finds of an image: the maps of the network, and those of its restorer."""
         return MAPS if self.restorer else self.config.maps
+
+    @property
+    def tolerance(self) -> tuple[float, float]:
+        """Noise, as a fraction of the range, and compression that are not removed where `super_resolve` finds them."""
+        return TOLERANCE if self.restorer else (0.0, 0.0)
 
     @property
     def halo(self) -> int:

@@ -28,6 +28,7 @@ from vdsr_core.streaming.source import open_source
 from vdsr_core.streaming.stream import stream
 from vdsr_core.streaming.workspace import sweep
 from vdsr_core.upscaling.inference import super_resolve_tiles
+from vdsr_core.upscaling.job import find_compression
 from vdsr_core.upscaling.quality import describe_quality
 from vdsr_core.upscaling.survey import survey
 
@@ -257,13 +258,14 @@ def upscale_file(
 
 def find_quality(image: ImageFile, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """What a network with maps of it removes, for the message, and the options with what is found."""
-    if set(QUALITY).isdisjoint(options["model"].maps):
+    network = options["model"]
+    if set(QUALITY).isdisjoint(network.maps):
         return "", options
-    asked = options.get("compression", "auto")
     kind: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb, "nan": options.get("nan", "raise")}
     data: Any = image.data
-    ranges, noises = survey(data, in_range=options.get("in_range"), noise=options.get("noise", "auto"), **kind)
-    compression = image.compression if asked == "auto" else asked
+    kind |= {"in_range": options.get("in_range"), "noise": options.get("noise", "auto")}
+    ranges, noises = survey(data, maps=network.maps, tolerance=network.tolerance, **kind)
+    compression = find_compression(options.get("compression", "auto"), image.compression, network)
     words = describe_quality(noises, ranges, compression)
     return f"  without {words}" if words else "", options | {"in_range": ranges, "noise": noises}
 

@@ -29,6 +29,7 @@ from vdsr_core.network.model import VDSR
 from vdsr_core.streaming.notes import read_note
 from vdsr_core.streaming.source import identify, naming_chunks, open_source, stamp
 from vdsr_core.upscaling.inference import super_resolve
+from vdsr_core.upscaling.job import find_compression
 from vdsr_core.upscaling.survey import read_percent, survey
 
 Index = tuple[int, ...]
@@ -303,8 +304,7 @@ def plan(
         raise ValueError(msg)
     network = to_network(model)
     options: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb, "nan": nan}
-    auto = isinstance(compression, str) and compression == "auto"
-    compression = image.compression * ("compression" in network.maps) if auto else compression
+    compression = find_compression(compression, image.compression, network)
     data: Any = image.data
     one = tuple(slice(0, 1 if letter in "YX" else n) for letter, n in zip(image.axes, data.shape, strict=True))
     with naming_chunks(data):
@@ -316,7 +316,8 @@ def plan(
     sizes["Y"], sizes["X"] = scaled_shape((sizes["Y"], sizes["X"]), pair)
     check_room(Path(target), math.prod(sizes.values()) * data.dtype.itemsize)
     with naming_chunks(data):
-        ranges, noises = survey(data, in_range=in_range, noise=noise, maps=network.maps, **options)
+        options |= {"maps": network.maps, "tolerance": network.tolerance}
+        ranges, noises = survey(data, in_range=in_range, noise=noise, **options)
     return Plan(
         source=place,
         target=str(Path(target).resolve()),

@@ -33,7 +33,7 @@ from vdsr_core.network.engine import Engine
 from vdsr_core.network.model import QUALITY, VDSR, Condition
 from vdsr_core.stopping import Stopped, stop_if
 from vdsr_core.upscaling.encoding import decode, encode
-from vdsr_core.upscaling.quality import find_misfit
+from vdsr_core.upscaling.quality import find_misfit, tolerate
 
 MAX_SCALE = 1000
 Window = tuple[slice, slice]
@@ -84,7 +84,8 @@ class Job:
         self.engine, self.device = engine, engine.device
         check_enlarges(self.scale, engine.maps)
         self.noise = check_noise(options.noise, self.axes.channels)
-        self.compression, self.known_compression = find_compression(options, engine.maps), options.known_compression
+        self.known_compression = options.known_compression
+        self.compression = find_compression(options.compression, self.known_compression, engine)
         check_maps(engine.maps, noise=options.noise if self.noise else 0, compression=self.compression)
         self.in_range = options.in_range
         self.keep_nan = check_policy(options.nan) and self.image.dtype.kind == "f"
@@ -116,11 +117,10 @@ class Job:
             return rescales, self.noise or [(0.0, 0.0)] * len(rescales)
         samples = samples or sample(self.image, self.axes)
         noises = [fit_blocks(blocks) for blocks in samples.blocks]
-        if not set(QUALITY).issubset(self.engine.maps):
-            ranges = [(r.low, r.high) if isinstance(r, Rescale) else (r, r) for r in rescales]
-            if misfit := find_misfit(self.engine.maps, noises, ranges, self.known_compression):
-                warnings.warn(misfit, stacklevel=5)
-        return rescales, noises if mapped else [(0.0, 0.0)] * len(rescales)
+        ranges = [(r.low, r.high) if isinstance(r, Rescale) else (r, r) for r in rescales]
+        if misfit := find_misfit(self.engine.maps, noises, ranges, self.known_compression):
+            warnings.warn(misfit, stacklevel=5)
+        return rescales, tolerate(noises, ranges, self.engine.tolerance) if mapped else [(0.0, 0.0)] * len(rescales)
 
     def condition(self, channel: int) -> Condition:
         """How noisy, compressed and enlarged a channel is, in the intensities of the network."""
@@ -346,10 +346,11 @@ def check_enlarges(scale: tuple[float, float], maps: Sequence[str]) -> None:
         raise ValueError(msg)
 
 
-def find_compression(options: Options, maps: Sequence[str]) -> float:
-    """The compression to be removed: what is asked for, or else that of the file, if the network has a map of it."""
-    given = check_compression(options.compression)
-    return (options.known_compression if "compression" in maps else 0.0) if given is None else given
+def find_compression(asked: str | float, known: float, network: VDSR | Engine) -> float:
+    """The compression to be removed: what is asked for, or else that of the file, if the network minds it."""
+    given = check_compression(asked)
+    minded = "compression" in network.maps and known > network.tolerance[1]
+    return (known if minded else 0.0) if given is None else given
 
 
 def check_near(near: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -23,6 +23,7 @@ from vdsr_core.network.conditions import check_maps
 from vdsr_core.network.devices import SharedEngine
 from vdsr_core.upscaling import dask_graphs
 from vdsr_core.upscaling.job import Job, Options, check_enlarges, check_scale, find_compression, find_network
+from vdsr_core.upscaling.quality import tolerate
 
 
 def super_resolve_lazily(image: Any, options: Options) -> Any:
@@ -38,7 +39,7 @@ def super_resolve_lazily(image: Any, options: Options) -> Any:
     ranges = find_ranges_lazily(image, axes, options.in_range, keep_nan)
     check_enlarges(pair, model.maps)
     noises: Any = check_noise(options.noise, axes.channels)
-    compression = find_compression(options, model.maps)
+    compression = find_compression(options.compression, options.known_compression, model)
     check_maps(model.maps, noise=options.noise if noises else 0, compression=compression)
     if noises is None:
         found = "noise" in model.maps
@@ -147,6 +148,8 @@ class LazyTile:
             slice(i * side, min((i + 1) * side, n)) for i, side, n in zip(numbers[-2:], sides, self.plane, strict=True)
         )
         with self.network as engine:
+            if isinstance(self.options.noise, str):  # it was looked for
+                (noise,) = tolerate([noise], [in_range], engine.tolerance)
             options = replace(self.options, model=engine, in_range=in_range, noise=noise, window=(rows, columns))
             job = Job(image, options)
             out = np.empty(job.shape, image.dtype)

@@ -35,6 +35,12 @@ def noise_fraction(noise: Noise, in_range: Range) -> float:
     return math.sqrt(variance) / (high - low) if variance > 0 and high > low else 0.0
 
 
+def tolerate(noises: Sequence[Noise], ranges: Sequence[Range], tolerance: tuple[float, float]) -> list[Noise]:
+    """What is found of noise, without what is too weak to be removed: as `VDSR.tolerance` says."""
+    pairs = zip(noises, ranges, strict=True)
+    return [noise if noise_fraction(noise, span) >= tolerance[0] else (0.0, 0.0) for noise, span in pairs]
+
+
 def describe_quality(noises: Sequence[Noise], ranges: Sequence[Range], compression: float = 0.0) -> str:
     """What is found of an image, or removed from it, in a few words; empty for a clean one.
 

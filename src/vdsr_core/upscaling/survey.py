@@ -12,6 +12,7 @@ from vdsr_core.images.missing import check_policy
 from vdsr_core.images.noise import Noise, check_noise, fit_blocks
 from vdsr_core.images.noise_blocks import Samples, sample
 from vdsr_core.images.ranges import Extent, Range, check_ranges, default_range, is_fixed, measure_channels
+from vdsr_core.upscaling.quality import tolerate
 
 
 def survey(
@@ -23,6 +24,7 @@ def survey(
     in_range: Range | Sequence[Range] | None = None,
     noise: str | float | Noise | Sequence[Noise] = "auto",
     maps: Collection[str] = ("noise",),
+    tolerance: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[list[Range], list[Noise]]:
     """Range and noise of each channel, as `super_resolve` finds them by default, in one pass over the image.
 
@@ -35,6 +37,8 @@ def survey(
         channel, such as ``"3%"``.
     maps : collection of str, optional
         The maps of the network, `VDSR.maps`. Without ``"noise"``, noise is not looked for.
+    tolerance : (float, float), optional
+        That of the network, `VDSR.tolerance`: weaker noise that is found counts as none.
 
     Returns
     -------
@@ -63,6 +67,7 @@ def survey(
         ranges = [default_range(pixels.dtype, axes, Extent())]
     if noises is None and "noise" not in maps:
         noises = [(0.0, 0.0)] * axes.channels
+    found = noises is None
     if is_dask(pixels):
         from vdsr_core.upscaling.lazy import survey_lazily
 
@@ -75,6 +80,8 @@ def survey(
         samples = sample(pixels, axes)
     if samples is not None:
         noises = [fit_blocks(blocks) for blocks in samples.blocks]
+    if found:
+        noises = tolerate(noises, ranges, tolerance)
     if percent is not None:
         noises = [(0.0, (percent / 100 * (high - low)) ** 2) for low, high in ranges]
     return ranges, noises

@@ -100,6 +100,17 @@ def test_noise_and_compression_are_removed_as_of_the_whole(tmp_path, rng, axes, 
     assert all(check.ok for check in verify(tmp_path / "out.ome.zarr", source=image, model=network))
 
 
+def test_noisy_channels_are_handed_over_as_of_the_whole(tmp_path, rng):
+    """The default network: one channel is noisy, in the other one there is too little noise."""
+    ramp = np.add.outer(10.0 * np.arange(45), 4.0 * np.arange(40))
+    pixels = 100 + np.stack([ramp + rng.normal(0, 30, ramp.shape), ramp + rng.normal(0, 3, ramp.shape)])
+    image = ImageFile(pixels.round().clip(0, None).astype(np.uint16), "CYX")
+    job = plan(image, 2, tmp_path / "out.ome.zarr", **TILE)
+    list(stream(job, image=image))
+    np.testing.assert_array_equal(finest(tmp_path / "out.ome.zarr"), super_resolve(image, 2, tile=16))
+    assert job.noise[0] != (0, 0) == job.noise[1]
+
+
 def test_noise_may_be_a_fraction_of_the_range(tmp_path, rng):
     network = make_model(0, VDSRConfig(4, 8, maps=("noise",)))
     image = ImageFile(rng.integers(0, 4096, (2, 20, 20), np.uint16), "CYX", compression=0.2)
@@ -427,7 +438,7 @@ def test_nan_is_named(tmp_path, rng, model):
     ("options", "error", "message"),
     [
         ({"format": "0.3"}, ValueError, "`format` must be one of"),
-        ({"scale": 1}, ValueError, "`scale` must be greater than 1"),
+        ({"scale": 0.5}, ValueError, "`scale` must be greater than 1"),
         ({"tile": 0}, ValueError, "`tile` must be an integer of at least 1"),
         ({"axes": "QX"}, ValueError, "`axes` must"),
         ({"axes": "YXX"}, ValueError, "`axes` must"),

@@ -76,9 +76,11 @@ def test_fine_tuning_helps_and_its_card_is_true(start, tmp_path):
     image = rectangles(128)
     shrink(start, 0.1)
     before = weights(start)
+    start.restorer = "restore"
     options = {"steps": 450, "learning_rate": 5e-3, "batch_size": 8, "patch": 24, "patience": 9, "scales": [2]}
     tuned = silently(fine_tune, image, model=start, **options)
     assert torch.equal(weights(start), before)
+    assert (start.restorer, tuned.restorer) == ("restore", None)
     scores = tuned.card["hold_out"]["2"]
     assert tuned.card["helped"]
     assert tuned.card["summary"].startswith("Fine-tuning helped, by ")

@@ -16,6 +16,7 @@ from vdsr_core import (
     find_range,
     load_model,
     make_model,
+    noise_fraction,
     resize,
     super_resolve,
     super_resolve_tiles,
@@ -262,6 +263,26 @@ def test_noisy_channels_alone_go_through_the_restorer(scale):
     assert np.array_equal(
         super_resolve(image, scale, noise=0, **options)[0], super_resolve(image[0], scale, model=alone)
     )
+
+
+@pytest.mark.parametrize("in_range", [None, (0, 1000)])
+def test_weak_noise_is_removed_only_if_asked_for(rng, in_range):
+    """What is found of it counts as none: whole, lazy, and in a survey."""
+    model, alone = with_and_without_restorer()
+    rows, columns = np.ogrid[:60, :70]
+    image = 100 + 10.0 * rows + 2 * columns + rng.normal(0, 5, (60, 70))
+    (span,), (found,) = survey(image, in_range=in_range)
+    assert 0.003 < noise_fraction(found, span) < model.tolerance[0]
+    assert survey(image, in_range=in_range, tolerance=model.tolerance) == ([span], [(0.0, 0.0)])
+    kept = super_resolve(image, 2, model=alone, in_range=in_range)
+    assert np.array_equal(super_resolve(image, 2, model=model, in_range=in_range), kept)
+    lazy = super_resolve(da.from_array(image, chunks=30), 2, model=model, in_range=in_range)
+    assert difference(lazy.compute(), kept) <= 2e-5 * 1000
+    removed = super_resolve(image, 2, model=model, in_range=in_range, noise=found)
+    assert np.array_equal(removed, super_resolve(image, 2, model="restore", in_range=in_range, noise=found))
+    assert difference(removed, kept) > 1
+    slight = ImageFile(image, "YX", compression=model.tolerance[1] / 2)
+    assert np.array_equal(super_resolve(slight, 2, model=model, in_range=in_range), kept)
 
 
 def test_compressed_files_go_through_the_restorer():
