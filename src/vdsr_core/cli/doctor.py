@@ -28,7 +28,7 @@ def info(
         str | None, typer.Argument(help="Network: photo, fast, microscopy, restore, or a file.", show_default="photo")
     ] = None,
 ) -> None:
-    """Print what is known of a network, and of this machine."""
+    """Describe a network: its card, scales and size; and this machine."""
     with plain_errors():
         from vdsr_core.network.checkpoint import load_model
 
@@ -38,9 +38,9 @@ def info(
 
 
 def doctor(model: Model = None) -> None:
-    """Print what can compute here, how fast, whether it is right, and what would be faster.
+    """Show which devices can compute here, how fast, whether their results are right, and what would be faster.
 
-    Exits with 1 if what is chosen is wrong.
+    The exit code is 1 if the device that is chosen by default is wrong.
     """
     with plain_errors():
         from vdsr_core.network.checkpoint import load_model
@@ -185,12 +185,12 @@ def advise(checks: Iterable[EngineCheck]) -> Iterator[str]:
     if ("cpu", "ncnn") not in found and sys.platform != "darwin":
         yield "`pip install ncnn` brings the fastest engine on a CPU."
     if torch.version.cuda is None and shutil.which("nvidia-smi"):
-        yield "This PyTorch knows no CUDA, but there is an NVIDIA driver: see https://pytorch.org/get-started/locally/."
+        yield "There is an NVIDIA driver, but this PyTorch has no CUDA: see https://pytorch.org/get-started/locally/."
     if torch.version.cuda and not torch.cuda.is_available() and shutil.which("nvidia-smi"):
-        yield f"There is an NVIDIA driver, but PyTorch finds no GPU: it may be too old for CUDA {torch.version.cuda}."
+        yield f"PyTorch finds no GPU: the NVIDIA driver may be too old for CUDA {torch.version.cuda}."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if torch.get_num_threads() < cores // 2:  # PyTorch counts cores, the system may count two threads for each
         yield f"PyTorch uses {torch.get_num_threads()} threads of {cores}: is OMP_NUM_THREADS set?"
     for check in found.values():
         if check.problem:
-            yield f"{check.engine} on {check.device} {check.problem}: an update may help, or another device."
+            yield f"{check.engine} on {check.device} {check.problem}. Update it, or use another device."

@@ -48,32 +48,34 @@ def evaluate(
         typer.Option(
             metavar="TEXT",
             show_default="bicubic reduction alone",
-            help="Degradation of the input, such as 'noise 5, jpeg 40': noise (of 255), shot (a photon's value), "
-            "jpeg (quality), blur (sharp pixels), kernel (bicubic, box, lanczos). Networks such as restore remove what "
-            "they find.",
+            help="How to degrade the low-resolution images, such as 'noise 5, jpeg 40': noise (of 255), shot (value of "
+            "a photon), jpeg (quality), blur (in pixels of the sharp image), kernel (bicubic, box, lanczos). Networks "
+            "that remove noise and compression do so.",
         ),
     ] = None,
     self_ensemble: Annotated[
         bool,
-        typer.Option("--self-ensemble", help="The mean over eight flips and rotations: better, eight times the time."),
+        typer.Option(
+            "--self-ensemble", help="Take the mean over eight flips and rotations: a little better, 8 times slower."
+        ),
     ] = False,
     per_image: Annotated[
-        bool, typer.Option("--per-image/--mean-only", help="A row for each image, or for the mean only.")
+        bool, typer.Option("--per-image/--mean-only", help="Print a row for each image, or for the mean only.")
     ] = True,
     calibration: Annotated[
         bool,
         typer.Option(
             "--calibration",
-            help="Measure instead how well the errors of the network are predicted, on images of any type; "
+            help="Instead of scores, measure how well the errors of the network are predicted, on images of any type; "
             "-o FILE.png, .svg or .pdf draws that, with matplotlib.",
         ),
     ] = False,
 ) -> None:
-    """Measure a network on sharp images, beside bicubic interpolation, by the protocol of the field's tables.
+    """Score a network and bicubic interpolation on sharp images, by the protocol of published tables.
 
-    PSNR in dB and SSIM of the luma, gain over bicubic in dB, and the network's seconds per image. For Set5,
-    Set14 and B100 (the folder's name) the bicubic scores must be the published ones: else the exit code is 1,
-    for no figure of this run is comparable.
+    Prints PSNR in dB and SSIM of the luma, the gain over bicubic in dB, and the network's seconds per image. If the
+    folder is called Set5, Set14 or B100 and the bicubic scores are not the published ones, the exit code is 1: the
+    scores cannot be compared with published ones.
 
     Example: vdsr evaluate Set5 --scales 2 3 4
     """

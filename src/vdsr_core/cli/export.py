@@ -27,8 +27,8 @@ def export(
             "--output",
             metavar="OUT",
             show_default=False,
-            help="File to write; its suffix names the format: .onnx, .bioimageio.zip (the BioImage Model Zoo's, for "
-            "Fiji, QuPath and ilastik), or .safetensors, which is the format of vdsr.",
+            help="File to write; its suffix chooses the format: .onnx, .bioimageio.zip (of the BioImage Model Zoo, for "
+            "Fiji, QuPath and ilastik), or .safetensors (of vdsr).",
         ),
     ],
     scale: Annotated[

@@ -28,11 +28,11 @@ def fine_tune(
         typer.Option("-o", "--output", metavar="OUT", show_default=False, help="File of the network, .safetensors."),
     ],
     start: Annotated[
-        str | None, typer.Option("--from", metavar="MODEL", help="Where to start.", show_default="photo")
+        str | None, typer.Option("--from", metavar="MODEL", help="Network to start from.", show_default="photo")
     ] = None,
     new: Annotated[bool, typer.Option("--new", help="Start with a new network.")] = False,
     scales: Annotated[
-        str | None, of_images(metavar="S...", help="Upscaling factors: 2 3 4.", show_default="those of MODEL")
+        str | None, of_images(metavar="S...", help="Upscaling factors, such as 2 3 4.", show_default="those of MODEL")
     ] = None,
     blur: Annotated[
         float, of_images(help="Blur of low-resolution images: standard deviation in pixels of IN.")
@@ -41,7 +41,7 @@ def fine_tune(
         float, of_images(help="Noise of low-resolution images, as a fraction of the range of intensities.")
     ] = FineTuneConfig.added_noise,
     hold_out: Annotated[
-        float, of_images(help="The fraction that is held out to measure on.")
+        float, of_images(help="Fraction of the images that is held out to measure the gain.")
     ] = FineTuneConfig.hold_out,
     strips: Annotated[
         bool, of_images("--strips", help="Hold out a strip of each image, instead of whole images.")
@@ -52,10 +52,11 @@ def fine_tune(
         float, of_recipe(help="Learning rate at the start; it falls as a cosine.")
     ] = FineTuneConfig.learning_rate,
     theta: Annotated[
-        float | None, of_recipe(help="Clip gradients to theta / learning rate; for adamw.", show_default="none")
+        float | None,
+        of_recipe(help="Clip each element of the gradient to theta / learning rate; for adamw.", show_default="none"),
     ] = FineTuneConfig.theta,
     batch_size: Annotated[int, of_recipe(help="Patches in a batch.")] = FineTuneConfig.batch_size,
-    patch: Annotated[int, of_recipe(help="Pixels of a patch's sides.")] = FineTuneConfig.patch,
+    patch: Annotated[int, of_recipe(help="Side of a patch in pixels.")] = FineTuneConfig.patch,
     validate_every: Annotated[int, of_recipe(help="Steps between two validations.")] = FineTuneConfig.validate_every,
     patience: Annotated[
         int, of_recipe(help="End after this many validations without a better result.")
@@ -67,11 +68,11 @@ def fine_tune(
     ] = False,
     overwrite: Annotated[bool, of_run("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
-    """Train a network further on your own images, and say whether that helped on a part held out.
+    """Train a network further on your own images, and measure on a part that is held out whether that helped.
 
-    Gives the weights of `vdsr_core.fine_tune`, and of the widget in napari for a folder. Prints a line per
-    validation, and what was gained. OUT has the best network, also on Ctrl-C; --resume continues. A log is written
-    beside it (.train.csv), curves (.train.png) if matplotlib is installed.
+    Gives the same weights as `vdsr_core.fine_tune`, and as the widget in napari for a folder. Prints a line per
+    validation, and the gain. OUT has the best network, also after Ctrl-C; --resume continues. A log is written
+    beside OUT (.train.csv), and curves (.train.png) if matplotlib is installed.
 
     Example: vdsr fine-tune cells/ -o cells.safetensors --scales 2
     """

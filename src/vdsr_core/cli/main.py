@@ -34,7 +34,7 @@ app = typer.Typer(
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and leave."""
+    """Print the version and exit."""
     if wanted:
         from vdsr_core import __version__
 
@@ -45,7 +45,7 @@ def show_version(wanted: bool) -> None:
 @app.callback()
 def vdsr(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=show_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Upscale images with a very deep residual network (VDSR), train it, and measure how well it does."""
@@ -60,17 +60,19 @@ def verify(
         Path, typer.Argument(help="A .ome.zarr or .ome.tif that `vdsr upscale` made.", show_default=False)
     ],
     source: Annotated[
-        str | None, typer.Option(metavar="IN", help="Where its source is.", show_default="where it was")
+        str | None, typer.Option(metavar="IN", help="Its source, if that was moved.", show_default="where it was")
     ] = None,
     model: Model = None,
-    samples: Annotated[int, typer.Option(min=1, help="How many tiles, seams, and places of each level.")] = 8,
+    samples: Annotated[
+        int, typer.Option(min=1, help="How many tiles to compare, how many seams, and how many places of each level.")
+    ] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the random places.")] = 0,
     device: Device = None,
 ) -> None:
-    """Compute random parts of a result again, among them seams between shards, and compare.
+    """Compute random parts of a result again, also at the seams between shards, and compare them with the result.
 
-    Prints a line for each. The exit code is 1 if one differs by more than rounding. What a GPU made is to be verified
-    on one: it computes in half precision. Give the --model that the result was made with.
+    Prints a line for each part. The exit code is 1 if a part differs by more than rounding. Give the --model that the
+    result was made with. Verify the result of a GPU on a GPU, which computes in half precision.
 
     Example: vdsr verify cells_x2.ome.zarr
     """

@@ -51,16 +51,17 @@ def train(
     preset: Annotated[
         Literal["kim2016", "default", "finetune"] | None,
         typer.Option(
-            help="Recipe: that of the paper (80 epochs), a modern one, or a short one for a trained network.",
+            help="Recipe: the paper's (kim2016, 80 epochs), ours (default), or a short one for a trained network "
+            "(finetune).",
             show_default="finetune with --from, else default",
         ),
     ] = None,
     depth: Annotated[int, of_network(help="Layers of a new network.")] = 20,
-    width: Annotated[int, of_network(help="Filters of its layers.")] = 64,
+    width: Annotated[int, of_network(help="Filters of each of its layers.")] = 64,
     fold: Annotated[
         int | None,
         of_network(
-            help="Side of the square of pixels that one position of its layers stands for: 2 is four times as fast.",
+            help="Side of the square of pixels that its layers treat as one position: 2 is four times as fast as 1.",
             show_default="2, with kim2016 1",
         ),
     ] = None,
@@ -68,7 +69,7 @@ def train(
         bool | None,
         of_network(
             "--blocks/--no-blocks",
-            help="Join its hidden layers in pairs, whose output is added to their input.",
+            help="Join its hidden layers in pairs, and add the input of each pair to its output.",
             show_default="yes, with kim2016 no",
         ),
     ] = None,
@@ -76,15 +77,15 @@ def train(
         bool | None,
         of_network(
             "--maps",
-            help="Tell it how noisy and how compressed each image is, and train it with such images, too; with --from "
-            "MODEL is extended so.",
+            help="Tell the network how noisy and how compressed each image is, and train it with such images, too; "
+            "with --from, MODEL gets these inputs.",
             show_default="no, with --from as MODEL",
         ),
     ] = None,
     initial: Annotated[
         Literal["he", "identity"] | None,
         of_network(
-            help="Its first weights: random as in the paper (he), or layers that pass on their input (identity).",
+            help="Its first weights: random as in the paper (he), or such that layers pass on their input (identity).",
             show_default="identity, with kim2016 he",
         ),
     ] = None,
@@ -92,14 +93,14 @@ def train(
     scale_range: Annotated[
         tuple[float, float] | None,
         of_images(
-            metavar="LOW HIGH", help="Also random factors between these, four for each image.", show_default=False
+            metavar="LOW HIGH", help="Also random scales between these, four for each image.", show_default=False
         ),
     ] = None,
     groups: Annotated[
         Path | None,
         of_images(
             metavar="CSV",
-            help="Table with columns file and source: images of one source are held out together.",
+            help="Table with the columns file and source: images of one source are held out together.",
             show_default=False,
         ),
     ] = None,
@@ -107,7 +108,7 @@ def train(
         int | None, of_images(min=1, help="Side of a patch in pixels.", show_default="48, with kim2016 41")
     ] = None,
     blur: Annotated[
-        float, of_images(help="Blur of low-resolution images: standard deviation in pixels of the sharp ones.")
+        float, of_images(help="Blur of low-resolution images: standard deviation in pixels of the sharp images.")
     ] = 0.0,
     added_noise: Annotated[
         float, of_images(help="Noise of low-resolution images, as a fraction of the range of intensities.")
@@ -122,12 +123,13 @@ def train(
         tuple[float, float] | None,
         of_images(
             metavar="LOW HIGH",
-            help="Add a random number between these, as a fraction of the range of intensities.",
+            help="Add to each patch a random number between these, as a fraction of the range of intensities.",
             show_default="none",
         ),
     ] = None,
     low_contrast: Annotated[
-        float, of_images(help="Fraction of the patches whose contrast is reduced: faint images stay as they are.")
+        float,
+        of_images(help="Fraction of the patches whose contrast is reduced, so that faint images stay faint."),
     ] = 0.0,
     clean: Annotated[
         float | None,
@@ -145,7 +147,7 @@ def train(
         str | None,
         of_recipe(
             metavar="TIME",
-            help="Train for this time instead: 2h, 90m, 1h30m. Validating and saving come on top.",
+            help="Instead of --steps, the time to train: 2h, 90m, 1h30m. Validating and saving take extra time.",
             show_default=False,
         ),
     ] = None,
@@ -154,12 +156,12 @@ def train(
     learning_rate: Annotated[float | None, of_preset(help="Learning rate at the start.")] = None,
     decay: Annotated[
         float | None,
-        of_preset(help="Fraction of the training, at its end, in which the learning rate falls: 0 keeps it constant."),
+        of_preset(help="Last fraction of the training, in which the learning rate falls: 0 keeps it constant."),
     ] = None,
     theta: Annotated[
         float | None,
         of_recipe(
-            help="Clip gradients to theta / learning rate, as the paper does; not with muon.",
+            help="Clip each element of the gradient to theta / learning rate, as the paper does; not with muon.",
             show_default="1e-4 with kim2016, else none",
         ),
     ] = None,
@@ -168,9 +170,7 @@ def train(
     ] = None,
     average: Annotated[
         float | None,
-        of_preset(
-            help="Decay of the running mean of the weights: 0.9999 looks back over a tenth of any long training."
-        ),
+        of_preset(help="Decay of the running mean of the weights: 0.9999 averages about the last tenth of a training."),
     ] = None,
     seed: Annotated[int, of_recipe(help="Random seed.")] = 0,
     resume: Annotated[bool, of_run("--resume", help="Resume the unfinished training in OUT.")] = False,
@@ -178,15 +178,16 @@ def train(
     save_every: Annotated[str, of_run(metavar="TIME", help="Time between checkpoints.")] = "3m",
     device: Device = None,
 ) -> None:
-    """Train a network on folders of images, a tenth of which is held out to measure the gain over bicubic.
+    """Train a network on folders of images; a tenth of them is held out to measure the gain over bicubic.
 
-    Prints a line per validation. OUT is saved every few minutes, on Ctrl-C and at the end; --resume continues as
-    if nothing had happened. A log is written beside it (.train.csv), curves (.train.png) if matplotlib is installed.
+    Prints a line per validation. OUT is saved every few minutes, on Ctrl-C and at the end; --resume continues, with
+    the same result as without the interruption. A log is written beside OUT (.train.csv), and curves (.train.png) if
+    matplotlib is installed.
 
-    A training at a constant learning rate (--decay 0) needs no end. Whenever a network is wanted, branch from it:
+    A training at a constant learning rate (--decay 0) needs no end. Whenever you want a network, start another training
     --from its OUT with --preset default --decay 1, for about a third as many steps.
 
-    Several processes, each with a GPU of its own, train as one: torchrun --nproc-per-node 2 -m vdsr_core train ...
+    Several processes, each with its own GPU, train one network: torchrun --nproc-per-node 2 -m vdsr_core train ...
 
     Example: vdsr train photographs -o ours.safetensors --time-budget 2h
     """

@@ -49,9 +49,9 @@ def upscale(
             "--output",
             metavar="OUT",
             show_default=False,
-            help="File for one image: its suffix names the format, .tif, .ome.tif, .png, .jpg, .webp, .zarr or "
-            ".ome.zarr; .tif and .ome.zarr may be larger than memory. Or folder, made if missing, where cells.tif "
-            "becomes cells_x2.tif. Or - for standard output.",
+            help="For one image, the file to write: its suffix chooses the format, .tif, .ome.tif, .png, .jpg, .webp, "
+            ".zarr or .ome.zarr; .tif and .ome.zarr may be larger than memory. Or a folder, made if missing, where "
+            "cells.tif becomes cells_x2.tif. Or - for standard output.",
         ),
     ],
     scale: Annotated[
@@ -64,19 +64,19 @@ def upscale(
         str | None,
         of_size(
             metavar="COLUMNSxROWS",
-            help="Pixels of the result instead: 4096x (columns), x2048 (rows), or 4096x2048 for both.",
+            help="Instead of a scale, the pixels of the result: 4096x (columns), x2048 (rows), or 4096x2048 for both.",
         ),
     ] = None,
     pixel_size: Annotated[
         str | None,
         of_size(
             metavar="LENGTH",
-            help="Size of a pixel of the result instead, such as 0.1um, for files that say how large their pixels are.",
+            help="Instead of a scale, the pixel size of the result, such as 0.1um, for files that state theirs.",
         ),
     ] = None,
     model: Model = None,
     tile: Annotated[
-        int, typer.Option(min=1, help="Side of a tile, in output pixels: smaller needs less memory.")
+        int, typer.Option(min=1, help="Side of a tile, in output pixels: smaller tiles need less memory.")
     ] = 1024,
     device: Device = None,
     in_range: Annotated[
@@ -91,15 +91,16 @@ def upscale(
         str,
         typer.Option(
             metavar="NOISE",
-            help="Noise to remove: auto (what is found in the image), none, its standard deviation in the image's own "
-            "units such as 5, or as 3% of the range, or GAIN:OFFSET of its variance. Needs a network that removes "
-            "noise, such as restore.",
+            help="Noise to remove: auto (what is found in the image), none, its standard deviation (such as 5 in the "
+            "image's own units, or 3% of the range), or GAIN:OFFSET of its variance. Networks without maps and "
+            "restorer, such as fast, remove no noise.",
         ),
     ] = "auto",
     compression: Annotated[
         str,
         typer.Option(
-            metavar="C", help="JPEG artefacts to remove: auto (as the tables in the file say), or from 0 (none) to 1."
+            metavar="C",
+            help="JPEG artefacts to remove: auto (as strong as the tables in the file say), or from 0 (none) to 1.",
         ),
     ] = "auto",
     nan: Annotated[
@@ -118,7 +119,7 @@ def upscale(
         str | None,
         of_files(
             metavar="LETTERS",
-            help="What the axes are, such as CYX: T time, C channels, Z planes, Y rows, X columns, S colour samples.",
+            help="Order of the axes, such as CYX: T time, C channels, Z planes, Y rows, X columns, S colour samples.",
             show_default="as each file says",
         ),
     ] = None,
@@ -130,7 +131,7 @@ def upscale(
         str,
         of_files(
             metavar="TEXT",
-            help="Names of the files in the folder OUT: {name} is that of the image, {scale} such as x2 or 4096x.",
+            help="Names of the files in the folder OUT: {name} is the image's name, {scale} is x2 or 4096x.",
         ),
     ] = "{name}_{scale}",
     jpeg_quality: Annotated[int, of_files(min=1, max=100, metavar="Q", help="Quality of JPEG files, 1 to 100.")] = 95,
@@ -140,7 +141,7 @@ def upscale(
     overwrite: Annotated[bool, of_files("--overwrite", help="Replace outputs that exist.")] = False,
     dry_run: Annotated[
         bool,
-        of_pieces("--dry-run", help="Print each result's size, time and number of shards; write nothing."),
+        of_pieces("--dry-run", help="Print the size, the time and the number of shards of each result; write nothing."),
     ] = False,
     part: Annotated[
         str | None,
@@ -154,14 +155,18 @@ def upscale(
             show_default="in this process",
         ),
     ] = None,
-    shard: Annotated[int, of_pieces(help="Side of a shard, in output pixels: what a process makes in one go.")] = 2048,
+    shard: Annotated[
+        int, of_pieces(help="Side of a shard, the piece that a process computes at a time, in output pixels.")
+    ] = 2048,
 ) -> None:
-    """Upscale images: dtype, intensities, channels and metadata are kept, pixels get smaller.
+    """Upscale images: data type, intensities, channels and metadata are kept, pixels get smaller.
 
-    Prints a line per image. An output that exists is kept; a bad image is named, and the others are upscaled.
-    An OUT that ends in .ome.zarr, and one that ends in .tif if it is large (1 GiB), is a pyramid that is written piece
-    by piece, and the same command resumes it after an interruption; --dry-run, --part, --cluster and --shard are for
-    these.
+    Prints a line per image. An output that exists is kept. If an image cannot be upscaled, the command names it and
+    continues with the others.
+
+    An OUT that ends in .ome.zarr, or in .tif if it is large (1 GiB), is written piece by piece as a pyramid: an image
+    with coarser levels. After an interruption, the same command resumes it. --dry-run, --part, --cluster and --shard
+    are for such results.
 
     Example: vdsr upscale cells.tif -o cells_x2.tif --scale 2
     """

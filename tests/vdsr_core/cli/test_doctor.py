@@ -48,7 +48,7 @@ def test_a_driver_that_is_too_old_is_named(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert any("it may be too old for CUDA 13.0" in sentence for sentence in advise([GOOD]))
+    assert any("the NVIDIA driver may be too old for CUDA 13.0" in sentence for sentence in advise([GOOD]))
 
 
 def test_two_openmp_runtimes_are_not_loaded_on_macos(monkeypatch):
