@@ -38,7 +38,7 @@ def psnr(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, cro
     Parameters
     ----------
     image_true, image_test : (..., M, N) array_like
-        The sharp image and the one to judge, of equal shape.
+        The sharp image and the image to measure, of equal shape.
     data_range : float
         The peak: 255 for 8-bit images.
     crop_border : int, optional
@@ -74,7 +74,7 @@ def ssim(image_true: ArrayLike, image_test: ArrayLike, *, data_range: float, cro
     Parameters
     ----------
     image_true, image_test : (M, N) array_like
-        The sharp image and the one to judge, of equal shape.
+        The sharp image and the image to measure, of equal shape.
     data_range : float
         255 for 8-bit images.
     crop_border : int, optional
@@ -160,11 +160,11 @@ class Score:
     scale : float
         The upscaling factor.
     method : str
-        "bicubic" or "vdsr".
+        ``"bicubic"`` or ``"vdsr"``; the name of the network from `compare_models`.
     psnr, ssim : float
         PSNR in dB, and the result of `ssim` (NaN for images too small for its window).
     seconds : float
-        Time to make the image from the low-resolution one.
+        Time to restore the image.
     """
 
     image: str
@@ -186,9 +186,9 @@ def evaluate(
 ) -> Iterator[Score]:
     """Score a network and bicubic interpolation on sharp images.
 
-    The protocol of the field's tables [1]_: luma only; the image is cropped to a multiple of the scale, reduced by
-    MATLAB's bicubic in floating point without rounding, restored, clipped to 16..235 and rounded to 8 bits;
-    ceil(scale) pixels are ignored at each edge.
+    The protocol is that of published tables [1]_, for luma only. The image is cropped to a multiple of the scale,
+    reduced by MATLAB's bicubic interpolation in floating point without rounding, restored, clipped to 16..235 and
+    rounded to 8 bits; ceil(scale) pixels are ignored at each edge.
 
     Parameters
     ----------
@@ -201,11 +201,11 @@ def evaluate(
     device : str or torch.device, optional
         As in `super_resolve`.
     degradation : mapping, optional
-        Options of `degrade` beside the scale, such as ``{"read_noise": 5, "jpeg": 40}``, for other than the protocol's
-        clean, bicubic low-resolution images; noise in steps of 8 bits. A network that has maps then removes the noise
-        that it finds, and the compression of that quality. By default it removes nothing.
+        Options of `degrade` other than the scale, such as ``{"read_noise": 5, "jpeg": 40}``, to make other
+        low-resolution images than the protocol's clean, bicubic ones; noise is in units of 8-bit images. A network with
+        maps or a restorer then removes the noise that is found, and the compression. By default nothing is removed.
     self_ensemble : bool, optional
-        As in `super_resolve`: the mean over eight flips and rotations, "+" in the field's tables.
+        As in `super_resolve`: the mean over eight flips and rotations, "+" in published tables.
 
     Yields
     ------
@@ -216,12 +216,20 @@ def evaluate(
     ------
     TypeError, ValueError
         At the call, if `model` is not a network or a scale is not a number greater than 1; later, if an image has no
-        name, is not 8-bit gray or RGB, or too small for a scale.
+        name, is not 8-bit gray or RGB, or is too small for a scale.
 
     References
     ----------
     .. [1] J. Kim, J. K. Lee, K. M. Lee, "Accurate Image Super-Resolution Using Very Deep Convolutional Networks",
            CVPR 2016. https://arxiv.org/abs/1511.04587
+
+    Examples
+    --------
+    >>> from vdsr_core import VDSRConfig
+    >>> image = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
+    >>> scores = evaluate(VDSR(VDSRConfig(depth=3, width=4)), {"noise": image}, 2)
+    >>> [(score.image, score.method) for score in scores]
+    [('noise', 'bicubic'), ('noise', 'vdsr')]
     """
     check_network(model)
     factors = check_scales(scales)

@@ -41,29 +41,29 @@ def degrade(
 ) -> NDArray[Any]:
     """Reduce an image by antialiased bicubic interpolation, as super-resolution is trained and tested with.
 
-    On request, the image is blurred first, as by an objective; noise is added after the reduction, as by a camera; and
-    the result is compressed.
+    Optionally, the image is blurred before the reduction, as by an objective; after it, noise is added, as by a camera,
+    and the result is compressed.
 
     Parameters
     ----------
     image : (..., M, N) array_like
-        High-resolution image of any real dtype; the last two axes are rows and columns. It is cropped at the bottom
-        and right to ``round(scale * m)`` pixels, m = floor(n / scale).
+        High-resolution image of any real dtype; the last two axes are rows and columns. An axis of n pixels is cropped
+        at its end to ``round(scale * m)`` pixels, m = floor(n / scale).
     scale : float or (float, float)
         How many times fewer pixels, at least 1, for both axes or for (rows, columns).
     kernel : {"bicubic", "box", "lanczos"}, optional
-        How pixels are weighted: the field's bicubic kernel, means over areas as a camera bins its pixels, or Lanczos'
-        kernel as image editors use it.
+        How pixels are weighted: by MATLAB's bicubic kernel, as means over areas (as a camera bins its pixels), or by
+        Lanczos' kernel as image editors use it.
     blur : float, optional
         Standard deviation of a Gaussian in pixels of `image`, applied to rows and columns before the reduction.
     shot_noise, read_noise : float, optional
         Poisson and Gaussian noise of the reduced image: its variance is ``shot_noise * value + read_noise**2`` in
         units of `image`. So `shot_noise` is the value of one photon (values below 0 hold none).
     jpeg : int, optional
-        Quality from 1 to 100, by which each reduced plane is compressed as a gray JPEG and read again. Floats are
-        compressed as 0 to 1, integers must be 8-bit.
+        Quality from 1 to 100 by which each reduced plane is compressed as a gray JPEG and read again. Floats are taken as
+        0 to 1; integers must be 8-bit.
     seed : int or numpy.random.Generator, optional
-        Seed of the noise: the same integer gives the same noise, a generator gives different noise each time.
+        Seed of the noise: the same integer gives the same noise, a generator gives other noise each time.
 
     Returns
     -------
@@ -151,11 +151,11 @@ def mean_step(quality: int) -> float:
 
 
 def estimate_degradation(image: ArrayLike, scale: float) -> tuple[float, float]:
-    """The blur and the noise that make a reduced image as soft and as noisy, pixel by pixel, as the image itself.
+    """Estimate the blur and the noise by which a reduced image becomes as soft and noisy as the image itself.
 
     With them, `degrade` makes low-resolution images that look like those of the microscope that took `image`. The noise
-    is that of `estimate_noise`; the softness is the blur metric of [1]_, which is made equal for both images. For an
-    image of edges that was blurred, the estimated blur is up to 30 % too large.
+    is that of `estimate_noise`. The blur is chosen so that both images have the same blur metric [1]_; in tests with
+    blurred edges it was up to 30 % too large.
 
     Parameters
     ----------
@@ -167,12 +167,13 @@ def estimate_degradation(image: ArrayLike, scale: float) -> tuple[float, float]:
     Returns
     -------
     blur, read_noise : float
-        Arguments for `degrade`: the blur in pixels of `image`, at most 4 * `scale`, and the noise in its units.
+        Arguments of `degrade`: standard deviations of the blur, in pixels of `image` and at most 4 * `scale`, and of
+        the noise, in units of `image`.
 
     Raises
     ------
     ValueError
-        If the image is not a plane, or too small.
+        If the image is not a single plane, or too small.
 
     References
     ----------

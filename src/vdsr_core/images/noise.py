@@ -36,9 +36,9 @@ def estimate_noise(image: Any, *, channel_axis: int, rgb: bool = False) -> Noise
 def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = False) -> Noise | list[Noise]:
     """Estimate the noise of an image: the line ``gain * intensity + offset`` that its variance follows.
 
-    Blocks at fixed places of the image are sorted by their mean. In each bin of intensity, those with the smallest
+    Blocks at fixed places of the image are sorted by their mean. In each bin of intensity, the blocks with the smallest
     second differences [1]_ hold little but noise. White noise has the same variance along all principal components of
-    their patches, and what texture they have spares at least one: the smallest variance is that of the noise [2]_. The
+    their patches, while texture leaves out at least one component: the smallest variance is that of the noise [2]_. The
     line is fitted to these variances by least absolute deviations. Blocks with clipped pixels, or with NaN, do not
     count.
 
@@ -47,15 +47,15 @@ def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = F
     image : (..., M, N) array_like
         Image of any real dtype; NumPy, dask or zarr. Only the blocks, or the chunks that hold them, are read.
     channel_axis, rgb
-        As in `super_resolve`. For colour, it is the noise of luma, the weighted mean of red, green and blue.
+        As in `super_resolve`. For colour, the noise of luma is estimated, the weighted mean of red, green and blue.
 
     Returns
     -------
     (gain, offset), or a list of them
-        One for each channel of `channel_axis`, unless `rgb` is True. The gain is the variance for each unit of
-        intensity, at least 0: the `shot_noise` of `degrade`. The offset is the variance at intensity 0, in squared
-        units of the image: the `read_noise` of `degrade`, squared. It is negative where a camera adds a black level.
-        Both are 0 where no noise is found.
+        One for each channel of `channel_axis`, unless `rgb` is True. The gain, at least 0, is by how much the variance
+        grows for each unit of intensity: the `shot_noise` of `degrade`. The offset is the variance at intensity 0, in
+        squared units of the image: the `read_noise` of `degrade`, squared. It is negative if the camera adds a black
+        level. Both are 0 if no noise is found.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = F
     See Also
     --------
     degrade : Add such noise.
-    super_resolve : Remove it, with a network that has maps.
+    super_resolve : Remove it.
 
     References
     ----------

@@ -55,8 +55,8 @@ def cover(
     window : (slice, slice), optional
         Rows and columns to write, by default all. Tiles are cut at the same places as those of the whole image.
     align : int, optional
-        What a tile reads grows outwards to multiples of it, or to the edge of the image. What it writes may begin and
-        end anywhere.
+        What a tile reads begins and ends at multiples of this, or at the edge of the image. What it writes may begin
+        and end anywhere.
 
     Returns
     -------

@@ -42,7 +42,7 @@ def predict_error(
     window: Window | None = None,
     nan: str = "raise",
 ) -> Any:
-    """The expected absolute error of each pixel of a super-resolved image.
+    """Predict the absolute error of each pixel of a super-resolved image.
 
     It is the error against a sharp image that was reduced in the way the network was trained for, not against the
     specimen. The network is not run: its errors were measured on images held out of its training, as a function of the
@@ -51,12 +51,13 @@ def predict_error(
     Parameters
     ----------
     sr : (..., M, N) array_like
-        What `super_resolve` returned. Anything with a shape, a NumPy dtype and slicing is read plane by plane; a
-        dask array gives a dask array.
+        What `super_resolve` returned. Anything with a shape, a NumPy dtype and slicing is read plane by plane. For a
+        dask array, the result is a dask array.
     scale : float or (float, float)
         The scale by which it was upscaled; the larger one of a pair counts.
     model : VDSR, str or path, optional
-        The network that it was upscaled by, or what `load_model` takes. The default network by default.
+        The network that it was upscaled by, or what `load_model` takes: ``"restore"`` for noisy and compressed images
+        that ``photo`` or ``microscopy`` gave to it. By default ``photo``.
     bound : bool, optional
         Whether to return the bound that 90 % of the errors stay below, instead of the expected error.
     channel_axis, rgb, nan
@@ -65,18 +66,18 @@ def predict_error(
     in_range : (low, high) or sequence of them, optional
         The range that was given to `super_resolve`; by default what `find_range` finds in `sr`.
     window : (slice, slice), optional
-        Rows and columns to predict, the whole by default. Only these and 3 pixels on each side are read, with
-        `in_range`.
+        Rows and columns to predict, the whole by default. With `in_range`, only these and 3 pixels on each side are
+        read.
 
     Returns
     -------
     error : (..., M, N) ndarray or dask array of float32
-        In the units of `sr`, without the axis of colours; 0 where a channel is constant.
+        In the units of `sr`, without the axis of colours; 0 in constant channels.
 
     Raises
     ------
     TypeError, ValueError
-        If the errors of the network were never measured, or not at such a scale; or as `super_resolve`.
+        If the errors of the network were not measured at all, or not at such a scale; or as `super_resolve`.
 
     See Also
     --------
@@ -86,8 +87,8 @@ def predict_error(
     Notes
     -----
     Fine detail is the mean, over 5 x 5 pixels, of the absolute difference between a pixel and the mean of the 3 x 3
-    pixels around it. It ranks errors better than the residual that the network adds and than the local contrast
-    of the interpolated image do, and as well as combinations of them.
+    pixels around it. It ranks errors better than the size of the residual and the local contrast of the interpolated
+    image, and as well as combinations of these.
 
     Examples
     --------

@@ -48,11 +48,11 @@ def super_resolve(
         array (see Notes). An `ImageFile` also says what its channels are, and how it was compressed.
     scale : float or (float, float)
         Output pixels per input pixel, greater than 1, for both axes or for (rows, columns); one of a pair may be 1.
-        It need not be an integer. A network with maps or a restorer also takes 1: it then only removes noise and JPEG,
-        and returns the pixels as they are where there is neither.
+        It need not be an integer. With 1, a network that has maps or a restorer only removes noise and JPEG artefacts,
+        and returns the pixels as they are where there are neither.
     model : VDSR, str or path, optional
-        A network, or what `load_model` takes. By default the default network, ``photo``, which hands noisy and
-        compressed images over to ``restore``, its `VDSR.restorer`.
+        A network, or what `load_model` takes. By default ``photo``, which gives noisy and compressed channels to its
+        `VDSR.restorer`, ``restore``.
     channel_axis : int, optional
         Axis of the channels. They are independent unless `rgb` is True.
     rgb : bool, optional
@@ -60,37 +60,40 @@ def super_resolve(
         perhaps alpha. Then luma goes through the network, chroma and alpha are interpolated.
     in_range : (low, high) or sequence of them, optional
         The image values that become 0 and 1 for the network, or one pair for each channel. By default 0 and 255 for
-        8-bit RGB, else what `find_range` finds. Values outside are not clipped; the network alone
-        is shown them clipped, to a quarter of the range beyond it.
+        8-bit RGB, else what `find_range` finds. Values outside are not clipped, except in what the network sees, where
+        they are clipped a quarter of the range beyond both ends.
     noise : "auto", float, (gain, offset) or sequence of such pairs, optional
         The noise to remove: its standard deviation in units of the image, or the line ``gain * value + offset`` that
-        its variance follows, or one line for each channel. By default what `estimate_noise` finds in the whole image,
-        where the network or its restorer has a map of noise. In colour it is the noise of luma.
+        its variance follows, or one line for each channel. For colour it is the noise of luma. By default what
+        `estimate_noise` finds in the whole image, if it is not weaker than `VDSR.tolerance`, and nothing for a network
+        without a map of noise and without a restorer.
     compression : "auto" or float, optional
-        How strongly JPEG has compressed the image: the mean quantisation step of luma as a fraction of 255, for images
-        other than 8-bit of `in_range`. By default what an `ImageFile` says, and 0 for an array.
+        How strongly JPEG has compressed the image, from 0 to 1: the mean quantisation step of luma as a fraction of 255
+        for 8-bit images, of `in_range` for others. By default what an `ImageFile` says, if it is more than
+        `VDSR.tolerance`, and 0 for an array.
     tile : int or None, optional
-        Side of a tile in output pixels. The result does not depend on it (see Notes); memory does, and time a little:
-        what tiles share, `VDSR.halo` pixels on each side, is computed twice. None takes each plane in one piece.
+        Side of a tile in output pixels. The result does not depend on it (see Notes). Smaller tiles need less memory
+        and a little more time, because `VDSR.halo` pixels around each tile are computed again. None takes each plane in
+        one piece.
     window : (slice, slice), optional
         Rows and columns of the result to compute, the whole by default. With `in_range` and `noise`, only the input
         pixels that the window needs are read and checked.
     nan : {"raise", "keep"}, optional
-        Whether pixels that are NaN are an error, or pixels without a value: the result is NaN where its nearest input
-        pixel is. The network gets the mean of known neighbours there, up to 4 pixels away, and the low end of the range
-        further inside; the range is found without them.
+        Whether pixels that are NaN are an error, or have no value: then a pixel of the result is NaN if the nearest
+        input pixel is NaN. Instead of NaN, the network sees the mean of known neighbours, up to 4 pixels away, or the
+        low end of the range. The range is found without such pixels.
     self_ensemble : bool, optional
         Whether to take the mean over the eight flips and rotations of the interpolated image: a little better, in eight
         times the time.
     device : str or torch.device, optional
-        Where to compute: by default CUDA, MPS or the CPU, the first that exists and works.
+        Where to compute. By default the first of CUDA, MPS (Apple) and the CPU that exists and works.
 
     Returns
     -------
     out : (..., round(scale * M), round(scale * N)) ndarray or dask array
-        Or the `window` of that. Same dtype and intensity units as `image`; integers are rounded and saturated, floats
-        are not clipped, except where they would end in infinity: finite pixels give finite ones. Pixel areas are
-        aligned at the origin: the centre of output pixel i lies at (i + 0.5) / scale - 0.5 in the input.
+        Or the `window` of that. Same dtype and intensity units as `image`. Integers are rounded and saturated; floats
+        are clipped only to stay finite. The centre of output pixel i lies at (i + 0.5) / scale - 0.5 in the input, so
+        the outer edges of the first pixels coincide.
 
     Raises
     ------
@@ -106,7 +109,8 @@ def super_resolve(
     Warns
     -----
     UserWarning
-        If the scale lies below all that the network was trained for: there it may make the image worse.
+        If the scale is below all that the network was trained for, or the image is too noisy or too compressed for a
+        network that removes neither: the result may be worse than bicubic interpolation.
 
     See Also
     --------
@@ -115,19 +119,18 @@ def super_resolve(
 
     Notes
     -----
-    Tiles overlap by the receptive field of the network and are interpolated from global positions. So the result for
-    any tile size equals that for the whole image, to the rounding of the device: 1e-5 of the range in float32, 1e-3
-    in half precision (CUDA); at least one step for integers. On one CPU it is the same bit for bit, even if other
-    images are computed at the same time.
+    Tiles are read with a margin as wide as the network can see, and are interpolated from positions in the whole image.
+    So the result for any tile size equals that for the whole image, up to the rounding of the device: 1e-5 of the range
+    in float32, 1e-3 in half precision (CUDA), one step for integers. On one CPU it is the same bit for bit, even if
+    other images are computed at the same time.
 
     The result for a dask array is lazy: nothing is read before it is computed. Its chunks are the tiles; each reads
     the chunks of `image` that it needs. Every computation begins with one pass over the whole of `image`, which finds
-    the range and the noise: to look at a part here and a part there, find them first by `survey`, and give both. With
-    `in_range`, or for 8-bit RGB, only the chunks that hold the blocks of `estimate_noise` are read for it.
+    the range and the noise. To compute several parts one by one, find both once by `survey`, and give them. If only the
+    range is known, as for 8-bit RGB, only the chunks that hold the blocks of `estimate_noise` are read first.
 
-    A constant image comes back constant, without the network. Where only parts of it are seen, a `window` or a dask
-    array with an `in_range` of more than that value or of 8-bit RGB, it cannot be known that the image is constant, so
-    the network runs.
+    A constant image is returned as it is, without the network. If only parts of the image are read (a `window`, or a
+    dask array, with a known range), it cannot be known that the image is constant, so the network runs.
 
     References
     ----------
@@ -180,20 +183,20 @@ def super_resolve_tiles(
 ) -> Iterator[Tile]:
     """Upscale an image tile by tile into `out`, as `super_resolve` does.
 
-    Arguments are checked at the call, before the first tile. Closing the iterator cancels the rest; so does setting
-    `stop`, even in the middle of a tile.
+    Arguments are checked at the call, before the first tile. Closing the iterator cancels the rest. Setting `stop` does
+    so even in the middle of a tile.
 
     Parameters
     ----------
     image, scale, model, channel_axis, rgb, in_range, noise, compression, tile, window, nan, self_ensemble, device
         As in `super_resolve`.
     out : array
-        Where to write: an ndarray, a memory map, a zarr array; of the shape of the result and the dtype of `image`.
+        Where to write: an ndarray, a memory map or a zarr array, with the shape of the result and the dtype of `image`.
     near : tuple of int, optional
-        A pixel of `out`, one number for each of its axes: its plane comes first, and in a plane the tiles nearest to
-        it. By default tiles come in C order.
+        A pixel of `out`, one index for each of its axes. Its plane is computed first, and in a plane the tiles nearest
+        to it. By default tiles come in C order.
     stop : threading.Event, optional
-        For other threads, such as a window's, which cannot close an iterator at work: when it is set, the iterator ends
+        For other threads, which cannot close an iterator that is running: when it is set, the iterator ends
         soon, and the tile that was being computed is not written.
 
     Yields

@@ -25,6 +25,11 @@ def noise_fraction(noise: Noise, in_range: Range) -> float:
     in_range : (low, high)
         As `find_range` returns it.
 
+    Returns
+    -------
+    float
+        0 if the range is empty.
+
     Examples
     --------
     >>> noise_fraction((0.0, 9.0), (0, 300))
@@ -36,13 +41,13 @@ def noise_fraction(noise: Noise, in_range: Range) -> float:
 
 
 def tolerate(noises: Sequence[Noise], ranges: Sequence[Range], tolerance: tuple[float, float]) -> list[Noise]:
-    """What is found of noise, without what is too weak to be removed: as `VDSR.tolerance` says."""
+    """The noises that were found, zero for those that are too weak to be removed by `VDSR.tolerance`."""
     pairs = zip(noises, ranges, strict=True)
     return [noise if noise_fraction(noise, span) >= tolerance[0] else (0.0, 0.0) for noise, span in pairs]
 
 
 def describe_quality(noises: Sequence[Noise], ranges: Sequence[Range], compression: float = 0.0) -> str:
-    """What is found of an image, or removed from it, in a few words; empty for a clean one.
+    """Noise and compression of an image in a few words; empty for a clean image.
 
     Parameters
     ----------
@@ -68,19 +73,26 @@ def describe_quality(noises: Sequence[Noise], ranges: Sequence[Range], compressi
 def find_misfit(
     maps: Collection[str], noises: Sequence[Noise], ranges: Sequence[Range], compression: float = 0.0
 ) -> str:
-    """One sentence if an image is too noisy or too compressed for a network without maps, and which network fits.
+    """A sentence that an image is too noisy or too compressed for a network, and which network fits.
 
     Parameters
     ----------
     maps : collection of str
-        Those of the network, `VDSR.maps`.
+        What the network removes, from `VDSR.maps`: ``"noise"``, ``"compression"``, both or neither.
     noises, ranges, compression
         As in `describe_quality`.
 
     Returns
     -------
     str
-        Empty where the network fits.
+        Empty if the network fits.
+
+    Examples
+    --------
+    >>> find_misfit(("noise", "compression"), [(0.0, 9.0)], [(0, 100)])
+    ''
+    >>> find_misfit((), [(0.0, 9.0)], [(0, 100)]).split(",")[0]
+    'the image is too noisy for this network'
     """
     noisy = max(noise_fraction(*pair) for pair in zip(noises, ranges, strict=True)) > NOISY
     compressed = compression > COMPRESSED

@@ -26,26 +26,27 @@ def survey(
     maps: Collection[str] = ("noise",),
     tolerance: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[list[Range], list[Noise]]:
-    """Range and noise of each channel, as `super_resolve` finds them by default, in one pass over the image.
+    """Find the range and the noise of each channel in one pass over the image.
 
-    With both given to `super_resolve`, it looks only at the pixels that it upscales.
+    If both are given to `super_resolve`, it reads only the pixels that it upscales. With the `maps` and the `tolerance`
+    of the network, they are what `super_resolve` finds by default.
 
     Parameters
     ----------
     image, channel_axis, rgb, nan, in_range, noise
-        As in `super_resolve`. What is given is not looked for. The noise may also be a fraction of the range of each
-        channel, such as ``"3%"``.
+        As in `super_resolve`. If `in_range` or `noise` is given, it is returned. The noise may also be a fraction of
+        the range of each channel, such as ``"3%"``.
     maps : collection of str, optional
-        The maps of the network, `VDSR.maps`. Without ``"noise"``, noise is not looked for.
+        What the network removes, `VDSR.maps`. Without ``"noise"``, no noise is estimated.
     tolerance : (float, float), optional
-        That of the network, `VDSR.tolerance`: weaker noise that is found counts as none.
+        That of the network, `VDSR.tolerance`: weaker noise is returned as zeros.
 
     Returns
     -------
     ranges : list of (low, high)
-        As `find_range` returns them; a list of one without independent channels.
+        As `find_range` returns them; a list of one range if there are no independent channels.
     noises : list of (gain, offset)
-        As `estimate_noise` returns them; zeros where noise is not looked for.
+        As `estimate_noise` returns them; zeros where none is found or looked for.
 
     Raises
     ------
@@ -106,9 +107,9 @@ def find_range(
 ) -> Range | list[Range]:
     """The range of an image that `super_resolve` maps to [0, 1] by default.
 
-    It runs between the extremes that three of the four pixels of some 2 x 2 block reach, over all planes, with a
-    quarter of that added on each side. So hot or dead pixels, alone or in pairs, do not count, while the smallest
-    real spot does. For 8-bit RGB it is 0 and 255.
+    For 8-bit RGB it is 0 and 255. Else it spans the lowest and highest values that three of the four pixels of a 2 x 2
+    block reach, over all planes, and is widened by a quarter of that on each side. So hot or dead pixels, alone or in
+    pairs, do not count, while the smallest real spot does.
 
     Parameters
     ----------
@@ -123,7 +124,7 @@ def find_range(
     Raises
     ------
     TypeError, ValueError
-        If `image` is not an image, or holds infinity, or NaN that is not to be kept.
+        If `image` is not an image, or holds infinity, or NaN without ``nan="keep"``.
 
     Examples
     --------
