@@ -317,7 +317,7 @@ class Check(Single):
         compared = source, run.source, run.task.scale, image_layers.finest(run.result)
         work = partial(differences.compare, kind, *compared)
         if kind == differences.EXPECTED:
-            work = partial(differences.expect, *compared, run.task.model, run.result.metadata["vdsr"]["in_range"])
+            work = partial(differences.expect, *compared, run.task.model, run.result.metadata["vdsr"])
         super().__init__(run.layer, run.task, work, "comparing a result with its source")
         self.run, self.kind = run, kind
         self.difference: differences.Difference | None = None

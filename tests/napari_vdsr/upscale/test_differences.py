@@ -94,7 +94,7 @@ def test_expected_errors_of_a_part_are_those_of_the_whole(rng, tiny_model, tmp_p
 
     def expect(source, upscaled, result):
         model = str(tmp_path / "tiny.safetensors")
-        (found,) = differences.expect(source, upscaled, 2, result, model, ranges, threading.Event())
+        (found,) = differences.expect(source, upscaled, 2, result, model, {"in_range": ranges}, threading.Event())
         return found.pixels
 
     expected = predict_error(result, 2, model=tiny_model, channel_axis=0, in_range=ranges)
@@ -103,3 +103,18 @@ def test_expected_errors_of_a_part_are_those_of_the_whole(rng, tiny_model, tmp_p
     upscaled = whole.within(slice(5, 50), slice(0, 50)) if region else whole
     piece = result[:, 10:100] if region else result
     np.testing.assert_array_equal(expect(part, upscaled, piece), expected[1:, 20:82, :60])
+
+
+def test_expected_errors_are_those_of_the_network_that_restored_a_channel(rng):
+    image, ranges = rng.random((2, 30, 20)).astype(np.float32), [(0, 1), (0, 1)]
+    whole = image_layers.whole(Image(image), channel_axis=0)
+    result = rng.random(whole.result_shape(2)).astype(np.float32)
+    clean, noisy = (
+        predict_error(result, 2, model=name, channel_axis=0, in_range=ranges) for name in ("photo", "restore")
+    )
+    assert not np.array_equal(clean, noisy)
+    cases = [({}, clean), ({"compression": 0.2}, noisy), ({"noise": [(0, 0), (0, 1)]}, [clean[0], noisy[1]])]
+    for removed, expected in cases:
+        record = {"in_range": ranges, **removed}
+        (found,) = differences.expect(whole, whole, 2, result, None, record, threading.Event())
+        np.testing.assert_array_equal(found.pixels, expected)
