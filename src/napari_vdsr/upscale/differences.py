@@ -95,9 +95,9 @@ def expect(
 ) -> Iterator[Difference]:
     """Give the expected error of a result, or of a part of it; the other arguments are as in `compare`.
 
-    `model` is the network that was used, and `record` says how: what became 0 and 1 for it, and what was removed; a list
-    has one pair for each position along the axis of channels. Where something was removed, the restorer of the network
-    did it. Raises ValueError if the errors of the network were not measured at such a scale.
+    `model` is the network that was used, and `record` says how: what became 0 and 1 for it, and what was removed; a
+    list has one pair for each position along the axis of channels. Where something was removed, the restorer of the
+    network did it. Raises ValueError if the errors of the network were not measured at such a scale.
     """
     from vdsr_core import predict_error
 

@@ -60,8 +60,8 @@ def degrade(
         Poisson and Gaussian noise of the reduced image: its variance is ``shot_noise * value + read_noise**2`` in
         units of `image`. So `shot_noise` is the value of one photon (values below 0 hold none).
     jpeg : int, optional
-        Quality from 1 to 100 by which each reduced plane is compressed as a gray JPEG and read again. Floats are taken as
-        0 to 1; integers must be 8-bit.
+        Quality from 1 to 100 by which each reduced plane is compressed as a gray JPEG and read again. Floats are taken
+        as 0 to 1; integers must be 8-bit.
     seed : int or numpy.random.Generator, optional
         Seed of the noise: the same integer gives the same noise, a generator gives other noise each time.
 
