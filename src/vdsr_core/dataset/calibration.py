@@ -36,14 +36,14 @@ class ErrorReport:
     scale : float
         The scale by which the images were reduced and restored.
     predicted, measured : tuple of 10 float
-        The mean of the predicted and of the measured absolute errors in each tenth of the pixels, from those with the
-        smallest predicted error on.
+        The mean of the predicted and of the measured absolute errors in each tenth of the pixels, which are sorted by
+        their predicted error.
     coverage : float
-        The fraction of the pixels whose error lies below the predicted 90 % bound.
+        The fraction of the pixels whose error is below the predicted 90 % bound.
     correlation : float
         Spearman's rank correlation of predicted and measured errors.
     contrast : float
-        The same of the local contrast of the interpolated image and measured errors, for comparison.
+        For comparison, the rank correlation of the local contrast of the interpolated image and measured errors.
     pixels : int
         Number of pixels that were compared.
     """
@@ -84,7 +84,7 @@ def calibrate(
     channel_axis, rgb, in_range, device
         As in `super_resolve`, for all images.
     pieces : int, optional
-        How many parts of 192 x 192 pixels are restored at most.
+        Maximum number of parts of 192 x 192 pixels that are restored.
 
     Returns
     -------
@@ -123,12 +123,12 @@ def compare_errors(
     pieces: int = 48,
     device: str | None = None,
 ) -> Iterator[ErrorReport]:
-    """Reduce images, restore them, and compare predicted errors with those that were made.
+    """Reduce images, restore them, and compare the predicted with the real errors.
 
     Parameters
     ----------
     images, channel_axis, rgb, in_range, pieces, device
-        As in `calibrate`.
+        As in `calibrate`. They should be other images than those of `calibrate`.
     scales : float or sequence of float, optional
         Scales by which the images are reduced.
     model : VDSR, str or path, optional
@@ -150,6 +150,14 @@ def compare_errors(
     --------
     predict_error : The expected error of each pixel of a result.
     compare_models : Which of several networks restores an image best.
+
+    Examples
+    --------
+    >>> from vdsr_core import make_model, VDSRConfig
+    >>> model, image = make_model(0, VDSRConfig(depth=3, width=4), start="identity"), np.eye(64)
+    >>> model.errors = calibrate(model, image, 2)
+    >>> [report.scale for report in compare_errors(image, 2, model=model)]
+    [2.0]
     """
     network = to_network(model)
     table = find_errors(network)

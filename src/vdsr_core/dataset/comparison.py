@@ -40,13 +40,13 @@ def compare_models(
 
     Up to eight parts of 192 x 192 pixels are reduced by `degrade` and interpolated back; they are spread over the
     planes of the image, up to four on one plane. Every network restores the same parts. The scores are measured as
-    `fine_tune` measures its held-out part, so the figures of the two can be compared. A network that has maps removes
-    no noise here: the original holds it, too, so a cleaner result would score less.
+    `fine_tune` measures its held-out part, so the scores of the two can be compared. No network removes noise here: the
+    original has it, too, so a cleaner result would have a lower score.
 
     Parameters
     ----------
     image : ndarray or ImageFile
-        Shape (..., M, N), as in `super_resolve`; of a colour image the luma is scored.
+        Shape (..., M, N), as in `super_resolve`. For a colour image, the luma is scored.
     scale : float, optional
         The factor by which the image is reduced and restored, greater than 1.
     models : sequence of str or path, or mapping of name to model, optional

@@ -35,7 +35,7 @@ class Preview:
     scale : str
         The scale by which it was reduced, or ``"pairs"``.
     ilr, before, sr, hr : (M, N) ndarray
-        The part interpolated, restored by the network before and after, and sharp.
+        The part as interpolated, restored by the network before the training and after this step, and sharp.
     """
 
     scale: str

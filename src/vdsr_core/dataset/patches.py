@@ -45,13 +45,12 @@ class Choice:
 
 
 class Patches:
-    """Pairs of sharp and interpolated images as flat arrays on a device, and batches of patches from them.
+    """Pairs of sharp and interpolated images on a device, and batches of patches that are cut out of them.
 
-    Each image is kept once, its interpolated images, one for each scale, beside it. A batch is one gather from each
-    array; only the numbers of its patches come from the host.
+    Each sharp image is kept once, with one interpolated image for each scale.
 
-    A patch draws one of the groups that an image belongs to: a scale of `scales`, a draw from `scale_range`, or the
-    registered pairs, all being equally likely; then a place in an image of that group.
+    For each patch, a group is drawn first: one of `scales`, one draw from `scale_range`, or the registered pairs, all
+    equally likely. Then a place in an image of that group is drawn.
 
     Parameters
     ----------
@@ -60,47 +59,49 @@ class Patches:
     scales : float or sequence of float, optional
         Each image is reduced and interpolated by each of them.
     scale_range : (low, high), optional
-        Each image is also reduced by `draws` scales of its own, one from each of as many equal parts of this range.
+        Each image is also reduced by `draws` random scales: this range is divided into `draws` equal parts, and a scale
+        is drawn from each.
     draws : int, optional
         How many scales are drawn from `scale_range` for each image.
     pairs : sequence of ((m, n) ndarray, (M, N) ndarray), optional
-        Registered low- and high-resolution images of one field of view, in the same intensities, instead of or beside
-        `images`. Their scale is the ratio of their shapes; a low-resolution image as large as the sharp one is taken as
-        interpolated.
+        Pairs of a low- and a high-resolution image of the same field of view, registered and in the same intensities,
+        instead of `images` or in addition. Their scale is the ratio of their shapes; a low-resolution image as large as
+        the sharp one is taken as interpolated.
     ratios : sequence of float, optional
-        The scale of each pair, for those whose low-resolution image is interpolated already.
+        The scale of each pair, needed if its low-resolution image is interpolated already.
     degrade : callable, optional
         ``degrade(image, scale)`` gives the low-resolution image, of floor(n / scale) pixels; bicubic by default. For
         blur and noise, `functools.partial` of `vdsr_core.degrade`. It is called once for each image and scale.
     patch : int, optional
-        Side of a patch in pixels; less where the smallest image is smaller.
+        Side of a patch in pixels; less if the smallest image is smaller.
     grid : bool, optional
-        Take patches that do not overlap, each once an epoch, as the paper does, instead of random ones.
+        Use patches that do not overlap, each once per epoch, as the paper does, instead of random ones.
     augment : {"dihedral", "flips", "none"}, optional
         Flips and right-angle rotations, flips only, or nothing.
     gain, offset : (low, high), optional
-        Ranges that each patch draws from, gain by its logarithm: its intensities become ``gain * values + offset``.
+        The intensities of each patch become ``gain * values + offset``, with a gain (uniform in its logarithm) and an
+        offset that are drawn from these ranges.
     clip : (low, high), optional
-        Clip the interpolated image of every other patch, at random, to this range: interpolation goes beyond black and
-        white, where files, and the protocol of the field, hold no values.
+        Clip the interpolated image of half of the patches, at random, to this range: interpolation goes beyond black
+        and white, which files and the protocol of `evaluate` cut off.
     degraded : int, optional
-        How many degraded versions each image has at each scale, beside the other one: noisy, compressed, or reduced by
-        another kernel, at random. Then `conditions` says what a network with maps is told.
+        How many degraded versions each image has at each scale, in addition to the clean one: noisy, compressed, or
+        reduced by another kernel, at random. `conditions` says what a network with maps is told of them.
     clean : float, optional
-        Fraction of the patches that are of the other one, where there are degraded versions; by default that one and
-        each of them are drawn equally often.
+        Fraction of the patches that are clean, if there are degraded versions. By default the clean version and each
+        degraded one are drawn equally often.
     low_contrast : float, optional
         Fraction of the patches whose contrast is reduced, to between 2 and 100 %. So a network learns to leave smooth
         and faint images as they are.
     seed : int, optional
         Seed of the draws from `scale_range` and of the degraded versions.
     store : path, optional
-        Folder for images that fit neither the device nor the memory: temporary files hold the arrays there, of which
-        only the patches of a batch are read. They go when the patches do. By default, arrays that would take more than
-        half of what is free on the device lie in memory, those that would take more than half of that in the system's
-        folder for temporary files, and a warning says so.
+        Folder for temporary files of images that fit neither the device nor the memory. Only the patches of a batch
+        are read from them, and they are deleted with this object. By default, arrays that need more than half of the
+        free memory of the device are kept in main memory, and those that need more than half of that in the system's
+        folder for temporary files, with a warning.
     device : torch.device, optional
-        Where the arrays lie, if they fit, and the batches.
+        Where the batches are, and the arrays if they fit.
 
     Raises
     ------

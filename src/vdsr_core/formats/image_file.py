@@ -53,22 +53,26 @@ class ImageFile:
     icc_profile : bytes or None
         The colour profile.
     extra : dict
-        Further metadata, each if the file has it: ``z_step`` (float, in `unit`), ``time_step``
-        (float, seconds), ``channel_colors`` (one (red, green, blue) of 0 to 255 per channel),
-        ``channel_windows`` (one dict of start, end, min and max per channel, as OME-Zarr has them), ``origin``
-        (where the centre of the first pixel lies, (rows, columns) in `unit`), ``exif`` and ``xmp``
-        (bytes, without what depends on orientation or size), ``iptc`` (bytes), ``text`` (dict of keyword and text,
-        such as ``Description``, ``Author``, ``Copyright``), ``png`` (dict of the PNG chunks that say how values are to
-        be seen, such as ``gAMA``), ``geotiff`` (dict of tag to (type, count, value), as tifffile has them),
-        ``imagej`` (dict of display settings and calibration, by ImageJ's own names), ``channels`` and ``planes``
-        (one dict of OME attributes per channel, and per plane in the order of the axes), ``samples`` (what the samples
-        after red, green and blue are, where these are the first three of more channels), ``bits`` (of a sample, where
-        these are fewer than those of the dtype), ``not_kept`` (names of
-        what the file holds beside, which is not carried), ``provenance`` (dict of what JSON holds: how this package
-        made the image; `write_pyramid` writes it).
+        Further metadata, each if the file has it:
+
+        * ``z_step`` (float, in `unit`) and ``time_step`` (float, seconds);
+        * ``origin``: position of the centre of the first pixel, (rows, columns) in `unit`;
+        * ``channel_colors``: (red, green, blue) from 0 to 255 for each channel;
+        * ``channel_windows``: a dict of start, end, min and max for each channel, as in OME-Zarr;
+        * ``channels``, ``planes``: a dict of OME attributes for each channel, and for each plane in the order of the
+          axes;
+        * ``samples``: what the samples after red, green and blue are, if there are more channels than these;
+        * ``bits``: bits of a sample, if fewer than those of the dtype;
+        * ``exif`` and ``xmp`` (bytes, without what depends on orientation or size), ``iptc`` (bytes);
+        * ``text``: dict of keyword to text, such as ``Description``, ``Author``, ``Copyright``;
+        * ``png``: dict of the PNG chunks that say how values are displayed, such as ``gAMA``;
+        * ``geotiff``: dict of tag to (type, count, value), as in tifffile;
+        * ``imagej``: dict of display settings and calibration, by ImageJ's own names;
+        * ``not_kept``: names of metadata in the file that are not kept;
+        * ``provenance``: dict, as JSON, of how this package made the image; `write_pyramid` writes it.
     compression : float
-        How strongly JPEG has compressed the pixels: the mean quantisation step of luma as a fraction of 255; 0 for
-        pixels that were not compressed with loss.
+        How strongly JPEG has compressed the pixels: the mean quantisation step of luma as a fraction of 255; 0 if the
+        file is not a JPEG.
 
     Raises
     ------
@@ -121,7 +125,7 @@ class ImageFile:
         Parameters
         ----------
         data : ndarray or zarr.Array
-            The new pixels; only rows and columns may differ in number.
+            The new pixels; only the numbers of rows and columns may differ.
         scale : (float, float), optional
             Upscaling factor of rows and columns.
 

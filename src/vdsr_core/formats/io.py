@@ -33,12 +33,12 @@ SUFFIXES = tuple(_KINDS)
 
 
 def image_names(path: str | os.PathLike[str]) -> list[str]:
-    """The names of the images that a file holds.
+    """List the names of the images that a file holds.
 
     Parameters
     ----------
     path : path
-        As in `read_image`; or a plate of OME-Zarr (HCS), or a collection as bioformats2raw writes it.
+        As in `read_image`; or an OME-Zarr plate (HCS), or a collection as bioformats2raw writes it.
 
     Returns
     -------
@@ -50,6 +50,14 @@ def image_names(path: str | os.PathLike[str]) -> list[str]:
     ------
     FileNotFoundError, ValueError
         As `read_image`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_image(f"{folder}/cells.tif", ImageFile(np.eye(4, dtype=np.uint16), "YX"))
+    ...     image_names(f"{folder}/cells.tif")
+    ['']
     """
     path = _existing(path)
     with _named_errors(path) as kind:
@@ -73,16 +81,11 @@ def read_image(path: str | os.PathLike[str], *, lazy: bool = False, name: str | 
     Parameters
     ----------
     path : path
-        A TIFF (plain, BigTIFF, OME, ImageJ), PNG, JPEG or WebP file, or the folder of a zarr array or of an OME-Zarr
-        image, whose finest level is read; or the URL of such a zarr, as fsspec takes it. Pixels keep
-        dtype, intensities and axis order, except: an orientation tag is applied; samples of fewer than 8 bits, and
-        colours of fewer than 16, fill their dtype (gray of 9 to 15 bits, as cameras write it, keeps its values);
-        palettes and gray with alpha become RGB(A), but a palette that is a ramp from black to one colour
-        (a LUT over intensities) leaves the intensities; white-is-zero is inverted; colours that are multiplied by
-        alpha are divided by it. RGB with further samples that are not alpha is read as channels.
+        A TIFF (plain, BigTIFF, OME, ImageJ), PNG, JPEG or WebP file; the folder of a zarr array or of an OME-Zarr
+        image, whose finest level is read; or the URL of such a zarr, as fsspec takes it.
     lazy : bool, optional
-        Whether to leave the pixels of a TIFF in the file and read them window by window, where they need none of the
-        changes above. The pixels of a zarr always stay in the file.
+        Whether to leave the pixels of a TIFF in the file and read them window by window, if they need none of the
+        changes in Notes. The pixels of a zarr always stay in the file.
     name : str, optional
         Which image of a TIFF that holds several, as `image_names` calls it. Those of a zarr group have paths.
 
@@ -97,8 +100,21 @@ def read_image(path: str | os.PathLike[str], *, lazy: bool = False, name: str | 
     FileNotFoundError
         If there is nothing at `path`.
     ValueError
-        If the file is not of a known kind, incomplete, larger than the free memory, or not one gray, RGB
+        If the file is of an unknown kind, incomplete, larger than the free memory, or not one gray, RGB
         or multichannel image.
+
+    Notes
+    -----
+    Pixels keep dtype, intensities and axis order, with these exceptions:
+
+    * An orientation tag is applied.
+    * Samples of fewer than 8 bits, and colours of fewer than 16, are scaled to fill their dtype. Gray of 9 to 15 bits,
+      as cameras write it, keeps its values.
+    * Palettes and gray with alpha become RGB(A). If a palette is a ramp from black to one colour, the intensities are
+      read.
+    * White-is-zero is inverted.
+    * Colours that are multiplied by alpha are divided by it.
+    * RGB with further samples that are not alpha is read as channels.
 
     Examples
     --------
@@ -188,7 +204,7 @@ def write_image(
     Parameters
     ----------
     path : path
-        The suffix names the format: .ome.tif, .tif, .png, .jpg, .webp or .zarr.
+        The suffix chooses the format: .ome.tif, .tif, .png, .jpg, .webp or .zarr.
     image : ImageFile
         The image and its metadata.
     overwrite : bool, optional
@@ -199,11 +215,11 @@ def write_image(
     Raises
     ------
     FileNotFoundError, NotADirectoryError, PermissionError
-        If the folder is missing, is a file, or cannot be written to.
+        If the folder is missing, not a folder, or cannot be written to.
     FileExistsError
         If the file exists and `overwrite` is False, or is something that must not be replaced.
     ValueError
-        If the format cannot hold the image; the text names one that can.
+        If the format cannot hold the image; the message names one that can.
     MemoryError
         If a lazy image does not fit in memory and the format is not zarr.
 
@@ -215,8 +231,8 @@ def write_image(
     suffix       what is written
     ============ ==========================================================================================
     .ome.tif     OME-TIFF, deflate
-    .tif         of plain TIFF (one plane, no unit or a printer's one), an ImageJ hyperstack and OME-TIFF the
-                 first that holds the pixels and loses least of the metadata; else plain TIFF
+    .tif         plain TIFF (one plane, no unit or a printer's), an ImageJ hyperstack or OME-TIFF: the first
+                 that holds the pixels and loses least of the metadata; else plain TIFF
     .png         8 or 16 bit
     .jpg         8 bit, no chroma subsampling
     .webp        8 bit, lossless, gray as RGB
@@ -226,9 +242,9 @@ def write_image(
 
     Metadata that the format cannot hold are named in one warning, "not kept: ...".
 
-    ImageJ stacks are not compressed (ImageJ's own reader wants them in one piece); it reads neither tiles
-    nor a predictor after deflate, so single ImageJ planes go without both. Everything else is deflated,
-    integers with a predictor, in tiles of 256 x 256 for large planes, as BigTIFF from 4 GB on.
+    ImageJ stacks are not compressed, because ImageJ's own reader needs them in one piece. Single ImageJ planes are
+    deflated without tiles and predictor, which it cannot read. Everything else is deflated, integers with a
+    predictor, in tiles of 256 x 256 for large planes, as BigTIFF from 4 GB on.
 
     Examples
     --------

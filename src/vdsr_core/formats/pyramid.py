@@ -34,7 +34,7 @@ def write_pyramid(path: str | os.PathLike[str], image: ImageFile, *, overwrite: 
     path : path
         The file of an OME-TIFF if it ends in ``.tif`` or ``.tiff``, else the folder of an OME-Zarr (version 0.5).
     image : ImageFile
-        The image, with axes of T, C or S, Z, Y and X, which is their order in the target.
+        The image, with axes of T, C or S, Z, Y and X; in the target they are in this order.
     overwrite : bool, optional
         Whether an existing image may be replaced. It stays as it was if the writing fails.
 
@@ -78,7 +78,7 @@ def write_pyramid(path: str | os.PathLike[str], image: ImageFile, *, overwrite: 
 
 
 def read_pyramid(path: str | os.PathLike[str]) -> list[ImageFile]:
-    """Read an image with its smaller levels; the pixels stay in the file until they are sliced.
+    """Read an image with its coarser levels; the pixels stay in the file until they are sliced.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def read_pyramid(path: str | os.PathLike[str]) -> list[ImageFile]:
     Returns
     -------
     list of ImageFile
-        The finest level first; only that one if the file has no others.
+        The levels, the finest first.
 
     Raises
     ------

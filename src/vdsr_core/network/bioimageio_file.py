@@ -64,9 +64,9 @@ def save_bioimageio(
     scale : int, optional
         Put the bicubic interpolation by this factor in front of the network, for programs that cannot interpolate.
     in_range : (float, float), optional
-        The image values that become 0 and 1, and back at the end. By default these are percentiles of each image, and
-        the result stays in these units: 0 is the lower percentile and 1 the upper one, because the format cannot
-        express more.
+        The image values that are mapped to 0 and 1, and back at the end. By default these are percentiles of each
+        image, and the result stays in these units, 0 for the lower percentile and 1 for the upper one, because the
+        format cannot map percentiles back.
     image : (M, N) array_like, optional
         An image for the test and the cover; by default a channel of the bundled sample.
     authors : sequence of str, optional

@@ -48,14 +48,14 @@ def save_checkpoint(
     trainer : (dict of Tensor, dict), optional
         The state of an unfinished training, from `Trainer.state`.
     run : dict, optional
-        What tells which finished training the network is the result of, of types that JSON can hold.
+        Which finished training the network is the result of, in types that JSON can hold.
 
     Raises
     ------
     TypeError
         If `model` is not a network, or its card holds what JSON cannot.
     ValueError
-        If its scales are not greater than 1, its weights not finite, or its restorer not one of the package.
+        If its scales are not greater than 1, its weights are not finite, or its restorer is not in the package.
     OSError
         If the file cannot be written.
 
@@ -150,8 +150,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> VDSR:
     FileNotFoundError, IsADirectoryError
         If there is no such file.
     ValueError
-        If the file is a pickle, is damaged, was written by something else or in a newer format, or its arrays
+        If the file is a pickle, is damaged, was written by another program or in a newer format, or its arrays
         do not make a network.
+
+    Examples
+    --------
+    See `save_checkpoint`.
     """
     path = check_path("path", path)
     arrays, header = _read(path)
@@ -286,7 +290,7 @@ def from_arrays(arrays: Mapping[str, Tensor], name: str = "arrays") -> VDSR:
 
 
 def load_model(name_or_path: str | os.PathLike[str] | None = None) -> VDSR:
-    """The default network, an embedded one by its name, or one from a file.
+    """Load a network: the default one, one of the package by its name, or one from a file.
 
     Parameters
     ----------

@@ -47,7 +47,12 @@ def list_devices() -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        A short description of each device by its PyTorch name, which `device` takes; the CPU first.
+        A short description of each device by its PyTorch name, which the argument `device` takes; the CPU first.
+
+    Examples
+    --------
+    >>> next(iter(list_devices()))
+    'cpu'
     """
     devices = {"cpu": f"{torch.get_num_threads()} threads"}
     if torch.cuda.is_available():  # devices are counted even where the driver is too old for them

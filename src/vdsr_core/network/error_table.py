@@ -29,7 +29,7 @@ class ErrorTable:
     mean : tuple of tuple of float
         The mean absolute error for each amount of detail; it never falls as detail grows.
     bound : tuple of tuple of float
-        What 90 % of the absolute errors stay below; it never falls either.
+        The value that 90 % of the absolute errors stay below; it never falls either.
 
     Examples
     --------

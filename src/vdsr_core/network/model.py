@@ -67,18 +67,19 @@ class VDSRConfig:
     width : int
         Number of filters of each layer but the last, at least 1.
     residual : bool
-        Whether the layers predict what is missing from the interpolated image, as in VDSR. False is for comparison:
-        they predict the image itself.
+        Whether the layers predict what is missing from the interpolated image, as in VDSR, or, for comparison, the
+        image itself.
     fold : int
-        Side of the square of pixels that one position of the layers stands for, at least 1. The pixels of a square
+        Side of the square of pixels that the layers treat as one position, at least 1. The pixels of a square
         become channels [1]_: with 2 each layer has a quarter of the positions, and sees twice as far.
     blocks : bool
-        Whether the hidden layers form pairs, convolution, ReLU, convolution, that are added to what they are given,
+        Whether the hidden layers form pairs (convolution, ReLU, convolution) whose input is added to their output,
         without a ReLU after the sum [2]_. Needs an even depth.
     maps : tuple of str
-        Which maps the first layer sees beside the image [1]_: ``"scale"``, how many times it is enlarged, without which
-        a smooth image enlarged twice looks like a sharp one enlarged four times; ``"noise"``, the standard deviation of
-        the noise at each position; ``"compression"``, the strength of JPEG. So one network serves all of them.
+        Which maps, images of constant or varying numbers, the first layer gets in addition to the image [1]_:
+        ``"scale"``, how many times it was enlarged, without which a smooth image enlarged twice looks like a sharp one
+        enlarged four times; ``"noise"``, the standard deviation of the noise at each position; ``"compression"``, the
+        strength of JPEG. So one network serves all scales, or images of any quality.
 
     References
     ----------
@@ -145,8 +146,8 @@ class VDSR(nn.Module):
     errors : ErrorTable or None
         How large its errors are, from `calibrate`, for `predict_error`; None until they are measured.
     restorer : str or None
-        The network of the package, such as ``restore``, that takes the place of this one in `super_resolve` where an
-        image is noisy or compressed; None for none. It must have all maps and the same halo. A network that is trained
+        The network of the package, such as ``"restore"``, to which `super_resolve` gives noisy and compressed channels
+        instead of this one; or None. It must have all maps, and the same halo and fold. A network that is trained
         further loses it.
 
     References
@@ -188,24 +189,24 @@ class VDSR(nn.Module):
 
     @property
     def maps(self) -> tuple[str, ...]:
-        """What `super_resolve` finds of an image: the maps of the network, and those of its restorer."""
+        """What `super_resolve` tells the network of an image: the maps of the network, or all if it has a restorer."""
         return MAPS if self.restorer else self.config.maps
 
     @property
     def tolerance(self) -> tuple[float, float]:
-        """Noise, as a fraction of the range, and compression that are not removed where `super_resolve` finds them."""
+        """Weaker noise, as a fraction of the range, and compression up to this are kept unless given by hand."""
         return TOLERANCE if self.restorer else (0.0, 0.0)
 
     @property
     def halo(self) -> int:
-        """Pixels of context per side that an output pixel depends on: one position for each 3 x 3 layer.
+        """Pixels on each side that an output pixel depends on: `VDSRConfig.fold` for each 3 x 3 layer.
 
-        They count from the edge of the square of `VDSRConfig.fold` x `fold` pixels that the output pixel lies in.
+        They are counted from the edge of the square of `fold` x `fold` pixels that holds the output pixel.
         """
         return self.config.depth * self.config.fold
 
     def prepare(self, ilr: Tensor, conditions: Tensor | None = None) -> Tensor:
-        """What the first layer sees: the folded images, and the maps of `VDSRConfig.maps`.
+        """The input of the first layer: the folded images, and the maps of `VDSRConfig.maps`.
 
         Parameters
         ----------
@@ -243,9 +244,9 @@ class VDSR(nn.Module):
         conditions : (B, 4) Tensor, optional
             A `Condition` for each image, which a network without maps ignores; clean and enlarged twice by default.
         half : torch.dtype, optional
-            Compute all layers but the first and the last in it: bfloat16 or float16. These two are a small part of
-            the work, and would round the image itself and the sum that is its residual. What blocks add to stays in
-            the dtype of `ilr`.
+            Compute all layers but the first and the last in this dtype: bfloat16 or float16. These two layers are a
+            small part of the work, and would round the image itself and its residual. The sums of blocks stay in the
+            dtype of `ilr`.
 
         Returns
         -------
@@ -313,9 +314,9 @@ def make_model(seed: int = 0, config: VDSRConfig | None = None, *, start: str = 
     config : VDSRConfig, optional
         The shape of the network; the paper's by default.
     start : {"he", "identity"}, optional
-        Random weights as in the paper [1]_; or hidden layers that pass on what they are given (blocks do so by
-        themselves) plus a quarter of the random weights, and a last layer that adds almost nothing: the network
-        begins as bicubic interpolation for any depth, and its gradients neither fade nor grow.
+        Random weights as in the paper [1]_; or a quarter of them, added to weights by which hidden layers pass on their
+        input (blocks do so by themselves), and a last layer that adds almost nothing. Such a network begins as bicubic
+        interpolation for any depth, and its gradients neither vanish nor explode.
 
     Returns
     -------

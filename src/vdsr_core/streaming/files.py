@@ -96,22 +96,22 @@ def upscale_files(
     """Upscale image files one after the other; an image that fails does not stop the others.
 
     Arguments are checked, and the images are listed, at the call; nothing is written before the first record. Closing
-    the iterator cancels: finished files stay, and no half-written one does.
+    the iterator cancels: finished files stay, and no half-written file is left.
 
     Parameters
     ----------
     sources : path or iterable of paths
         Image files, folders of them, patterns such as ``plate/*.tif``, or URLs of OME-Zarr.
     output : path
-        File for one image, whose suffix names the format; or folder (it exists, has no suffix or ends with a slash),
-        which is made if missing. A ``.ome.zarr``, and a ``.tif`` of 1 GiB or more, is written piece by piece as
-        by `stream`; the same call resumes it.
+        For one image, the file to write, whose suffix chooses the format; or a folder, which is made if missing: a path
+        that is one already, has no suffix or ends with a slash. A ``.ome.zarr``, and a ``.tif`` of 1 GiB or more, is
+        written piece by piece as by `stream`; the same call resumes it.
     scale : float or (float, float), optional
         As in `super_resolve`. Exactly one of `scale`, `size` and `pixel_size` is needed.
     size : (int or None, int or None), optional
         Rows and columns of each result. None for one of them keeps the shape of the pixels.
     pixel_size : (float, str), optional
-        Side of a pixel of each result and its unit, such as ``(0.1, "µm")``, for files that know their pixel size.
+        Side of a pixel of each result and its unit, such as ``(0.1, "µm")``, for files that state their pixel size.
     pattern : str, optional
         Names of the files in a folder `output`, without the suffix: ``{name}`` stands for the name of the source,
         ``{scale}`` for what was asked for, such as ``x2``.
@@ -131,7 +131,7 @@ def upscale_files(
     shard, part, client
         As in `plan` and `stream`. With `part` or `client`, small ``.tif`` files are also written piece by piece.
     stop : threading.Event, optional
-        For other threads, which cannot close an iterator at work: when it is set, the iterator ends soon.
+        For other threads, which cannot close an iterator that is running: when it is set, the iterator ends soon.
     **options
         Other options of `super_resolve` that apply to each image: `in_range`, `noise` (also a fraction of the range,
         such as ``"3%"``), `compression`, `tile`, `nan`, `self_ensemble`.
@@ -139,7 +139,7 @@ def upscale_files(
     Yields
     ------
     FileProgress
-        Several for each image; the last one for an image has an outcome.
+        Several for each image; the last record of an image has an outcome.
 
     Raises
     ------

@@ -53,10 +53,10 @@ def work_folder(target: Path) -> Path:
 
 @dataclass(frozen=True)
 class Plan:
-    """A job of upscaling one file into another: everything that its pixels depend on, in types that JSON can hold.
+    """A plan to upscale one file into another: everything that its pixels depend on, in types that JSON can hold.
 
-    `plan` makes it and `stream` carries it out. A shard is what one task writes: a window of one plane, or of all
-    colours of one, in one level of the pyramid.
+    `plan` makes it and `stream` carries it out. A shard is what one task writes: a window of one plane (with all its
+    colours) in one level of the pyramid.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Plan:
         Axes of the source, one letter each. The target has them in the order T, C, Z, Y, X; colour samples are
         channels.
     shape : tuple of int
-        Shape of the target, in its own order of axes.
+        Shape of the target, in the order of its axes.
     dtype : str
         Dtype of source and target.
     scale : (float, float)
@@ -78,7 +78,7 @@ class Plan:
     in_range : tuple of (low, high)
         The range of each channel; a single one for colour, or without channels.
     tile, shard : int
-        Sides in output pixels of what the network is given and of what one task writes.
+        Sides in output pixels of a tile and of a shard.
     format : str
         ``0.5`` or ``0.4``, versions of OME-Zarr, or ``OME-TIFF``.
     version : str
@@ -92,11 +92,11 @@ class Plan:
     self_ensemble : bool
         As in `super_resolve`.
     noise : tuple of (gain, offset)
-        What is removed of each channel, in units of the image; empty for a network without a map of noise.
+        The noise that is removed from each channel, in units of the image; empty if the network removes no noise.
     compression : float
-        What is removed, as in `super_resolve`.
+        The compression that is removed, as in `super_resolve`.
     stamp : str
-        A checksum of sizes and times of the source's files, by which `stream` sees that the source has changed.
+        A checksum of sizes and times of the source's files, by which `stream` notices that the source has changed.
 
     Examples
     --------
@@ -249,10 +249,10 @@ def plan(
     overwrite: bool = False,
     name: str | None = None,
 ) -> Plan:
-    """Plan to upscale an image into a pyramid, OME-Zarr or OME-TIFF.
+    """Plan to upscale an image into a pyramid (an image with coarser levels), OME-Zarr or OME-TIFF.
 
-    Reads the whole source once to find `in_range` and `noise`, unless they are given or not needed: the range of 8-bit
-    RGB is known, and a network without maps removes no noise. Nothing is written.
+    The whole source is read once to find `in_range` and `noise`, unless they are given or not needed: the range of
+    8-bit RGB is known, and a network without maps and restorer removes no noise. Nothing is written.
 
     Parameters
     ----------
@@ -262,18 +262,18 @@ def plan(
     scale : float or (float, float)
         As in `super_resolve`.
     target : path
-        The folder of an OME-Zarr image, or the file of an OME-TIFF if it ends in ``.tif`` or ``.tiff``; it appears when
-        it is complete.
+        The file of an OME-TIFF if it ends in ``.tif`` or ``.tiff``, else the folder of an OME-Zarr image; it appears
+        when it is complete.
     model, in_range, noise, compression, tile, nan, self_ensemble
-        As in `super_resolve`; the noise may also be a fraction of the range, such as ``"3%"``. The tile is also the
-        chunk of the target.
+        As in `super_resolve`; the noise may also be a fraction of the range, such as ``"3%"``. Each tile is a chunk of
+        the target.
     axes : str, optional
         The axes of the source, one letter each, if it does not name them or names them wrongly.
     shard : int, optional
-        Side in output pixels of what one task computes, and of a file of an OME-Zarr in version 0.5. Rounded down to
-        whole tiles, at least one.
+        Side in output pixels of a shard: the piece that one task computes, and in OME-Zarr 0.5 one file. It is rounded
+        down to whole tiles, at least one.
     format : {"0.5", "0.4", "OME-TIFF"}, optional
-        By default OME-TIFF where the name of the target says so, else OME-Zarr 0.5; 0.4 has a file for each chunk.
+        By default OME-TIFF if the name of the target says so, else OME-Zarr 0.5; 0.4 has a file for each chunk.
     overwrite : bool, optional
         Whether an existing target may be replaced when the new one is complete.
     name : str, optional
@@ -289,6 +289,14 @@ def plan(
         If the source is missing, or the target exists or cannot be written.
     ValueError, TypeError
         If the source or an option cannot be used.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> image = ImageFile(np.eye(300, dtype=np.uint8), "YX")
+    >>> job = plan(image, 2, tempfile.gettempdir() + "/eye_x2.ome.zarr", model="fast")
+    >>> job.shape, job.shards(0)
+    ((600, 600), [(0, 0)])
     """
     format = choose_format(Path(target), format)
     check_place(Path(target), format, overwrite)

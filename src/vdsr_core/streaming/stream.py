@@ -46,9 +46,9 @@ def stream(
     For an OME-TIFF, each shard is yielded a second time when it is packed into the file. One process packs all shards
     in one pass, and starts that pass again if it is stopped.
 
-    Stop it in any way, even by killing the process, and the same call resumes it: only the shards that were being
-    made are lost. Where the source's files have changed meanwhile, shards that were made from other pixels are made
-    again; before the target appears, the source is checked once more.
+    If the work is stopped in any way, even by killing the process, the same call resumes it: only the shards that were
+    being made are lost. If the source's files have changed meanwhile, shards that were made from other pixels are made
+    again. Before the target appears, the source is checked once more.
 
     Parameters
     ----------
@@ -59,9 +59,9 @@ def stream(
     model : VDSR, str or path, optional
         The network of the plan.
     part : (int, int), optional
-        Number of the part, counted from 1, and number of parts, which are run as separate processes on one or several
-        machines that share the target's disk. The one that ends last builds the pyramid and puts the target in its
-        place.
+        Number of the part, counted from 1, and number of parts. Each part is run as a separate process, on one or
+        several machines that share the target's disk. The part that ends last builds the pyramid and puts the target in
+        its place.
     client : distributed.Client, optional
         A client of a dask cluster whose workers share the disk of source and target. By default this process computes.
     device : str, optional
@@ -69,8 +69,8 @@ def stream(
     threads : int, optional
         Number of shards that this process works on at once: while one is computed, others are read and written.
     stop : threading.Event, optional
-        For other threads, which cannot close an iterator at work: when it is set, the iterator ends soon, in the
-        middle of a shard. It is also set when the iterator is closed or fails.
+        For other threads, which cannot close an iterator that is running: when it is set, the iterator ends soon, in
+        the middle of a shard. It is also set when the iterator is closed or fails.
 
     Yields
     ------
@@ -83,10 +83,23 @@ def stream(
     RuntimeError
         If another process is at work on the same part.
     ValueError
-        If a chunk of the source cannot be used (in the end, when all others are done), source or network are
+        If a chunk of the source cannot be used (raised when all other shards are done), source or network are
         not those of the plan, or the source changes during the run.
     PermissionError
         If the hidden folder beside the target was made by another user.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from vdsr_core import ImageFile, VDSR, VDSRConfig, plan, verify
+    >>> image, model = ImageFile(np.eye(300, dtype=np.uint8), "YX"), VDSR(VDSRConfig(depth=3, width=4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     job = plan(image, 2, f"{folder}/eye_x2.ome.zarr", model=model)
+    ...     print([(shard.level, shard.index) for shard in stream(job, image=image, model=model)])
+    ...     print({check.ok for check in verify(job.target, source=image, model=model)})
+    [(0, (0, 0))]
+    {True}
     """
     number, count = part
     if not 1 <= number <= count:

@@ -38,7 +38,8 @@ class Check:
     largest : float
         The largest difference, in the image's units.
     allowed : float
-        The largest difference that is rounding: 1e-5 of the channel's range, 1e-3 on CUDA; at least 1 for integers.
+        The largest difference that counts as rounding: 1e-5 of the channel's range, 1e-3 on CUDA; at least 1 for
+        integers.
     """
 
     level: int
@@ -61,7 +62,7 @@ def verify(
     seed: int = 0,
     device: str | None = None,
 ) -> Iterator[Check]:
-    """Compute windows of a target again: tiles, places where shards meet, and random places of the coarser levels.
+    """Compute windows of a target again and compare: tiles, places where shards meet, places of the coarser levels.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ def verify(
     seed : int, optional
         Seed of the random places.
     device : str, optional
-        As in `super_resolve`. Verify what a GPU made in half precision on a GPU.
+        As in `super_resolve`. Verify on a GPU what a GPU made, because it computes in half precision.
 
     Yields
     ------
@@ -86,6 +87,10 @@ def verify(
     ------
     ValueError
         If the target was not made by `stream`, or not from this source and network.
+
+    Examples
+    --------
+    See `stream`.
     """
     known = provenance(Path(target))
     if not known:

@@ -36,25 +36,25 @@ def fine_tune(
     device: str | None = None,
     **options: Any,
 ) -> VDSR:
-    """Train a network further on your own sharp images, and measure on a part held out whether that helps.
+    """Train a network further on your own sharp images, and measure on a held-out part whether that helps.
 
-    A part of the images never enters the training: whole images, or a strip of a single one, with a gap. After every
-    `validate_every` steps the network is measured there; the best weights, the running mean of those of the training
-    or those of the start, are kept.
+    A part of the images is not trained with: whole images, or a strip of a single one, with a gap. After every
+    `validate_every` steps the network (the running mean of its weights) is measured on this part, and the best one is
+    kept: that at the start, if none is better.
 
     Parameters
     ----------
     images : ndarray, ImageFile, sequence of them, or mapping of name to them
-        Sharp images of any real dtypes and sizes, each (..., M, N): low-resolution ones are made from them by
-        `degrade`. Values are mapped as `super_resolve` does; an `ImageFile` says itself what its axes are. Images that
-        are constant or too small are left out and named in the card.
+        Sharp images of any real dtypes and sizes, each (..., M, N). Low-resolution images are made from them by
+        `degrade`. Values are mapped as in `super_resolve`. The axes of an `ImageFile` are those of the file. Images
+        that are constant or too small are left out, and named in the card.
     config : FineTuneConfig, optional
         How to fine-tune.
     model : VDSR, str or path, optional
-        Where to start: a network, which stays as it is, or what `load_model` takes. The default network by default.
+        The network to start from, which is not changed, or what `load_model` takes. The default network by default.
     pairs : sequence of (ndarray, ndarray) or of (ImageFile, ImageFile), or mapping of name to them, optional
-        Registered low- and high-resolution images of one field of view, in the same intensity units, instead of or
-        beside `images`. Both are mapped by the range of the low-resolution one.
+        Pairs of a low- and a high-resolution image of the same field of view, registered and in the same intensity
+        units, instead of `images` or in addition. The range of the low-resolution image is used for both.
     channel_axis, rgb, in_range, device
         As in `super_resolve`, for all images.
     **options
@@ -63,19 +63,20 @@ def fine_tune(
     Returns
     -------
     VDSR
-        Its card tells data and recipe, and under ``"hold_out"`` for each scale the PSNR in dB of bicubic
-        interpolation, and of the network before and after; ``card["summary"]`` says in a sentence whether it helped.
+        The best network, without a restorer. Its card describes data and recipe, and has under ``"hold_out"`` for each
+        scale the PSNR in dB of bicubic interpolation, and of the network before and after the training;
+        ``card["summary"]`` says in a sentence whether the training helped.
 
     Warns
     -----
     UserWarning
-        If it does not get better than bicubic interpolation, or gets worse and worse; if it did not help in the end:
-        less than 0.05 dB on the held-out part, or bicubic interpolation is still better there.
+        If the network does not become better than bicubic interpolation, or becomes worse and worse; if the training
+        did not help: the gain on the held-out part is less than 0.05 dB, or bicubic interpolation is still better.
 
     Raises
     ------
     TypeError, ValueError
-        If an input is not an image, or an option is invalid; if there is nothing to train with, or to hold out.
+        If an input is not an image, an option is invalid, or there is nothing to train with or to hold out.
 
     See Also
     --------
@@ -118,38 +119,46 @@ def fine_tune_steps(
 ) -> Iterator[FineTuneProgress]:
     """Fine-tune step by step, as `fine_tune` does; `model` holds the best weights so far, and their card.
 
-    Arguments are checked at the call, before the first step. Closing the iterator cancels the rest; what has been
-    found by then stays in `model`. A resumed run gives the same result as an uninterrupted one.
+    Arguments are checked at the call, before the first step. Closing the iterator cancels the rest; the best network
+    so far stays in `model`. A resumed run gives the same result as an uninterrupted one.
 
     Parameters
     ----------
     model : VDSR
-        Where to start and where the result goes.
+        The network to start from; it becomes the result.
     images, config, pairs, channel_axis, rgb, in_range, device, **options
         As in `fine_tune`.
     checkpoint : path, optional
-        A file, ``*.safetensors``, that is written at the start, at each validation, every half minute, and when the
-        iterator is closed: the best network so far, and what is needed to resume. In the end it holds the network
-        and the options, without what is needed to train further.
+        A file, ``*.safetensors``, for the best network so far and what is needed to resume. It is written at the start,
+        at each validation, every half minute, and when the iterator is closed. In the end it holds only the network and
+        the options.
     resume : bool, optional
-        Resume the unfinished run in `checkpoint`. Images and start must be those that it was begun with; so must the
-        options that are given, and the others are taken from the file. If the run is finished, `model` gets its network
+        Resume the unfinished run in `checkpoint`. Images, `model` and the options that are given must be those that it
+        was begun with; other options are taken from the file. If the run is finished, `model` becomes its network
         at once, without a step.
     stop : Event, optional
-        Set by another thread, it ends the iterator within a step, as if it were closed.
+        If another thread sets it, the iterator ends within a step, as if it were closed.
 
     Yields
     ------
     FineTuneProgress
-        First for step 0, then after each step. Its `gain` is over bicubic on the held-out part, where it was measured.
+        First for step 0, then after each step. Its `gain` is over bicubic on the held-out part, if it was measured.
 
     Raises
     ------
     TypeError, ValueError
         As in `fine_tune`; if `checkpoint` holds another run, or a network that no run has written.
     OSError
-        If `checkpoint` cannot be written or read; at the first step, if another run is writing it: a run that was
-        killed does not count.
+        If `checkpoint` cannot be written or read; at the first step, if another running process is writing it.
+
+    Examples
+    --------
+    >>> from vdsr_core import VDSRConfig
+    >>> image = np.random.default_rng(0).random((64, 64))
+    >>> run = fine_tune_steps(VDSR(VDSRConfig(depth=3, width=4)), image, scales=[2], steps=2, batch_size=2)
+    >>> with warnings.catch_warnings(action="ignore"):  # noise cannot be learnt
+    ...     [progress.step for progress in run]
+    [0, 1, 2]
     """
     check_network(model)
     config = replace(config or FineTuneConfig(), **options)

@@ -19,8 +19,8 @@ def compute_loss(sr: Tensor, hr: Tensor, kind: str) -> Tensor:
 def clip_gradients(parameters: Iterable[Tensor], theta: float, learning_rate: float) -> float:
     """Adjustable gradient clipping (Section 3.2 of [1]_): each element is clipped to ± theta / learning_rate.
 
-    The lower the learning rate, the wider the bounds. So the largest step of a parameter is theta (with momentum m, the
-    sum of many such steps, up to theta / (1 - m)), and training at high learning rates does not diverge.
+    The lower the learning rate, the wider the bounds. So a step changes a parameter by at most theta (with momentum m,
+    by up to theta / (1 - m)), and training at high learning rates does not diverge.
 
     Parameters
     ----------

@@ -32,9 +32,10 @@ class Progress:
     seconds_left : float
         Time left at that speed, without validations.
     psnr, gain : float or None
-        What `validate` returned after this step, in dB: of the network, and over bicubic; None where it was not called.
+        What `validate` returned after this step, in dB: the PSNR of the network, and its gain over bicubic; None if it
+        was not called.
     warning : str
-        A problem, in the step that found it; else empty.
+        A problem that was found in this step; else empty.
     """
 
     step: int

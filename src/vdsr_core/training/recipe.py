@@ -50,21 +50,21 @@ class TrainConfig:
         then let it fall as a cosine to a thousandth.
     decay : float
         Fraction of the training, at its end, in which the learning rate falls as a cosine: 1 for all of it, 0 for a
-        constant learning rate. A training at a constant one needs no end; whenever a network is wanted, start another
-        training from its checkpoint with a `decay` of 1.
+        constant learning rate. With a constant learning rate, a training needs no end; whenever you want a network,
+        start another training from its checkpoint with a `decay` of 1.
     warmup : int
-        Steps over which the learning rate rises from zero; at most a twentieth of a time budget.
+        Number of steps in which the learning rate rises from zero; at most a twentieth of a time budget.
     momentum, weight_decay : float
         For SGD, and for AdamW, whose first beta is the momentum. Muon has a momentum of 0.95 and no weight decay.
     clip : {"value", "none"}
         Whether each element of the gradient is clipped to [-theta / learning_rate, theta / learning_rate]. Not for
         Muon, whose steps do not depend on the size of the gradient.
     theta : float
-        A step of SGD without momentum is at most theta. The paper gives no value: with 1e-3 and more, networks of 10
-        and 20 layers fell to the bicubic score within 200 steps of its recipe, with 1e-4 they learnt.
+        A step of SGD without momentum changes a weight by at most theta. The paper gives no value: with 1e-3 and more,
+        networks of 10 and 20 layers fell to the bicubic score within 200 steps of its recipe; with 1e-4 they learnt.
     average : float
-        Decay of the running mean of the weights that is kept as the result; 0 keeps the last weights. The mean never
-        looks back over more than a ninth of the steps done: 0.9999 is right for any long training.
+        Decay of the running mean of the weights that is kept as the result; 0 keeps the last weights. The mean covers
+        at most about the last ninth of the steps, so 0.9999 suits any long training.
     seed : int
         Seed of the random patches.
 
@@ -187,19 +187,19 @@ class FineTuneConfig:
     steps : int
         Maximum number of training steps.
     seconds : float or None
-        Train for this time instead.
+        Train for this time instead of a number of steps.
     optimizer : {"muon", "adamw"}
         As in `TrainConfig`.
     learning_rate : float
-        The learning rate at the start; it falls as a cosine. For AdamW, a third of the default is suitable.
+        The learning rate at the start; it falls as a cosine. For AdamW, use a third of the default.
     theta : float or None
         Clip each element of the gradient to [-theta / learning_rate, theta / learning_rate]; for AdamW only.
     batch_size, patch : int
-        Patches in a batch, and pixels of their sides; less where the smallest image is smaller.
+        Patches in a batch, and the side of a patch in pixels, which is less if the smallest image is smaller.
     hold_out : float
-        The fraction of the images that is held out: at least one image, or some rows or columns of a single one.
+        The fraction of the images that is held out: at least one image, or some rows or columns of a single image.
     strips : bool
-        Hold out a strip of each image, with a gap, also when there are several: for images of one field of view, such
+        Hold out a strip of each image, even if there are several images: for images of one field of view, such
         as channels.
     validate_every, patience : int
         Steps between validations, and number of validations without a better result after which to stop.

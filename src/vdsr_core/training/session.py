@@ -36,13 +36,13 @@ class FineTuneProgress(Progress):
     Attributes
     ----------
     scores : dict or None
-        For each scale, the PSNR in dB on the held-out part: ``"bicubic"``, ``"before"``, and ``"after"`` as of now;
-        None where it was not measured.
+        For each scale, the PSNR in dB on the held-out part: ``"bicubic"``, ``"before"`` the training, and ``"after"``
+        this step; None if it was not measured.
     preview : Preview or None
-        A held-out part, where it was measured.
+        A held-out part, if it was measured.
     warning : str
-        What is wrong, where that is new: too little data, stuck at bicubic, worse and worse on the held-out part, or a
-        full disk.
+        A new problem, or empty: too little data, no gain over bicubic, worse and worse on the held-out part, or a full
+        disk.
     mean_loss : float
         The mean of `loss` since the last row of a log.
     """

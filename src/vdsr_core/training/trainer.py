@@ -86,35 +86,39 @@ def make_optimizer(model: Network, config: TrainConfig, device: torch.device) ->
 class Trainer(Generic[N]):
     """Train a network on patches.
 
-    On a CPU a batch is differentiated in parts of four patches, whose gradients are added in their order: the result
+    On a CPU the gradient of a batch is computed in parts of four patches and added up in their order: the result
     has the same bits for any number of threads, and memory does not grow with the batch.
 
-    Where the device multiplies in bfloat16, as GPUs do and some CPUs (AVX-512 BF16, AMX), all layers but the first and
-    the last are computed so, with sums, weights, loss and optimiser in float32: on a CPU in two thirds of the time. On
-    a GPU, the work of a step is recorded once as a CUDA graph.
+    If the device multiplies in bfloat16, as GPUs and some CPUs do (AVX-512 BF16, AMX), all layers but the first and
+    the last are computed in it, with sums, weights, loss and optimiser in float32: on a CPU in two thirds of the time.
+    On a GPU, the work of a step is recorded once as a CUDA graph.
 
-    Where `torch.distributed` is initialised, as by ``torchrun``, the processes share each batch and train as one:
-    with the patches, the gradients and so the weights that a single process would have, to rounding. The first
-    process validates.
+    If `torch.distributed` is initialised, as by ``torchrun``, the processes share each batch and train one network:
+    patches, gradients and weights are those of a single process, up to rounding. The first process validates.
 
     Parameters
     ----------
     model : VDSR
-        Where to start; it is trained in place. Any other module with a method ``residual(ilr)`` is trained alike, in
-        float32.
+        The network to start from; it is trained in place. Any other module with a method ``residual(ilr)`` can be
+        trained, too, in float32.
     data : Patches
-        Where the batches come from, and the device.
+        Source of the batches; the network is trained on its device.
     config : TrainConfig, optional
         How to train.
     validate : callable, optional
         Called with the network as it would be saved; returns its PSNR and its gain over bicubic in dB. If the gain is
-        below 0.05 when a tenth of the training, 100 steps and the warm-up are done, the `Progress` of that step warns
-        of it and names the probable cause, once.
+        below 0.05 after a tenth of the training, 100 steps and the warm-up, the `Progress` of that step warns
+        once, and names the probable cause.
     validate_every : int or None, optional
-        Steps between validations; there is one after the last step, too. None spreads 20 evenly over the training,
+        Steps between validations; another one follows the last step. None spreads 20 evenly over the training,
         which suits a time budget.
     stop : Event, optional
-        Set by another thread, it ends a step early: `run` raises `Stopped`, as if that step had never begun.
+        If another thread sets it, `run` raises `Stopped` in the middle of a step, as if that step had never begun.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is invalid.
 
     Examples
     --------
@@ -173,7 +177,7 @@ class Trainer(Generic[N]):
         return min(1.0, self.step / self.config.steps)
 
     def run(self) -> Iterator[Progress]:
-        """Train on from the current step, yielding after each; closing the iterator stops.
+        """Continue from the current step and yield a `Progress` after each step; closing the iterator stops.
 
         Raises
         ------
