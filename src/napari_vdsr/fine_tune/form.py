@@ -73,8 +73,8 @@ class Form:
         """The settings that are rarely changed."""
         self.low_side = choice(
             "Blurred copies",
-            "How the network's exercises are made from your sharp images: by reduction only, or blurred before it and "
-            "noisy after it, as from your camera. Then the network learns to sharpen and to remove noise as well.",
+            "How the low-resolution copies of your sharp images are made: by reduction only, or with blur before and "
+            "noise after it, as in your camera. Then the network also learns to sharpen and to remove noise.",
             [REDUCED, CAMERA],
         )
         self.blur = NumberBox(label="Blur", value=1, min=0, max=20, step=0.1)
@@ -83,7 +83,7 @@ class Form:
         self.noise.tooltip = "Standard deviation of the noise of the blurred copies, in percent of the intensity range."
         self.measure_button = PushButton(text="Measure in the layer")
         self.measure_button.tooltip = (
-            "Chooses blur and noise so that a reduced layer is as soft and noisy as it is now."
+            "Chooses blur and noise so that the reduced layer is as soft and noisy as the layer itself."
         )
         self.hold_out = SpinBox(label="Kept for testing, %", value=20, min=5, max=50)
         self.hold_out.tooltip = "The fraction that is never trained with: of each layer, or of the images of a folder."
@@ -92,7 +92,7 @@ class Form:
         self.rate.tooltip = "How far a step changes the network at first; it falls to zero as a cosine."
         self.theta = NumberBox(label="Gradient clip", value=0, min=0, max=10, step=0.001)
         self.theta.native.setSpecialValueText("none")
-        self.theta.tooltip = "Theta: no element of the gradient exceeds theta / learning rate; trains with AdamW then."
+        self.theta.tooltip = "Theta: limits the gradient to theta / learning rate, and trains with AdamW."
         self.batch = count("Patches per step", 16, 256, "How many patches the network sees in each step (batch size).")
         self.patch = count("Patch size", 48, 256, "Rows and columns of a patch in pixels.", least=16)
         self.every = count(
@@ -151,7 +151,7 @@ class SetUpPage(QWidget):
         self._form = form
         self.unfinished = make_combo("Trainings that were cancelled, or under way when napari was closed.")
         self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
-        self.resume_button.setToolTip("Continues from the last checkpoint, as if there had been no interruption.")
+        self.resume_button.setToolTip("Continues from the last checkpoint; the result is as without the interruption.")
         self.discard_button.setToolTip("Deletes what has been learnt so far.")
         self.unfinished_box = QWidget()
         column = QVBoxLayout(self.unfinished_box)

@@ -21,7 +21,7 @@ FORBIDDEN = '/\\:*?"<>|'
 LONGEST = 80  # characters of a name
 WORDS = ("data", "recipe", "terms")  # of a card, that are shown as details
 USES = {
-    "photo": "photographs",
+    "photo": "photographs, and to begin with",
     "microscopy": "fluorescence and other microscopy",
     "fast": "quickest, less sharp",
     "restore": "noisy and compressed images",

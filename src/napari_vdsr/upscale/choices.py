@@ -129,7 +129,7 @@ class Choices(Follower):
         form.channels.enabled = len(form.channels.choices) > 1
         form.planes.enabled = len(form.planes.choices) > 1
         form.channels.tooltip = (
-            "Each channel gets a range of its own."
+            "Each channel gets its own range of intensities."
             if form.channels.enabled
             else (
                 "Read from the layer: its colours stay together."

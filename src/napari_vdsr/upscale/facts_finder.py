@@ -81,8 +81,8 @@ class FactsFinder:
         self._form.device.tooltip = facts.chosen
         self._form.tile.tooltip = (
             f"Side of a tile in output pixels; {facts.halo} more are computed around it. The result does not depend\n"
-            f"on it; memory and how often there is something new to see do. Automatic is {facts.tile} here,\n"
-            f"{LAZY_TILE} where it is computed while you look around, {disk.TILE} on disk."
+            f"on it; smaller tiles need less memory and appear more often. Automatic is {facts.tile} in memory,\n"
+            f"{LAZY_TILE} for results that are computed while you look around, {disk.TILE} on disk."
         )
         self._work.stop()  # there is no other step
         self.changed.emit()

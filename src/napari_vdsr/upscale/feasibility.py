@@ -31,7 +31,7 @@ def why_nothing(choices: Choices) -> str:
         if reason := image_layers.why_not(layer, choices.axis(layer)):
             return reason
     if choices.bad_range():
-        return "The black level must be below the white level, or let both be found."
+        return "Black must be below white: change them, or choose Automatic."
     return ""
 
 
@@ -46,7 +46,7 @@ def why_not(choices: Choices) -> str:
         return str(error)
     if kind != MEMORY and choices.form.region.value != WHOLE:
         words = "result that is computed while you look around" if kind == LAZY else "result on disk"
-        return f"A {words} is of the whole layer: choose that under Region."
+        return f"A {words} is always of the whole layer: choose Whole layer under Region."
     if kind == LAZY and not get_settings().experimental.async_:
         return "napari would freeze while it computes what you look at: allow background drawing, below."
     if kind == MEMORY and needed > (free := free_memory()):
@@ -91,7 +91,7 @@ def estimate(choices: Choices, facts: Facts | None, trouble: str, *, busy: bool)
     if form.result.value == LAZY:
         return f"{words}\nComputed where you look"
     if facts is None:
-        return words if trouble else f"{words}\nTime: {'known after what is under way' if busy else 'measuring…'}"
+        return words if trouble else f"{words}\nTime: {'known when the current work is done' if busy else 'measuring…'}"
     seconds = count_seconds(choices, facts)
     about = "less than a second" if seconds < 1 else f"about {duration(seconds)}"
     return f"{words}\nTime: {about}"
@@ -103,7 +103,7 @@ def caution(choices: Choices, facts: Facts | None, fast: Facts | None) -> str:
         return ""
     scale = choices.form.scale.value
     again = [layer.name for layer in choices.layers if image_layers.is_ours(layer)]
-    words = [f"“{again[0]}” is a result: what was predicted would be upscaled again."] if again else []
+    words = [f"“{again[0]}” is a result itself: predicted detail would be upscaled again."] if again else []
     if facts.scales and not min(facts.scales) <= scale <= max(facts.scales):
         words.append(
             f"The model was trained for {TIMES}{min(facts.scales):g} to {TIMES}{max(facts.scales):g}: "

@@ -55,8 +55,8 @@ class Form:
         self.pixel_size.native.setKeyboardTracking(False)
         self.quality = choice(
             "Quality",
-            "Best takes the mean over what the network makes of the image in eight positions, turned and mirrored. "
-            "Nothing else changes.",
+            "Best gives the network the image in eight positions, turned and mirrored, and takes the mean of the "
+            "results.",
             [("Standard", False), ("Best (about 8 times slower)", True)],
         )
         self.removal = Removal()
@@ -65,7 +65,7 @@ class Form:
         self.region = choice(
             "Region",
             "The whole layer, what the canvas shows now, or what lies inside a shape: the selected shapes of a Shapes "
-            "layer, or its last one. A region comes out as it does in the whole layer.",
+            "layer, or its last one. A region has the same pixels as in the result of the whole layer.",
             offer_regions,
         )
         self.chosen = Container(
@@ -90,24 +90,24 @@ class Form:
         self.device = choice("Device", "Looking for devices…", [("Automatic", None)])
         self.result = choice(
             "Result",
-            "In memory: all of it is computed now. While I look around: a layer of several levels, the finest of which "
-            "is computed where one looks, when one looks; for images that are large or lie on disk. On disk: all is "
-            "computed now and written to an OME-Zarr folder, in little memory; a cancelled run can be resumed.",
+            "In memory: everything is computed now. Compute while I look around: only what you look at is computed, "
+            "when you look at it; for images that are large or lie on disk. On disk: everything is computed now and "
+            "written to an OME-Zarr folder, in little memory; a cancelled run can be resumed.",
             RESULTS,
         )
         self.tile = NumberBox(name="tile", label="Tile size", value=0, min=0, max=4096, step=32)
         self.tile.native.setSpecialValueText("Automatic")
         self.range = choice(
             "Black and white",
-            "The intensities that become 0 and 1 for the network: automatic finds them once for the whole layer, so "
-            "that hot pixels do not count and a region comes out as in the whole. Values outside are not clipped.",
+            "The intensities that become 0 and 1 for the network. Automatic finds them once for the whole layer; hot "
+            "pixels do not count. Values outside are not clipped.",
             [("Automatic", AUTOMATIC), ("By hand", BY_HAND)],
         )
         limits = {"min": -1e15, "max": 1e15, "step": 1.0, "enabled": False}
         self.low = NumberBox(name="low", label="Black", value=0, **limits)
         self.high = NumberBox(name="high", label="White", value=255, **limits)
         self.keep = CheckBox(name="keep", label="", text="Keep finished tiles when cancelled")
-        self.keep.tooltip = "If not, the layer of a cancelled run is removed."
+        self.keep.tooltip = "Otherwise the layer of a cancelled run is removed."
         return Container(widgets=[self.device, self.result, self.tile, self.range, self.low, self.high, self.keep])
 
     def recall(self) -> None:
@@ -128,16 +128,16 @@ class Removal:
         self._maps: tuple[str, ...] = ()
         self.noise = choice(
             "Noise",
-            "Automatic removes the noise that is found in the layer, in percent of the range from black to white. "
-            "By hand begins with that; turn Preview on to see what the slider does. What looks like noise and is "
-            "removed may be fine detail.",
+            "Automatic removes the noise that is found in the layer, in percent of the range from black to white; some "
+            "models keep weak noise. By hand begins with that; turn Preview on to see what the slider does. Fine "
+            "detail may look like noise and be removed, too.",
             self._offer_noise,
         )
         self.level = NumberSlider(label="Noise, %", value=0, min=0, max=20, step=0.1, visible=False)
         self.level.tooltip = "Standard deviation of the noise, in percent of the range from black to white."
         self.compression = choice(
             "JPEG traces",
-            "Automatic removes blocks and rings as strongly as the file of the layer says that it is compressed.",
+            "Automatic removes the blocks and rings of JPEG, as strongly as the file of the layer was compressed.",
             self._offer_compression,
         )
         self.jpeg = NumberSlider(label="JPEG quality", value=100, min=10, max=100, step=1, visible=False)
@@ -193,8 +193,8 @@ class Face(QWidget):
         self.hint_box = self._build_hint()
         self.asynchronous = QPushButton("Allow background drawing (napari setting)")
         self.asynchronous.setToolTip(
-            "Without it napari would freeze while it computes. The same as Preferences > Experimental > Render images "
-            "asynchronously; it stays on until it is turned off there."
+            "Without it napari would freeze while it computes. This turns on Preferences > Experimental > Render "
+            "images asynchronously; you can turn it off there."
         )
         self.estimate, self.caution, self.message, self.trial = (make_text() for _ in range(4))
         self.preview_button, self.run_button, self.cancel_button = map(QPushButton, ("Preview", "Run", "Cancel"))
@@ -204,7 +204,7 @@ class Face(QWidget):
         self.disk_button = QPushButton("Save to disk…")
         self.disk_button.setToolTip("Runs with the result on disk: an OME-Zarr folder, shown while it grows.")
         self.nan_button = QPushButton("Replace NaN…")
-        self.nan_button.setToolTip("Adds a copy of the layer in which a number stands for NaN and infinity.")
+        self.nan_button.setToolTip("Adds a copy of the layer in which a number replaces NaN and infinity.")
         self.copy_button, self.folder_button = QPushButton("Copy as Python"), QPushButton("A folder of files…")
         self.copy_button.setToolTip("Copies a few lines for napari's console that give the same layers.")
         self.defaults_button, self.guide_button = QPushButton("Restore defaults"), QPushButton("?")

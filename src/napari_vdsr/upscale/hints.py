@@ -83,7 +83,7 @@ class Hints:
         axis = None if layer is None or box.value is not None else image_layers.likely_channels(layer)
         if layer is not None and axis is not None:
             planes = image_layers.finest(layer).shape[axis]
-            words = f"Are the {planes} planes of “{layer.name}” channels? Then each gets black and white of its own."
+            words = f"Are the {planes} planes of “{layer.name}” channels? Then each gets its own range of intensities."
             yield Hint(("channels", layer.name), words, "They are channels", partial(setattr, box, "value", axis))
 
     def _model(self, key: str, words: str, name: str) -> Hint:

@@ -33,7 +33,7 @@ class LayerList(QTreeWidget):
         self.setIndentation(14)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # the end of a name tells how it was made
         self.setStyleSheet(BOXES)
-        self.setToolTip("The images to upscale, by one Run. They stay as they are; the results are new layers.")
+        self.setToolTip("The images to upscale in one run. They stay as they are; the results are new layers.")
         self.itemChanged.connect(lambda *_: self.ticks_changed.emit())
 
     def offer(self, layers: Iterable[Image]) -> None:

@@ -19,20 +19,20 @@ from napari_vdsr.upscale.runs import Check, Run, Try
 IN_VIEW = "If the result is on disk, or is computed while you look around, only the part in view is compared."
 INVENTED = f"Adds a layer of what the network changed: the result minus bicubic interpolation. {IN_VIEW}"
 AGREES = (
-    "Adds a layer of the result made small again minus the source: where it is not zero, the result contradicts what "
-    f"was measured. Zero does not prove that the detail is true. A region loses its outermost pixels. {IN_VIEW}"
+    "Adds a layer of the result, reduced to the size of the source, minus the source: where it is not zero, the result "
+    "contradicts what was measured. Zero does not prove that the detail is true. A region loses its outermost pixels. "
+    f"{IN_VIEW}"
 )
 TRY = (
-    "Makes parts of the plane and channel that are shown smaller by the scale, lets every model upscale them back in "
-    "the chosen quality, and compares each with the original. Noise is not removed there. No layer is added."
+    "Reduces parts of the plane and channel that are shown by the scale, lets every model upscale them back in the "
+    "chosen quality, and compares each result with the original. No noise is removed here. No layer is added."
 )
-
 EXPECTED = (
-    "Adds a layer of the error that is expected at each pixel, from what the network did on sharp images that were "
-    f"made small: against such an image, not against the specimen. {IN_VIEW}"
+    "Adds a layer of the error that is expected at each pixel, as measured on sharp images that were reduced: compared "
+    f"with such an image, not with the specimen. {IN_VIEW}"
 )
 NOISY = 0.005  # noise, as a fraction of the range, that tells in a trial
-RUN_FIRST = "Run first: this is about the last result, as long as it and its source are there."
+RUN_FIRST = "Run first: this is about the last result, and needs its source."
 
 
 class ResultChecks:

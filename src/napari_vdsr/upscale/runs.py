@@ -244,7 +244,7 @@ class Lazy(Run):
 
     def tell(self) -> str:
         """Say what happens from now on."""
-        return f"Zoom in: what you look at is computed, all tiles of a view at once; the rest is not.{self._removed}"
+        return f"Zoom in: only what you look at is computed, all tiles of a view at once.{self._removed}"
 
 
 class Try(Single):
@@ -284,11 +284,11 @@ class Try(Single):
             name = f"<b>{score.method}</b>" if score is best else score.method
             figures = f"{score.psnr:.2f}&nbsp;dB", f"{score.psnr - bicubic.psnr:+.2f}", f"{score.ssim:.4f}"
             rows += f"<tr><td>{name}</td>{''.join(f'<td align=right>{figure}</td>' for figure in figures)}</tr>"
-        noise = "Noise is not removed here: the original holds it, too.<br>" if self._noisy else ""
+        noise = "No noise is removed here: the original has it, too.<br>" if self._noisy else ""
         quality = " in the best quality" if self.task.self_ensemble else ""
         return (
             f"{verdict}<br>{noise}Parts of {self._where}, made {self.task.scale:g} times smaller and upscaled "
-            f"back{quality}, against the original (PSNR, more than bicubic, SSIM):<table cellpadding=2>{rows}</table>"
+            f"back{quality}, against the original (PSNR, gain over bicubic, SSIM):<table cellpadding=2>{rows}</table>"
             f"{self._tell_errors()}"
         )
 
@@ -356,14 +356,14 @@ class Check(Single):
         assert self.difference is not None
         if self.kind == differences.EXPECTED:
             mean = float(np.nanmean(self.difference.pixels))
-            return f"Errors of {mean:.3g} on average are expected, in the units of the image. {MEANING}"
+            return f"The expected error is {mean:.3g} on average, in the units of the image. {MEANING}"
         rms, spread = self.difference.rms, self.difference.spread
         share = 100 * rms / spread if spread else 0.0
         percent = f"{share:.2g}" if share < 10 else f"{share:.0f}"
         _, high = differences.limits(self.difference.pixels)
-        legend = f"Green is brighter, pink is darker than that, by up to {high:.3g}; white is equal."
+        legend = f"In green places the result is brighter, in pink ones darker, by up to {high:.3g}; white is equal."
         if self.kind == differences.ADDED:
             verdict = f"The network changed the interpolated image by {percent} % of its contrast (RMS {rms:.3g})."
             return f"{verdict} This is predicted, not measured. {legend}"
         verdict = "The result agrees with the original" if share < 2 else "The result departs from the original"
-        return f"{verdict}: made small again, it differs by {percent} % of its contrast (RMS {rms:.3g}). {legend}"
+        return f"{verdict}: reduced again, it differs by {percent} % of its contrast (RMS {rms:.3g}). {legend}"

@@ -77,7 +77,7 @@ class Starter:
 
     def ask_for_folder(self) -> None:
         """Upscale the images of a folder."""
-        dialog = FolderDialog(self._parent, f"Every image: {self.words()}. Choose other settings before.")
+        dialog = FolderDialog(self._parent, f"All images: {self.words()}. To change that, cancel first.")
         dialog.accepted.connect(partial(self._folder_chosen, dialog))
         dialog.open()
 

@@ -96,7 +96,7 @@ class FolderDialog(QDialog):
         self.sources = FileEdit(name="sources", label="Images in", mode=FileDialogMode.EXISTING_DIRECTORY)
         self.target = FileEdit(name="target", label="Results in", mode=FileDialogMode.EXISTING_DIRECTORY)
         self.pattern = LineEdit(name="pattern", label="Names", value="{name}_{scale}")
-        self.pattern.tooltip = "{name} is the name of the source, {scale} the scale, such as x2."
+        self.pattern.tooltip = "{name} is replaced by the name of the source, {scale} by the scale, such as x2."
         self.format = choice("Format", "The format of the results.", FORMATS)
         self.recursive = CheckBox(name="recursive", label="", text="With subfolders")
         self.form = Container(widgets=[self.sources, self.target, self.pattern, self.format, self.recursive])

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 SCROLL_BAR = 16  # screen pixels
 SETTLED = 300  # milliseconds without a move after which a view is looked at
 PREVIEW = (
-    "Shows what the network makes of the part in view as you move and zoom, from the middle outwards, as a layer of "
-    "its own. It is what Run would give there."
+    "Shows the result for the part in view as you move and zoom, from the middle outwards, as a layer of its own. Run "
+    "gives the same pixels."
 )
 
 
@@ -218,7 +218,7 @@ class UpscaleWidget(Panel):
         face.preview_button.setEnabled(not nothing)
         set_tip(face.preview_button, nothing or PREVIEW)
         face.run_button.setEnabled(not reason)
-        later = " It begins when what is under way is done." if self.run is not None else ""
+        later = " It begins when the current work is done." if self.run is not None else ""
         set_tip(
             face.run_button,
             reason or f"Adds each result as a new layer, exactly on top of its source.{later} (Ctrl+Enter)",

@@ -353,6 +353,6 @@ def check_room(target: Path, nbytes: int) -> None:
     """Raise if a result is far too large for the disk, however well it is compressed, as after a false shape."""
     free = shutil.disk_usage(target.resolve().parent).free
     if nbytes > COMPRESSION * free:
-        msg = f"`target` must find room for {nbytes / 1e9:.3g} GB before compression, got {free / 1e9:.3g} GB free at "
+        msg = f"`target` needs room for {nbytes / 1e9:.3g} GB before compression, got {free / 1e9:.3g} GB free at "
         msg += f"{target}. Check the shape of the source, or choose another disk."
         raise ValueError(msg)

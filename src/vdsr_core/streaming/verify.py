@@ -94,13 +94,13 @@ def verify(
     """
     known = provenance(Path(target))
     if not known:
-        msg = f"{target} must say which plan it was made after, got no such entry. Use what `stream` made."
+        msg = f"{target} must say by which plan it was made, got no such entry. Verify results of `stream`."
         raise ValueError(msg)
     known.pop("signature", None)
     job = Plan.from_json(json.dumps(known))
     network = to_network(model)
     if fingerprint(network) != job.network:
-        msg = "`model` must be the network of the target, got another one. Name that one."
+        msg = "`model` must be the network of the target, got another one. Give that one."
         raise ValueError(msg)
     maker = ShardMaker(
         job, open_source(job.source if source is None else source, job.axes, job.name), SharedEngine(network, device)

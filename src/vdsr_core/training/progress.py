@@ -78,7 +78,7 @@ def explain_stuck(progress: Progress, last_gain: float, config: TrainConfig, pre
     elif ratio < 0.1:
         theta = ", a lower `theta`" if config.clip == "value" else ""
         cause = f"The residual has collapsed to {ratio:.1%} of what is missing. Start again with a lower "
-        cause += f"`learning_rate`{theta} (layers that died of large steps stay dead) or a lower `weight_decay`."
+        cause += f"`learning_rate`{theta} or a lower `weight_decay`: layers that became zero do not recover."
     else:
         cause = f"The learning rate, {rate:g}, may be too low, or there are too few images. Raise `learning_rate`."
     return f"stuck at or below bicubic: {progress.gain:+.2f} dB after step {progress.step}. {cause}"

@@ -226,7 +226,7 @@ class Session:
         scores = self.hold_out.means(before)
         data = self.trainer.data
         patches = data.hr.numel() / data.patch**2
-        few = f"There is little to train with, {patches:.0f} patches: what the held-out part says about other images "
+        few = f"There are only {patches:.0f} patches to train with: what the held-out part says about other images "
         return FineTuneProgress(
             step=0,
             share=0.0,

@@ -342,7 +342,7 @@ def check_enlarges(scale: tuple[float, float], maps: Sequence[str]) -> None:
     """Raise unless a network with these maps has something to do: at scale 1 it removes noise and compression."""
     if max(scale) == 1 and set(QUALITY).isdisjoint(maps):
         msg = "`scale` must be greater than 1 for a network that removes neither noise nor compression, got 1. "
-        msg += "Use one that does, such as restore, to clean an image."
+        msg += "Use one that does, such as photo, to clean an image."
         raise ValueError(msg)
 
 

@@ -142,7 +142,7 @@ def test_best_quality_is_the_mean_over_turned_images(viewer, opened, qtbot, netw
     qtbot.waitUntil(lambda: bool(widget.condition_finder.condition.noise), timeout=WAIT)
     click(qtbot, widget.face.try_button)
     qtbot.waitUntil(lambda: widget.run is None, timeout=WAIT)
-    assert "Noise is not removed here" in widget.face.trial.text()
+    assert "No noise is removed here" in widget.face.trial.text()
     assert "in the best quality" in widget.face.trial.text()
     _, score = compare_models(image, 2, models={"tiny": network}, self_ensemble=True)
     assert f"{score.psnr:.2f}&nbsp;dB" in widget.face.trial.text()
@@ -745,7 +745,7 @@ def test_checks_of_a_result(viewer, opened, qtbot, network):
     run(qtbot, widget)
     for button, words, shape in (
         (widget.face.added_button, "predicted, not measured", (60, 80)),
-        (widget.face.agrees_button, "made small again", (30, 40)),
+        (widget.face.agrees_button, "reduced again", (30, 40)),
     ):
         for _ in range(2):  # a new one takes the place of the one before
             click(qtbot, button)

@@ -86,7 +86,7 @@ def test_shape_that_no_disk_holds_is_refused_at_once(tmp_path, model):
     says = {"zarr_format": 2, "shape": [10**9, 10**9], "chunks": [1000, 1000], "dtype": "|u1", "compressor": None}
     (tmp_path / "a.zarr").mkdir()
     (tmp_path / "a.zarr" / ".zarray").write_text(json.dumps(says | {"fill_value": 0, "order": "C", "filters": None}))
-    with pytest.raises(ValueError, match=r"`target` must find room for 4e\+09 GB before compression, got"):
+    with pytest.raises(ValueError, match=r"`target` needs room for 4e\+09 GB before compression, got"):
         plan(tmp_path / "a.zarr", 2, tmp_path / "b.ome.zarr", model=model)
 
 

@@ -25,7 +25,7 @@ def test_verify_wants_what_the_target_was_made_of(tmp_path, source, model):
     list(stream(plan(source, 2, target, model=model, **TILE), model=model))
     with pytest.raises(ValueError, match="`model` must be the network of the target"):
         verify(target)
-    with pytest.raises(ValueError, match="must say which plan it was made after"):
+    with pytest.raises(ValueError, match="must say by which plan it was made"):
         verify(source)
     zarr.open_array(source)[:] = 0
     with pytest.raises(ValueError, match="must be the one of the plan"):

@@ -366,7 +366,7 @@ def test_warnings_are_in_the_records(start):
     """Too little data at once, overfitting once, and fine_tune warns of the latter."""
     options = QUICK | {"steps": 8, "learning_rate": 1.0, "validate_every": 1, "patience": 9}
     words = [record.warning for record in fine_tune_steps(copy.deepcopy(start), rectangles(64), **options)]
-    assert words[0].startswith("There is little to train with, 11 patches")
+    assert words[0].startswith("There are only 11 patches to train with")
     assert [word[:11] for word in words[1:] if word] == ["overfitting"]
     with pytest.warns(UserWarning, match=r"overfitting: .*Add images"), pytest.warns(UserWarning, match="did not help"):
         fine_tune(rectangles(64), model=start, **options)
