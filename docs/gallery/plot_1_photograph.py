@@ -2,8 +2,8 @@
 Upscale a photograph
 ====================
 
-Colour is declared with ``rgb=True``: luma goes through the network, chroma is interpolated. The photograph is reduced
-first, so that the result can be compared with the truth.
+``rgb=True`` says that the image is in colour: luma (brightness) goes through the network, and chroma is interpolated.
+The photograph is reduced first, so that the result can be compared with the truth.
 """
 
 import matplotlib.pyplot as plt
@@ -19,7 +19,7 @@ bicubic = resize(channels_first, 2).transpose(1, 2, 0)
 result = super_resolve(low, 2, rgb=True)
 
 # %%
-# The peak signal-to-noise ratio (PSNR) says how close each comes to the truth, in dB; higher is better.
+# The peak signal-to-noise ratio (PSNR, in dB) says how close each image is to the truth; higher is better.
 
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.4))
 for axis, image, name in zip(axes, (bicubic, result, truth), ("bicubic", "network", "truth"), strict=True):

@@ -3,7 +3,7 @@ Upscale channels of a stack
 ===========================
 
 ``channel_axis`` says which axis holds channels. Each channel has its own range of intensities; all other axes before
-rows and columns are independent planes. dtype and intensities stay as they are.
+rows and columns hold independent planes. The result has the dtype and the intensities of the source.
 """
 
 from importlib import resources

@@ -3,7 +3,7 @@ Fine-tune on your own images
 ============================
 
 A network learns what images like yours look like. A part of the images is held out, and the card of the new network
-says what was gained there. This run is much too short to be useful; a good one takes a thousand steps.
+says how much was gained on this part. This run is much too short to be useful; a good one takes a thousand steps.
 """
 
 from importlib import resources

@@ -2,8 +2,8 @@
 Check what was added
 ====================
 
-A network predicts detail that was not measured. Two questions can be answered without knowing the truth: what was added
-to plain interpolation, and does the result, reduced again, agree with the source?
+A network predicts detail that was not measured. Two questions can be answered without knowing the truth: What did the
+network add to plain interpolation? Does the result agree with the source if it is reduced again?
 """
 
 from importlib import resources
