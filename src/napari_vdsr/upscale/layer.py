@@ -50,17 +50,17 @@ def upscale_layer(
     scale : float, optional
         Output pixels per input pixel along rows and columns.
     model : str, optional
-        Name or file of the network; by default the one for photographs.
+        Name or file of the network; by default ``photo``.
     channel_axis : int, optional
-        The axis of independent channels, each of which gets a range of its own.
+        The axis of independent channels, each of which gets its own range of intensities.
     part : tuple of slice, optional
-        What to take along each axis of the layer, the whole by default. It comes out as it does in the whole.
+        What to upscale along each axis of the layer, the whole by default. The pixels are those of the whole result.
     in_range : (low, high) or list of them, optional
         The intensities that become 0 and 1 for the network. By default they are found in all planes of the layer, in
         its coarsest level if it has several.
     noise, compression : optional
-        What a network that has maps removes, as in `vdsr_core.super_resolve`. By default the noise that is found in the
-        layer, and the compression that its file tells of. The noise may be a text such as ``"3%"``, of the range.
+        What to remove, as in `vdsr_core.super_resolve`. By default the noise that is found in the layer, and the
+        compression that its file states. The noise may also be a fraction of the range, such as ``"3%"``.
     tile : int, optional
         Side of a tile in output pixels; the result does not depend on it.
     device : str, optional
@@ -68,7 +68,7 @@ def upscale_layer(
     self_ensemble : bool, optional
         Take the mean over the flips and rotations of the image: the best quality, in eight times the time.
     lazy : bool, optional
-        Give levels of which the finest is computed where one looks, when one looks.
+        Return levels of which the finest is computed only where and when it is looked at.
     target : str, optional
         The OME-Zarr folder to write the result into; an interrupted run is resumed.
 

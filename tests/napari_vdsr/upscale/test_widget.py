@@ -657,7 +657,7 @@ def test_why_run_is_disabled(viewer, opened, qtbot, tmp_path, preferences):
     layer = viewer.layers["cells"]
     assert [form.low.value, form.high.value] == list(layer.contrast_limits_range)
     form.low.value = form.high.value + 1
-    assert "black level" in face.run_button.toolTip()
+    assert "Black must be below white" in face.run_button.toolTip()
     form.range.value = "automatic"
     (tmp_path / "no model.safetensors").write_bytes(b"nothing")
     widget.choose_model_file(str(tmp_path / "no model.safetensors"))
