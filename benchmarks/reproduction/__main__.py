@@ -3,7 +3,7 @@
     python -m benchmarks.reproduction --data FOLDER --size full --budget 25m [--limit 9m] [--output STATE]
 
 FOLDER holds T91, BSDS200, BSDS500_new, Set5, Set14, B100, microscopy and open. Everything is kept in STATE. The same
-command goes on where the last one was stopped, by --limit (the time of one command), by Ctrl-C or by force, until all
+command resumes where the last one was stopped, by --limit (the time of one command), by Ctrl-C or by force, until all
 is done or the commands together have taken --budget. The exit code is 75, "try again", while something is left.
 
 1. ``ours.safetensors``: the embedded default network, trained on with scales 1.5 to 4 for half of the budget
@@ -77,7 +77,7 @@ def main() -> None:
         try:
             job(options)
         except OutOfTimeError as error:
-            print(f"out of time: {error}; the same command goes on", flush=True)
+            print(f"out of time: {error}; the same command resumes", flush=True)
             sys.exit(75)
         finally:
             with replacing(clock) as temporary:

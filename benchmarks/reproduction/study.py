@@ -2,7 +2,7 @@
 
 A script trains a few networks, the one of the paper among them, and writes a table and curves. Runs are kept in
 ``OUTPUT/runs_SIZE``, each one file, and taken from there the next time: scripts share what they have in common, and one
-that was stopped, by its budget or by force, goes on where it was.
+that was stopped, by its budget or by force, is resumed.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with T91, BSDS200 and Set5")
     parser.add_argument("--size", choices=SIZES, default="small", help="of networks and training (default: small)")
-    parser.add_argument("--budget", metavar="TIME", help="stop after so long, such as 9m; the next command goes on")
+    parser.add_argument("--budget", metavar="TIME", help="stop after so long, such as 9m; the next command resumes")
     parser.add_argument("--output", type=Path, help="folder of the results (default: reproduction_SIZE)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
@@ -137,7 +137,7 @@ def start(description: str | None, main: Callable[[argparse.Namespace], None]) -
     try:
         main(complete(make_parser(description).parse_args()))
     except OutOfTimeError as error:
-        print(f"out of time: {error}; the same command goes on", file=sys.stderr)
+        print(f"out of time: {error}; the same command resumes", file=sys.stderr)
         sys.exit(75)
 
 

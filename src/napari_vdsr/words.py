@@ -20,7 +20,7 @@ def sentence(error: Exception | None) -> str:
     """An error in words that a user of the widget can act on."""
     words = str(error) or type(error).__name__
     if isinstance(error, MemoryError) and "`" not in words:
-        words = f"The memory does not suffice ({words}). Choose a smaller tile, the current plane or a smaller scale."
+        words = f"There is not enough memory ({words}). Choose a smaller tile, the current plane or a smaller scale."
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         words = "The disk is full: make room, and try again."
     for name, shown in SHOWN.items():

@@ -205,6 +205,18 @@ class Patches:
         """Draw the patches of a step: each its own scale, image, place, orientation, gain and offset.
 
         The same step, count and seed give the same patches, independently of what was drawn before.
+
+        Parameters
+        ----------
+        step, count : int
+            Number of the step, and how many patches to draw.
+        seed : int, optional
+            Seed of all steps.
+
+        Returns
+        -------
+        Choice
+            What `gather` and `conditions` take.
         """
         check_integer("count", count, 1, "Try 64.")
         generator = make_generator(seed, step)

@@ -81,6 +81,11 @@ class VDSRConfig:
         enlarged four times; ``"noise"``, the standard deviation of the noise at each position; ``"compression"``, the
         strength of JPEG. So one network serves all scales, or images of any quality.
 
+    Raises
+    ------
+    ValueError
+        If a value is not allowed.
+
     References
     ----------
     .. [1] K. Zhang, W. Zuo, L. Zhang, "FFDNet: Toward a Fast and Flexible Solution for CNN based Image Denoising",

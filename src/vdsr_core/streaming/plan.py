@@ -221,12 +221,12 @@ class Plan:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def shards(self, level: int) -> list[Index]:
-        """The indices of a level's shards, in C order."""
+        """The indices of the shards of a level, in C order."""
         counts = (range(-(-n // size)) for n, size in zip(self.shapes[level], self.block, strict=True))
         return list(product(*counts))
 
     def window(self, level: int, index: Index) -> tuple[slice, ...]:
-        """What a shard holds of its level."""
+        """The slices of a level that a shard holds, in the order of the target's axes."""
         sizes = zip(index, self.block, self.shapes[level], strict=True)
         return tuple(slice(i * size, min((i + 1) * size, n)) for i, size, n in sizes)
 

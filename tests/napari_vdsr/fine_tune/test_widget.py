@@ -681,7 +681,7 @@ def test_no_memory_is_a_sentence(opened, qtbot, monkeypatch):
         patch.setattr("napari_vdsr.fine_tune.work.gather", refuse)
         click(qtbot, widget.page.start_button)
         wait_for_the_end(qtbot, widget)
-    assert "The memory does not suffice" in widget.page.reason.text()
+    assert "There is not enough memory" in widget.page.reason.text()
     widget.update_state()
     click(qtbot, widget.page.start_button)
     wait_for_the_end(qtbot, widget)
