@@ -57,7 +57,7 @@ class QueueList(QWidget):
         words = make_text()
         again, cancel = QToolButton(), QToolButton()
         again.setText("Use again")
-        again.setToolTip("Takes the model, scale and range of this run.")
+        again.setToolTip("Takes the settings of this run, but not its layers.")
         again.clicked.connect(lambda: self.wanted.emit(batch.settings))
         cancel.setText("✕")
         cancel.setToolTip("Cancels this run, or takes it out of the queue.")
