@@ -91,6 +91,8 @@ def find_condition(
         misfit = misfit[:1].upper() + misfit[1:]
         deep = all(not task.source.rgb and np.dtype(task.source.data.dtype).itemsize > 1 for task in tasks)
         fitting = find_fitting(deep) if misfit else ""
+        if fitting:
+            misfit = misfit.partition(". ")[0] + "."  # the button says which network to use
         whole = all(isinstance(task.source.data, np.ndarray) for task in tasks)
         yield LayerCondition(share(noises, ranges), compression, misfit, fitting, "" if whole else "about ")
 

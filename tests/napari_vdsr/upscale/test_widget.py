@@ -238,6 +238,7 @@ def test_a_network_for_noisy_images_is_proposed(viewer, opened, qtbot, network, 
     widget = opened(model=network)
     qtbot.waitUntil(lambda: not widget.face.hint_box.isHidden(), timeout=WAIT)
     assert "too noisy" in widget.face.hint.text()
+    assert "Use" not in widget.face.hint.text()  # the button names the model
     assert widget.form.removal.noise.native.isHidden()
     click(qtbot, widget.face.hint_button)
     assert widget.form.model.currentData() == "fast"
