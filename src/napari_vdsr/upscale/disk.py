@@ -19,8 +19,8 @@ from napari_vdsr.background.pytorch import computing, load_network, stop_if
 from napari_vdsr.layers.arrays import Sliced
 from napari_vdsr.layers.image_layers import Slices, Source, count_tiles
 from napari_vdsr.models import library
-from napari_vdsr.upscale.generators import coarse_levels, repeat
-from napari_vdsr.upscale.task import Cancellable, Found, Task, find
+from napari_vdsr.upscale.generators import Started, Written, coarse_levels, repeat
+from napari_vdsr.upscale.task import Cancellable, Task, find
 
 if TYPE_CHECKING:
     from vdsr_core import ImageFile, Plan
@@ -30,26 +30,8 @@ PIECES = 64  # if there were fewer, pieces are smaller, so that progress is seen
 
 
 @dataclass(frozen=True)
-class Opened:
-    """The first step of a run to disk."""
-
-    levels: list[Any]  # the result as it grows, and the source's own levels to look at from afar
-    found: Found  # what was given or found of the image
-    tile: int  # side of a tile
-    total: int  # shards
-    done: int  # how many of them are there from an earlier run
-
-
-@dataclass(frozen=True)
-class Saved:
-    """How many shards are on disk."""
-
-    done: int
-
-
-@dataclass(frozen=True)
 class Whole:
-    """The last step: the levels of the file, the finest first, with the axes of the layer."""
+    """The last step of a run to disk: the levels of the file, the finest first, with the axes of the layer."""
 
     levels: list[Any]
 
@@ -94,10 +76,11 @@ class Growing(Sliced):
 
 def save(
     task: Task, image: ImageFile, levels: Sequence[Any], target: str, cancelled: threading.Event
-) -> Iterator[Opened | Saved | Whole]:
+) -> Iterator[Started | Written | Whole]:
     """Upscale whole planes into an OME-Zarr, the folder `target`; a run that was cancelled is resumed.
 
     `image` is what is to be said of the source, with the pixels of the task; `levels` are those of the source's layer.
+    The first step holds the result as it grows, and coarser levels of the source to look at from afar.
     """
     from vdsr_core import plan, stream
 
@@ -116,11 +99,11 @@ def save(
         for level, index in before:
             if level == 0:
                 growing.add(job.window(0, index))
-        yield Opened([growing, *coarse_levels(source, levels)], found, tile, job.total, len(before))
+        yield Started([growing, *coarse_levels(source, levels)], found, tile, job.total, len(before))
         for done, shard in enumerate(shards, len(before) + 1):
             if shard.level == 0:
                 growing.add(job.window(0, shard.index))
-            yield Saved(done)
+            yield Written(done)
         stop_if(cancelled)
         yield Whole(open_levels(job, order))
 

@@ -29,17 +29,17 @@ SMALLEST_LEVEL = 256  # pixels a side
 class Started:
     """The first step of a run."""
 
-    out: NDArray[Any]  # what is written into
+    data: Any  # what is written into; or levels, the finest first
     found: Found  # what was given or found of the image
-    tile: int  # side of the tiles
-    count: int  # number of the tiles
+    tile: int  # side of a tile
+    count: int = 0  # how many tiles, or shards on disk, are written; none where it is computed where one looks
+    done: int = 0  # how many of them are there from an earlier run
 
 
 @dataclass(frozen=True)
 class Written:
-    """A finished tile, and how many there are so far."""
+    """How many tiles or shards are finished so far."""
 
-    tile: Tile
     done: int
 
 
@@ -50,15 +50,6 @@ class Base:
     found: Found  # what was given or found of the image
     pixels: NDArray[Any]  # the source, interpolated to the size of the result
     state: Hashable  # what tells the pixels of the source from those that it had before
-
-
-@dataclass(frozen=True)
-class Pyramid:
-    """A result that is computed where one looks: levels, the finest first, and what was found."""
-
-    levels: list[Any]
-    found: Found
-    tile: int
 
 
 @dataclass(frozen=True)
@@ -79,8 +70,8 @@ def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Writte
         window = source.window(task.scale)
         tiles = run_tiles(task, tile, image, out, near=task.near, window=window, **found.options(task))
         yield Started(out, found, tile, count_tiles(source.grid(task.scale), source.plane_axes, tile))
-        for done, written in enumerate(tiles, 1):
-            yield Written(written, done)
+        for done, _ in enumerate(tiles, 1):
+            yield Written(done)
         stop_if(cancelled)
 
 
@@ -130,7 +121,7 @@ def repeat(source: Source, scale: float, grid: Slices) -> NDArray[Any]:
     return pixels
 
 
-def build_pyramid(task: Task, levels: Sequence[Any], cancelled: threading.Event) -> Iterator[Pyramid]:
+def build_pyramid(task: Task, levels: Sequence[Any], cancelled: threading.Event) -> Iterator[Started]:
     """Put a super-resolved level, of which nothing is computed yet, on top of the levels of a source."""
     import dask.array as da
 
@@ -144,7 +135,7 @@ def build_pyramid(task: Task, levels: Sequence[Any], cancelled: threading.Event)
         network = load_network(task.model)
         options = found.options(task)
         finest = super_resolve(data, task.scale, model=network, tile=tile, device=task.device, **options)
-        yield Pyramid([finest, *coarse_levels(source, levels)], found, tile)
+        yield Started([finest, *coarse_levels(source, levels)], found, tile)
 
 
 def coarse_levels(source: Source, levels: Sequence[Any]) -> list[Any]:

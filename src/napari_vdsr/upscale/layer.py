@@ -1,13 +1,14 @@
 """An image layer in, the upscaled layer out: the function behind the widget, for scripts and `magic_factory`."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
 from napari_vdsr.layers import image_layers
-from napari_vdsr.upscale.generators import Pyramid, Started, build_pyramid, upscale
-from napari_vdsr.upscale.task import AUTO, Found, Task
+from napari_vdsr.upscale.generators import Started, build_pyramid, upscale
+from napari_vdsr.upscale.task import AUTO, Task
 
 if TYPE_CHECKING:
     import napari.layers
@@ -91,28 +92,24 @@ def upscale_layer(
     asked |= {"looked_at": image_layers.coarsest(layer), "path": layer.source.path}
     task = Task(source, scale, model, device, tile, in_range, **asked)
     levels = list(layer.data) if layer.multiscale else [layer.data]
-    never = threading.Event()
+    never, record = threading.Event(), dict[str, Any]()
+    steps: Iterator[Any]
     if target is not None:
         from napari_vdsr.layers.writer import describe_source
-        from napari_vdsr.upscale.disk import Opened, Whole, save
+        from napari_vdsr.upscale.disk import save
 
-        for step in save(task, describe_source(layer, source), levels, target, never):
-            if isinstance(step, Opened):
-                opened = step
-            elif isinstance(step, Whole):
-                data = step.levels
-        return layer_data(layer, task, data, opened.found, opened.tile, target=str(target))
-    if lazy:
-        pyramid: Pyramid = next(iter(build_pyramid(task, levels, never)))
-        return layer_data(layer, task, pyramid.levels, pyramid.found, pyramid.tile, lazy=True)
-    for begun in upscale(task, never):
-        if isinstance(begun, Started):
-            started = begun
-    return layer_data(layer, task, started.out, started.found, started.tile)
+        steps, record = save(task, describe_source(layer, source), levels, target, never), {"target": str(target)}
+    elif lazy:
+        steps, record = build_pyramid(task, levels, never), {"lazy": True}
+    else:
+        steps = upscale(task, never)
+    made: list[Any] = list(steps)
+    data = made[0].data if target is None else made[-1].levels
+    return layer_data(layer, task, data, made[0], **record)
 
 
 def layer_data(
-    layer: "napari.layers.Image", task: Task, data: Any, found: Found, tile: int, **record: Any
+    layer: "napari.layers.Image", task: Task, data: Any, started: Started, **record: Any
 ) -> "napari.types.LayerDataTuple":
     """A result with all that its layer needs: `data` are the pixels, or the levels, that a task made of a layer.
 
@@ -121,8 +118,8 @@ def layer_data(
     if not isinstance(data, list):
         levels = image_layers.views(data, task.source.plane_axes)
         data = levels if len(levels) > 1 else data
-    keywords = image_layers.layer_keywords(layer, task.source, task.scale, name_of(task))
-    said = result_record(layer, task) | {"in_range": found.in_range, **found.removed, "tile": tile}
+    found, keywords = started.found, image_layers.layer_keywords(layer, task.source, task.scale, name_of(task))
+    said = result_record(layer, task) | {"in_range": found.in_range, **found.removed, "tile": started.tile}
     keywords |= {"multiscale": isinstance(data, list), "metadata": {"vdsr": said | record}}
     return data, keywords, "image"
 

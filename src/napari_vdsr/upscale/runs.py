@@ -19,7 +19,7 @@ from napari_vdsr.layers import image_layers, writer
 from napari_vdsr.layers.arrays import Around
 from napari_vdsr.upscale import differences, disk, generators
 from napari_vdsr.upscale.layer import layer_data
-from napari_vdsr.upscale.task import Found, Task
+from napari_vdsr.upscale.task import Task
 from napari_vdsr.words import duration, sentence
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class Run(Single):
     """An upscaling at work, and its layer, which shows the interpolated source where it is not finished."""
 
     in_memory = True
+    record: Mapping[str, Any] = {}  # what the result says of itself besides
+    before = 0  # pieces from an earlier run
 
     def __init__(self, viewer: Viewer, layer: Image, task: Task, work: Work | None = None) -> None:
         super().__init__(layer, task, work or partial(generators.upscale, task), f"upscaling {layer.name}")
@@ -88,17 +90,17 @@ class Run(Single):
 
     def step(self, step: Any) -> None:
         """Take a step of the job: the first one adds the layer, each other one is a tile."""
-        if isinstance(step, generators.Written):
-            self.done = step.done
-            return
-        self.total = step.count
-        self.add(step.out, step.found, step.tile, tiles=step.count, tiles_done=0)
+        self.done = step.done
+        if isinstance(step, generators.Started):
+            self.total, self.before = step.count, step.done
+            self.add(step)
 
-    def add(self, data: Any, found: Found, tile: int, **record: Any) -> None:
+    def add(self, step: generators.Started) -> None:
         """Add the layer in the place of its source, which is hidden, unless the result is a part that covers it."""
-        pixels, keywords, _ = layer_data(self.layer, self.task, data, found, tile, **record)
+        tiles = {"tiles": step.count, "tiles_done": step.done} if step.count else {}
+        pixels, keywords, _ = layer_data(self.layer, self.task, step.data, step, **self.record, **tiles)
         keywords["name"] = image_layers.free_name(keywords["name"], [other.name for other in self.layers])
-        self._removed = found.words()
+        self._removed = step.found.words()
         result = Image(pixels, **keywords)
         image_layers.widen_range(result, self.layer)
         image_layers.hide_checks(self.layers)  # of an earlier result
@@ -202,19 +204,14 @@ class Save(Run):
         image = writer.describe_source(layer, task.source)
         levels = list(layer.data) if layer.multiscale else [layer.data]
         super().__init__(viewer, layer, task, partial(disk.save, task, image, levels, target))
-        self.target = target
-        self.before = 0  # pieces from an earlier run
+        self.target, self.record = target, {"target": target}
 
     def step(self, step: Any) -> None:
-        """Take a step of the job: the first one adds the layer, the last one gives it the finished file."""
-        if isinstance(step, disk.Saved):
-            self.done = step.done
-        elif isinstance(step, disk.Whole):
-            if self.result is not None:
-                self.result.data = step.levels
-        else:
-            self.total, self.done, self.before = step.total, step.done, step.done
-            self.add(step.levels, step.found, step.tile, target=self.target, tiles=step.total)
+        """Take a step of the job: the last one gives the layer the finished file."""
+        if not isinstance(step, disk.Whole):
+            super().step(step)
+        elif self.result is not None:
+            self.result.data = step.levels
 
     def end(self, error: Exception | None, *, keep: bool) -> str:
         """Take away the layer of what is not finished, and say how it went."""
@@ -233,14 +230,11 @@ class Lazy(Run):
     """A layer in the making whose finest level is computed where one looks."""
 
     in_memory = False
+    record: Mapping[str, Any] = {"lazy": True}
 
     def __init__(self, viewer: Viewer, layer: Image, task: Task) -> None:
         levels = list(layer.data) if layer.multiscale else [layer.data]
         super().__init__(viewer, layer, task, partial(generators.build_pyramid, task, levels))
-
-    def step(self, step: generators.Pyramid) -> None:
-        """Add the layer; nothing of its finest level is computed."""
-        self.add(step.levels, step.found, step.tile, lazy=True)
 
     def tell(self) -> str:
         """Say what happens from now on."""

@@ -40,7 +40,7 @@ class Look(Single):
     def step(self, step: Any) -> None:
         """Take the array first, then count the tiles that are written into it."""
         if isinstance(step, generators.Started):
-            self.pixels, self.total = step.out, step.count
+            self.pixels, self.total = step.data, step.count
         else:
             self.done = step.done
 
