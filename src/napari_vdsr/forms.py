@@ -21,9 +21,9 @@ from qtpy.QtWidgets import (
     QDialog,
     QDockWidget,
     QDoubleSpinBox,
-    QFormLayout,
     QHBoxLayout,
     QLabel,
+    QLayout,
     QMainWindow,
     QScrollArea,
     QSizePolicy,
@@ -40,14 +40,6 @@ from superqt import QCollapsible
 
 MARGIN = 4  # pixels of a list beside its text
 ARROWS = {False: "\u25b8", True: "\u25be"}  # of what is folded away, and what is not
-
-
-def make_combo(tooltip: str) -> QComboBox:
-    """A choice that does not widen the widget."""
-    combo = QComboBox()
-    narrow(combo)
-    combo.setToolTip(tooltip)
-    return combo
 
 
 def choice(label: str, tooltip: str, choices: Any = ()) -> ComboBox:
@@ -106,14 +98,6 @@ def make_text(words: str = "") -> QLabel:
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     return label
-
-
-def make_form() -> QFormLayout:
-    """Labels beside controls."""
-    form = QFormLayout()
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    form.setContentsMargins(0, 0, 0, 0)
-    return form
 
 
 def make_collapsible(title: str, box: QWidget, *, open_: bool) -> QCollapsible:
@@ -317,23 +301,23 @@ def make_row(*widgets: QWidget) -> QHBoxLayout:
     return row
 
 
+def make_column(box: QWidget, *parts: QWidget | QLayout, margin: int = 0) -> QVBoxLayout:
+    """Put controls and rows of them below each other into a box."""
+    column = QVBoxLayout(box)
+    column.setContentsMargins(margin, margin, margin, margin)
+    for part in parts:
+        if isinstance(part, QLayout):
+            column.addLayout(part)
+        else:
+            column.addWidget(part)
+    return column
+
+
 def make_box(layout: QHBoxLayout) -> QWidget:
     """A layout as a widget."""
     box = QWidget()
     box.setLayout(layout)
     return box
-
-
-def fill(combo: QComboBox, entries: list[tuple[str, Any]]) -> None:
-    """Offer these entries and keep the choice, without a signal."""
-    chosen = combo.currentData()
-    combo.blockSignals(True)
-    combo.clear()
-    for words, data in entries:
-        combo.addItem(words, data)
-    kept = [number for number, (_, data) in enumerate(entries) if chosen is not None and data == chosen]
-    combo.setCurrentIndex(kept[0] if kept else 0)
-    combo.blockSignals(False)
 
 
 def offer_devices(box: ComboBox, devices: Mapping[str, str]) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import Container, FileEdit, LineEdit, PushButton, SpinBox
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_vdsr.fine_tune.pair_rows import PairRows
 from napari_vdsr.fine_tune.recipe import LENGTHS, NEW
-from napari_vdsr.forms import Held, NumberBox, align_labels, choice, make_collapsible, make_combo, make_row, make_text
+from napari_vdsr.forms import Held, NumberBox, align_labels, choice, make_collapsible, make_column, make_row, make_text
 from napari_vdsr.models.box import ModelBox
 from napari_vdsr.upscale.layer_list import LayerList
 from vdsr_core import FineTuneConfig
@@ -149,32 +149,23 @@ class SetUpPage(QWidget):
     def __init__(self, form: Form) -> None:
         super().__init__()
         self._form = form
-        self.unfinished = make_combo("Trainings that were cancelled, or under way when napari was closed.")
+        self.unfinished = choice("", "Trainings that were cancelled, or under way when napari was closed.")
         self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
         self.resume_button.setToolTip("Continues from the last checkpoint; the result is as without the interruption.")
         self.discard_button.setToolTip("Deletes what has been learnt so far.")
         self.unfinished_box = QWidget()
-        column = QVBoxLayout(self.unfinished_box)
-        column.setContentsMargins(0, 0, 0, 6)
-        column.addWidget(make_text("Unfinished trainings:"))
-        column.addWidget(self.unfinished)
-        column.addLayout(make_row(self.resume_button, self.discard_button))
+        title, buttons = make_text("Unfinished trainings:"), make_row(self.resume_button, self.discard_button)
+        make_column(self.unfinished_box, title, self.unfinished.native, buttons).setContentsMargins(0, 0, 0, 6)
         self.estimate, self.reason = make_text(), make_text()
         self.start_button = QPushButton("Start")
         self.copy_button, self.command_button = QPushButton("Copy as Python"), QPushButton("Copy as command")
         self.guide_button = QPushButton("?")
         self.guide_button.setFixedWidth(28)
         self.guide_button.setToolTip("Opens the guide.")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(6, 6, 6, 6)
-        column.addWidget(self.unfinished_box)
-        column.addWidget(form.chosen.native)
-        column.addWidget(make_collapsible("Advanced", form.advanced.native, open_=False))
-        column.addWidget(self.estimate)
-        column.addLayout(make_row(self.start_button, self.guide_button))
-        column.addWidget(self.reason)
-        column.addLayout(make_row(self.copy_button, self.command_button))
-        column.addStretch(1)
+        advanced = make_collapsible("Advanced", form.advanced.native, open_=False)
+        start, copies = make_row(self.start_button, self.guide_button), make_row(self.copy_button, self.command_button)
+        choices = self.unfinished_box, form.chosen.native, advanced
+        make_column(self, *choices, self.estimate, start, self.reason, copies, margin=6).addStretch(1)
 
     def showEvent(self, event: Any) -> None:
         """Align the controls, now that the fonts are known."""

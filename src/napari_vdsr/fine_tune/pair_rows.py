@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from magicgui.widgets import Container
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QPushButton, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPushButton, QToolButton, QWidget
 
-from napari_vdsr.forms import fill, make_combo, make_form, make_row
+from napari_vdsr.forms import choice, make_column, make_row, refill
 
 
 class PairRow(QWidget):
-    """One pair."""
+    """One pair; `offer` gives the layers that there are now, as magicgui asks for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, offer: Any) -> None:
         super().__init__()
-        self.low = make_combo("What the microscope gives: fewer pixels, or as many but less sharp.")
-        self.sharp = make_combo("The same field of view, sharp, registered to the other to less than a pixel.")
+        self.low = choice("Blurred", "What the microscope gives: fewer pixels, or as many but less sharp.", offer)
+        sharp = "The same field of view, sharp, registered to the other to less than a pixel."
+        self.sharp = choice("Sharp", sharp, offer)
+        self.boxes = self.low, self.sharp
         self.remove_button = QToolButton()
         self.remove_button.setText("\N{MULTIPLICATION SIGN}")
         self.remove_button.setToolTip("Leaves this pair out.")
-        form = make_form()
-        form.addRow("Blurred", self.low)
-        form.addRow("Sharp", make_row(self.sharp, self.remove_button))
-        self.setLayout(form)
+        both: Container[Any] = Container(widgets=self.boxes)
+        both.margins = (0, 0, 0, 0)
+        self.setLayout(make_row(both.native, self.remove_button))
 
 
 class PairRows(QWidget):
@@ -38,17 +40,15 @@ class PairRows(QWidget):
         self.add_button = QPushButton("Another pair")
         self.add_button.setToolTip("More fields of view teach more; a strip of each is held out.")
         self.add_button.clicked.connect(self.add)
-        self._column = QVBoxLayout(self)
-        self._column.setContentsMargins(0, 0, 0, 0)
-        self._column.addWidget(self.add_button)
+        self._column = make_column(self, self.add_button)
         self.add()
 
     def add(self) -> None:
         """Add a pair, of the first layers that are in none."""
-        row = PairRow()
-        self._fill(row)
-        for combo in (row.low, row.sharp):
-            combo.currentIndexChanged.connect(self.changed)
+        row = PairRow(lambda box: self._entries)
+        self._choose_free(row)
+        for box in row.boxes:
+            box.changed.connect(lambda *_: self.changed.emit())
         row.remove_button.clicked.connect(lambda: self.remove(row))
         self.rows.append(row)
         self._column.insertWidget(len(self.rows) - 1, row)
@@ -70,20 +70,20 @@ class PairRows(QWidget):
         """Offer these layers, keeping what is chosen."""
         self._entries = [(layer.name, layer) for layer in layers]
         for row in self.rows:
-            self._fill(row)
+            empty = not row.low.choices
+            for box in row.boxes:
+                with box.changed.blocked():
+                    refill(box)
+            if empty:
+                self._choose_free(row)
 
-    def _fill(self, row: PairRow) -> None:
-        """Offer all layers in a row; a new one has the first that are in no pair."""
-        new = row.low.count() == 0
-        fill(row.low, self._entries)
-        fill(row.sharp, self._entries)
-        others = [other for other in self.rows if other is not row]
-        taken = [combo.currentData() for other in others for combo in (other.low, other.sharp)]
-        free = [number for number, (_, layer) in enumerate(self._entries) if layer not in taken]
-        for combo, number in zip((row.low, row.sharp), free, strict=False):
-            if new:
-                combo.setCurrentIndex(number)
+    def _choose_free(self, row: PairRow) -> None:
+        """Choose the first layers that are in no other pair."""
+        taken = [box.value for other in self.rows if other is not row for box in other.boxes]
+        free = [layer for _, layer in self._entries if layer not in taken]
+        for box, layer in zip(row.boxes, free, strict=False):
+            box.value = layer
 
     def chosen(self) -> list[tuple[Any, Any]]:
         """The blurred and the sharp layer of each pair; None where there are no layers."""
-        return [(row.low.currentData(), row.sharp.currentData()) for row in self.rows]
+        return [(row.low.value, row.sharp.value) for row in self.rows]

@@ -9,8 +9,9 @@ import numpy as np
 import pyqtgraph
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QWidget
 
+from napari_vdsr.forms import make_column
 from napari_vdsr.plot import make_plot, paint_plot
 
 if TYPE_CHECKING:
@@ -32,16 +33,13 @@ class Curves(QWidget):
         super().__init__()
         self._loss, self._gain = make_plot(HEIGHT), make_plot(HEIGHT)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(0)
+        make_column(self, self._gain, self._loss).setSpacing(0)
         for plot, words in (
             (self._gain, "Gain over the network before, in dB"),
             (self._loss, "Error in training, by steps"),
         ):
             plot.getAxis("left").setWidth(60)
             plot.setTitle(words, size="9pt")
-            column.addWidget(plot)
         self._loss.setLogMode(y=True)
         self._zero = pyqtgraph.InfiniteLine(
             0, angle=0, pen=pyqtgraph.mkPen(COLOURS["zero"], style=Qt.PenStyle.DashLine)

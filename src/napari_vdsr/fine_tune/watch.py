@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QProgressBar, QPushButton, QWidget
 
 from napari_vdsr.fine_tune.plots import Curves, Tiles
 from napari_vdsr.fine_tune.training import Training
-from napari_vdsr.forms import make_box, make_row, make_text
+from napari_vdsr.forms import make_box, make_column, make_row, make_text
 from napari_vdsr.words import TIMES
 
 NOTHING = "Nothing has been trained yet. Choose images under Set up, and press Start."
@@ -40,13 +40,8 @@ class Watch(QWidget):
         self.curves, self.tiles = Curves(), Tiles()
         self._shown: Any = None  # the preview that is seen
         self.running = make_box(make_row(self.pause_button, self.stop_button, self.cancel_button))
-        column = QVBoxLayout(self)
-        column.setContentsMargins(6, 6, 6, 6)
-        for part in (self.bar, self.running, self.message, self.scores, self.use_button, self.save_button):
-            column.addWidget(part)
-        for part in (self.warning, self.curves, self.tiles):
-            column.addWidget(part)
-        column.addStretch()
+        parts = self.bar, self.running, self.message, self.scores, self.use_button, self.save_button, self.warning
+        make_column(self, *parts, self.curves, self.tiles, margin=6).addStretch()
         self.pause_button.clicked.connect(training.pause)
         self.stop_button.clicked.connect(training.stop)
         self.cancel_button.clicked.connect(training.cancel)

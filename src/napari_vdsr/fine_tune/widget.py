@@ -12,8 +12,7 @@ from napari.utils.theme import get_theme
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout
 
-from napari_vdsr.background.job import Job
-from napari_vdsr.background.pytorch import Cancelled
+from napari_vdsr.background.job import Latest
 from napari_vdsr.fine_tune.choices import Choices
 from napari_vdsr.fine_tune.data import Data, measure_low_side
 from napari_vdsr.fine_tune.form import FOLDER, SetUpPage
@@ -23,7 +22,7 @@ from napari_vdsr.fine_tune.training import in_words, training_of
 from napari_vdsr.fine_tune.unfinished import discard, is_at_work, list_unfinished
 from napari_vdsr.fine_tune.watch import Watch
 from napari_vdsr.fine_tune.work import examine
-from napari_vdsr.forms import Panel, copy_text, fill, ignore_wheel, offer_devices, open_panel, scrolled, show_guide
+from napari_vdsr.forms import Panel, copy_text, ignore_wheel, offer_devices, open_panel, scrolled, show_guide
 from napari_vdsr.models.box import FROM_FILE, NEWS
 from napari_vdsr.models.page import ModelsPage
 from napari_vdsr.words import sentence
@@ -55,9 +54,12 @@ class FineTuneWidget(Panel):
         self.choices = Choices(napari_viewer)
         self.form = self.choices.form
         self.page, self.watch, self.own = SetUpPage(self.form), Watch(self.training), ModelsPage()
-        self._measurer: Job | None = None  # of the speed
+        self._measurer = Latest(self._measured, self._measured_badly)  # of the speed
+        self._low_side = Latest(self._low_side_measured, self._low_side_ended)
         self._measured_for: tuple[Any, Any] | None = None
         self._trouble = ""  # why the speed cannot be measured
+        for work in (self._measurer, self._low_side):
+            self.destroyed.connect(work.stop)
         self._lay_out()
         self._connect()
         self._list_unfinished()
@@ -128,26 +130,19 @@ class FineTuneWidget(Panel):
     def _measure(self, *_: Any) -> None:
         """Time a few steps in a thread."""
         wanted = (self.form.model.currentData(), self.form.device.value)
-        if self._measurer is not None:
-            self._measurer.cancel()
+        self._measurer.stop()
         self.choices.speed, self._trouble, self._measured_for = None, "", wanted
         if self.training.job is None:
-            self._measurer = Job(partial(examine, *wanted))
-            self._measurer.stepped.connect(self._measured)
-            self._measurer.ended.connect(self._measured_badly)
-            self.destroyed.connect(self._measurer.cancel)
-            self._measurer.start()
+            self._measurer.start(partial(examine, *wanted))
         self.update_state()
 
-    def _measured(self, job: Job, found: tuple[float, dict[str, str]]) -> None:
-        if job is not self._measurer:
-            return
+    def _measured(self, found: tuple[float, dict[str, str]]) -> None:
         self.choices.speed, devices = found
         offer_devices(self.form.device, devices)
         self.update_state()
 
-    def _measured_badly(self, job: Job, error: Exception | None) -> None:
-        if job is self._measurer and error is not None and not isinstance(error, Cancelled):
+    def _measured_badly(self, error: Exception | None) -> None:
+        if error is not None:
             self._trouble = sentence(error)
             LOG.error("model or device", exc_info=error)
             self.update_state()
@@ -157,17 +152,13 @@ class FineTuneWidget(Panel):
         source = self.choices.measured_layer
         if source is None or self.page.reason.text():
             return
-        job = Job(partial(measure_low_side, source, min(self.choices.recipe().scales)))
-        job.stepped.connect(self._low_side_measured)
-        job.ended.connect(self._low_side_ended)
-        self.destroyed.connect(job.cancel)
         self.form.measure_button.enabled = False
-        job.start()
+        self._low_side.start(partial(measure_low_side, source, min(self.choices.recipe().scales)))
 
-    def _low_side_measured(self, job: Job, found: tuple[float, float]) -> None:
+    def _low_side_measured(self, found: tuple[float, float]) -> None:
         self.form.blur.value, self.form.noise.value = found[0], 100 * found[1]
 
-    def _low_side_ended(self, job: Job, error: Exception | None) -> None:
+    def _low_side_ended(self, error: Exception | None) -> None:
         self.update_state()
         if error is not None:
             LOG.error("blur and noise", exc_info=error)
@@ -205,20 +196,19 @@ class FineTuneWidget(Panel):
 
     def resume(self) -> None:
         """Resume the chosen unfinished training."""
-        recipe = list_unfinished().get(self.page.unfinished.currentData())
+        recipe = list_unfinished().get(self.page.unfinished.value)
         if recipe is not None and self.training.job is None:
             self._begin(recipe, None)
 
     def discard(self) -> None:
         """Delete the chosen unfinished training."""
-        discard(self.page.unfinished.currentData() or "")
+        discard(self.page.unfinished.value or "")
         self._list_unfinished()
         self.update_state()
 
     def _begin(self, recipe: Recipe, data: Data | None) -> None:
         """Start a training and show it."""
-        if self._measurer is not None:
-            self._measurer.cancel()
+        self._measurer.stop()
         job = self.training.begin(recipe, data)
         window = self.window()
         if window is not None:
@@ -241,7 +231,7 @@ class FineTuneWidget(Panel):
         recipe = self.training.recipe
         working = recipe.name if self.training.job is not None and recipe is not None else None
         names = [name for name in list_unfinished() if name != working and not is_at_work(name)]
-        fill(self.page.unfinished, [(name, name) for name in names])
+        self.page.unfinished.choices = names
         self.page.unfinished_box.setVisible(bool(names))
 
     def _use_result(self) -> None:

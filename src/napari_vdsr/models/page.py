@@ -15,11 +15,10 @@ from qtpy.QtWidgets import (
     QListWidgetItem,
     QMessageBox,
     QPushButton,
-    QVBoxLayout,
     QWidget,
 )
 
-from napari_vdsr.forms import make_collapsible, make_row, make_text
+from napari_vdsr.forms import make_collapsible, make_column, make_row, make_text
 from napari_vdsr.models import library
 from napari_vdsr.models.box import KINDS, NEWS
 from napari_vdsr.words import sentence
@@ -48,15 +47,12 @@ class ModelsPage(QWidget):
         self.delete_button = QPushButton("Delete…")
         self.folder_button = QPushButton("Open folder")
         self.folder_button.setToolTip("Shows where the files of your own networks are.")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(6, 6, 6, 6)
-        column.addWidget(self.models)
-        column.addLayout(make_row(self.use_button, self.import_button))
-        column.addLayout(make_row(self.rename_button, self.export_button))
-        column.addLayout(make_row(self.delete_button, self.folder_button))
-        column.addWidget(self.card)
-        column.addWidget(self.folded)
-        column.addStretch()
+        rows = [
+            make_row(self.use_button, self.import_button),
+            make_row(self.rename_button, self.export_button),
+            make_row(self.delete_button, self.folder_button),
+        ]
+        make_column(self, self.models, *rows, self.card, self.folded, margin=6).addStretch()
         self.models.currentItemChanged.connect(self._show_card)
         self.use_button.clicked.connect(self.use)
         self.import_button.clicked.connect(self._ask_to_import)

@@ -9,8 +9,9 @@ import pyqtgraph
 from napari.settings import get_settings
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSizePolicy, QWidget
 
+from napari_vdsr.forms import make_column
 from napari_vdsr.plot import make_plot, paint_plot
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ class ErrorPlot(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._plot = make_plot(HEIGHT)
         self._plot.setLogMode(True, True)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self._plot)
+        make_column(self, self._plot)
         self.line = self._plot.plot(pen=pyqtgraph.mkPen("#888888", style=Qt.PenStyle.DashLine))
         self.points = self._plot.plot(pen=None, symbol="o", symbolSize=8, symbolBrush="#5dade2", symbolPen=None)
         self.setToolTip(

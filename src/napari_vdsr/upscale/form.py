@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, Container
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QProgressBar, QPushButton, QScrollArea, QWidget
 
 from napari_vdsr.forms import (
     Held,
@@ -19,6 +19,7 @@ from napari_vdsr.forms import (
     choice,
     ignore_wheel,
     make_collapsible,
+    make_column,
     make_row,
     make_text,
     refill,
@@ -212,23 +213,14 @@ class Face(QWidget):
         self.guide_button.setToolTip("Opens the guide.")
         self.unfinished_box = self._build_unfinished()
         advanced = QWidget()
-        folded = QVBoxLayout(advanced)
-        folded.setContentsMargins(0, 0, 0, 0)
-        for part in (form.advanced.native, self.asynchronous):
-            folded.addWidget(part)
-        folded.addLayout(make_row(self.defaults_button, self.copy_button))
+        buttons = make_row(self.defaults_button, self.copy_button)
+        make_column(advanced, form.advanced.native, self.asynchronous, buttons)
         self.advanced = make_collapsible("Advanced", advanced, open_=False)
         self.checks = make_collapsible("Look at the result", self._build_checks(compare), open_=True)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(6, 6, 6, 6)
-        for part in (self.hint_box, form.chosen.native, self.advanced, self.estimate, self.caution):
-            column.addWidget(part)
-        column.addLayout(make_row(self.preview_button, self.run_button, self.cancel_button))
-        for part in (self.bar, self.message, self.disk_button, self.nan_button, self.unfinished_box, queue):
-            column.addWidget(part)
-        column.addWidget(self.checks)
-        column.addLayout(make_row(self.folder_button, self.guide_button))
-        column.addStretch(1)
+        above = self.hint_box, form.chosen.native, self.advanced, self.estimate, self.caution
+        run = make_row(self.preview_button, self.run_button, self.cancel_button)
+        below = self.bar, self.message, self.disk_button, self.nan_button, self.unfinished_box, queue, self.checks
+        make_column(self, *above, run, *below, make_row(self.folder_button, self.guide_button), margin=6).addStretch(1)
         self._placing = QTimer(self)
         self._placing.setSingleShot(True)
         self._placing.setInterval(PLACED)
@@ -243,10 +235,7 @@ class Face(QWidget):
         """A sentence that proposes something, and two answers."""
         self.hint, self.hint_button, self.no_hint_button = make_text(), QPushButton(), QPushButton("No, thanks")
         box = QWidget()
-        column = QVBoxLayout(box)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.hint)
-        column.addLayout(make_row(self.hint_button, self.no_hint_button))
+        make_column(box, self.hint, make_row(self.hint_button, self.no_hint_button))
         return box
 
     def _build_unfinished(self) -> QWidget:
@@ -254,10 +243,7 @@ class Face(QWidget):
         self.unfinished = choice("", "Results on disk that are not finished.")
         self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
         box = QWidget()
-        column = QVBoxLayout(box)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.unfinished.native)
-        column.addLayout(make_row(self.resume_button, self.discard_button))
+        make_column(box, self.unfinished.native, make_row(self.resume_button, self.discard_button))
         return box
 
     def _build_checks(self, compare: Container[Any]) -> QWidget:
@@ -270,20 +256,13 @@ class Face(QWidget):
         self.try_button, self.side_button = QPushButton("Try on this image"), QPushButton("Side by side")
         self.side_button.setToolTip("Opens a window with up to four models beside each other on the part in view.")
         compare.margins = (0, 0, 0, 0)
-        box = QWidget()
-        column = QVBoxLayout(box)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.original_button)
-        column.addWidget(compare.native)
-        column.addLayout(make_row(self.added_button, self.agrees_button))
-        column.addWidget(self.expected_button)
-        column.addLayout(make_row(self.try_button, self.side_button))
-        column.addWidget(self.trial)
-        self._checks_column = column
         self.error_plot: ErrorPlot | None = None  # made when there is something to show
         honest = make_text(HONEST)
         honest.setObjectName("honest")
-        column.addWidget(honest)
+        box, signed = QWidget(), make_row(self.added_button, self.agrees_button)
+        trials = make_row(self.try_button, self.side_button)
+        parts = self.original_button, compare.native, signed, self.expected_button, trials, self.trial, honest
+        self._checks_column = make_column(box, *parts)
         return box
 
     def showEvent(self, event: Any) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QLabel, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QToolButton, QWidget
 
 from napari_vdsr.background.pytorch import Cancelled
-from napari_vdsr.forms import make_box, make_row, make_text
+from napari_vdsr.forms import make_box, make_column, make_row, make_text
 from napari_vdsr.upscale.queue import Batch, Queue
 from napari_vdsr.words import duration
 
@@ -23,8 +23,7 @@ class QueueList(QWidget):
     def __init__(self, queue: Queue) -> None:
         super().__init__()
         self._queue = queue
-        self._column = QVBoxLayout(self)
-        self._column.setContentsMargins(0, 0, 0, 0)
+        self._column = make_column(self)
         self._column.setSpacing(1)
         self.rows: dict[Batch, tuple[QWidget, QLabel, QToolButton, QToolButton]] = {}
         queue.changed.connect(self.show_again)

@@ -15,7 +15,7 @@ from psygnal import Signal
 from qtpy.QtCore import QRectF
 from qtpy.QtWidgets import QDialog, QGridLayout, QPushButton, QVBoxLayout, QWidget
 
-from napari_vdsr.forms import choice, make_text
+from napari_vdsr.forms import choice, make_column, make_text
 from napari_vdsr.layers import image_layers, regions
 from napari_vdsr.models.library import list_networks
 from napari_vdsr.upscale import generators
@@ -56,10 +56,7 @@ class Pane(QWidget):
         self.image = pyqtgraph.ImageItem(axisOrder="row-major")
         self.view.addItem(self.image)
         self.batch: Batch | None = None  # that makes it
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.side.native)
-        column.addWidget(self.canvas)
+        make_column(self, self.side.native, self.canvas)
 
     def show_pixels(self, pixels: NDArray[np.uint8], place: QRectF) -> None:
         """Show colours where they lie on the source, in its pixels."""

@@ -9,10 +9,10 @@ from napari.layers import Image, Labels
 from napari.settings import get_settings
 from napari.viewer import Viewer
 from qtpy.QtCore import QSignalBlocker, QTimer
-from qtpy.QtWidgets import QMainWindow, QVBoxLayout
+from qtpy.QtWidgets import QMainWindow
 
 from napari_vdsr.background.pytorch import Cancelled, Facts
-from napari_vdsr.forms import Panel, copy_text, open_panel, scrolled, set_tip, show_guide
+from napari_vdsr.forms import Panel, copy_text, make_column, open_panel, scrolled, set_tip, show_guide
 from napari_vdsr.layers import image_layers, regions
 from napari_vdsr.upscale import differences, disk, feasibility, keys
 from napari_vdsr.upscale.choices import WHOLE, Choices
@@ -79,9 +79,7 @@ class UpscaleWidget(Panel):
         self.facts_finder.examine()
 
     def _lay_out(self) -> None:
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scrolled(self.face))
+        make_column(self, scrolled(self.face))
         self.setMinimumWidth(300)
 
     def _connect(self) -> None:

@@ -112,7 +112,7 @@ def test_what_is_offered_and_how_it_looks(viewer, opened, qtbot):
     assert [layer.name for layer in form.layers.ticked()] == ["cells"]
     widget.choices.choose_layer(viewer.layers["cells [VDSR photo x2]"])
     assert [layer.name for layer in form.layers.layers()] == ["cells"]
-    assert [form.pairs.rows[0].sharp.itemText(row) for row in range(form.pairs.rows[0].sharp.count())] == ["cells"]
+    assert [layer.name for layer in form.pairs.rows[0].sharp.choices] == ["cells"]
 
     widget.choices.choose_layer(viewer.layers["cells"])
     for text, words in (
@@ -316,7 +316,7 @@ def test_killed_in_the_middle_and_resumed(viewer, opened, qtbot, tmp_path, netwo
         process.send_signal(signal.SIGKILL)
     widget = opened()
     assert not widget.page.unfinished_box.isHidden()
-    assert widget.page.unfinished.currentText() == "cells"
+    assert widget.page.unfinished.value == "cells"
     click(qtbot, widget.page.resume_button)
     wait_for_the_end(qtbot, widget)
     assert widget.training.losses[0][0] in (11, 16)
@@ -395,7 +395,7 @@ def test_cancel_ends_within_a_step_and_can_be_resumed_or_discarded(viewer, opene
     wait_for_the_end(qtbot, widget)
     assert "Cancelled" in widget.watch.message.text()
     assert _models.list_models() == {}
-    assert widget.page.unfinished.currentText() == "cells fine-tuned"
+    assert widget.page.unfinished.value == "cells fine-tuned"
     click(qtbot, widget.page.resume_button)
     qtbot.waitUntil(lambda: bool(widget.training.losses), timeout=WAIT)
     assert widget.training.losses[0][0] > 10
@@ -542,8 +542,8 @@ def test_bad_layers_are_one_sentence(viewer, opened, qtbot, images, words):
     widget.choices.choose_layer(viewer.layers[0])
     if len(images) == 2:
         widget.form.kind.value = PAIRS
-        widget.form.pairs.rows[0].low.setCurrentIndex(0)
-        widget.form.pairs.rows[0].sharp.setCurrentIndex(1)
+        widget.form.pairs.rows[0].low.value = widget.viewer.layers[0]
+        widget.form.pairs.rows[0].sharp.value = widget.viewer.layers[1]
     click(qtbot, widget.page.start_button)
     wait_for_the_end(qtbot, widget)
     assert words in widget.page.reason.text()
@@ -562,16 +562,16 @@ def test_several_pairs_and_their_script(viewer, opened, qtbot, tmp_path, monkeyp
     widget.form.kind.value = PAIRS
     for _ in range(2):
         click(qtbot, widget.form.pairs.add_button)
-    names = [[combo.currentText() for combo in (row.low, row.sharp)] for row in widget.form.pairs.rows]
+    names = [[box.value.name for box in row.boxes] for row in widget.form.pairs.rows]
     assert names[:2] == [["low 0", "sharp 0"], ["low 1", "sharp 1"]]  # the first that are in no pair
     assert not widget.form.scales.visible
     click(qtbot, widget.form.pairs.rows[2].remove_button)
     for number, row in enumerate(widget.form.pairs.rows):
-        row.low.setCurrentText("low 0")
-        row.sharp.setCurrentText("sharp 0")
+        row.low.value = viewer.layers["low 0"]
+        row.sharp.value = viewer.layers["sharp 0"]
         assert bool(number) == ("the sharp layer of two pairs" in widget.page.reason.text())
-    widget.form.pairs.rows[1].low.setCurrentText("low 1")
-    widget.form.pairs.rows[1].sharp.setCurrentText("sharp 1")
+    widget.form.pairs.rows[1].low.value = viewer.layers["low 1"]
+    widget.form.pairs.rows[1].sharp.value = viewer.layers["sharp 1"]
     text = widget.copy_python()
     click(qtbot, widget.page.start_button)
     wait_for_the_end(qtbot, widget)
