@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from vdsr_core.cli.terminal import print_error, say
+from vdsr_core.cli.terminal import print_error, refuse, say
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     from vdsr_core.network.model import VDSR
@@ -28,8 +26,7 @@ def estimate_files(jobs: list[FileJob], goal: Goal, options: dict[str, Any], mak
     from vdsr_core.streaming.source import open_source
 
     if others := [job.target for job in jobs if not is_pyramid(job)]:
-        msg = f"needs an OUT that ends in .ome.zarr or .tif, got {others[0]}."
-        raise typer.BadParameter(msg, param_hint="--dry-run")
+        refuse(f"needs an OUT that ends in .ome.zarr or .tif, got {others[0]}.", "--dry-run")
     device, failed = options.pop("device"), False
     for job in jobs:
         folder = (job.whole or job.target).absolute().parent

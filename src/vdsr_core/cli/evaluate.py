@@ -22,6 +22,7 @@ from vdsr_core.cli.terminal import (
     plain_errors,
     progress_bar,
     read_number,
+    refuse,
     say,
 )
 
@@ -82,7 +83,7 @@ def evaluate(
     factors, degradation = parse_scales(scales), parse_degradation(degrade or "")
     if calibration and degradation:
         msg = "cannot be used with --degrade: errors are predicted for bicubic reduction alone. Leave one of them out."
-        raise typer.BadParameter(msg, param_hint="--calibration")
+        refuse(msg, "--calibration")
     suffix = output.suffix[1:].lower() if output else ""
     style = format or (suffix if suffix in ("csv", "json") else "table")
     with plain_errors():
@@ -128,8 +129,7 @@ def parse_degradation(text: str) -> dict[str, Any]:
     for part in filter(None, map(str.strip, text.split(","))):
         word, _, value = part.partition(" ")
         if word not in DEGRADATIONS or not value:
-            msg = f"must be words and values, of {', '.join(DEGRADATIONS)}, got {part!r}. {hint}"
-            raise typer.BadParameter(msg, param_hint="--degrade")
+            refuse(f"must be words and values, of {', '.join(DEGRADATIONS)}, got {part!r}. {hint}", "--degrade")
         number = value.strip() if word == "kernel" else read_number(value, "--degrade", hint)
         found[DEGRADATIONS[word]] = int(number) if word == "jpeg" and number == int(number) else number
     return found

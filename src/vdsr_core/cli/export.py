@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vdsr_core.cli.terminal import plain_errors, say
+from vdsr_core.cli.terminal import plain_errors, refuse, say
 
 OPTIONS = {  # what goes with each format
     ".onnx": ("--scale", "--in-range", "--rgb"),
@@ -74,12 +74,10 @@ def export(
     kind = ".bioimageio.zip" if output.name.lower().endswith(".bioimageio.zip") else output.suffix.lower()
     options = {"--scale": scale, "--in-range": in_range, "--rgb": rgb, "--author": author, "--license": license}
     if kind not in OPTIONS:
-        msg = f"must end in {', '.join(OPTIONS)}, got {output.name}."
-        raise typer.BadParameter(msg, param_hint="--output")
+        refuse(f"must end in {', '.join(OPTIONS)}, got {output.name}.", "--output")
     for name, value in options.items():
         if value and name not in OPTIONS[kind]:
-            msg = f"cannot be used for {kind}. Leave it out."
-            raise typer.BadParameter(msg, param_hint=name)
+            refuse(f"cannot be used for {kind}. Leave it out.", name)
     with plain_errors():
         from vdsr_core.files import check_target
         from vdsr_core.network.bioimageio_file import save_bioimageio

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vdsr_core.cli.terminal import INTERRUPTED, Device, parse_scales, plain_errors, say
+from vdsr_core.cli.terminal import INTERRUPTED, Device, parse_scales, plain_errors, refuse, say
 from vdsr_core.cli.training import check_output, follow, read_planes, typed_options
 from vdsr_core.training.recipe import NETWORK, FineTuneConfig
 
@@ -77,8 +77,7 @@ def fine_tune(
     Example: vdsr fine-tune cells/ -o cells.safetensors --scales 2
     """
     if new and start:
-        msg = "--new cannot be used with --from. Leave one of them out."
-        raise typer.BadParameter(msg)
+        refuse("--new cannot be used with --from. Leave one of them out.")
     given = typed_options(context)
     if scales is not None:
         given["scales"] = parse_scales(scales)

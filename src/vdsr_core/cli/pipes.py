@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import typer
+from vdsr_core.cli.terminal import refuse
 
 PIPE = "-"
 BEGINNINGS = {
@@ -34,8 +34,7 @@ def piped(images: list[str], output: str, format: str | None) -> Iterator[tuple[
             return
         kind = format or Path(images[0]).suffix[1:].lower() or "tif"
         if kind.endswith("zarr"):
-            msg = f"must be tif, ome.tif, png, jpg or webp for standard output, got {kind}."
-            raise typer.BadParameter(msg, param_hint="--format")
+            refuse(f"must be tif, ome.tif, png, jpg or webp for standard output, got {kind}.", "--format")
         result = Path(folder, f"output.{kind}")
         yield images, str(result), None
         if result.exists():
@@ -47,7 +46,7 @@ def save_input(images: list[str], folder: Path) -> str:
     """Save standard input under a name that says what it is; returns its path."""
     if len(images) > 1:
         msg = f"- stands for one image from standard input, got {len(images)} inputs. Upscale the others by themselves."
-        raise typer.BadParameter(msg, param_hint="IN")
+        refuse(msg, "IN")
     content = sys.stdin.buffer.read()
     kinds = [kind for beginning, kind in BEGINNINGS.items() if content.startswith(beginning)]
     if not kinds:

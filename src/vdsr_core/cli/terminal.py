@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -131,6 +131,19 @@ def check_options(
             Rescale(*in_range)
 
 
+def refuse(problem: str, option: str | None = None) -> NoReturn:
+    """Raise a usage error about an option, or an argument."""
+    raise typer.BadParameter(problem, param_hint=option)
+
+
+def read_numbers(text: str, option: str, hint: str) -> float | tuple[float, float]:
+    """One number, or two with a colon between them."""
+    numbers = [read_number(part, option, hint) for part in text.split(":")]
+    if len(numbers) > 2:
+        refuse(f"must be one or two numbers, got {text!r}. {hint}", option)
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
 def read_number(text: str, option: str, hint: str = "Try 2.5.") -> float:
     """A number that was typed; a decimal comma is refused, and never taken for two numbers."""
     try:
@@ -245,6 +258,5 @@ def parse_scales(text: str) -> list[float]:
     hint = "Try --scales 2 2.5 3."
     words = text.split()
     if not words:
-        msg = f"must be numbers, got {text!r}. {hint}"
-        raise typer.BadParameter(msg, param_hint="--scales")
+        refuse(f"must be numbers, got {text!r}. {hint}", "--scales")
     return [read_number(word, "--scales", hint) for word in words]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vdsr_core.cli.terminal import INTERRUPTED, Device, parse_scales, plain_errors, say
+from vdsr_core.cli.terminal import INTERRUPTED, Device, parse_scales, plain_errors, refuse, say
 from vdsr_core.cli.training import Images, check_output, follow, read_planes, typed_options
 from vdsr_core.training.recipe import NETWORK, PRESETS, TrainConfig, describe_recipe, shorten_warmup
 
@@ -201,11 +201,9 @@ def train(
         given["time_budget"] = parse_time(time_budget, "--time-budget")
     pause = parse_time(save_every, "--save-every")
     if start and (odd := {"depth", "width", "fold", "blocks", "initial"} & set(given)):
-        msg = f"--{min(odd)} cannot be used with --from: it is for a new network."
-        raise typer.BadParameter(msg)
+        refuse(f"--{min(odd)} cannot be used with --from: it is for a new network.")
     if steps is not None and time_budget is not None:
-        msg = "--time-budget cannot be used with --steps. Leave one of them out."
-        raise typer.BadParameter(msg)
+        refuse("--time-budget cannot be used with --steps. Leave one of them out.")
     with plain_errors():
         from vdsr_core.files import check_target
         from vdsr_core.training.processes import find_rank, joined_processes
@@ -239,8 +237,7 @@ def parse_time(text: str, option: str) -> float:
     number = r"(\d+\.?\d*|\.\d+)"
     match = re.fullmatch(f"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text)
     if not text or not match:
-        msg = f"{option} must be a time, got {text!r}. Try 2h, 90m or 1h30m."
-        raise typer.BadParameter(msg)
+        refuse(f"{option} must be a time, got {text!r}. Try 2h, 90m or 1h30m.")
     return sum(float(part) * unit for part, unit in zip(match.groups("0"), (3600, 60, 1), strict=True))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vdsr_core.cli.log import TrainingLog
-from vdsr_core.cli.terminal import end_at_next, plain, print_error, progress_bar, say, training_table
+from vdsr_core.cli.terminal import end_at_next, plain, print_error, progress_bar, refuse, say, training_table
 
 if TYPE_CHECKING:  # PyTorch takes a second to load: the help does without
     import torch
@@ -36,8 +36,7 @@ def typed_options(context: typer.Context) -> dict[str, Any]:
 def check_output(output: Path, resume: bool) -> None:
     """Raise unless a network can be saved, and is there to be resumed."""
     if output.suffix != ".safetensors":
-        msg = f"--output must end with .safetensors, got {output}."
-        raise typer.BadParameter(msg)
+        refuse(f"--output must end with .safetensors, got {output}.")
     if resume and not output.exists():
         msg = f"{output} does not exist. Leave out --resume to begin."
         raise FileNotFoundError(msg)

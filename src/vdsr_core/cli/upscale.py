@@ -20,6 +20,8 @@ from vdsr_core.cli.terminal import (
     print_error,
     progress_bar,
     read_number,
+    read_numbers,
+    refuse,
     say,
     usage_errors,
 )
@@ -170,8 +172,9 @@ def upscale(
 
     Example: vdsr upscale cells.tif -o cells_x2.tif --scale 2
     """
+    hint = "Try 2, or 2:1.5 for rows and columns."
     wanted: dict[str, Any] = {
-        "scale": None if scale is None else parse_scale(scale),
+        "scale": None if scale is None else read_numbers(scale, "--scale", hint),
         "size": None if size is None else parse_size(size),
         "pixel_size": None if pixel_size is None else parse_length(pixel_size),
     }
@@ -232,22 +235,11 @@ def show_files(run: Iterator[FileProgress], images: list[str], output: str) -> i
     return int(failed)
 
 
-def parse_scale(text: str) -> float | tuple[float, float]:
-    """``2`` or ``2:1.5`` (rows, columns) as numbers."""
-    hint = "Try 2, or 2:1.5 for rows and columns."
-    numbers = tuple(read_number(part, "--scale", hint) for part in text.split(":"))
-    if len(numbers) > 2:
-        msg = f"must be one or two numbers, got {text!r}. {hint}"
-        raise typer.BadParameter(msg, param_hint="--scale")
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
-
-
 def parse_size(text: str) -> tuple[int | None, int | None]:
     """``4096x``, ``x2048`` or ``4096x2048`` (columns, rows) as (rows, columns)."""
     match = re.fullmatch(r"(\d*)x(\d*)", text.strip())
     if not match or not (match[1] or match[2]):
-        msg = f"must be COLUMNSxROWS, one of which may be left out, got {text!r}. Try 4096x."
-        raise typer.BadParameter(msg, param_hint="--size")
+        refuse(f"must be COLUMNSxROWS, one of which may be left out, got {text!r}. Try 4096x.", "--size")
     columns, rows = (int(digits) if digits else None for digits in match.groups())
     return rows, columns
 
@@ -267,14 +259,9 @@ def parse_noise(text: str) -> str | float | tuple[float, float]:
     if words.endswith("%"):
         percent = read_number(words[:-1], "--noise", hint)
         if not 0 <= percent <= 100:
-            msg = f"must be from 0% to 100% of the range, got {text!r}. {hint}"
-            raise typer.BadParameter(msg, param_hint="--noise")
+            refuse(f"must be from 0% to 100% of the range, got {text!r}. {hint}", "--noise")
         return f"{percent:g}%" if percent else 0.0
-    numbers = [read_number(part, "--noise", hint) for part in words.split(":")]
-    if len(numbers) > 2:
-        msg = f"must be one number or two, got {text!r}. {hint}"
-        raise typer.BadParameter(msg, param_hint="--noise")
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+    return read_numbers(words, "--noise", hint)
 
 
 def parse_compression(text: str) -> str | float:
@@ -288,6 +275,5 @@ def parse_part(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
-        msg = f"must be a number from 1 to N, a slash and N, got {text!r}. Try 1/8."
-        raise typer.BadParameter(msg, param_hint="--part")
+        refuse(f"must be a number from 1 to N, a slash and N, got {text!r}. Try 1/8.", "--part")
     return number, count

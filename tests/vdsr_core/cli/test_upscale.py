@@ -412,7 +412,7 @@ def test_plan_says_what_would_be_removed(vdsr, big, mapped):
         (["--noise", "much"], "must be a number, got 'much'. Try auto, none, 5, 3%"),
         (["--noise", "2,5"], "must have a decimal point, not a comma"),
         (["--noise", "-5%"], "must be from 0% to 100% of the range, got '-5%'"),
-        (["--noise", "1:2:3"], "must be one number or two"),
+        (["--noise", "1:2:3"], "must be one or two numbers"),
         (["--noise", "-1"], "--noise must be 'auto', a standard deviation of at least 0"),
         (["--compression", "1.5"], "--compression must be 'auto' or a number from 0 to 1"),
         (["--compression", "strong"], "must be a number"),
