@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from vdsr_core.arguments import check_integer, check_number, check_scales
@@ -20,6 +20,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": get_args(Schedule),
     "clip": get_args(Clip),
 }
+POSITIVE = "a finite number greater than 0", lambda n: 0 < n < math.inf
+BELOW_ONE = "a number from 0 to below 1", lambda n: 0 <= n < 1
+NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "learning_rate": POSITIVE, "theta": POSITIVE, "seconds": POSITIVE, "momentum": BELOW_ONE, "average": BELOW_ONE,
+    "weight_decay": ("a number from 0 to below inf", lambda n: 0 <= n < math.inf),
+    "decay": ("a number from 0 to 1", lambda n: 0 <= n <= 1),
+}  # fmt: skip
 # Of a `VDSRConfig`: what is trained unless said otherwise.
 NETWORK: dict[str, Any] = {"fold": 2, "blocks": True, "maps": ("scale",)}
 LEAST_SCALE = 1.1  # of fine-tuning; below, the interpolated image is almost the sharp one
@@ -70,7 +77,7 @@ class TrainConfig:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If a field has an invalid value.
 
     Examples
@@ -98,37 +105,18 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse invalid values; NumPy's numbers become Python's, as JSON holds them."""
-        for field in fields(self):
-            if hasattr(value := getattr(self, field.name), "item"):
-                object.__setattr__(self, field.name, value.item())
         for name, choices in CHOICES.items():
-            self._check(name, getattr(self, name) in choices, f"be one of {', '.join(choices)}")
+            if (value := getattr(self, name)) not in choices:
+                msg = f"`{name}` must be one of {', '.join(choices)}, got {value!r}. Leave it out for the default."
+                raise ValueError(msg)
         for name, least in (("steps", 1), ("batch_size", 1), ("warmup", 0), ("seed", 0)):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            self._check(name, whole and value >= least, f"be an integer of at least {least}")
-        for name in ("learning_rate", "theta", "seconds"):
-            value = getattr(self, name)
-            given = value is not None or name != "seconds"
-            self._check(name, not given or (is_number(value) and value > 0), "be a finite number greater than 0")
-        for name, stop in (("weight_decay", math.inf), ("momentum", 1), ("average", 1)):
-            value = getattr(self, name)
-            self._check(name, is_number(value) and 0 <= value < stop, f"be a number from 0 to below {stop}")
-        self._check("decay", is_number(self.decay) and 0 <= self.decay <= 1, "be a number from 0 to 1")
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), least))
+        for name, (rule, holds) in NUMBERS.items():
+            if name != "seconds" or self.seconds is not None:
+                object.__setattr__(self, name, check_number(name, getattr(self, name), rule, holds=holds))
         if self.optimizer == "muon" and self.clip != "none":
             msg = f"`clip` must be 'none' with the optimizer muon, got {self.clip!r}: its steps do not depend on the "
             raise ValueError(msg + "size of the gradient. Leave out `theta`, or use the optimizer adamw.")
-
-    def _check(self, name: str, good: bool, rule: str) -> None:
-        """Raise an error that names a field unless it is good."""
-        if not good:
-            msg = f"`{name}` must {rule}, got {getattr(self, name)!r}. Leave it out for the default."
-            raise ValueError(msg)
-
-
-def is_number(value: Any) -> bool:
-    """Whether `value` is a finite real number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 # For `kim2016`, what the paper calls 80 epochs: those of the grid of 41 x 41 patches of T91 at three scales.

@@ -27,7 +27,7 @@ from vdsr_core.training.muon import Muon
 from vdsr_core.training.objective import clip_gradients, compute_loss
 from vdsr_core.training.processes import find_rank, sum_over_processes
 from vdsr_core.training.progress import Progress, explain_stuck, is_stuck
-from vdsr_core.training.recipe import TrainConfig, is_number, rate_at
+from vdsr_core.training.recipe import TrainConfig, rate_at
 
 AMPERE = (8, 0)  # the first CUDA devices that compute in bfloat16
 BFLOAT16 = ("avx512_bf16", "amx_bf16")  # what CPUs that do call it
@@ -325,7 +325,8 @@ class Trainer(Generic[N]):
         tensors, record = state
         known: tuple[Any, ...] = tuple(record.get(name) for name in ("config", "step", "spent"))
         config, step, spent = known
-        if not (isinstance(config, dict) and type(step) is int and step >= 0 and is_number(spent) and spent >= 0):
+        finite = type(spent) in (int, float) and 0 <= spent < math.inf
+        if not (isinstance(config, dict) and type(step) is int and step >= 0 and finite):
             msg = f"`state` must hold config, step and time spent, got {config}, {step} and {spent}. Start again."
             raise ValueError(msg)
         config = {"decay": 1.0} | config  # which files of earlier versions do not have

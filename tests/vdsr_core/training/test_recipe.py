@@ -68,5 +68,5 @@ def test_muon_is_neither_clipped_nor_silent_about_it():
     ],
 )
 def test_bad_config_is_named(name, value, rule):
-    with pytest.raises(ValueError, match=rf"^`{name}` must {rule}, got {value!r}\. Leave it out"):
+    with pytest.raises((TypeError, ValueError), match=rf"^`{name}` must {rule}, got {value!r}\. Leave it out"):
         TrainConfig(**{name: value})
