@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import zlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
@@ -158,10 +158,9 @@ def find_noise(task: Task, in_range: Ranges, cancelled: threading.Event, *, quic
         if isinstance(task.noise, str):  # of the range, which is that of the part already
             pairs = in_range if isinstance(in_range, list) else [in_range]
             return [(0.0, found[0][1] * (high - low) ** 2) for low, high in pairs]
-    elif isinstance(source.data, np.ndarray) or not (quickly or task.several_levels):
-        (found,) = _measure(source, source.data, (NOISE,), cancelled)
     else:
-        found = _remember(SPREAD, source, source.data, lambda: _measure_spread(source, cancelled))
+        whole = isinstance(source.data, np.ndarray) or not (quickly or task.several_levels)
+        (found,) = _measure(source, source.data, (NOISE if whole else SPREAD,), cancelled)
     found = _of_part(found, source)
     return tolerate(found, in_range, task) if task.noise == AUTO else found
 
@@ -173,13 +172,19 @@ def tolerate(noise: list[Noise], in_range: Ranges, task: Task) -> list[Noise]:
 
 
 def _measure(source: Source, data: Any, wanted: Sequence[str], cancelled: threading.Event) -> list[list[Any]]:
-    """Range, noise or both of each channel of an array, remembered from before or found in one pass."""
+    """Range, noise or both of each channel of an array, remembered from before or found in one pass.
+
+    The noise of windows is found by itself.
+    """
     from vdsr_core import survey
 
-    channels = core_channels(replace(source, data=data))  # a coarse level may be as narrow as colour
-    state = fingerprint(data)
-    keys = {name: _key(name, source, state) for name in wanted}
-    if missing := [name for name in wanted if keys[name] not in _findings]:
+    state = fingerprint(data), source.channel_axis, source.rgb
+    keys = {name: (name, *state) for name in wanted}
+    missing = [name for name in wanted if keys[name] not in _findings]
+    if SPREAD in missing:
+        _keep(keys[SPREAD], data, _measure_spread(source, cancelled))
+    elif missing:
+        channels = core_channels(replace(source, data=data))  # a coarse level may be as narrow as colour
         image: Any = Cancellable(data, cancelled)
         ranges, noises = survey(
             image,
@@ -301,19 +306,6 @@ def _of_part(found: list[Any], source: Source) -> list[Any]:
 
 
 _findings: dict[Hashable, tuple[Any, Any]] = {}  # by the pixels they were found in, the oldest first
-
-
-def _remember(what: str, source: Source, data: Any, look: Callable[[], Any]) -> Any:
-    """What was found before in the same pixels, or is found now."""
-    key = _key(what, source, fingerprint(data))
-    if key not in _findings:
-        _keep(key, data, look())
-    return _findings[key][1]
-
-
-def _key(what: str, source: Source, state: Hashable) -> Hashable:
-    """What a finding depends on."""
-    return (what, state, source.channel_axis, source.rgb)
 
 
 def _keep(key: Hashable, data: Any, found: Any) -> None:

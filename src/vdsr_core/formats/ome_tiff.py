@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -94,24 +93,12 @@ def read_attributes(path: Path) -> dict[str, Any]:
     return find_provenance(ElementTree.fromstring(xml)) if xml else {}
 
 
-@dataclass(frozen=True)
 class Level:
     """A level of a file that `write_pyramid` wrote: an array with `axes`, sliced in the order of `letters`."""
 
-    array: Any
-    axes: str
-    letters: str
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of the pixels."""
-        found: np.dtype[Any] = self.array.dtype
-        return found
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """The shape of a tile."""
-        return tuple(self.array.chunks[self.axes.index(letter)] for letter in self.letters)
+    def __init__(self, array: Any, axes: str, letters: str) -> None:
+        self.array, self.axes, self.letters, self.dtype = array, axes, letters, array.dtype
+        self.chunks = tuple(array.chunks[axes.index(letter)] for letter in letters)  # the shape of a tile
 
     def __getitem__(self, window: Sequence[slice]) -> NDArray[Any]:
         """Pixels of a window."""
