@@ -272,10 +272,6 @@ class Choices(Follower):
         seconds = estimate_seconds(recipe, self.speed, held_out_pixels(data, recipe.config.hold_out))
         return f"{words}Time: at most about {duration(seconds)}; less if nothing better is found."
 
-    def show_lengths(self) -> None:
-        """Write the times beside the lengths."""
-        refill(self.form.length)
-
     @property
     def measured_layer(self) -> image_layers.Source | None:
         """The first layer, in which blur and noise can be measured."""

@@ -22,7 +22,7 @@ from napari_vdsr.fine_tune.training import in_words, training_of
 from napari_vdsr.fine_tune.unfinished import discard, is_at_work, list_unfinished
 from napari_vdsr.fine_tune.watch import Watch
 from napari_vdsr.fine_tune.work import examine
-from napari_vdsr.forms import Panel, copy_text, ignore_wheel, offer_devices, open_panel, scrolled, show_guide
+from napari_vdsr.forms import Panel, copy_text, ignore_wheel, offer_devices, open_panel, refill, scrolled, show_guide
 from napari_vdsr.models.box import FROM_FILE, NEWS
 from napari_vdsr.models.page import ModelsPage
 from napari_vdsr.words import sentence
@@ -184,7 +184,7 @@ class FineTuneWidget(Panel):
         page.resume_button.setEnabled(not running)
         page.discard_button.setEnabled(not running)
         self.form.measure_button.enabled = not reason and self.choices.measured_layer is not None
-        self.choices.show_lengths()
+        refill(self.form.length)  # with the times that are known now
         page.estimate.setText("" if running or self._trouble else self.choices.estimate())
 
     # ------------------------------------------------------------------------------------------- the training

@@ -112,7 +112,7 @@ class Choices(Follower):
         """The first of them; it says what can be chosen."""
         return next(iter(self.layers), None)
 
-    def _ticked(self) -> None:
+    def _ticked(self, event: Any = None) -> None:
         """Offer what other layers have, or layers with other pixels or in another place."""
         self.outdated.emit()
         self._offer()
@@ -163,14 +163,10 @@ class Choices(Follower):
         """Follow the ticked layers, and the shapes of a chosen region."""
         self._watching.leave()
         for events in (layer.events for layer in self.layers):
-            self._watching.follow((events.data, self._layer_changed), (events.scale, self._layer_changed))
+            self._watching.follow((events.data, self._ticked), (events.scale, self._ticked))
         if isinstance(shapes := self.form.region.value, Shapes):
             events = shapes.events
             self._watching.follow((events.data, self._view_moved), (events.highlight, self._view_moved))
-
-    def _layer_changed(self, event: Any = None) -> None:
-        """A layer has other pixels, or lies elsewhere now."""
-        self._ticked()
 
     def _view_moved(self, event: Any = None) -> None:
         self.moved.emit()

@@ -165,7 +165,8 @@ class Compare(QObject):
             self._hidden += image_layers.put_above(self.viewer.layers, layer, shown)
             self.shown.append(shown)
             if not layer.rgb:
-                self._links += link_layers([shown, layer, *filter(is_layer, sides)], image_layers.GRAY_LOOKS)
+                results = [side for side in sides if isinstance(side, Image)]
+                self._links += link_layers([shown, layer, *results], image_layers.GRAY_LOOKS)
         self._hidden += image_layers.hide_checks(self.viewer.layers)
         for other in self._hidden:
             other.visible = False
@@ -198,7 +199,7 @@ class Compare(QObject):
     def close(self) -> None:
         """Take the layers away, and show again what was hidden."""
         shown = self.shown
-        results = [side for _, *sides in self._pairs for side in sides if is_layer(side)]
+        results = [side for _, *sides in self._pairs for side in sides if isinstance(side, Image)]
         sources, hidden, linked = [pair[0] for pair in self._pairs], self._hidden, bool(self._links)
         # First, for layers that are removed tell of it.
         self.shown, self._hidden, self._pairs, self._pictures, self._links = [], [], [], [], []
@@ -233,9 +234,7 @@ class CanvasLine(QWidget):
         across = np.array([along[1], -along[0]]) * GRIP
         far = 2 * (self.width() + self.height())
         start, stop = place - along * far, place + along * far
-        corners = [
-            QPoint(*map(round, point)) for point in (start - across, start + across, stop + across, stop - across)
-        ]
+        corners = [to_point(end) for end in (start - across, start + across, stop + across, stop - across)]
         self._ends = (to_point(start), to_point(stop))
         self.setMask(QRegion(QPolygon(corners)))
         self.update()
@@ -261,11 +260,6 @@ class CanvasLine(QWidget):
         if event is not None and event.type() == QEvent.Type.Resize and isinstance(watched, QWidget):
             self.setGeometry(watched.rect())
         return False
-
-
-def is_layer(side: Any) -> bool:
-    """Whether a side is the layer of a result."""
-    return isinstance(side, Image)
 
 
 def to_point(place: NDArray[np.float64]) -> QPoint:

@@ -285,7 +285,7 @@ class Face(QWidget):
             self.error_plot.show()
         self._placing.start()
 
-    def hide_trial(self) -> None:
+    def hide_trial(self, *_: Any) -> None:
         """Say no longer what was found for something else."""
         self.trial.hide()
         if self.error_plot is not None:

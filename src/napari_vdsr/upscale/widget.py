@@ -90,8 +90,8 @@ class UpscaleWidget(Panel):
         choices.moved.connect(lambda: self._settling.start())
         self._settling.timeout.connect(self._view_settled)
         for control in (self.form.scale, self.form.region):
-            control.changed.connect(self._hide_trial)
-        self.viewer.dims.events.current_step.connect(self._hide_trial)
+            control.changed.connect(self.face.hide_trial)
+        self.viewer.dims.events.current_step.connect(self.face.hide_trial)
         self.facts_finder.outdated.connect(self._outdated)
         self.facts_finder.changed.connect(self.update_state)
         self.condition_finder.changed.connect(self.update_state)
@@ -124,10 +124,6 @@ class UpscaleWidget(Panel):
         ):
             button.clicked.connect(lambda *_, action=action: action())
         face.original_button.toggled.connect(self.show_original)
-
-    def _hide_trial(self, *_: Any) -> None:
-        """Say no longer what was found for something else."""
-        self.face.hide_trial()
 
     # for scripts that drive the widget, and for other parts of the plugin
     @property
@@ -183,7 +179,7 @@ class UpscaleWidget(Panel):
         self.queue.changed.disconnect(self._show_progress)
         self.queue.ended.disconnect(self._ended)
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
-        self.viewer.dims.events.current_step.disconnect(self._hide_trial)
+        self.viewer.dims.events.current_step.disconnect(self.face.hide_trial)
 
     # -------------------------------------------------------------------------------------- the model, the device
 
