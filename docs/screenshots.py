@@ -58,7 +58,7 @@ def show_preview(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
     """A preview at work: a picture of each step, as an animation, and of the end."""
     look_closely(viewer)
     steps = [canvas(viewer)]
-    widget.preview_button.setChecked(True)
+    widget.face.preview_button.setChecked(True)
     count = 0
     while not widget.previews.complete:
         wait(lambda count=count: sum(preview.done for preview in widget.previews.shown) > count)
@@ -67,7 +67,7 @@ def show_preview(viewer: napari.Viewer, widget: UpscaleWidget) -> None:
     take(viewer, "preview")
     durations = [1500] + [350] * (len(steps) - 2) + [3000]
     steps[0].save(IMAGES / "napari_preview.gif", save_all=True, append_images=steps[1:], duration=durations, loop=0)
-    widget.preview_button.setChecked(False)
+    widget.face.preview_button.setChecked(False)
 
 
 def canvas(viewer: napari.Viewer) -> Image.Image:

@@ -14,10 +14,10 @@ from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 from napari_vdsr.background.job import Job
 from napari_vdsr.background.pytorch import Cancelled
 from napari_vdsr.fine_tune.clock import Clock
-from napari_vdsr.fine_tune.data import Data
+from napari_vdsr.fine_tune.data import Data, Material
 from napari_vdsr.fine_tune.recipe import Recipe
 from napari_vdsr.fine_tune.unfinished import discard, is_at_work, list_unfinished
-from napari_vdsr.fine_tune.work import Begun, Control, Finished, train
+from napari_vdsr.fine_tune.work import Control, Finished, train
 from napari_vdsr.layers.image_layers import bare
 from napari_vdsr.models import library
 from napari_vdsr.models.box import NEWS
@@ -133,7 +133,7 @@ class Training(QObject):
 
     def _stepped(self, job: Job, step: Any) -> None:
         """Take what is new."""
-        if isinstance(step, Begun):
+        if isinstance(step, Material):
             self.left_out = step.left_out
             if step.left_out:
                 names = ", ".join(step.left_out)

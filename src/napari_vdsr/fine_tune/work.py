@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_vdsr.background.pytorch import computing, load_network, load_torch, stop_if
-from napari_vdsr.fine_tune.data import Data, gather
+from napari_vdsr.fine_tune.data import Data, Material, gather
 from napari_vdsr.fine_tune.recipe import NETWORK, NEW, Recipe
 from napari_vdsr.fine_tune.unfinished import at_work, bring_back, keep, remove, run_folder
 from napari_vdsr.models.library import free_name, list_models, save_model
@@ -34,13 +34,6 @@ class Control:
 
 
 @dataclass(frozen=True)
-class Begun:
-    """The first step of a training: which files were left out, and why."""
-
-    left_out: dict[str, str]
-
-
-@dataclass(frozen=True)
 class Finished:
     """The last step of a training."""
 
@@ -51,8 +44,11 @@ class Finished:
 
 def train(
     recipe: Recipe, data: Data | None, control: Control, cancelled: threading.Event
-) -> Iterator[Begun | list[FineTuneProgress] | Finished]:
-    """Fine-tune; without `data`, resume the unfinished training of that name. Raises as `at_work`."""
+) -> Iterator[Material | list[FineTuneProgress] | Finished]:
+    """Fine-tune; without `data`, resume the unfinished training of that name. Raises as `at_work`.
+
+    The first step is what is trained with.
+    """
     from vdsr_core import fine_tune_steps
 
     with at_work(recipe.name):
@@ -64,7 +60,7 @@ def train(
             else:
                 material = gather(data, cancelled)
                 keep(recipe, material)
-            yield Begun(material.left_out)
+            yield material
             steps: Any = fine_tune_steps(
                 network,
                 material.images,

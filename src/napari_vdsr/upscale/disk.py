@@ -19,7 +19,7 @@ from napari_vdsr.background.pytorch import computing, load_network, stop_if
 from napari_vdsr.layers.arrays import Sliced
 from napari_vdsr.layers.image_layers import Slices, Source, count_tiles
 from napari_vdsr.models import library
-from napari_vdsr.upscale.generators import Started, Written, coarse_levels, repeat
+from napari_vdsr.upscale.generators import Started, coarse_levels, repeat
 from napari_vdsr.upscale.task import Cancellable, Task, find
 
 if TYPE_CHECKING:
@@ -76,11 +76,12 @@ class Growing(Sliced):
 
 def save(
     task: Task, image: ImageFile, levels: Sequence[Any], target: str, cancelled: threading.Event
-) -> Iterator[Started | Written | Whole]:
+) -> Iterator[Started | int | Whole]:
     """Upscale whole planes into an OME-Zarr, the folder `target`; a run that was cancelled is resumed.
 
     `image` is what is to be said of the source, with the pixels of the task; `levels` are those of the source's layer.
-    The first step holds the result as it grows, and coarser levels of the source to look at from afar.
+    The first step holds the result as it grows, and coarser levels of the source to look at from afar; numbers
+    of shards that are done follow.
     """
     from vdsr_core import plan, stream
 
@@ -103,7 +104,7 @@ def save(
         for done, shard in enumerate(shards, len(before) + 1):
             if shard.level == 0:
                 growing.add(job.window(0, shard.index))
-            yield Written(done)
+            yield done
         stop_if(cancelled)
         yield Whole(open_levels(job, order))
 

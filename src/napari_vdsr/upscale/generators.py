@@ -37,13 +37,6 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Written:
-    """How many tiles or shards are finished so far."""
-
-    done: int
-
-
-@dataclass(frozen=True)
 class Base:
     """The first step of a preview."""
 
@@ -60,8 +53,8 @@ class PreviewTile:
     pixels: NDArray[Any]
 
 
-def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Written]:
-    """Upscale tile by tile; the first step comes when the image is known to be sound."""
+def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | int]:
+    """Upscale tile by tile; the first step comes when the image is known to be sound, then the number of tiles done."""
     with computing(cancelled):
         tile = task.tile or examine_now(task.model, task.device, self_ensemble=task.self_ensemble).tile
         found, source = find(task, cancelled), task.source
@@ -71,7 +64,7 @@ def upscale(task: Task, cancelled: threading.Event) -> Iterator[Started | Writte
         tiles = run_tiles(task, tile, image, out, near=task.near, window=window, **found.options(task))
         yield Started(out, found, tile, count_tiles(source.grid(task.scale), source.plane_axes, tile))
         for done, _ in enumerate(tiles, 1):
-            yield Written(done)
+            yield done
         stop_if(cancelled)
 
 

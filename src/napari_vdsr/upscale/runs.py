@@ -89,11 +89,12 @@ class Run(Single):
         self._refreshed = self._pause = 0.0  # large layers take long to draw
 
     def step(self, step: Any) -> None:
-        """Take a step of the job: the first one adds the layer, each other one is a tile."""
-        self.done = step.done
+        """Take a step of the job: the first one adds the layer, the others are the numbers of tiles done."""
         if isinstance(step, generators.Started):
-            self.total, self.before = step.count, step.done
+            self.total, self.done, self.before = step.count, step.done, step.done
             self.add(step)
+        else:
+            self.done = step
 
     def add(self, step: generators.Started) -> None:
         """Add the layer in the place of its source, which is hidden, unless the result is a part that covers it."""

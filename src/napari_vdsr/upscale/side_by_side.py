@@ -42,7 +42,7 @@ class Look(Single):
         if isinstance(step, generators.Started):
             self.pixels, self.total = step.data, step.count
         else:
-            self.done = step.done
+            self.done = step
 
 
 class Pane(QWidget):

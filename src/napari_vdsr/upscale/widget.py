@@ -141,11 +141,6 @@ class UpscaleWidget(Panel):
         """The preview of the first ticked layer, if there is one."""
         return next(iter(self.previews.shown), None)
 
-    @property
-    def preview_button(self) -> Any:
-        """The button that turns previews on and off."""
-        return self.face.preview_button
-
     def choose_layer(self, layer: Any) -> None:
         """Tick a layer and the others of its file, if they can be upscaled."""
         self.choices.choose_layer(layer)

@@ -127,7 +127,7 @@ def test_best_quality_is_the_mean_over_turned_images(viewer, opened, qtbot, netw
     qtbot.waitUntil(lambda: widget.facts is not None, timeout=WAIT)
     assert widget.facts.speed == speed / 8  # what the estimate is made of: measured once
     assert preferences.best
-    click(qtbot, widget.preview_button)
+    click(qtbot, widget.face.preview_button)
     qtbot.waitUntil(lambda: widget.preview is not None and widget.preview.complete, timeout=WAIT)
     expected = super_resolve(image, 2, model=network, self_ensemble=True)
     assert not np.array_equal(expected, super_resolve(image, 2, model=network))
@@ -199,7 +199,7 @@ def test_noise_and_compression_are_found_and_removed(viewer, opened, qtbot, mapp
     assert not removal.level.native.isHidden()
     assert removal.level.value == pytest.approx(fraction, abs=0.1)
     removal.compression.value = "none"
-    click(qtbot, widget.preview_button)
+    click(qtbot, widget.face.preview_button)
     for level in (10, 2):
         removal.level.value = level
         low, high = in_range
@@ -905,7 +905,7 @@ def test_preview_follows_the_view_and_is_the_result(viewer, opened, qtbot, netwo
     monkeypatch.setattr("napari_vdsr.upscale.preview.SIDES", (64,))
     image = noise(200, 240)
     widget = opened(image, name="cells", model=network, blending="additive")
-    click(qtbot, widget.preview_button)
+    click(qtbot, widget.face.preview_button)
     qtbot.waitUntil(lambda: widget.preview is not None and widget.preview.complete, timeout=WAIT)
     assert "complete" in widget.face.message.text()
     assert not viewer.layers["cells"].visible
@@ -934,21 +934,21 @@ def test_preview_follows_the_view_and_is_the_result(viewer, opened, qtbot, netwo
     assert not viewer.layers["cells [VDSR preview]"].metadata["vdsr"].get("source")
     run(qtbot, widget)
     assert [entry.name for entry in viewer.layers] == ["cells", "cells [VDSR tiny x3]"]
-    assert not widget.preview_button.isChecked()
+    assert not widget.face.preview_button.isChecked()
     assert viewer.layers["cells [VDSR tiny x3]"].metadata["vdsr"]["in_range"] == find_range(image)
 
 
 def test_preview_taken_away(viewer, opened, qtbot):
     widget = opened(noise(2, 256, 256), name="cells")
-    click(qtbot, widget.preview_button)
+    click(qtbot, widget.face.preview_button)
     qtbot.waitUntil(lambda: widget.preview is not None and widget.preview.done > 0, timeout=WAIT)
     job = widget.preview._work._job
     assert viewer.layers["cells [VDSR preview]"].data.shape[0] == 1
     viewer.layers.remove("cells [VDSR preview]")
     QApplication.processEvents()
-    assert not widget.preview_button.isChecked()
+    assert not widget.face.preview_button.isChecked()
     qtbot.waitUntil(lambda: not job.worker.is_running, timeout=WAIT)
-    click(qtbot, widget.preview_button)
+    click(qtbot, widget.face.preview_button)
     viewer.layers.remove("cells")
     assert len(viewer.layers) == 0
 
@@ -979,7 +979,7 @@ def test_three_channels_look_like_their_source(viewer, qtbot, network):
     widget.compare.on.value = False
     QApplication.processEvents()
     widget.form.scale.value = 1.5
-    click(qtbot, widget.preview_button)
+    click(qtbot, widget.face.preview_button)
     qtbot.waitUntil(lambda: widget.previews.complete, timeout=WAIT)
     assert brightness(viewer, qtbot) == pytest.approx(before, rel=0.02)
     viewer.layers.selection.active = sources[1]  # one of the three: they stay ticked
