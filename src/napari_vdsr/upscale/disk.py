@@ -83,7 +83,7 @@ def save(
     The first step holds the result as it grows, and coarser levels of the source to look at from afar; numbers
     of shards that are done follow.
     """
-    from vdsr_core import plan, stream
+    from vdsr_core import plan, read_pyramid, stream
 
     source = task.source
     with computing(cancelled):
@@ -95,7 +95,7 @@ def save(
         job = plan(image, task.scale, target, model=network, tile=tile, shard=side, **options)
         shards = stream(job, image=image, model=network, device=task.device, threads=1, stop=cancelled)
         order = [job.letters.index(letter) for letter in job.axes]
-        growing = Growing(source, task.scale, _open(job.folder / "image", 0), order)
+        growing = Growing(source, task.scale, read_pyramid(job.folder / "image")[0].data, order)
         before = job.done
         for level, index in before:
             if level == 0:
@@ -122,15 +122,9 @@ def open_levels(job: Plan, order: Sequence[int]) -> list[Any]:
     """The levels of a finished target, lazily, with their axes in the order of the layer."""
     import dask.array as da
 
-    found = (da.from_array(_open(job.target, level)) for level in range(job.levels))
-    return [level.transpose(order) for level in found]
+    from vdsr_core import read_pyramid
 
-
-def _open(folder: Any, level: int) -> Any:
-    """One level of an OME-Zarr."""
-    import zarr
-
-    return zarr.open_array(f"{folder}/{level}", mode="r")
+    return [da.from_array(level.data).transpose(order) for level in read_pyramid(job.target)]
 
 
 def list_unfinished() -> dict[str, dict[str, Any]]:
