@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from vdsr_core.upscaling.job import Window, check_scale
 FINE, AROUND = 3, 5  # sides of the squares whose means are taken: fine detail is what the first one removes
 HALO = FINE // 2 + AROUND // 2  # pixels per side that the prediction for a pixel depends on
 TILE = 1024  # pixels a side that are looked at at once
+Predict = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # `ErrorTable.predict` for a scale
 LUMA_SPAN = (235 - 16) / 255  # of white less that of black
 
 
@@ -102,7 +104,8 @@ def predict_error(
     axes, keep_nan = find_axes(image, channel_axis, rgb), check_policy(nan)
     part = check_window(window, axes.plane)
     network = to_network(model)
-    predict = Prediction(find_errors(network), max(check_scale(scale)), check_switch("bound", bound))
+    table, largest = find_errors(network), max(check_scale(scale))
+    predict = partial(table.predict, scale=largest, bound=check_switch("bound", bound))
     if is_dask(image):
         places = [*(slice(None) for _ in axes.leading), *part]
         lazy = _predict_lazily(image, axes, in_range, keep_nan, predict)
@@ -113,7 +116,7 @@ def predict_error(
     error = np.empty((*axes.leading, *(s.stop - s.start for s in part)), np.float32)
     for tile in cover((*axes.leading, *axes.plane), TILE, HALO, part):
         values = axes.unpack(np.asarray(image[axes.native(tile.read)]))
-        found = predict.plane(values, rescales[axes.channel_of(tile.write)])
+        found = predict_plane(values, rescales[axes.channel_of(tile.write)], predict)
         place = tuple(slice(s.start - o, s.stop - o) for s, o in zip(tile.write, origin, strict=True))
         error[place] = found[tile.crop[-2:]]
     return error.transpose(np.argsort(axes.order))
@@ -128,21 +131,12 @@ def find_errors(model: VDSR) -> ErrorTable:
     return model.errors
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What is predicted: the arguments of `ErrorTable.predict`."""
-
-    errors: ErrorTable
-    scale: float
-    bound: bool
-
-    def plane(self, values: NDArray[Any], rescale: Rescale | float) -> NDArray[np.float64]:
-        """The errors of one plane, (colours, rows, columns) to (rows, columns), in its units."""
-        if not isinstance(rescale, Rescale):
-            return np.zeros(values.shape[1:])
-        unit = (rescale.high - rescale.low) / (LUMA_SPAN if len(values) > 1 else 1)
-        detail = find_detail(encode(values[:3], rescale)[0])
-        return self.errors.predict(detail, self.scale, bound=self.bound) * unit
+def predict_plane(values: NDArray[Any], rescale: Rescale | float, predict: Predict) -> NDArray[np.float64]:
+    """The errors of one plane, (colours, rows, columns) to (rows, columns), in its units."""
+    if not isinstance(rescale, Rescale):
+        return np.zeros(values.shape[1:])
+    unit = (rescale.high - rescale.low) / (LUMA_SPAN if len(values) > 1 else 1)
+    return predict(find_detail(encode(values[:3], rescale)[0])) * unit
 
 
 def find_detail(plane: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -157,7 +151,7 @@ def local_mean(plane: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     return rows
 
 
-def _predict_lazily(image: Any, axes: Axes, in_range: Any, keep_nan: bool, predict: Prediction) -> Any:
+def _predict_lazily(image: Any, axes: Axes, in_range: Any, keep_nan: bool, predict: Predict) -> Any:
     """A dask array of the errors, chunked as the image."""
     from dask.array.overlap import overlap, trim_internal
 
@@ -179,7 +173,7 @@ def _predict_lazily(image: Any, axes: Axes, in_range: Any, keep_nan: bool, predi
             tile = tuple(slice(i, i + 1) for i in index)
             low, high = ranges[0 if channel is None else first + piece.channel_of(tile)]
             plane = values[piece.native((*tile, slice(None), slice(None)))]
-            error[index] = predict.plane(piece.unpack(plane), Rescale(low, high) if low < high else low)
+            error[index] = predict_plane(piece.unpack(plane), Rescale(low, high) if low < high else low, predict)
         return error.transpose(np.argsort(axes.order))
 
     wide = overlap(image, depth, "none")
