@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from functools import partial
+from itertools import product
 from typing import Any
 
 from napari.experimental import link_layers, unlink_layers
@@ -170,7 +171,6 @@ def tile_aligned(source: image_layers.Source, scale: float, side: int) -> image_
 
 def cut_tiles(grid: image_layers.Slices, plane_axes: tuple[int, int], side: int) -> list[image_layers.Slices]:
     """The tiles of a tile-aligned grid, those in the middle first; each holds all leading axes."""
-    row, column = plane_axes
     middle = [(grid[axis].start + grid[axis].stop) / 2 for axis in plane_axes]
 
     def spans(axis: int) -> list[slice]:
@@ -179,10 +179,5 @@ def cut_tiles(grid: image_layers.Slices, plane_axes: tuple[int, int], side: int)
     def away(place: image_layers.Slices) -> float:
         return math.hypot(*((place[a].start + place[a].stop) / 2 - m for a, m in zip(plane_axes, middle, strict=True)))
 
-    found = []
-    for rows in spans(row):
-        for columns in spans(column):
-            place = list(grid)
-            place[row], place[column] = rows, columns
-            found.append(tuple(place))
-    return sorted(found, key=away)
+    axes = [spans(axis) if axis in plane_axes else [part] for axis, part in enumerate(grid)]
+    return sorted(product(*axes), key=away)

@@ -228,16 +228,15 @@ def spread_windows(source: Source) -> list[Slices]:
     count = min(planes, PLANES)
     along = math.isqrt(WINDOWS // count)  # windows along rows, and along columns
     spans = [_spread(lengths[axis], along) for axis in source.plane_axes]
-    found = []
+    found: list[Slices] = []
     for number in range(count):
         index = np.unravel_index(int((number + 0.5) * planes / count), [lengths[axis] for axis in leading])
-        for place in product(*spans):
-            window = [slice(0, length) for length in lengths]
-            for axis, at in zip(leading, index, strict=True):
-                window[axis] = slice(int(at), int(at) + 1)
-            for axis, span in zip(source.plane_axes, place, strict=True):
-                window[axis] = span
-            found.append(tuple(window))
+        axes = [[slice(0, length)] for length in lengths]
+        for axis, at in zip(leading, index, strict=True):
+            axes[axis] = [slice(int(at), int(at) + 1)]
+        for axis, span in zip(source.plane_axes, spans, strict=True):
+            axes[axis] = span
+        found += product(*axes)
     return found
 
 
