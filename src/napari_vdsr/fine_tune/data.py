@@ -120,12 +120,10 @@ def measure_low_side(source: Source, scale: float, cancelled: threading.Event) -
     from vdsr_core import estimate_degradation, find_range
 
     stop_if(cancelled)
-    part = [slice((p.start + p.stop) // 2, (p.start + p.stop) // 2 + 1) for p in source.part]
+    middle = [slice((p.start + p.stop) // 2, (p.start + p.stop) // 2 + 1) for p in source.part]
     for axis in source.plane_axes:
-        whole = source.part[axis]
-        start = max(whole.start, (whole.start + whole.stop - MEASURED) // 2)
-        part[axis] = slice(start, min(whole.stop, start + MEASURED))
-    plane = np.asarray(source.data[tuple(part)], dtype=np.float64)
+        middle[axis] = source.about_middle(MEASURED).part[axis]
+    plane = np.asarray(source.data[tuple(middle)], dtype=np.float64)
     plane = plane[..., :3].mean(-1) if source.rgb else plane
     plane = plane.reshape([n for n in plane.shape if n > 1])
     found: Any = find_range(plane)

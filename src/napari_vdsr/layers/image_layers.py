@@ -83,6 +83,13 @@ class Source:
         part[self.plane_axes[0]], part[self.plane_axes[1]] = rows, columns
         return replace(self, part=tuple(part))
 
+    def about_middle(self, most: int) -> Source:
+        """The same planes, at most so many rows and columns of each."""
+        parts = [self.part[axis] for axis in self.plane_axes]
+        starts = [max(part.start, (part.start + part.stop - most) // 2) for part in parts]
+        spans = zip(starts, parts, strict=True)
+        return self.within(*(slice(start, min(part.stop, start + most)) for start, part in spans))
+
 
 def count_tiles(grid: Slices, plane_axes: tuple[int, int], tile: int) -> int:
     """How many tiles a run has; they are cut where those of the whole result are."""

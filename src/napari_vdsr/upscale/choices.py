@@ -16,7 +16,7 @@ from napari_vdsr.following import Follower
 from napari_vdsr.layers import image_layers, regions
 from napari_vdsr.upscale.form import BY_HAND, Form
 from napari_vdsr.upscale.layer_list import LayerList
-from napari_vdsr.upscale.task import Ranges, Task
+from napari_vdsr.upscale.task import Task
 
 WHOLE, VIEW = "whole", "view"
 ALL, CURRENT = "all", "current"
@@ -281,7 +281,7 @@ class Choices(Follower):
                     continue
         return found
 
-    def task(self, layer: Image, source: image_layers.Source, in_range: Ranges | None = None) -> Task:
+    def task(self, layer: Image, source: image_layers.Source) -> Task:
         """The work that is chosen for a layer."""
         form = self.form
         return Task(
@@ -290,7 +290,7 @@ class Choices(Follower):
             model=form.model.currentData(),
             device=form.device.value,
             tile=int(form.tile.value) or None,
-            in_range=self.given_range() or in_range,
+            in_range=self.given_range(),
             looked_at=image_layers.coarsest(layer),
             near=regions.centre_of_view(self.viewer, layer, source, form.scale.value),
             self_ensemble=form.quality.value,

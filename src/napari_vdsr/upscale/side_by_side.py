@@ -119,7 +119,7 @@ class SideBySide(QDialog):
         except regions.NoRegion as error:
             self.message.setText(str(error))
             return
-        self._seen = [(layer, about_middle(source, max(1, int(MOST / scale)))) for layer, source in seen]
+        self._seen = [(layer, source.about_middle(max(1, int(MOST / scale)))) for layer, source in seen]
         for picture in self.pictures:
             self._fill(picture)
         if self._seen:
@@ -167,16 +167,6 @@ class SideBySide(QDialog):
             if picture.batch is not None and not picture.batch.over:
                 self._queue.cancel(picture.batch)
         super().closeEvent(event)
-
-
-def about_middle(source: image_layers.Source, most: int) -> image_layers.Source:
-    """A part of at most so many rows and columns."""
-    sides = []
-    for axis in source.plane_axes:
-        part = source.part[axis]
-        start = max(part.start, (part.start + part.stop - most) // 2)
-        sides.append(slice(start, min(part.stop, start + most)))
-    return source.within(sides[0], sides[1])
 
 
 def place_of(source: image_layers.Source, scale: float) -> QRectF:
