@@ -63,17 +63,13 @@ def list_unfinished() -> dict[str, Recipe]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if (path / "network.safetensors").is_file() and (path / "recipe.json").is_file():
             try:
-                found[path.name] = read_recipe(path)
+                record = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
+                found[path.name] = Recipe.from_json(record["recipe"])
             except (ValueError, KeyError, TypeError, OSError):
                 LOG.warning("%s is damaged: this training cannot be resumed", path, exc_info=True)
         elif path.is_dir() and not is_at_work(path.name):
             discard(path.name)
     return found
-
-
-def read_recipe(folder: Path) -> Recipe:
-    """How an unfinished training was begun."""
-    return Recipe.from_json(json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["recipe"])
 
 
 def discard(name: str) -> None:

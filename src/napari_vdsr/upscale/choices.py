@@ -224,11 +224,6 @@ class Choices(Follower):
         """The range that the user gave; None if it is to be found."""
         return (self.form.low.value, self.form.high.value) if self.form.range.value == BY_HAND else None
 
-    def bad_range(self) -> bool:
-        """Whether the given range cannot be used."""
-        given = self.given_range()
-        return given is not None and given[0] >= given[1]
-
     def source(self, layer: Image) -> image_layers.Source:
         """What is chosen of a layer.
 

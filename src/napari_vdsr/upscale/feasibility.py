@@ -30,7 +30,8 @@ def why_nothing(choices: Choices) -> str:
     for layer in choices.layers:
         if reason := image_layers.why_not(layer, choices.axis(layer)):
             return reason
-    if choices.bad_range():
+    given = choices.given_range()
+    if given is not None and given[0] >= given[1]:
         return "Black must be below white: change them, or choose Automatic."
     return ""
 

@@ -25,7 +25,10 @@ class TrainingLog:
 
     def __init__(self, output: Path, step: int) -> None:
         self.path = output.with_suffix(".train.csv")
-        self._curves = optional_curves(output)
+        self._curves: Any = None  # for TensorBoard, if that is installed
+        if find_spec("tensorboard"):
+            folder = output.with_suffix(".tensorboard")
+            self._curves = import_module("torch.utils.tensorboard").SummaryWriter(folder)
         self.rows: list[dict[str, Any]] = []
         if step and self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as stream:
@@ -72,10 +75,3 @@ class TrainingLog:
                 axes.set_yscale("log")
         axes.set(xlabel="step")
         figure.savefig(self.path.with_suffix(".png"))  # OUT's name with .train.png
-
-
-def optional_curves(output: Path) -> Any:
-    """A writer for TensorBoard, if that is installed."""
-    if not find_spec("tensorboard"):
-        return None
-    return import_module("torch.utils.tensorboard").SummaryWriter(output.with_suffix(".tensorboard"))
