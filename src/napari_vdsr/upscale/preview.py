@@ -50,7 +50,8 @@ class Preview(QObject):
     def show(self, task: Task) -> None:
         """Show a region: what is known of it at once, the rest as it is finished."""
         grid = tile_aligned(task.source, task.scale, self.side)
-        if self.running and grid == self._grid and self._same(task):
+        same = self._task is not None and self._task.choices == task.choices and self._grid == grid
+        if same and self._work.running:
             return
         self.stop()
         self._task, self._grid = task, grid
@@ -76,15 +77,6 @@ class Preview(QObject):
     def complete(self) -> bool:
         """Whether all tiles in view are there."""
         return 0 < self.total == self.done
-
-    @property
-    def running(self) -> bool:
-        """Whether tiles are being computed."""
-        return self._work.running
-
-    def _same(self, task: Task) -> bool:
-        """Whether a task asks for what is shown."""
-        return self._task is not None and self._task.choices == task.choices
 
     def _key(self, place: image_layers.Slices) -> tuple[Any, ...]:
         """What the pixels of a tile depend on."""

@@ -58,11 +58,6 @@ class Pane(QWidget):
         self.batch: Batch | None = None  # that makes it
         make_column(self, self.side.native, self.canvas)
 
-    def show_pixels(self, pixels: NDArray[np.uint8], place: QRectF) -> None:
-        """Show colours where they lie on the source, in its pixels."""
-        self.image.setImage(pixels, levels=(0, 255))
-        self.image.setRect(place)
-
 
 class SideBySide(QDialog):
     """The pictures, which zoom and move together."""
@@ -159,7 +154,8 @@ class SideBySide(QDialog):
         planes = [flat(pixels, source) for pixels, source in zip(made, sources, strict=True)]
         pairs = zip(layers, planes, strict=True)
         alike = [(layer, plane) for layer, plane in pairs if plane.shape[:2] == planes[0].shape[:2]]
-        picture.show_pixels(blend(alike), place_of(sources[0], self._choices.form.scale.value))
+        picture.image.setImage(blend(alike), levels=(0, 255))
+        picture.image.setRect(place_of(sources[0], self._choices.form.scale.value))  # in pixels of the source
 
     def closeEvent(self, event: Any) -> None:
         """Compute nothing more."""

@@ -155,7 +155,7 @@ class Worker:
         )
         self._process = process
         self.end = weakref.finalize(self, end, process, os.getpid())
-        self._send(arguments)
+        send(process.stdin, arguments)  # type: ignore[arg-type]
 
     @property
     def alive(self) -> bool:
@@ -164,14 +164,11 @@ class Worker:
 
     def compute(self, squares: Floats) -> Floats:
         """The output of the last layer. Raises MemoryError from there, or one of `LOST` if the process ends."""
-        self._send(squares)
+        send(self._process.stdin, squares)  # type: ignore[arg-type]
         answer: Any = pickle.load(self._process.stdout)  # type: ignore[arg-type]
         if isinstance(answer, Exception):
             raise answer
         return answer  # type: ignore[no-any-return]
-
-    def _send(self, thing: Any) -> None:
-        send(self._process.stdin, thing)  # type: ignore[arg-type]
 
 
 def works_here() -> bool:
