@@ -5,7 +5,7 @@
 FOLDER holds sharp 8-bit images, such as Set5. Their luma is reduced, then noisy, compressed into a JPEG file, or both,
 then upscaled. PSNR in dB of luma by the field's protocol, mean over the images: bicubic interpolation; the network
 with maps of zeros (`noise=0, compression=0`), and what it gains; the network with what is found in the image and in
-the file (the defaults). A network without maps has the same figures twice. Seeds are fixed.
+the file (the defaults). A network without maps and restorer has the same figures twice. Seeds are fixed.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def measure(hr, low, scale, network):
     options = {"model": network, "in_range": (0, 255)}
     clean = super_resolve(pixels, scale, noise=0, compression=0, **options)
     found = clean
-    if network.config.maps:
+    if network.maps:
         found = super_resolve(ImageFile(pixels, "YX", compression=low.compression), scale, **options)
     results = resize(pixels, scale, output_shape=hr.shape), clean, found
     finished = [np.clip(np.rint(result[: hr.shape[0], : hr.shape[1]]), 16, 235) for result in results]

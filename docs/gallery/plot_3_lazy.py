@@ -10,12 +10,12 @@ import dask.array as da
 import numpy as np
 from skimage import data
 
-from vdsr_core import load_model, super_resolve, survey
+from vdsr_core import super_resolve, survey
 
 image = np.tile(data.camera(), (4, 4))
 lazy = da.from_array(image, chunks=(512, 512))
 
-ranges, noises = survey(lazy, tolerance=load_model().tolerance)
+ranges, noises = survey(lazy)
 result = super_resolve(lazy, 2, in_range=ranges, noise=noises, tile=256)
 print(result)
 

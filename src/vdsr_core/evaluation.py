@@ -240,21 +240,26 @@ def evaluate(
         msg = f"`images` must map names to images, got {type(images).__name__}. Try {{'name': image}}."
         raise TypeError(msg)
     engine = make_engine(model, device, half=False)
-    low = partial(make_low, degradation=degradation)
+    low = partial(make_low, degradation=degradation, tolerance=engine.tolerance)
     low(np.full((16, 16), 128.0), 2)  # raises for wrong options
     run = partial(restore, engine=engine, self_ensemble=check_switch("self_ensemble", self_ensemble))
     return _scores(images.items() if isinstance(images, Mapping) else images, factors, run, low)
 
 
-def make_low(y: NDArray[np.float64], scale: float, degradation: Mapping[str, Any] | None) -> tuple[Any, Condition]:
-    """The low-resolution luma image of a sharp one in 0..255, and what a network is told of it."""
+def make_low(
+    y: NDArray[np.float64], scale: float, degradation: Mapping[str, Any] | None, tolerance: tuple[float, float]
+) -> tuple[Any, Condition]:
+    """The low-resolution luma image of a sharp one in 0..255, and what a network of this tolerance is told of it."""
     if not degradation:
         return degrade(y, scale), Condition(scale=scale)
     shot, read = (degradation.get(name, 0.0) / 255 for name in ("shot_noise", "read_noise"))
     options = {"seed": 0, **degradation} | {"shot_noise": shot, "read_noise": read}
     low = degrade(y / 255, scale, **options)
+    found = Condition(*estimate_noise(low), scale=scale)
+    found = found if found.noise >= tolerance[0] else Condition(scale=scale)
     quality = degradation.get("jpeg")
-    return low * 255, Condition(*estimate_noise(low), 0.0 if quality is None else mean_step(quality), scale)
+    compression = 0.0 if quality is None else mean_step(quality)
+    return low * 255, found._replace(compression=compression if compression > tolerance[1] else 0.0)
 
 
 def _scores(

@@ -192,6 +192,7 @@ def _measure(source: Source, data: Any, wanted: Sequence[str], cancelled: thread
             rgb=source.rgb,
             in_range=None if RANGE in missing else (0, 1),
             maps=(NOISE,) if NOISE in missing else (),
+            tolerance=(0, 0),
         )
         if channels != source.channel_axis:  # what was declared as channels are planes
             ranges = [(min(low for low, _ in ranges), max(high for _, high in ranges))]

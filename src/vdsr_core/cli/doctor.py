@@ -86,9 +86,9 @@ def network_lines(model: VDSR) -> Iterator[str]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     yield ""
     config = model.config
-    more = f", fold {config.fold}" * (config.fold > 1) + ", blocks" * config.blocks
-    more += f", told {' and '.join(config.maps)}" if config.maps else ""
-    yield f"network   depth {config.depth}, width {config.width}{more}, {parameters} parameters"
+    more = f" on squares of {config.fold} x {config.fold} pixels" * (config.fold > 1)
+    more += ", in residual blocks" * config.blocks + f", told {' and '.join(config.maps)}" * bool(config.maps)
+    yield f"network   {config.depth} layers of {config.width} filters{more}; {parameters} parameters"
     if model.restorer:
         yield f"restorer  {model.restorer}, for noisy and compressed images"
     yield f"scales    {', '.join(f'{scale:g}' for scale in model.scales) or 'not known'}"

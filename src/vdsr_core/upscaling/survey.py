@@ -12,6 +12,7 @@ from vdsr_core.images.missing import check_policy
 from vdsr_core.images.noise import Noise, check_noise, fit_blocks
 from vdsr_core.images.noise_blocks import Samples, sample
 from vdsr_core.images.ranges import Extent, Range, check_ranges, default_range, is_fixed, measure_channels
+from vdsr_core.network.model import TOLERANCE
 from vdsr_core.upscaling.quality import tolerate
 
 
@@ -24,12 +25,12 @@ def survey(
     in_range: Range | Sequence[Range] | None = None,
     noise: str | float | Noise | Sequence[Noise] = "auto",
     maps: Collection[str] = ("noise",),
-    tolerance: tuple[float, float] = (0.0, 0.0),
+    tolerance: tuple[float, float] = TOLERANCE,
 ) -> tuple[list[Range], list[Noise]]:
     """Find the range and the noise of each channel in one pass over the image.
 
-    If both are given to `super_resolve`, it reads only the pixels that it upscales. With the `maps` and the `tolerance`
-    of the network, they are what `super_resolve` finds by default.
+    If both are given to `super_resolve`, it reads only the pixels that it upscales. They are what `super_resolve` finds
+    with the default network, or, with the `maps` and the `tolerance` of another one, with that.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ def survey(
     maps : collection of str, optional
         What the network removes, `VDSR.maps`. Without ``"noise"``, no noise is estimated.
     tolerance : (float, float), optional
-        That of the network, `VDSR.tolerance`: weaker noise is returned as zeros.
+        That of the network, `VDSR.tolerance`, the default one by default: weaker noise is returned as zeros.
 
     Returns
     -------

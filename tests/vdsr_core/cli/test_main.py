@@ -28,7 +28,7 @@ def test_info_names_network_machine_and_versions(tmp_path, tiny_model, vdsr):
         f"vdsr      {__version__}",
         f"numpy     {np.__version__}",
         f"embedded  {', '.join(model_names())}",
-        f"network   depth 4, width 8, {parameters} parameters",
+        f"network   4 layers of 8 filters; {parameters} parameters",
         "halo      4 pixels",
         "name      tiny",
         "scores\n  Set5\n    x2    36.5",
@@ -41,14 +41,17 @@ def test_info_names_network_machine_and_versions(tmp_path, tiny_model, vdsr):
 def test_info_says_how_a_network_folds(tmp_path, vdsr):
     save_checkpoint(tmp_path / "m.safetensors", VDSR(VDSRConfig(4, 8, fold=3, blocks=True)))
     result = vdsr("info", tmp_path / "m.safetensors", model=None)
-    assert "\nnetwork   depth 4, width 8, fold 3, blocks, 2481 parameters\n" in result.stdout
+    assert (
+        "\nnetwork   4 layers of 8 filters on squares of 3 x 3 pixels, in residual blocks; 2481 parameters\n"
+        in result.stdout
+    )
     assert "\nhalo      12 pixels\n" in result.stdout
 
 
 def test_info_describes_the_default_network(vdsr):
     result = vdsr("info", model=None)
     assert "\nscales    1.25, 1.5, 2, 2.5, 3, 4\n" in result.stdout
-    shape = "depth 20, width 64, fold 2, blocks, told scale, 669956 parameters"
+    shape = "20 layers of 64 filters on squares of 2 x 2 pixels, in residual blocks, told scale; 669956 parameters"
     assert f"\nnetwork   {shape}\n" in result.stdout
 
 
