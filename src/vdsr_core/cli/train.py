@@ -31,7 +31,7 @@ of_network, of_images, of_recipe, of_run = (  # groups of options
     partial(typer.Option, rich_help_panel=group) for group in ("Network", "Images", "Recipe", "Run")
 )
 of_preset = partial(of_recipe, show_default="that of the preset")
-PASSED = "scale_range", "blur", "added_noise", "gain", "offset", "low_contrast", "clean"  # to `Session`
+PASSED = "scale_range", "blur", "added_noise", "gain", "offset", "low_contrast"  # to `Session`
 LATER = "folders", "output", "resume", "overwrite", "save_every", "device"  # what a resumed run may change
 
 
@@ -131,10 +131,6 @@ def train(
         float,
         of_images(help="Fraction of the patches whose contrast is reduced, so that faint images stay faint."),
     ] = 0.0,
-    clean: Annotated[
-        float | None,
-        of_images(help="Fraction of the patches that stay clean with --maps.", show_default="0.5"),
-    ] = None,
     clip_luma: Annotated[
         bool,
         of_images(
@@ -347,8 +343,7 @@ def describe_data(given: dict[str, Any]) -> Iterator[str]:
     if given.get("low_contrast"):
         yield f"low contrast in {given['low_contrast']:.0%} of the patches"
     if given.get("maps"):
-        share = 1 - given.get("clean", 0.5)
-        yield f"{share:.0%} of the patches noisy, compressed, or reduced by another kernel"
+        yield "half of the patches noisy, compressed, or reduced by another kernel"
     if given.get("clip_luma"):
         yield "every other patch clipped to 16..235"
 

@@ -87,9 +87,6 @@ class Patches:
     degraded : int, optional
         How many degraded versions each image has at each scale, in addition to the clean one: noisy, compressed, or
         reduced by another kernel, at random. `conditions` says what a network with maps is told of them.
-    clean : float, optional
-        Fraction of the patches that are clean, if there are degraded versions. By default the clean version and each
-        degraded one are drawn equally often.
     low_contrast : float, optional
         Fraction of the patches whose contrast is reduced, to between 2 and 100 %. So a network learns to leave smooth
         and faint images as they are.
@@ -135,7 +132,6 @@ class Patches:
         offset: tuple[float, float] = (0.0, 0.0),
         clip: tuple[float, float] | None = None,
         degraded: int = 0,
-        clean: float | None = None,
         low_contrast: float = 0.0,
         seed: int = 0,
         store: str | os.PathLike[str] | None = None,
@@ -150,10 +146,8 @@ class Patches:
         self.clip = None if clip is None else check_span("clip", clip, "Leave it out for none.")
         self.scales = check_scales(scales)
         degraded = check_integer("degraded", degraded, 0)
-        fraction: Any = ("a number from 0 to 1", "Leave it out for none.", lambda part: 0 <= part <= 1)
-        self.low_contrast = check_number("low_contrast", low_contrast, *fraction)
-        if clean is not None:
-            check_number("clean", clean, *fraction)
+        rule, hint = "a number from 0 to 1", "Leave it out for none."
+        self.low_contrast = check_number("low_contrast", low_contrast, rule, hint, lambda part: 0 <= part <= 1)
         given: Any = degrade
         if not callable(given):
             msg = f"`degrade` must be callable, got {degrade!r}. Leave it out for bicubic."
@@ -162,7 +156,6 @@ class Patches:
         self.device = choose_device(device)
         drawn = draw_scales(len(images), scale_range, draws, seed)
         groups = [*([scale] * len(images) for scale in self.scales), *drawn] * (1 + degraded)
-        self.share = share_groups(len(groups), len(pairs), degraded, clean)
         if images and not groups:
             msg = "`scales` must hold at least one scale, got none. Give some, or a `scale_range`."
             raise ValueError(msg)
@@ -237,12 +230,12 @@ class Patches:
         return Choice(pair, row, column, flips, intensity, clipped, estimated)
 
     def _crops(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Random places: each group has its share, and within it all places are equally likely."""
+        """Random places: all groups are equally likely, then all places within their images."""
         places = self.shape - self.patch + 1  # (pairs, 2)
         weight = places.prod(1).double()
-        total = torch.zeros(len(self.share), dtype=torch.float64)  # of each group
+        total = torch.zeros(int(self.group.max()) + 1, dtype=torch.float64)  # of each group
         total.index_add_(0, self.group, weight)
-        pair = torch.multinomial(weight / (total / self.share)[self.group], count, True, generator=generator)
+        pair = torch.multinomial(weight / total[self.group], count, True, generator=generator)
         where = torch.rand(count, 2, generator=generator, dtype=torch.float64)
         row, column = (where * places[pair]).long().unbind(1)
         return pair, row, column
@@ -302,15 +295,6 @@ class Patches:
         a, b = choice.intensity.unbind(1)
         # Variance of a * x + b, of which the noise of x has the variance gain * x + offset.
         return torch.stack([a * gain, a * a * offset - a * b * gain, a * compression, scale], 1).to(self.device)
-
-
-def share_groups(groups: int, pairs: int, degraded: int, clean: float | None) -> Tensor:
-    """How often each group of images, and that of the pairs, is drawn, (groups + 1,): equally often if not `clean`."""
-    share = torch.ones(groups + 1, dtype=torch.float64)
-    if degraded and clean is not None:
-        share[: groups // (1 + degraded)] = clean * (1 + degraded)
-        share[groups // (1 + degraded) : groups] = (1 - clean) * (1 + degraded) / degraded
-    return share
 
 
 def make_generator(seed: int, number: int) -> torch.Generator:

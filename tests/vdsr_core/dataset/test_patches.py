@@ -283,16 +283,6 @@ def test_degraded_versions_stand_beside_the_others(images):
     assert choice.estimated.float().mean() == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_fraction_of_the_patches_stays_clean(images):
-    for degraded, share in ((1, 0.25), (2, 0.0), (2, 1.0)):
-        patches = Patches(images, [2, 3], patch=8, degraded=degraded, clean=share)
-        clean = patches.choose(0, 4000).pair < 2 * len(images)
-        assert clean.double().mean() == pytest.approx(share, abs=0.02 if 0 < share < 1 else 0)
-    usual = Patches(images, [2, 3], patch=8, degraded=2).choose(0, 50)
-    same = Patches(images, [2, 3], patch=8, degraded=2, clean=1 / 3).choose(0, 50)
-    assert torch.equal(same.pair, usual.pair)
-
-
 def test_conditions_follow_gain_and_offset(images):
     """The variance at a * x + b is a ** 2 times that at x."""
     patches = Patches(images, [2], patch=8, degraded=1, gain=(0.3, 3), offset=(-0.2, 0.4))
@@ -323,7 +313,7 @@ def test_a_fraction_of_the_patches_has_low_contrast(images):
     torch.testing.assert_close(contrast, gain * (sharp.amax((1, 2, 3)) - sharp.amin((1, 2, 3)))[changed])
 
 
-@pytest.mark.parametrize(("option", "value"), [("degraded", -1), ("low_contrast", 1.5), ("clean", -0.1), ("clean", 2)])
+@pytest.mark.parametrize(("option", "value"), [("degraded", -1), ("low_contrast", 1.5), ("low_contrast", -0.1)])
 def test_options_of_quality_are_checked(images, option, value):
     with pytest.raises(ValueError, match=f"`{option}` must be"):
         Patches(images, [2], **{option: value})
