@@ -255,11 +255,12 @@ def make_low(
     shot, read = (degradation.get(name, 0.0) / 255 for name in ("shot_noise", "read_noise"))
     options = {"seed": 0, **degradation} | {"shot_noise": shot, "read_noise": read}
     low = degrade(y / 255, scale, **options)
-    found = Condition(*estimate_noise(low), scale=scale)
-    found = found if found.noise >= tolerance[0] else Condition(scale=scale)
     quality = degradation.get("jpeg")
     compression = 0.0 if quality is None else mean_step(quality)
-    return low * 255, found._replace(compression=compression if compression > tolerance[1] else 0.0)
+    compression = compression if compression > tolerance[1] else 0.0
+    found = Condition(*estimate_noise(low), compression, scale)
+    weak = not compression and found.noise < tolerance[0]
+    return low * 255, Condition(scale=scale) if weak else found
 
 
 def _scores(

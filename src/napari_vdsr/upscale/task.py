@@ -167,7 +167,7 @@ def find_noise(task: Task, in_range: Ranges, cancelled: threading.Event, *, quic
 
 def tolerate(noise: list[Noise], in_range: Ranges, task: Task) -> list[Noise]:
     """The noise that was found, without what is too weak for the network to be removed."""
-    least, _ = load_network(task.model).tolerance
+    least = 0.0 if find_compression(task) else load_network(task.model).tolerance[0]
     return [each if part >= least else (0.0, 0.0) for each, part in zip(noise, share(noise, in_range), strict=True)]
 
 

@@ -264,8 +264,9 @@ def find_quality(image: ImageFile, options: dict[str, Any]) -> tuple[str, dict[s
     kind: dict[str, Any] = {"channel_axis": image.channel_axis, "rgb": image.rgb, "nan": options.get("nan", "raise")}
     data: Any = image.data
     kind |= {"in_range": options.get("in_range"), "noise": options.get("noise", "auto")}
-    ranges, noises = survey(data, maps=network.maps, tolerance=network.tolerance, **kind)
     compression = find_compression(options.get("compression", "auto"), image.compression, network)
+    kind |= {"maps": network.maps, "tolerance": network.tolerance, "compression": compression}
+    ranges, noises = survey(data, **kind)
     words = describe_quality(noises, ranges, compression)
     return f"  without {words}" if words else "", options | {"in_range": ranges, "noise": noises}
 

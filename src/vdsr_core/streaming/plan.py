@@ -324,7 +324,7 @@ def plan(
     sizes["Y"], sizes["X"] = scaled_shape((sizes["Y"], sizes["X"]), pair)
     check_room(Path(target), math.prod(sizes.values()) * data.dtype.itemsize)
     with naming_chunks(data):
-        options |= {"maps": network.maps, "tolerance": network.tolerance}
+        options |= {"maps": network.maps, "tolerance": network.tolerance, "compression": compression}
         ranges, noises = survey(data, in_range=in_range, noise=noise, **options)
     return Plan(
         source=place,

@@ -120,7 +120,9 @@ class Job:
         ranges = [(r.low, r.high) if isinstance(r, Rescale) else (r, r) for r in rescales]
         if misfit := find_misfit(self.engine.maps, noises, ranges, self.known_compression):
             warnings.warn(misfit, stacklevel=5)
-        return rescales, tolerate(noises, ranges, self.engine.tolerance) if mapped else [(0.0, 0.0)] * len(rescales)
+        if not mapped:
+            return rescales, [(0.0, 0.0)] * len(rescales)
+        return rescales, tolerate(noises, ranges, self.engine.tolerance, self.compression)
 
     def condition(self, channel: int) -> Condition:
         """How noisy, compressed and enlarged a channel is, in the intensities of the network."""

@@ -149,7 +149,7 @@ class LazyTile:
         )
         with self.network as engine:
             if isinstance(self.options.noise, str):  # it was looked for
-                (noise,) = tolerate([noise], [in_range], engine.tolerance)
+                (noise,) = tolerate([noise], [in_range], engine.tolerance, float(self.options.compression))
             options = replace(self.options, model=engine, in_range=in_range, noise=noise, window=(rows, columns))
             job = Job(image, options)
             out = np.empty(job.shape, image.dtype)

@@ -40,10 +40,16 @@ def noise_fraction(noise: Noise, in_range: Range) -> float:
     return math.sqrt(variance) / (high - low) if variance > 0 and high > low else 0.0
 
 
-def tolerate(noises: Sequence[Noise], ranges: Sequence[Range], tolerance: tuple[float, float]) -> list[Noise]:
-    """The noises that were found, zero for those that are too weak to be removed by `VDSR.tolerance`."""
+def tolerate(
+    noises: Sequence[Noise], ranges: Sequence[Range], tolerance: tuple[float, float], compression: float = 0.0
+) -> list[Noise]:
+    """The noises that were found, zero for those that are too weak to be removed by `VDSR.tolerance`.
+
+    From an image whose compression is removed, all noise is removed, too.
+    """
+    least = 0.0 if compression else tolerance[0]
     pairs = zip(noises, ranges, strict=True)
-    return [noise if noise_fraction(noise, span) >= tolerance[0] else (0.0, 0.0) for noise, span in pairs]
+    return [noise if noise_fraction(noise, span) >= least else (0.0, 0.0) for noise, span in pairs]
 
 
 def describe_quality(noises: Sequence[Noise], ranges: Sequence[Range], compression: float = 0.0) -> str:

@@ -26,6 +26,7 @@ def survey(
     noise: str | float | Noise | Sequence[Noise] = "auto",
     maps: Collection[str] = ("noise",),
     tolerance: tuple[float, float] = TOLERANCE,
+    compression: float = 0.0,
 ) -> tuple[list[Range], list[Noise]]:
     """Find the range and the noise of each channel in one pass over the image.
 
@@ -41,6 +42,8 @@ def survey(
         What the network removes, `VDSR.maps`. Without ``"noise"``, no noise is estimated.
     tolerance : (float, float), optional
         That of the network, `VDSR.tolerance`, the default one by default: weaker noise is returned as zeros.
+    compression : float, optional
+        The compression that is removed; with it, weak noise is removed, too.
 
     Returns
     -------
@@ -83,7 +86,7 @@ def survey(
     if samples is not None:
         noises = [fit_blocks(blocks) for blocks in samples.blocks]
     if found:
-        noises = tolerate(noises, ranges, tolerance)
+        noises = tolerate(noises, ranges, tolerance, compression)
     if percent is not None:
         noises = [(0.0, (percent / 100 * (high - low)) ** 2) for low, high in ranges]
     return ranges, noises

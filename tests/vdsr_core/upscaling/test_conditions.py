@@ -283,6 +283,11 @@ def test_weak_noise_is_removed_only_if_asked_for(rng, in_range):
     assert difference(removed, kept) > 1
     slight = ImageFile(image, "YX", compression=model.tolerance[1] / 2)
     assert np.array_equal(super_resolve(slight, 2, model=model, in_range=in_range), kept)
+    both = super_resolve(image, 2, model="restore", in_range=in_range, compression=0.1)
+    assert np.array_equal(super_resolve(image, 2, model=model, in_range=in_range, compression=0.1), both)
+    lazy = super_resolve(da.from_array(image, chunks=30), 2, model=model, in_range=in_range, compression=0.1)
+    assert difference(lazy.compute(), both) <= 2e-5 * 1000
+    assert survey(image, in_range=in_range, compression=0.1) == ([span], [found])
 
 
 def test_compressed_files_go_through_the_restorer():
