@@ -243,6 +243,19 @@ def test_clean_images_are_told_to_be_clean(rng):
     assert ours.psnr == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("degradation", "name"),
+    [({"read_noise": 1}, None), ({"jpeg": 95}, None), ({"read_noise": 10}, "restore"), ({"jpeg": 40}, "restore")],
+)
+def test_degraded_images_are_handed_over_if_they_are_not_weakly_so(degradation, name):
+    """The default network scores as itself without restorer, or as its restorer."""
+    images = {"a": np.add.outer(np.arange(60) + 40, 2 * np.arange(64)).astype(np.uint8)}
+    other = load_model(name)
+    other.restorer = None
+    scores = [list(evaluate(model, images, 2, degradation=degradation))[1].psnr for model in (load_model(), other)]
+    assert scores[0] == scores[1]
+
+
 @pytest.mark.parametrize("degradation", [{"read_noise": -1}, {"jpeg": 0}, {"kernel": "sinc"}])
 def test_bad_degradations_are_refused_at_the_call(tiny_model, rng, degradation):
     with pytest.raises(ValueError, match="must be"):

@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from vdsr_core.images.resampling import Taps
 from vdsr_core.network import torch_strips
 from vdsr_core.network.checkpoint import load_model
-from vdsr_core.network.model import VDSR, Condition, unfold
+from vdsr_core.network.model import MAPS, VDSR, Condition, unfold
 from vdsr_core.network.ncnn_engine import find_ncnn, has_ncnn, warn_of_ncnn
 from vdsr_core.network.strips import BAND, LARGE, choose_rows, tallest
 from vdsr_core.network.threads import mind_forks
@@ -101,9 +101,9 @@ class Engine:
     def restorer(self) -> Engine:
         """The network for noisy and compressed windows, made ready when the first one comes."""
         model = load_model(self._restorer)
-        if (model.halo, model.config.fold) != (self.halo, self.align):
-            msg = f"`restorer` must have the halo and the fold of its network, {self.halo} and {self.align}, "
-            raise ValueError(msg + f"got {model.halo} and {model.config.fold}. Set it to None.")
+        if (model.config.maps, model.halo, model.config.fold) != (MAPS, self.halo, self.align):
+            msg = f"`restorer` must have all maps, and the halo and fold of its network, {self.halo} and {self.align}, "
+            raise ValueError(msg + f"got {model.config.maps}, {model.halo} and {model.config.fold}. Set it to None.")
         return Engine(model.to(torch.float64) if self.dtype == np.float64 else model, self.device, **self._options)
 
     @property

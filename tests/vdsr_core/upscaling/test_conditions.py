@@ -307,10 +307,15 @@ def test_a_network_with_a_restorer_cleans_without_enlarging():
     assert np.array_equal(super_resolve(image, 1, noise=0), image)
 
 
-def test_a_restorer_with_another_halo_is_refused():
-    model = make_model(0, VDSRConfig(4, 8, fold=2))
-    model.restorer = "restore"
-    with pytest.raises(ValueError, match=r"`restorer` must have the halo and the fold of its network, 8 and 2, got 40"):
+@pytest.mark.parametrize(
+    ("depth", "name", "got"),
+    [(4, "restore", r"8 and 2, got \(.*\), 40 and 2"), (8, "fast", r"16 and 2, got \('scale',\)")],
+)
+def test_a_restorer_that_does_not_fit_is_refused(depth, name, got):
+    """One with another halo, and one that removes nothing."""
+    model = make_model(0, VDSRConfig(depth, 8, fold=2))
+    model.restorer = name
+    with pytest.raises(ValueError, match=f"`restorer` must have all maps, and the halo and fold of its network, {got}"):
         super_resolve(noisy_image()[0], 2, model=model)
 
 
