@@ -8,7 +8,7 @@ from .formats.io import ImageFile, image_names, read_image, write_image
 from .formats.pyramid import read_pyramid, write_pyramid
 from .images.degradation import degrade, estimate_degradation
 from .images.intensity import Rescale
-from .images.noise import estimate_noise
+from .images.noise import estimate_noise, noise_fraction
 from .images.resampling import resize
 from .images.tiling import Tile, cover
 from .memory import free_memory
@@ -32,7 +32,7 @@ from .training.session import FineTuneProgress
 from .training.trainer import Trainer
 from .upscaling.error_map import predict_error
 from .upscaling.inference import super_resolve, super_resolve_tiles
-from .upscaling.quality import describe_quality, find_misfit, noise_fraction
+from .upscaling.quality import describe_quality, find_misfit
 from .upscaling.survey import find_range, survey
 
 __version__: str

@@ -22,6 +22,7 @@ from vdsr_core.images.resampling import make_taps, resize, scale_pair
 from vdsr_core.network.devices import make_engine
 from vdsr_core.network.engine import Engine
 from vdsr_core.network.model import VDSR, Condition, check_network
+from vdsr_core.network.tolerance import Tolerance
 
 TOLERANCE = 0.02  # dB, within which the score of bicubic interpolation is the published one
 # Published PSNR (dB) and SSIM of bicubic interpolation by this protocol.
@@ -247,7 +248,7 @@ def evaluate(
 
 
 def make_low(
-    y: NDArray[np.float64], scale: float, degradation: Mapping[str, Any] | None, tolerance: tuple[float, float]
+    y: NDArray[np.float64], scale: float, degradation: Mapping[str, Any] | None, tolerance: Tolerance
 ) -> tuple[Any, Condition]:
     """The low-resolution luma image of a sharp one in 0..255, and what a network of this tolerance is told of it."""
     if not degradation:
@@ -256,11 +257,9 @@ def make_low(
     options = {"seed": 0, **degradation} | {"shot_noise": shot, "read_noise": read}
     low = degrade(y / 255, scale, **options)
     quality = degradation.get("jpeg")
-    compression = 0.0 if quality is None else mean_step(quality)
-    compression = compression if compression > tolerance[1] else 0.0
-    found = Condition(*estimate_noise(low), compression, scale)
-    weak = not compression and found.noise < tolerance[0]
-    return low * 255, Condition(scale=scale) if weak else found
+    compression = 0.0 if quality is None else tolerance.select_compression(mean_step(quality))
+    (noise,) = tolerance.select_noise([estimate_noise(low)], [(0.0, 1.0)], compression)
+    return low * 255, Condition(*noise, compression, scale)
 
 
 def _scores(

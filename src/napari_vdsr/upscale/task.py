@@ -167,8 +167,7 @@ def find_noise(task: Task, in_range: Ranges, cancelled: threading.Event, *, quic
 
 def tolerate(noise: list[Noise], in_range: Ranges, task: Task) -> list[Noise]:
     """The noise that was found, without what is too weak for the network to be removed."""
-    least = 0.0 if find_compression(task) else load_network(task.model).tolerance[0]
-    return [each if part >= least else (0.0, 0.0) for each, part in zip(noise, share(noise, in_range), strict=True)]
+    return load_network(task.model).tolerance.select_noise(noise, _each(in_range, noise), find_compression(task))
 
 
 def _measure(source: Source, data: Any, wanted: Sequence[str], cancelled: threading.Event) -> list[list[Any]]:
@@ -256,8 +255,7 @@ def find_compression(task: Task) -> float:
     path = Path(task.path) if task.path else None
     if path is None or path.suffix.lower() not in JPEG or not path.is_file():
         return 0.0
-    found = _read_compression(path, path.stat().st_mtime_ns)
-    return found if found > load_network(task.model).tolerance[1] else 0.0
+    return load_network(task.model).tolerance.select_compression(_read_compression(path, path.stat().st_mtime_ns))
 
 
 @lru_cache(maxsize=64)

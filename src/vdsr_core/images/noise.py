@@ -14,6 +14,7 @@ from scipy.stats import chi2
 from vdsr_core.arguments import check_number
 from vdsr_core.images.axes import find_axes, open_image
 from vdsr_core.images.noise_blocks import sample
+from vdsr_core.images.ranges import Range
 
 Noise = tuple[float, float]
 Values = NDArray[np.float64]
@@ -207,3 +208,28 @@ def check_noise(noise: Any, channels: int) -> list[Noise] | None:
             msg += f"offset, that is positive somewhere, got {(gain, offset)}. {way_out}"
             raise ValueError(msg)
     return pairs
+
+
+def noise_fraction(noise: Noise, in_range: Range) -> float:
+    """The standard deviation of noise in the middle of a range, as a fraction of the range.
+
+    Parameters
+    ----------
+    noise : (gain, offset)
+        As `estimate_noise` returns it.
+    in_range : (low, high)
+        As `find_range` returns it.
+
+    Returns
+    -------
+    float
+        0 if the range is empty.
+
+    Examples
+    --------
+    >>> noise_fraction((0.0, 9.0), (0, 300))
+    0.01
+    """
+    (gain, offset), (low, high) = noise, in_range
+    variance = gain * (low + high) / 2 + offset
+    return math.sqrt(variance) / (high - low) if variance > 0 and high > low else 0.0

@@ -56,7 +56,7 @@ class Engine:
         What tiles for `run` need, as in `cover`.
     maps : tuple of str
         What `run` is to be told of windows: `VDSR.maps`.
-    tolerance : (float, float)
+    tolerance : Tolerance
         `VDSR.tolerance`.
     pixels : int
         How many pixels of equal tiles to give to `run` at once. On a CPU, what shares a batch does not change a bit:

@@ -14,14 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 from vdsr_core.network.error_table import ErrorTable
+from vdsr_core.network.tolerance import HANDED_OVER, Tolerance
 
 MAPS = ("scale", "noise", "compression")
 QUALITY = ("noise", "compression")  # those that say what is wrong with an image
 LARGEST = 4.0  # a larger scale is told as this one: networks have seen no larger ones
-# Noise, as a fraction of the range, and compression from about which on a restorer does better with open photographs
-# than the network: `python benchmarks/degraded.py FOLDER --model photo`, and so for restore. Weaker noise that is found
-# is texture as often.
-TOLERANCE = 0.012, 0.04
 
 
 class Condition(NamedTuple):
@@ -198,9 +195,9 @@ class VDSR(nn.Module):
         return MAPS if self.restorer else self.config.maps
 
     @property
-    def tolerance(self) -> tuple[float, float]:
-        """Weaker noise, as a fraction of the range, and compression up to this are kept unless given by hand."""
-        return TOLERANCE if self.restorer else (0.0, 0.0)
+    def tolerance(self) -> Tolerance:
+        """How weak noise and compression must be to be left in an image."""
+        return HANDED_OVER if self.restorer else Tolerance()
 
     @property
     def halo(self) -> int:

@@ -33,7 +33,7 @@ from vdsr_core.network.engine import Engine
 from vdsr_core.network.model import QUALITY, VDSR, Condition
 from vdsr_core.stopping import Stopped, stop_if
 from vdsr_core.upscaling.encoding import decode, encode
-from vdsr_core.upscaling.quality import find_misfit, tolerate
+from vdsr_core.upscaling.quality import find_misfit
 
 MAX_SCALE = 1000
 Window = tuple[slice, slice]
@@ -122,7 +122,7 @@ class Job:
             warnings.warn(misfit, stacklevel=5)
         if not mapped:
             return rescales, [(0.0, 0.0)] * len(rescales)
-        return rescales, tolerate(noises, ranges, self.engine.tolerance, self.compression)
+        return rescales, self.engine.tolerance.select_noise(noises, ranges, self.compression)
 
     def condition(self, channel: int) -> Condition:
         """How noisy, compressed and enlarged a channel is, in the intensities of the network."""
@@ -351,8 +351,9 @@ def check_enlarges(scale: tuple[float, float], maps: Sequence[str]) -> None:
 def find_compression(asked: str | float, known: float, network: VDSR | Engine) -> float:
     """The compression to be removed: what is asked for, or else that of the file, if the network minds it."""
     given = check_compression(asked)
-    minded = "compression" in network.maps and known > network.tolerance[1]
-    return (known if minded else 0.0) if given is None else given
+    if given is not None:
+        return given
+    return network.tolerance.select_compression(known) if "compression" in network.maps else 0.0
 
 
 def check_near(near: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -23,7 +23,6 @@ from vdsr_core.network.conditions import check_maps
 from vdsr_core.network.devices import SharedEngine
 from vdsr_core.upscaling import dask_graphs
 from vdsr_core.upscaling.job import Job, Options, check_enlarges, check_scale, find_compression, find_network
-from vdsr_core.upscaling.quality import tolerate
 
 
 def super_resolve_lazily(image: Any, options: Options) -> Any:
@@ -149,7 +148,7 @@ class LazyTile:
         )
         with self.network as engine:
             if isinstance(self.options.noise, str):  # it was looked for
-                (noise,) = tolerate([noise], [in_range], engine.tolerance, float(self.options.compression))
+                (noise,) = engine.tolerance.select_noise([noise], [in_range], float(self.options.compression))
             options = replace(self.options, model=engine, in_range=in_range, noise=noise, window=(rows, columns))
             job = Job(image, options)
             out = np.empty(job.shape, image.dtype)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 
-from vdsr_core.images.noise import Noise
+from vdsr_core.images.noise import Noise, noise_fraction
 from vdsr_core.images.ranges import Range
 from vdsr_core.network.conditions import find_mapped
 from vdsr_core.network.model import QUALITY
@@ -13,43 +12,6 @@ from vdsr_core.network.model import QUALITY
 # About here a network that was trained on clean images is no better than bicubic interpolation at x2: on open
 # photographs, by `python benchmarks/degraded.py FOLDER --model photo --scales 2`.
 NOISY, COMPRESSED = 0.015, 0.1
-
-
-def noise_fraction(noise: Noise, in_range: Range) -> float:
-    """The standard deviation of noise in the middle of a range, as a fraction of the range.
-
-    Parameters
-    ----------
-    noise : (gain, offset)
-        As `estimate_noise` returns it.
-    in_range : (low, high)
-        As `find_range` returns it.
-
-    Returns
-    -------
-    float
-        0 if the range is empty.
-
-    Examples
-    --------
-    >>> noise_fraction((0.0, 9.0), (0, 300))
-    0.01
-    """
-    (gain, offset), (low, high) = noise, in_range
-    variance = gain * (low + high) / 2 + offset
-    return math.sqrt(variance) / (high - low) if variance > 0 and high > low else 0.0
-
-
-def tolerate(
-    noises: Sequence[Noise], ranges: Sequence[Range], tolerance: tuple[float, float], compression: float = 0.0
-) -> list[Noise]:
-    """The noises that were found, zero for those that are too weak to be removed by `VDSR.tolerance`.
-
-    From an image whose compression is removed, all noise is removed, too.
-    """
-    least = 0.0 if compression else tolerance[0]
-    pairs = zip(noises, ranges, strict=True)
-    return [noise if noise_fraction(noise, span) >= least else (0.0, 0.0) for noise, span in pairs]
 
 
 def describe_quality(noises: Sequence[Noise], ranges: Sequence[Range], compression: float = 0.0) -> str:

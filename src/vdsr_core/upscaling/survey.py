@@ -12,8 +12,7 @@ from vdsr_core.images.missing import check_policy
 from vdsr_core.images.noise import Noise, check_noise, fit_blocks
 from vdsr_core.images.noise_blocks import Samples, sample
 from vdsr_core.images.ranges import Extent, Range, check_ranges, default_range, is_fixed, measure_channels
-from vdsr_core.network.model import TOLERANCE
-from vdsr_core.upscaling.quality import tolerate
+from vdsr_core.network.tolerance import HANDED_OVER, Tolerance
 
 
 def survey(
@@ -25,7 +24,7 @@ def survey(
     in_range: Range | Sequence[Range] | None = None,
     noise: str | float | Noise | Sequence[Noise] = "auto",
     maps: Collection[str] = ("noise",),
-    tolerance: tuple[float, float] = TOLERANCE,
+    tolerance: tuple[float, float] = HANDED_OVER,
     compression: float = 0.0,
 ) -> tuple[list[Range], list[Noise]]:
     """Find the range and the noise of each channel in one pass over the image.
@@ -86,7 +85,7 @@ def survey(
     if samples is not None:
         noises = [fit_blocks(blocks) for blocks in samples.blocks]
     if found:
-        noises = tolerate(noises, ranges, tolerance, compression)
+        noises = Tolerance(*tolerance).select_noise(noises, ranges, compression)
     if percent is not None:
         noises = [(0.0, (percent / 100 * (high - low)) ** 2) for low, high in ranges]
     return ranges, noises
