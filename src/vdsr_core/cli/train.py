@@ -162,7 +162,8 @@ def train(
         ),
     ] = None,
     loss: Annotated[
-        Literal["l2", "l1"] | None, of_preset(help="Error to reduce: squared as in the paper, or absolute.")
+        Literal["l2", "l1", "psnr"] | None,
+        of_preset(help="Error to reduce: squared as in the paper, absolute, or squared in dB for each patch."),
     ] = None,
     average: Annotated[
         float | None,

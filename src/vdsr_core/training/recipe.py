@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from vdsr_core.arguments import check_integer, check_number, check_scales
 
-Loss = Literal["l2", "l1"]
+Loss = Literal["l2", "l1", "psnr"]
 Optimizer = Literal["sgd", "adamw", "muon"]
 Schedule = Literal["step", "cosine"]
 Clip = Literal["value", "none"]
@@ -45,9 +45,10 @@ class TrainConfig:
         Train for this time instead of a number of steps; the schedule follows the time spent.
     batch_size : int
         Patches in a batch.
-    loss : {"l2", "l1"}
+    loss : {"l2", "l1", "psnr"}
         ``l2`` is the paper's: half the squared error summed over a patch, mean over the batch. ``l1`` is the mean
-        absolute error over pixels.
+        absolute error over pixels. ``psnr`` is the mean over the patches of how many dB the squared error of each is
+        above that of rounding to 8 bits: smooth patches, whose errors are small, count as much as others.
     optimizer : {"sgd", "adamw", "muon"}
         Stochastic gradient descent with `momentum`; AdamW; or `Muon`, whose steps have a fixed size.
     learning_rate : float

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import peak_signal_noise_ratio
 
 from vdsr_core import VDSR, VDSRConfig, load_checkpoint, resize, save_checkpoint
 from vdsr_core.dataset.patches import Patches
@@ -143,6 +144,20 @@ def test_losses_against_their_definitions(rng):
     expected = np.mean([0.5 * np.sum(e**2) for e in error])
     assert compute_loss(sr, hr, "l2").item() == pytest.approx(expected)
     assert compute_loss(sr, hr, "l1").item() == pytest.approx(np.mean(np.abs(error)))
+    decibels = [peak_signal_noise_ratio(a, b, data_range=1) for a, b in zip(hr.numpy(), sr.numpy(), strict=True)]
+    assert compute_loss(sr, hr, "psnr").item() == pytest.approx(58.92 - np.mean(decibels), abs=0.01)
+
+
+def test_psnr_loss_counts_smooth_and_busy_patches_alike(rng):
+    """Twice the error costs the same decibels in a patch of small errors as in one of large errors."""
+    hr, error = torch.from_numpy(rng.random((2, 1, 1, 32, 32)))
+    costs = [compute_loss(hr + size * error, hr, "psnr").item() for size in (0.05, 0.1, 0.4, 0.8)]
+    assert np.diff(costs)[[0, 2]] == pytest.approx(20 * np.log10(2), abs=0.02)
+    exact = hr.clone().requires_grad_()
+    compute_loss(exact, hr, "psnr").backward()
+    assert not exact.grad.any()  # and not NaN
+    rounded = torch.from_numpy(np.rint(hr.numpy() * 255) / 255)
+    assert compute_loss(rounded, hr, "psnr").item() == pytest.approx(10 * np.log10(2), abs=0.2)
 
 
 @pytest.mark.parametrize("maps", [(), ("noise", "compression")])
@@ -183,7 +198,7 @@ def test_threads_do_not_change_a_bit(data, monkeypatch, optimizer, half):
     assert torch.equal(results[0][1], results[2][1])
 
 
-@pytest.mark.parametrize("loss", ["l2", "l1"])
+@pytest.mark.parametrize("loss", ["l2", "l1", "psnr"])
 def test_parts_of_a_batch_add_up_to_it(data, loss):
     """The loss of a step, and its gradient, are those of the whole batch in one piece."""
     model = make_model(0, VDSRConfig(4, 8))
