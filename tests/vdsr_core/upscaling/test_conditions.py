@@ -309,7 +309,7 @@ def test_a_network_with_a_restorer_cleans_without_enlarging():
 
 @pytest.mark.parametrize(
     ("depth", "name", "got"),
-    [(4, "restore", r"8 and 2, got \(.*\), 40 and 2"), (8, "fast", r"16 and 2, got \('scale',\)")],
+    [(4, "restore", r"8 and 2, got \(.*\), 40 and 2"), (20, "photo", r"40 and 2, got \('scale',\)")],
 )
 def test_a_restorer_that_does_not_fit_is_refused(depth, name, got):
     """One with another halo, and one that removes nothing."""

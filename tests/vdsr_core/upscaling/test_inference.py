@@ -548,9 +548,9 @@ def test_what_cannot_fit_is_refused_beforehand(monkeypatch):
         (None, TypeError, "number or a pair"),
     ],
 )
-def test_bad_scale_is_named(scale, error, message):
+def test_bad_scale_is_named(scale, error, message, tiny_model):
     with pytest.raises(error, match=message):
-        super_resolve(np.eye(4), scale, model="fast")
+        super_resolve(np.eye(4), scale, model=tiny_model)
 
 
 @pytest.mark.parametrize(
