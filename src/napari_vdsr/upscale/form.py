@@ -152,14 +152,14 @@ class Removal:
         found = ""
         if self._condition.noise:
             shares = [f"{100 * share:.2g}" for share in self._condition.noise if share >= 0.0005]
-            found = f": {self._condition.about}{', '.join(shares)} %" if shares else ": nothing to remove"
+            found = f": {self._condition.about}{', '.join(shares)} %" if shares else ": none"
         return [(f"Automatic{found}", AUTO), ("None", NONE), ("By hand", BY_HAND)]
 
     def _offer_compression(self, box: Any) -> list[tuple[str, str]]:
         found = ""
         if self._condition.noise:
             strength = self._condition.compression
-            found = f": quality {to_quality(strength):.0f}" if strength else ": nothing to remove"
+            found = f": quality {to_quality(strength):.0f}" if strength else ": none"
         return [(f"Automatic{found}", AUTO), ("None", NONE), ("By hand", BY_HAND)]
 
     def show_for(self, maps: tuple[str, ...], condition: LayerCondition) -> None:
