@@ -85,7 +85,7 @@ class TrainConfig:
     --------
     >>> TrainConfig(loss="l3")
     Traceback (most recent call last):
-    ValueError: `loss` must be one of l2, l1, got 'l3'. Leave it out for the default.
+    ValueError: `loss` must be one of l2, l1, psnr, got 'l3'. Leave it out for the default.
     """
 
     steps: int = 9960

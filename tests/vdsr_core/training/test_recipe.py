@@ -50,7 +50,7 @@ def test_muon_is_neither_clipped_nor_silent_about_it():
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
     [
-        ("loss", "l3", "be one of l2, l1"),
+        ("loss", "l3", "be one of l2, l1, psnr"),
         ("optimizer", "adam", "be one of sgd, adamw, muon"),
         ("schedule", None, "be one of step, cosine"),
         ("clip", "element", "be one of value, none"),
