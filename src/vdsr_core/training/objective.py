@@ -21,7 +21,7 @@ def compute_loss(sr: Tensor, hr: Tensor, kind: str) -> Tensor:
            Restoration", CVPR Workshops 2021. https://arxiv.org/abs/2105.06086
     """
     error = hr - sr
-    if kind == "psnr":  # Eq. 5 of [1]_, in each patch; rounding keeps it finite
+    if kind == "psnr":  # the loss of [1]_ in each patch; rounding keeps it finite where there is no error
         return 10 * (1 + error.square().mean((1, 2, 3)) / ROUNDING).log10().mean()
     if kind == "l2":
         return error.square().sum() / (2 * len(error))  # 1/2 ||r - f(x)||^2, Section 3.2 of the paper
