@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TILES = (128, 192, 256, 384, 512)
 TILE_SECONDS = 2.5  # between two tiles: often enough to see progress
-PROBE_SECONDS = 0.25
+PROBE_SECONDS = 0.5
 TURNS = 8  # flips and rotations, over which `self_ensemble` takes the mean
 
 _next, _turn = threading.Lock(), threading.Lock()  # whoever waits for the turn holds `_next`
@@ -185,7 +185,7 @@ def examine_now(model: str | None, device: str | None, *, self_ensemble: bool = 
 
 @lru_cache(maxsize=8)
 def measure_speed(network: VDSR, device: str | None) -> float:
-    """Output pixels per second, from ever larger windows; a quarter of a second in all."""
+    """Output pixels per second, from ever larger windows; half a second after the first call."""
     from vdsr_core import super_resolve
 
     def seconds_of(side: int) -> float:
@@ -194,7 +194,8 @@ def measure_speed(network: VDSR, device: str | None) -> float:
         super_resolve(image, 2, model=network, in_range=(0, 1), tile=None, device=device)
         return time.perf_counter() - start
 
-    spent = seconds_of(32)  # the first call also prepares the device
+    seconds_of(32)  # it also prepares the network and the device, which tells nothing of their speed
+    spent = 0.0
     for side in (32, 64, 128, 256, 512):
         seconds = seconds_of(side)
         spent += seconds

@@ -3,6 +3,7 @@ import sys
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Qt, QThreadPool
 
+import vdsr_core
 from napari_vdsr.background import job as _job
 from napari_vdsr.background import pytorch
 from napari_vdsr.layers import image_layers
@@ -210,6 +212,26 @@ def test_a_speed_is_kept_with_its_network(network):
     pytorch._load_network.cache_clear()
     gc.collect()
     assert examined() is not None
+
+
+@pytest.mark.parametrize("speed", [2e4, 5e5, 1e8])
+def test_a_slow_first_call_does_not_count_as_the_speed(tiny_model, monkeypatch, speed):
+    """As right after the start, when the first call loads what the later ones need. The clock is the test's own."""
+    clock, sides = [0.0], []
+
+    def compute(image, scale, **_):
+        side = image.shape[0] * scale
+        clock[0] += (0 if sides else 3) + 0.001 + side**2 / speed
+        sides.append(side)
+
+    monkeypatch.setattr(vdsr_core, "super_resolve", compute)
+    monkeypatch.setattr(pytorch, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    pytorch.measure_speed.cache_clear()
+    found = pytorch.measure_speed(tiny_model, "cpu")
+    pytorch.measure_speed.cache_clear()
+    assert clock[0] < 3 + pytorch.PROBE_SECONDS
+    assert found == pytest.approx(sides[-1] ** 2 / (0.001 + sides[-1] ** 2 / speed))
+    assert found > 0.85 * speed or sides[-1] == 512  # a small window or the largest one
 
 
 def test_seconds_count_the_halo():
