@@ -2,8 +2,9 @@
 
     python docs/models.py
 
-Writes ``models_table.md``, the licence of the networks beside them, and ``images/models_*.png``. The pictures show
-microscopy (the sample, CC0) and a synthetic star; both are reduced first, so the truth is known.
+Writes ``models_table.md``, the licence of the networks beside them, and ``images/models_*.png`` and the README's
+``images/sample_x2.png``. The pictures show microscopy (the sample, CC0) and a synthetic star; both are reduced first,
+so the truth is known.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from vdsr_core import degrade, load_model, psnr, read_image, resize, super_resolve
 from vdsr_core.evaluation import BICUBIC
@@ -26,7 +27,7 @@ PAPER = {
     "Set14": ("33.03 / .9124", "29.77 / .8314", "28.01 / .7674"),
     "B100": ("31.90 / .8960", "28.82 / .7976", "27.29 / .7251"),
 }
-SIDE = 360  # of a panel, pixels
+SIDE, GAP, CAPTION = 360, 4, 24  # of a panel, between panels and above them, pixels
 
 
 def cell(psnr: float, ssim: float) -> str:
@@ -75,28 +76,35 @@ def make_star(side: int = 180) -> NDArray[np.float64]:
 
 
 def draw(truth: NDArray[np.float64], scale: int, path: Path) -> None:
-    """Write the truth, the small image, bicubic interpolation and the default network, side by side."""
+    """Write the small image, bicubic interpolation, the default network and the truth, side by side."""
     low = degrade(truth, scale)
     shape = (truth.shape[0], truth.shape[1])
-    panels = [truth, low, resize(low, scale, output_shape=shape), super_resolve(low, scale)]
+    bicubic, ours = resize(low, scale, output_shape=shape), super_resolve(low, scale)
+    scores = [psnr(truth, result, data_range=float(np.ptp(truth)), crop_border=scale) for result in (bicubic, ours)]
+    captions = (
+        f"reduced by {scale}",
+        f"bicubic, {scores[0]:.2f} dB",
+        f"photo, {scores[1]:.2f} dB",
+        "truth",
+    )
     black, white = np.percentile(truth, (0.2, 99.8))
-    images = []
-    for panel in panels:
+    picture = Image.new("L", (4 * SIDE + 3 * GAP, CAPTION + SIDE), 255)
+    for number, (panel, caption) in enumerate(zip((low, bicubic, ours, truth), captions, strict=True)):
         levels = np.clip((panel - black) / (white - black) * 255, 0, 255).astype(np.uint8)
-        images.append(np.asarray(Image.fromarray(levels).resize((SIDE, SIDE), Image.Resampling.NEAREST)))
-        images.append(np.full((SIDE, 4), 255, np.uint8))
-    Image.fromarray(np.hstack(images[:-1])).save(path, optimize=True)
-    peak = float(np.ptp(truth))
-    bicubic, ours = (psnr(truth, panel, data_range=peak, crop_border=scale) for panel in panels[2:])
-    print(f"{path.name}: x{scale}, bicubic {bicubic:.2f} dB, network {ours:.2f} dB")
+        left = number * (SIDE + GAP)
+        picture.paste(Image.fromarray(levels).resize((SIDE, SIDE), Image.Resampling.NEAREST), (left, CAPTION))
+        ImageDraw.Draw(picture).text((left + 2, 4), caption, 0, ImageFont.load_default(14))
+    picture.save(path, optimize=True)
+    print(f"{path.name}: x{scale}, bicubic {scores[0]:.2f} dB, network {scores[1]:.2f} dB")
 
 
 def main() -> None:
-    """Write the table and the pictures."""
+    """Write the table, the licence and the pictures."""
     (DOCS / "models_table.md").write_text(make_table(), encoding="utf-8")
     LICENCE.write_text(make_licence(), encoding="utf-8")
     with resources.as_file(resources.files("vdsr_core") / "sample" / "u2os.tif") as path:
         sample = np.asarray(read_image(path).data)
+    draw(sample[0, 63:123, 105:165].astype(np.float64), 2, DOCS / "images" / "sample_x2.png")
     draw(sample[0, 40:160, 80:200].astype(np.float64), 2, DOCS / "images" / "models_u2os.png")
     draw(make_star(), 3, DOCS / "images" / "models_star.png")
 
