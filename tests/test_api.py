@@ -51,6 +51,10 @@ def test_import_is_light():
     assert loaded_by("import vdsr_core", heavy) == []
 
 
+def test_super_resolve_loads_nothing_slow_but_torch():
+    assert loaded_by("from vdsr_core import super_resolve", ["scipy.stats", "dask", "skimage", "rich"]) == []
+
+
 @pytest.mark.parametrize(
     "module", ["formats.io", "images.color", "images.degradation", "images.ranges", "images.resampling"]
 )
