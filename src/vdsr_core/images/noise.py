@@ -24,6 +24,7 @@ BINS, LEAST = 16, 24  # bins of intensity, and how many blocks a bin must hold
 FLAT = 0.3  # the fraction of the blocks of a bin that hold little but noise
 PATCH = 4  # side of the patches whose principal components are computed: larger ones find less of coloured noise
 CHUNK = 128  # blocks whose patches are in memory at a time
+TEXTURE, WHITE = 2.8, 1.08  # the third smallest variance over the smallest one: of texture, and of white noise
 NARROW = 8  # side of a block from which on flat blocks are chosen by their second differences
 NOTHING = 1e-14  # variance, where the range is 1, that rounding leaves
 CLIPPED = 0.02  # the fraction of a block's pixels at the extremes from which on the block does not count
@@ -39,9 +40,10 @@ def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = F
 
     Blocks at fixed places of the image are sorted by their mean. In each bin of intensity, the blocks with the smallest
     second differences [1]_ hold little but noise. White noise has the same variance along all principal components of
-    their patches, while texture leaves out at least one component: the smallest variance is that of the noise [2]_. The
-    line is fitted to these variances by least absolute deviations. Blocks with clipped pixels, or with NaN, do not
-    count.
+    their patches, while texture leaves out at least one component: the smallest variance is that of the noise [2]_.
+    Where texture is so fine that it leaves out none, the third smallest variance is larger than the smallest one, and
+    tells how much of it is texture. The line is fitted to these variances by least absolute deviations. Blocks with
+    clipped pixels, or with NaN, do not count.
 
     Parameters
     ----------
@@ -144,9 +146,10 @@ def measure_detail(blocks: Values) -> Values:
 
 
 def least_variance(blocks: Values, share: float) -> float:
-    """The smallest variance along a principal component of the patches of blocks, (N, side, side).
+    """The variance of white noise along each principal component of the patches of blocks, (N, side, side).
 
-    The blocks are the given share of all: those with the smallest second differences.
+    It is the smallest variance without its part of fine texture, which is told from the third smallest one. The blocks
+    are the given share of all: those with the smallest second differences.
     """
     count, side, _ = blocks.shape
     patch = min(PATCH, max(2, side // 2))
@@ -155,7 +158,8 @@ def least_variance(blocks: Values, share: float) -> float:
     for start in range(0, count, CHUNK):
         rows = sliding_window_view(centred[start : start + CHUNK], (patch, patch), (1, 2)).reshape(-1, patch**2)
         mean, square, patches = mean + rows.sum(0), square + rows.T @ rows, patches + len(rows)
-    least = float(np.linalg.eigvalsh(square / patches - np.outer(mean, mean) / patches**2)[0])
+    first, _, third = np.linalg.eigvalsh(square / patches - np.outer(mean, mean) / patches**2)[:3].tolist()
+    least = (TEXTURE * first - third) / (TEXTURE - WHITE) if side > NARROW else first
     # The chosen blocks hold less noise than the others: their details follow a chi-squared distribution,
     # which is a gamma distribution; importing SciPy's own takes half a second.
     freedom = max(1.0, (side - 2) ** 2 / CORRELATION)

@@ -46,6 +46,18 @@ def test_texture_is_not_noise(rng, sigma):
     assert np.sqrt(max(gain * 100 + offset, 0)) == pytest.approx(sigma, rel=0.1, abs=0.2)
 
 
+@pytest.mark.parametrize("sigma", [0.0, 2.0, 5.0])
+def test_texture_of_all_sizes_is_not_noise(rng, sigma):
+    """A spectrum that falls with frequency as that of photographs, down to the size of a pixel."""
+    frequency = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.rfftfreq(512))
+    frequency[0, 0] = np.inf
+    spectrum = (rng.standard_normal(frequency.shape) + 1j * rng.standard_normal(frequency.shape)) / frequency**1.5
+    texture = np.fft.irfft2(spectrum, (512, 512))
+    image = degrade(100 + 30 * texture / texture.std(), 2, read_noise=sigma, seed=1)
+    gain, offset = estimate_noise(image)
+    assert np.sqrt(max(gain * 100 + offset, 0)) == pytest.approx(sigma, rel=0.1, abs=0.6)
+
+
 @pytest.mark.parametrize("seed", [0, 3])
 def test_few_bright_places_tell_how_noise_grows(seed):
     """Most of the image is dark: what is bright fills no bin of intensity by itself."""
