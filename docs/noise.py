@@ -50,7 +50,7 @@ def draw(truth: NDArray[Any], low: Any, path: Path) -> None:
 def main() -> None:
     """Draw noisy nuclei and a compressed portrait."""
     with resources.as_file(resources.files("vdsr_core") / "sample" / "u2os.tif") as path:
-        nuclei = np.asarray(read_image(path).data)[0, 40:168, 80:208].astype(np.float64)
+        nuclei = np.asarray(read_image(path).data)[0].astype(np.float64)
     low = degrade(nuclei, 2, shot_noise=0.01 * float(np.ptp(nuclei)), seed=0)
     draw(nuclei, low, IMAGES / "noise_nuclei.png")
     portrait = np.asarray(Image.fromarray(astronaut()).convert("L"))[80:208, 160:288]

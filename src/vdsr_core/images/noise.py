@@ -25,6 +25,7 @@ FLAT = 0.3  # the fraction of the blocks of a bin that hold little but noise
 PATCH = 4  # side of the patches whose principal components are computed: larger ones find less of coloured noise
 CHUNK = 128  # blocks whose patches are in memory at a time
 TEXTURE, WHITE = 2.8, 1.08  # the third smallest variance over the smallest one: of texture, and of white noise
+STRONG = 0.02  # standard deviation, where the range is 1, that fine texture seldom exceeds
 NARROW = 8  # side of a block from which on flat blocks are chosen by their second differences
 NOTHING = 1e-14  # variance, where the range is 1, that rounding leaves
 CLIPPED = 0.02  # the fraction of a block's pixels at the extremes from which on the block does not count
@@ -117,8 +118,8 @@ def fit_noise(blocks: Values) -> Noise:
     share = FLAT if blocks.shape[-1] >= NARROW else 1.0
     chosen = [choose_flat(blocks[part], details[part], share) for part in bins]
     level = np.array([flat.mean() for flat in chosen])
-    variance = np.array([least_variance(flat, share) for flat in chosen])
-    return fit_line(level, variance, np.sqrt([len(flat) for flat in chosen]))
+    least, variance = np.transpose([least_variance(flat, share) for flat in chosen])
+    return fit_line(level, variance, least, np.sqrt([len(flat) for flat in chosen]))
 
 
 def find_cuts(means: Values) -> list[int]:
@@ -145,11 +146,11 @@ def measure_detail(blocks: Values) -> Values:
     return np.asarray(np.square(response, out=response).mean((1, 2)))
 
 
-def least_variance(blocks: Values, share: float) -> float:
-    """The variance of white noise along each principal component of the patches of blocks, (N, side, side).
+def least_variance(blocks: Values, share: float) -> tuple[float, float]:
+    """The smallest variance along a principal component of the patches of blocks, and what of it is white noise.
 
-    It is the smallest variance without its part of fine texture, which is told from the third smallest one. The blocks
-    are the given share of all: those with the smallest second differences.
+    The rest is fine texture, as told by the third smallest variance. The blocks, (N, side, side), are the given share
+    of all: those with the smallest second differences.
     """
     count, side, _ = blocks.shape
     patch = min(PATCH, max(2, side // 2))
@@ -159,21 +160,25 @@ def least_variance(blocks: Values, share: float) -> float:
         rows = sliding_window_view(centred[start : start + CHUNK], (patch, patch), (1, 2)).reshape(-1, patch**2)
         mean, square, patches = mean + rows.sum(0), square + rows.T @ rows, patches + len(rows)
     first, _, third = np.linalg.eigvalsh(square / patches - np.outer(mean, mean) / patches**2)[:3].tolist()
-    least = (TEXTURE * first - third) / (TEXTURE - WHITE) if side > NARROW else first
+    texture = min(max(third - WHITE * first, 0) / (TEXTURE - WHITE), STRONG**2) if side > NARROW else 0.0
     # The chosen blocks hold less noise than the others: their details follow a chi-squared distribution,
     # which is a gamma distribution; importing SciPy's own takes half a second.
     freedom = max(1.0, (side - 2) ** 2 / CORRELATION)
     chosen = float(gammainc(freedom / 2 + 1, gammaincinv(freedom / 2, share))) / share
     # The fewer pixels there are, the further the smallest of the variances is below their mean.
     few = max(0.5, 1 - patch / math.sqrt(blocks.size))
-    return least / (chosen * few) if least > NOTHING else 0.0
+    least = first / (chosen * few) if first > NOTHING else 0.0
+    return least, max(least - texture / (chosen * few), 0.0)
 
 
-def fit_line(x: Values, y: Values, trust: Values) -> Noise:
-    """Slope, at least 0, and offset of the line of least absolute relative deviations, by reweighted least squares."""
+def fit_line(x: Values, y: Values, size: Values, trust: Values) -> Noise:
+    """Slope, at least 0, and offset of the line of least absolute deviations, by reweighted least squares.
+
+    The deviations are relative to `size`: variances from which much texture was taken are as uncertain as before.
+    """
     if not y.any():
         return 0.0, 0.0
-    size = np.maximum(y, y.max() * 1e-3)
+    size = np.maximum(size, size.max() * 1e-3)
     weight = trust / size
     gain, offset = 0.0, float(np.average(y, weights=weight))
     for _ in range(30 if len(x) > 1 else 0):

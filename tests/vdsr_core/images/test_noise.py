@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from vdsr_core import degrade, estimate_noise
+from vdsr_core.images.noise import STRONG, least_variance
 from vdsr_core.images.noise_blocks import BLOCKS, Places
 
 
@@ -56,6 +57,14 @@ def test_texture_of_all_sizes_is_not_noise(rng, sigma):
     image = degrade(100 + 30 * texture / texture.std(), 2, read_noise=sigma, seed=1)
     gain, offset = estimate_noise(image)
     assert np.sqrt(max(gain * 100 + offset, 0)) == pytest.approx(sigma, rel=0.1, abs=0.6)
+
+
+@pytest.mark.parametrize("contrast", [0.02, 0.2, 0.5])
+def test_strong_noise_is_not_taken_for_texture(rng, contrast):
+    """Slightly blurred noise: its smallest variances differ, as those of texture do."""
+    blocks = 0.5 + contrast * gaussian_filter(rng.standard_normal((40, 24, 24)), (0, 0.45, 0.45))
+    least, found = least_variance(blocks, 1.0)
+    assert least > found > least - 1.1 * STRONG**2
 
 
 @pytest.mark.parametrize("seed", [0, 3])
