@@ -27,9 +27,11 @@ class Goal:
     @classmethod
     def of(cls, scale: Any = None, size: Any = None, pixel_size: Any = None) -> Goal:
         """What exactly one of three arguments asks for."""
-        if [scale, size, pixel_size].count(None) != 2:
-            msg = f"one of `scale`, `size` and `pixel_size` must be given, got {scale}, {size} and {pixel_size}. "
-            raise TypeError(msg + "Give exactly one.")
+        given = [value for value in (scale, size, pixel_size) if value is not None]
+        if len(given) != 1:
+            got = " and ".join(map(str, given)) or "none of them"
+            msg = f"one of `scale`, `size` and `pixel_size` must be given, got {got}. Give exactly one."
+            raise TypeError(msg)
         if size is not None:
             rows, columns = _check_size(size)
             return cls(None, (rows, columns), None, f"{columns or ''}x{rows or ''}")

@@ -142,7 +142,7 @@ def test_goals_that_an_image_cannot_reach_are_named(folder, network, draw, goal,
 @pytest.mark.parametrize(
     ("goal", "error", "message"),
     [
-        ({}, TypeError, "one of `scale`, `size` and `pixel_size` must be given"),
+        ({}, TypeError, "one of `scale`, `size` and `pixel_size` must be given, got none of them. Give"),
         ({"scale": 2, "size": (None, 5)}, TypeError, "exactly one"),
         ({"scale": "2"}, TypeError, "`scale` must be a number or a pair"),
         ({"size": 4096}, TypeError, "`size` must be \\(rows, columns\\)"),
