@@ -95,7 +95,7 @@ def upscale(
             metavar="NOISE",
             help="Noise to remove: auto (what is found in the image), none, its standard deviation (such as 5 in the "
             "image's own units, or 3% of the range), or GAIN:OFFSET of its variance. Networks without maps and "
-            "restorer, such as fast, remove no noise.",
+            "restorer remove no noise.",
         ),
     ] = "auto",
     compression: Annotated[
