@@ -118,8 +118,8 @@ def fit_noise(blocks: Values) -> Noise:
     share = FLAT if blocks.shape[-1] >= NARROW else 1.0
     chosen = [choose_flat(blocks[part], details[part], share) for part in bins]
     level = np.array([flat.mean() for flat in chosen])
-    least, variance = np.transpose([least_variance(flat, share) for flat in chosen])
-    return fit_line(level, variance, least, np.sqrt([len(flat) for flat in chosen]))
+    variance = np.array([least_variance(flat, share) for flat in chosen])
+    return fit_line(level, variance, np.sqrt([len(flat) for flat in chosen]))
 
 
 def find_cuts(means: Values) -> list[int]:
@@ -146,11 +146,11 @@ def measure_detail(blocks: Values) -> Values:
     return np.asarray(np.square(response, out=response).mean((1, 2)))
 
 
-def least_variance(blocks: Values, share: float) -> tuple[float, float]:
-    """The smallest variance along a principal component of the patches of blocks, and what of it is white noise.
+def least_variance(blocks: Values, share: float) -> float:
+    """The smallest variance along a principal component of the patches of blocks, without that of fine texture.
 
-    The rest is fine texture, as told by the third smallest variance. The blocks, (N, side, side), are the given share
-    of all: those with the smallest second differences.
+    The third smallest variance tells how much is texture. The blocks, (N, side, side), are the given share of all:
+    those with the smallest second differences.
     """
     count, side, _ = blocks.shape
     patch = min(PATCH, max(2, side // 2))
@@ -167,18 +167,14 @@ def least_variance(blocks: Values, share: float) -> tuple[float, float]:
     chosen = float(gammainc(freedom / 2 + 1, gammaincinv(freedom / 2, share))) / share
     # The fewer pixels there are, the further the smallest of the variances is below their mean.
     few = max(0.5, 1 - patch / math.sqrt(blocks.size))
-    least = first / (chosen * few) if first > NOTHING else 0.0
-    return least, max(least - texture / (chosen * few), 0.0)
+    return max(first - texture, 0.0) / (chosen * few) if first > NOTHING else 0.0
 
 
-def fit_line(x: Values, y: Values, size: Values, trust: Values) -> Noise:
-    """Slope, at least 0, and offset of the line of least absolute deviations, by reweighted least squares.
-
-    The deviations are relative to `size`: variances from which much texture was taken are as uncertain as before.
-    """
+def fit_line(x: Values, y: Values, trust: Values) -> Noise:
+    """Slope, at least 0, and offset of the line of least absolute relative deviations, by reweighted least squares."""
     if not y.any():
         return 0.0, 0.0
-    size = np.maximum(size, size.max() * 1e-3)
+    size = np.maximum(y, y.max() * 1e-3)
     weight = trust / size
     gain, offset = 0.0, float(np.average(y, weights=weight))
     for _ in range(30 if len(x) > 1 else 0):

@@ -270,7 +270,7 @@ def test_weak_noise_is_removed_only_if_asked_for(rng, in_range):
     """What is found of it counts as none: whole, lazy, and in a survey."""
     model, alone = with_and_without_restorer()
     rows, columns = np.ogrid[:60, :70]
-    image = 100 + 10.0 * rows + 2 * columns + rng.normal(0, 5, (60, 70))
+    image = 100 + 10.0 * rows + 2 * columns + rng.normal(0, 4, (60, 70))
     (span,), (found,) = survey(image, in_range=in_range, tolerance=(0, 0))
     assert 0.003 < noise_fraction(found, span) < model.tolerance.noise
     assert survey(image, in_range=in_range) == ([span], [(0.0, 0.0)])
