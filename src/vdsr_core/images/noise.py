@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, overload
 
 import numpy as np
@@ -28,7 +28,9 @@ TEXTURE, WHITE = 2.8, 1.08  # the third smallest variance over the smallest one:
 STRONG = 0.02  # standard deviation, where the range is 1, that fine texture seldom exceeds
 NARROW = 8  # side of a block from which on flat blocks are chosen by their second differences
 NOTHING = 1e-14  # variance, where the range is 1, that rounding leaves
-CLIPPED = 0.02  # the fraction of a block's pixels at the extremes from which on the block does not count
+CLIPPED = 0.02  # the fraction of pixels at the highest value from which on a block does not count
+CORNER = 6  # side of a corner of a block of 24 pixels
+FILLED = 0.1  # the fraction of blocks with constant corners from which on an image is a drawing, or has filled areas
 CORRELATION = 3.78  # sum of the squared autocorrelation of the kernel: 1 / 3.78 of its responses are independent
 
 
@@ -43,8 +45,9 @@ def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = F
     second differences [1]_ hold little but noise. White noise has the same variance along all principal components of
     their patches, while texture leaves out at least one component: the smallest variance is that of the noise [2]_.
     Where texture is so fine that it leaves out none, the third smallest variance is larger than the smallest one, and
-    tells how much of it is texture. The line is fitted to these variances by least absolute deviations. Blocks with
-    clipped pixels, or with NaN, do not count.
+    tells how much of it is texture. The line is fitted to these variances by least absolute deviations. Saturated
+    blocks, blocks with a constant corner, such as filled borders and blank planes have, and blocks with NaN do not
+    count. Dark areas of photon counts do, although most of their pixels may be 0.
 
     Parameters
     ----------
@@ -107,8 +110,9 @@ def fit_blocks(blocks: NDArray[Any]) -> Noise:
 
 
 def fit_noise(blocks: Values) -> Noise:
-    """Gain and offset from (N, side, side) blocks in 0 to 1; zeros if all of them are clipped."""
-    blocks = blocks[((blocks == 0) | (blocks == 1)).mean((1, 2)) <= CLIPPED]
+    """Gain and offset from (N, side, side) blocks in 0 to 1; zeros if all of them are saturated or filled."""
+    filled = has_constant_corner(blocks)
+    blocks = blocks[~filled & ((blocks == 1).mean((1, 2)) <= CLIPPED)]
     if not len(blocks):
         return 0.0, 0.0
     means, details = blocks.mean((1, 2)), measure_detail(blocks)
@@ -118,8 +122,18 @@ def fit_noise(blocks: Values) -> Noise:
     share = FLAT if blocks.shape[-1] >= NARROW else 1.0
     chosen = [choose_flat(blocks[part], details[part], share) for part in bins]
     level = np.array([flat.mean() for flat in chosen])
-    variance = np.array([least_variance(flat, share) for flat in chosen])
+    # Beside black or constant areas, strong noise must be white: in a drawing it is the texture of the lines.
+    most = [math.inf if filled.mean() > FILLED or (flat == 0).mean() > CLIPPED else STRONG**2 for flat in chosen]
+    variance = np.array([least_variance(flat, share, texture) for flat, texture in zip(chosen, most, strict=True)])
     return fit_line(level, variance, np.sqrt([len(flat) for flat in chosen]))
+
+
+def has_constant_corner(blocks: Values) -> NDArray[np.bool_]:
+    """Whether a corner of each of (N, side, side) blocks has one value only, (N,): a filled area covers a corner."""
+    side = max(3, blocks.shape[-1] * CORNER // 24)
+    ends = slice(None, side), slice(-side, None)
+    corners = [blocks[:, rows, columns] for rows, columns in product(ends, ends)]
+    return np.any([np.ptp(corner, axis=(1, 2)) == 0 for corner in corners], axis=0)
 
 
 def find_cuts(means: Values) -> list[int]:
@@ -146,11 +160,11 @@ def measure_detail(blocks: Values) -> Values:
     return np.asarray(np.square(response, out=response).mean((1, 2)))
 
 
-def least_variance(blocks: Values, share: float) -> float:
+def least_variance(blocks: Values, share: float, most: float) -> float:
     """The smallest variance along a principal component of the patches of blocks, without that of fine texture.
 
-    The third smallest variance tells how much is texture. The blocks, (N, side, side), are the given share of all:
-    those with the smallest second differences.
+    The third smallest variance tells how much is texture, which is at most `most`. The blocks, (N, side, side), are the
+    given share of all: those with the smallest second differences.
     """
     count, side, _ = blocks.shape
     patch = min(PATCH, max(2, side // 2))
@@ -160,7 +174,7 @@ def least_variance(blocks: Values, share: float) -> float:
         rows = sliding_window_view(centred[start : start + CHUNK], (patch, patch), (1, 2)).reshape(-1, patch**2)
         mean, square, patches = mean + rows.sum(0), square + rows.T @ rows, patches + len(rows)
     first, _, third = np.linalg.eigvalsh(square / patches - np.outer(mean, mean) / patches**2)[:3].tolist()
-    texture = min(max(third - WHITE * first, 0) / (TEXTURE - WHITE), STRONG**2) if side > NARROW else 0.0
+    texture = min(max(third - WHITE * first, 0) / (TEXTURE - WHITE), most) if side > NARROW else 0.0
     # The chosen blocks hold less noise than the others: their details follow a chi-squared distribution,
     # which is a gamma distribution; importing SciPy's own takes half a second.
     freedom = max(1.0, (side - 2) ** 2 / CORRELATION)

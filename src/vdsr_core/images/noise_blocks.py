@@ -40,7 +40,7 @@ class Places:
     def of(cls, shape: tuple[int, ...]) -> Places:
         """The places in a channel of `shape` (..., rows, columns)."""
         *leading, rows, columns = shape
-        side = min(SIDE, max(8, min(rows, columns) // 4), rows, columns)
+        side = min(SIDE, max(8, min(rows, columns) // 6), rows, columns)
         planes = math.prod(leading)
         step = max(side / 2, math.sqrt(planes * rows * columns / BLOCKS))  # a stack has fewer blocks in each plane
         starts = [np.unique(np.linspace(0, n - side, int((n - side) // step) + 1).astype(int)) for n in (rows, columns)]
@@ -141,7 +141,7 @@ def _sample_dask(image: Any, samples: Samples) -> Samples:
             leading = list(place[:-2])
             if axes.channel is not None:
                 leading.insert(axes.channel, slice(channel, channel + 1))
-            parts.append(image[axes.native((*leading, *place[-2:]))])
+            parts.append(image[axes.native((*leading, *place[-2:]))].rechunk(-1))  # else all are cut where one is
         pieces = np.asarray(np.stack(parts))  # NumPy stacks dask arrays as one, so each chunk is read once
         side = samples.places.side
         blocks.reshape(-1, side, side)[:] = [to_gray(axes.unpack(piece)) for piece in pieces]

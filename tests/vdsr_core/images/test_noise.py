@@ -62,9 +62,9 @@ def test_texture_of_all_sizes_is_not_noise(rng, sigma):
 def test_strong_noise_is_not_taken_for_texture(rng):
     """Slightly blurred noise: its smallest variances differ, as those of texture do."""
     blocks = gaussian_filter(rng.standard_normal((40, 24, 24)), (0, 0.45, 0.45))
-    faint, strong = (least_variance(0.5 + contrast * blocks, 1.0) / contrast**2 for contrast in (0.02, 0.5))
+    faint, strong = (least_variance(0.5 + size * blocks, 1.0, STRONG**2) / size**2 for size in (0.02, 0.5))
     assert strong > 1.08 * faint
-    assert least_variance(0.5 + blocks, 1.0) == pytest.approx(strong, rel=4 * STRONG**2 / strong)
+    assert least_variance(0.5 + blocks, 1.0, STRONG**2) == pytest.approx(strong, rel=4 * STRONG**2 / strong)
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -112,6 +112,44 @@ def test_estimate_follows_gain_and_offset_of_the_intensities(a, b):
     scaled = estimate_noise(a * noisy + b)
     for level in (50, 400):
         np.testing.assert_allclose(scaled[0] * (a * level + b) + scaled[1], a**2 * (gain * level + offset), rtol=1e-5)
+
+
+@pytest.mark.parametrize("peak", [2, 20])
+def test_photon_counts_on_a_black_ground_are_noise(rng, peak):
+    """Most pixels are 0, the lowest value, and yet none is clipped."""
+    photons = peak * np.clip((blobs() - 100) / 900, 0, 1)
+    counts = rng.poisson(photons).astype(np.uint16)
+    assert (counts == 0).mean() > 0.4
+    gain, offset = estimate_noise(counts)
+    assert gain * photons.mean() + offset == pytest.approx(photons.mean(), rel=0.15)
+
+
+@pytest.mark.parametrize("value", [0, 118, 130])
+def test_filled_borders_do_not_count(rng, value):
+    """As registration and stitching leave them, straight or slanted, whatever the value."""
+    noisy = 120 + rng.normal(0, 8, (300, 320))
+    noisy[:70] = noisy[:, :50] = value
+    rows, columns = np.indices(noisy.shape)
+    noisy[2.3 * rows + columns > 750] = value
+    gain, offset = estimate_noise(noisy)
+    assert gain * 120 + offset == pytest.approx(64, rel=0.15)
+
+
+def test_blank_planes_do_not_count(rng):
+    stack = np.stack([np.full((160, 160), 100.0)] * 5 + [100 + rng.normal(0, 8, (160, 160))])
+    gain, offset = estimate_noise(stack)
+    assert gain * 100 + offset == pytest.approx(64, rel=0.2)
+
+
+def test_drawings_have_no_noise(rng):
+    """Wavy hatching on constant paper: its texture is far stronger than faint noise."""
+    rows, columns = np.indices((400, 400))
+    waves = gaussian_filter(rng.normal(size=rows.shape), 8)
+    hatching = np.sin(2 * np.pi / 5 * (0.8 * columns + 0.6 * rows + 4 * waves / waves.std())) > 0.2
+    hatching[(rows > 250) | (columns > 200 + 30 * np.sin(rows / 20))] = False
+    drawing = gaussian_filter(np.where(hatching, 0.0, 250.0), 0.5).round().astype(np.uint8)
+    gain, offset = estimate_noise(drawing)
+    assert np.sqrt(max(gain * 128 + offset, 0)) < 1
 
 
 def test_clipped_blocks_do_not_count():
