@@ -49,7 +49,7 @@ def fine_tune(
     steps: Annotated[int, of_recipe(help="Maximum number of training steps.")] = FineTuneConfig.steps,
     optimizer: Annotated[Literal["muon", "adamw"], of_recipe(help="Optimiser.")] = FineTuneConfig.optimizer,  # type: ignore[assignment]
     learning_rate: Annotated[
-        float, of_recipe(help="Learning rate at the start; it falls as a cosine.")
+        float, of_recipe(help="Learning rate after the warm-up; from there it falls as a cosine.")
     ] = FineTuneConfig.learning_rate,
     theta: Annotated[
         float | None,

@@ -149,7 +149,7 @@ def train(
     ] = None,
     batch_size: Annotated[int | None, of_preset(help="Patches in a batch.")] = None,
     optimizer: Annotated[Literal["sgd", "adamw", "muon"] | None, of_preset(help="Optimiser.")] = None,
-    learning_rate: Annotated[float | None, of_preset(help="Learning rate at the start.")] = None,
+    learning_rate: Annotated[float | None, of_preset(help="Learning rate after the warm-up, before it falls.")] = None,
     decay: Annotated[
         float | None,
         of_preset(help="Last fraction of the training, in which the learning rate falls: 0 keeps it constant."),

@@ -180,7 +180,7 @@ class FineTuneConfig:
     optimizer : {"muon", "adamw"}
         As in `TrainConfig`.
     learning_rate : float
-        The learning rate at the start; it falls as a cosine. For AdamW, use a third of the default.
+        The learning rate after the warm-up; from there it falls as a cosine. For AdamW, use a third of the default.
     theta : float or None
         Clip each element of the gradient to [-theta / learning_rate, theta / learning_rate]; for AdamW only.
     batch_size, patch : int
