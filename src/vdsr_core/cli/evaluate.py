@@ -85,6 +85,8 @@ def evaluate(
         msg = "cannot be used with --degrade: errors are predicted for bicubic reduction alone. Leave one of them out."
         refuse(msg, "--calibration")
     suffix = output.suffix[1:].lower() if output else ""
+    if suffix in predict.PLOTS and not calibration:
+        refuse(f"must be a text unless --calibration draws a plot, got {output}. Try a .csv or .json file.", "--output")
     style = format or (suffix if suffix in ("csv", "json") else "table")
     with plain_errors():
         from vdsr_core.evaluation import check_bicubic, mean_scores
@@ -131,6 +133,8 @@ def parse_degradation(text: str) -> dict[str, Any]:
         if word not in DEGRADATIONS or not value:
             refuse(f"must be words and values, of {', '.join(DEGRADATIONS)}, got {part!r}. {hint}", "--degrade")
         number = value.strip() if word == "kernel" else read_number(value, "--degrade", hint)
+        if isinstance(number, float) and number < 0:
+            refuse(f"must have numbers of at least 0, got {part!r}. {hint}", "--degrade")
         found[DEGRADATIONS[word]] = int(number) if word == "jpeg" and number == int(number) else number
     return found
 

@@ -26,7 +26,7 @@ def piped(images: list[str], output: str, format: str | None) -> Iterator[tuple[
     if PIPE not in (*images, output):
         yield images, output, format
         return
-    with TemporaryDirectory(prefix="vdsr-") as folder:
+    with TemporaryDirectory(prefix="standard-input-or-output-") as folder:
         if PIPE in images:
             images = [save_input(images, Path(folder))]
         if output != PIPE:

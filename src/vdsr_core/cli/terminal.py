@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -28,6 +29,7 @@ EXPECTED = (ValueError, TypeError, OSError, MemoryError, FloatingPointError, Imp
 FIGURES = "step", "loss", "PSNR, dB", "over bicubic", "rate", "clipped", "patches/s", "left"  # of a training
 SHOW_CURSOR = b"\x1b[?25h"
 INTERRUPTED = 130  # what shells expect after Ctrl-C
+_options: ContextVar[dict[str, str]] = ContextVar("_options")  # of the running command, by name
 
 Model = Annotated[
     str | None, typer.Option(help="Network: photo, fast, microscopy, restore, or a file.", show_default="photo")
@@ -47,12 +49,22 @@ def say(text: object = "", *, err: bool = False) -> None:
     typer.echo(plain(text), err=err)
 
 
+def name_options(text: str) -> str:
+    """A message of the library with --options instead of the `arguments` that the running command has as options."""
+
+    def option(match: re.Match[str]) -> str:
+        name = _options.get({}).get(match[1])
+        return match[0] if name is None else f"{name} {match[2] or ''}".rstrip()
+
+    return re.sub(r"`([a-z_]+)(?:='([a-z]+)')?`", option, text)
+
+
 def print_error(error: BaseException, source: object = "") -> None:
     """Print an error as one line on stderr, with the name of the file it is about."""
     if os.environ.get("VDSR_DEBUG"):
         for line in "".join(traceback.format_exception(error)).splitlines():
             say(line, err=True)
-    message = " ".join(str(error).split())
+    message = name_options(" ".join(str(error).split()))
     if not (message and isinstance(error, EXPECTED)):  # of a decoder, or a fault of ours
         message = f"{type(error).__name__}: {message}".rstrip(": ")
     where = f"{source}: " if source and str(source) not in message else ""
@@ -105,14 +117,10 @@ def plain_errors() -> Iterator[None]:
 @contextmanager
 def usage_errors() -> Iterator[None]:
     """Turn errors that name an `argument` into usage errors that name an --option."""
-
-    def option(match: re.Match[str]) -> str:
-        return "--" + match[1].replace("_", "-")
-
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise typer.BadParameter(plain(re.sub("`([a-z_]+)`", option, str(error)))) from None
+        raise typer.BadParameter(plain(name_options(str(error)))) from None
 
 
 def check_options(
@@ -237,6 +245,11 @@ class Command(TyperCommand):
 
     An option of click has a fixed number of words.
     """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run, and let `name_options` know the options."""
+        _options.set({option.name: max(option.opts, key=len) for option in self.params if option.opts[0][0] == "-"})
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Join the numbers that follow ``--scales`` by spaces, then parse as usual."""

@@ -59,7 +59,8 @@ def upscale(
     scale: Annotated[
         str | None,
         of_size(
-            metavar="S", help="Output pixels per input pixel, above 1, such as 2 or 2.5; or ROWS:COLUMNS such as 2:1.5."
+            metavar="S",
+            help="Output pixels per input pixel, such as 2 or 2.5, or ROWS:COLUMNS; 1 only removes noise.",
         ),
     ] = None,
     size: Annotated[

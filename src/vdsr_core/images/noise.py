@@ -133,7 +133,8 @@ def has_constant_corner(blocks: Values) -> NDArray[np.bool_]:
     side = max(3, blocks.shape[-1] * CORNER // 24)
     ends = slice(None, side), slice(-side, None)
     corners = [blocks[:, rows, columns] for rows, columns in product(ends, ends)]
-    return np.any([np.ptp(corner, axis=(1, 2)) == 0 for corner in corners], axis=0)
+    constant: NDArray[np.bool_] = np.any([np.ptp(corner, axis=(1, 2)) == 0 for corner in corners], axis=0)
+    return constant
 
 
 def find_cuts(means: Values) -> list[int]:
@@ -212,7 +213,7 @@ def check_noise(noise: Any, channels: int) -> list[Noise] | None:
         return None
     rule, way_out = "'auto', a standard deviation of at least 0, or (gain, offset)", "Use 0 for an image without noise."
     try:
-        given = np.empty(0) if isinstance(noise, str) else np.asarray(noise, np.float64)
+        given = np.empty(0) if noise is None or isinstance(noise, str) else np.asarray(noise, np.float64)
     except (TypeError, ValueError, OverflowError):
         given = np.empty(0)
     if given.shape == () and not isinstance(noise, bool):

@@ -63,7 +63,7 @@ class Goal:
             problem = f"`pixel_size` must not be larger than that of the image, {had} {image.unit}, "
             problem += f"got {number} {unit}."
         if min(rows, columns) < 1:
-            msg = f"{problem} Use `degrade` to reduce an image."
+            msg = f"{problem} The function `degrade` reduces images."
             raise ValueError(msg)
         return rows, columns
 

@@ -34,14 +34,19 @@ def open_source(
     A stack of 2 to 4 columns gets an axis of one channel more, because `super_resolve` asks whether these are colours.
     """
     image = source if isinstance(source, ImageFile) else read_image(source, lazy=True, name=name)
-    if axes not in (None, f"C{image.axes}"):
+    if axes is not None and not (_is_narrow(image) and axes == f"C{image.axes}"):
         image = replace(image, axes=axes)
-    if image.channel_axis is None and image.data.ndim > 2 and 2 <= image.data.shape[-1] <= 4:
+    if _is_narrow(image):
         image = replace(image, data=np.asarray(image.data[...])[None], axes=f"C{image.axes}")
     if not image.axes.replace("S" if image.rgb else "C", "").endswith("YX"):
         msg = f"the last axes must be rows and columns (YX), got {image.axes}. Reorder, or correct by --axes."
         raise ValueError(msg)
     return image
+
+
+def _is_narrow(image: ImageFile) -> bool:
+    """Whether this is a stack whose columns could be taken for colours."""
+    return image.channel_axis is None and image.data.ndim > 2 and 2 <= image.data.shape[-1] <= 4
 
 
 def identify(image: ImageFile, whole: bool | None = None) -> str:

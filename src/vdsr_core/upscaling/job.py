@@ -332,7 +332,7 @@ def check_scale(scale: object) -> tuple[float, float]:
     """`scale` as (rows, columns), checked not to reduce."""
     pair = scale_pair(scale)
     if min(pair) < 1:
-        msg = f"`scale` must be greater than 1, got {scale}. Use `degrade` to reduce an image."
+        msg = f"`scale` must be greater than 1, got {scale}. The function `degrade` reduces images."
         raise ValueError(msg)
     if max(pair) > MAX_SCALE:
         msg = f"`scale` must be at most {MAX_SCALE}, got {scale}. The network was made for scales of 2 to 4."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
+
 from vdsr_core.images.noise import Noise, noise_fraction
 from vdsr_core.images.ranges import Range
 from vdsr_core.network.conditions import find_mapped
@@ -14,22 +16,28 @@ from vdsr_core.network.model import QUALITY
 NOISY, COMPRESSED = 0.015, 0.1
 
 
-def describe_quality(noises: Sequence[Noise], ranges: Sequence[Range], compression: float = 0.0) -> str:
+def describe_quality(noises: Noise | Sequence[Noise], ranges: Range | Sequence[Range], compression: float = 0.0) -> str:
     """Noise and compression of an image in a few words; empty for a clean image.
 
     Parameters
     ----------
     noises, ranges
-        One for each channel, as `survey` returns them.
+        One for each channel, as `survey` returns them; or of one channel, as
+        `estimate_noise` and `find_range` return them.
     compression : float, optional
         As in `super_resolve`.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many noises as ranges.
 
     Examples
     --------
     >>> describe_quality([(0.0, 9.0)], [(0, 300)], 0.1)
     'noise of 1 % of the range, compression 0.10'
     """
-    fractions = [noise_fraction(*pair) for pair in zip(noises, ranges, strict=True)]
+    fractions = _to_fractions(noises, ranges)
     words = []
     if any(fraction >= 0.0005 for fraction in fractions):
         words.append(f"noise of {', '.join(f'{100 * fraction:.2g}' for fraction in fractions)} % of the range")
@@ -39,7 +47,10 @@ def describe_quality(noises: Sequence[Noise], ranges: Sequence[Range], compressi
 
 
 def find_misfit(
-    maps: Collection[str], noises: Sequence[Noise], ranges: Sequence[Range], compression: float = 0.0
+    maps: Collection[str],
+    noises: Noise | Sequence[Noise],
+    ranges: Range | Sequence[Range],
+    compression: float = 0.0,
 ) -> str:
     """A sentence that an image is too noisy or too compressed for a network, and which network fits.
 
@@ -62,7 +73,7 @@ def find_misfit(
     >>> find_misfit((), [(0.0, 9.0)], [(0, 100)]).split(",")[0]
     'the image is too noisy for this network'
     """
-    noisy = max(noise_fraction(*pair) for pair in zip(noises, ranges, strict=True)) > NOISY
+    noisy = max(_to_fractions(noises, ranges)) > NOISY
     compressed = compression > COMPRESSED
     bad = [word for word, found in zip(QUALITY, (noisy, compressed), strict=True) if found]
     if not any(word not in maps for word in bad):
@@ -75,3 +86,14 @@ def find_misfit(
         else "Use one that removes noise, or `fine_tune` it on such images."
     )
     return f"the image is {words} for this network, which may make it worse than bicubic interpolation. {way_out}"
+
+
+def _to_fractions(noises: Noise | Sequence[Noise], ranges: Range | Sequence[Range]) -> list[float]:
+    """The noise of each channel as a fraction of its range."""
+    pairs = [np.atleast_2d(np.asarray(values, np.float64)) for values in (noises, ranges)]
+    if pairs[0].shape != pairs[1].shape or pairs[0].shape[1] != 2:
+        msg = f"`noises` and `ranges` must be pairs, one of each for each channel, got {noises!r} and {ranges!r}. "
+        msg += "Take both from `survey`."
+        raise ValueError(msg)
+    found = zip(*(values.tolist() for values in pairs), strict=True)
+    return [noise_fraction((gain, offset), (low, high)) for (gain, offset), (low, high) in found]

@@ -147,6 +147,7 @@ def test_evaluate_degrades_as_told(sharp, vdsr, tiny_model):
         ("nois 5", "must be words and values, of noise, shot, jpeg, blur, kernel, got 'nois 5'"),
         ("noise", "must be words and values"),
         ("noise five", "must be a number, got 'five'"),
+        ("noise -5", "must have numbers of at least 0, got 'noise -5'"),
         ("noise 5, jpeg 400", "must be a quality from 1 to 100"),
     ],
 )
@@ -188,8 +189,16 @@ def test_calibration_is_shown_and_drawn(calibrated, vdsr, tmp_path):
     assert read_image(tmp_path / "plot.png").data.shape[2] == 4
 
 
+def test_a_picture_needs_calibration(folder, vdsr, draw):
+    draw(folder / "a.png", (96, 96))
+    result = vdsr("evaluate", ".", "-o", "plot.png")
+    assert result.exit_code == 2
+    assert "--calibration" in result.stderr
+    assert not (folder / "plot.png").exists()
+
+
 def test_calibration_needs_measured_errors(folder, vdsr, draw, tiny_model):
     draw(folder / "a.png", (96, 96))
     result = vdsr("evaluate", ".", "--scales", "2", "--calibration")
     assert result.exit_code == 1
-    assert "`model` must have its errors measured" in result.stderr
+    assert "--model must have its errors measured" in result.stderr

@@ -133,9 +133,9 @@ def test_train_takes_what_is_done_to_the_images(photographs, train, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--scale-range", 3, 2), "`scale_range` must be "),
-        (("--gain", 0, 2), "`gain` must be "),
-        (("--blur", -1), "`blur` must be "),
+        (("--scale-range", 3, 2), "--scale-range must be "),
+        (("--gain", 0, 2), "--gain must be "),
+        (("--blur", -1), "--blur must be "),
     ],
 )
 def test_what_cannot_be_done_to_images_is_named(photographs, train, words, said):
@@ -162,7 +162,7 @@ def test_train_takes_batch_size_learning_rate_and_loss(photographs, train):
     assert "every other patch clipped to 16..235" in recipe
     assert "rate 2e-05" in recipe
     assert "gradients clipped by value, theta 0.001" in recipe
-    assert "`batch_size` must be an integer of at least 1" in train("--overwrite", "--batch-size", "0").stderr
+    assert "--batch-size must be an integer of at least 1" in train("--overwrite", "--batch-size", "0").stderr
 
 
 def gain_of(card):
@@ -316,7 +316,7 @@ def test_resume_refuses_another_training(photographs, train, vdsr, folder, draw)
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
         assert train("--overwrite").exit_code == 130
-    assert "`steps` must be that of the run in out.safetensors, 6, got 7" in train("--resume", "--steps", "7").stderr
+    assert "--steps must be that of the run in out.safetensors, 6, got 7" in train("--resume", "--steps", "7").stderr
     draw(folder / "sharp" / "new.png", (30, 30))
     assert "`images` must be those that the run in out.safetensors was begun with" in train("--resume").stderr
 

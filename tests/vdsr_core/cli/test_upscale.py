@@ -61,6 +61,9 @@ def test_upscale_axes_says_what_the_file_does_not(folder, vdsr, network, draw):
     assert vdsr("upscale", "a.tif", "-o", "b.tif", "--scale", 2, "--axes", "CYX").exit_code == 0
     expected = super_resolve(image.data, 2, model=network, channel_axis=0)
     np.testing.assert_array_equal(read_image("b.tif").data, expected)
+    draw(folder / "plane.tif", (12, 14), axes="YX")
+    result = vdsr("upscale", "plane.tif", "-o", "d.tif", "--scale", 2, "--axes", "CYX")
+    assert "--axes must name every axis of shape (12, 14)" in result.stderr
     result = vdsr("upscale", "a.tif", "-o", "c.tif", "--scale", 2, "--axes", "YXZ")
     assert result.exit_code == 1
     assert "a.tif: the last axes must be rows and columns (YX), got YXZ" in result.stderr
@@ -270,11 +273,21 @@ def test_upscale_refuses_what_memory_cannot_hold(folder, vdsr, monkeypatch, draw
     )
 
 
+def test_errors_name_options_and_what_to_type(folder, vdsr, network, draw):
+    hole = np.ones((12, 14), np.float32)
+    hole[3, 4] = np.nan
+    tifffile.imwrite(folder / "hole.tif", hole)
+    assert "or keep NaN by --nan keep." in vdsr("upscale", "hole.tif", "-o", "b.tif", "--scale", 2).stderr
+    assert "got one without. Use --scale." in vdsr("upscale", "hole.tif", "-o", "b.tif", "--pixel-size", "1um").stderr
+    reduced = " ".join(vdsr("upscale", "hole.tif", "-o", "b.tif", "--scale", 0.5).stderr.replace("│", "").split())
+    assert "--scale must be greater than 1, got 0.5. The function `degrade` reduces images." in reduced
+
+
 def test_unknown_network_lists_the_known_ones(folder, vdsr, draw):
     draw(folder / "a.png", (6, 7))
     result = vdsr("upscale", "a.png", "-o", "b.png", "--scale", 2, model="nope")
     assert result.exit_code == 1
-    assert result.stderr.startswith("vdsr: `model` must be one of ")
+    assert result.stderr.startswith("vdsr: --model must be one of ")
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -588,7 +601,7 @@ def test_wrong_cluster_is_named(vdsr, big):
     pytest.importorskip("distributed")
     result = vdsr(*big, "out.ome.zarr", "--cluster", "local:none")
     assert result.exit_code == 1
-    assert "`cluster` must be the address of a scheduler" in result.stderr
+    assert "--cluster must be the address of a scheduler" in result.stderr
 
 
 def test_verify_tells_what_differs(vdsr, big):

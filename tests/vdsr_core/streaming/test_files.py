@@ -125,7 +125,7 @@ def test_pixel_size_is_what_the_result_has(folder, network, draw):
 @pytest.mark.parametrize(
     ("goal", "message"),
     [
-        ({"size": (None, 5)}, "`size` must not be smaller than the image, 6 rows and 7 columns, got 5 columns. Use"),
+        ({"size": (None, 5)}, "`size` must not be smaller than the image, 6 rows and 7 columns, got 5 columns. The"),
         ({"pixel_size": (1, "µm")}, "`pixel_size` must not be larger than that of the image, 0.5 x 0.5 µm, got 1.0 µm"),
         ({"pixel_size": (1, "µm"), "axes": "QYX"}, "`pixel_size` needs an image with a known pixel size"),
     ],

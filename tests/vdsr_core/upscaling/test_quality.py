@@ -37,3 +37,10 @@ def test_misfit_names_what_is_wrong(noises, compression, word):
     assert word in find_misfit((), noises, RANGES, compression)
     assert find_misfit(("noise", "compression"), noises, RANGES, compression) == ""
     assert find_misfit((), CLEAN, RANGES, 0.02) == ""
+
+
+def test_one_channel_needs_no_list():
+    assert describe_quality((0.0, 9.0), (0, 300)) == describe_quality([(0.0, 9.0)], [(0, 300)])
+    assert find_misfit((), (0.0, 900.0), (0, 300)) == find_misfit((), [(0.0, 900.0)], [(0, 300)])
+    with pytest.raises(ValueError, match="`noises` and `ranges` must be pairs, one of each for each channel"):
+        describe_quality([(0.0, 9.0)] * 2, (0, 300))
