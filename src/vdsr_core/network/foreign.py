@@ -58,15 +58,18 @@ def find_kind(path: Path) -> str:
         start = stream.read(512)
     if start[:2] == b"PK":
         return _find_archive(path)
+    if start[8:9] == b"{":  # before the length of a header is taken for the beginning of a pickle
+        with path.open("rb") as stream:
+            header = stream.read(min(int.from_bytes(stream.read(8), "little"), 1 << 26))
+        if _is_json(header):
+            return OURS if b'"config"' in header else TENSORS
     for first, kind in STARTS.items():
         if start.startswith(first):
             return kind
     if start[257:262] == b"ustar":
         return "a tar archive: unpack it first"
     if start[8:9] == b"{":
-        with path.open("rb") as stream:
-            header = stream.read(min(int.from_bytes(stream.read(8), "little"), 1 << 26))
-        return TENSORS if b'"config"' not in header and _is_json(header) else OURS
+        return OURS  # a damaged one
     return SUFFIXES.get(path.suffix.lower(), OURS)
 
 

@@ -73,7 +73,7 @@ def find_misfit(
     >>> find_misfit((), [(0.0, 9.0)], [(0, 100)]).split(",")[0]
     'the image is too noisy for this network'
     """
-    noisy = max(_to_fractions(noises, ranges)) > NOISY
+    noisy = max(_to_fractions(noises, ranges), default=0.0) > NOISY
     compressed = compression > COMPRESSED
     bad = [word for word, found in zip(QUALITY, (noisy, compressed), strict=True) if found]
     if not any(word not in maps for word in bad):
@@ -90,8 +90,10 @@ def find_misfit(
 
 def _to_fractions(noises: Noise | Sequence[Noise], ranges: Range | Sequence[Range]) -> list[float]:
     """The noise of each channel as a fraction of its range."""
-    pairs = [np.atleast_2d(np.asarray(values, np.float64)) for values in (noises, ranges)]
-    if pairs[0].shape != pairs[1].shape or pairs[0].shape[1] != 2:
+    pairs = [np.atleast_2d(np.asarray(values, np.float64)) for values in (noises, ranges) if len(values)]
+    if not pairs:
+        return []
+    if pairs[0].shape != pairs[-1].shape or pairs[0].shape[1] != 2 or len(pairs) == 1:
         msg = f"`noises` and `ranges` must be pairs, one of each for each channel, got {noises!r} and {ranges!r}. "
         msg += "Take both from `survey`."
         raise ValueError(msg)

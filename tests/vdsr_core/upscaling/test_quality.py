@@ -42,5 +42,6 @@ def test_misfit_names_what_is_wrong(noises, compression, word):
 def test_one_channel_needs_no_list():
     assert describe_quality((0.0, 9.0), (0, 300)) == describe_quality([(0.0, 9.0)], [(0, 300)])
     assert find_misfit((), (0.0, 900.0), (0, 300)) == find_misfit((), [(0.0, 900.0)], [(0, 300)])
+    assert describe_quality([], []) == find_misfit((), [], []) == ""
     with pytest.raises(ValueError, match="`noises` and `ranges` must be pairs, one of each for each channel"):
         describe_quality([(0.0, 9.0)] * 2, (0, 300))
