@@ -56,9 +56,12 @@ def main():
     embedded = options.network in model_names()
     save_checkpoint(folder() / f"{options.network}{SUFFIX}" if embedded else options.network, model)
     print(f"{len(images)} images, {time.perf_counter() - start:.0f} s")
-    for scale, detail, mean, bound in zip(*vars(model.errors).values(), strict=True):
-        middle = len(detail) // 2
-        print(f"x{scale:g}: detail {detail[middle]:.4f} mean {mean[middle]:.4f} bound {bound[middle]:.4f}")
+    steps = [(f", noise {level:g}", table) for level, table in model.errors.noisy]
+    steps += [(f", compression {level:.2f}", table) for level, table in model.errors.compressed]
+    for words, table in [("", model.errors), *steps]:
+        for scale, detail, mean, bound in zip(table.scales, table.detail, table.mean, table.bound, strict=True):
+            middle = len(detail) // 2
+            print(f"x{scale:g}{words}: detail {detail[middle]:.4f} mean {mean[middle]:.4f} bound {bound[middle]:.4f}")
 
 
 if __name__ == "__main__":

@@ -96,13 +96,12 @@ def expect(
     """Give the expected error of a result, or of a part of it; the other arguments are as in `compare`.
 
     `model` is the network that was used, and `record` says how: what became 0 and 1 for it, and what was removed; a
-    list has one pair for each position along the axis of channels. Where something was removed, the restorer of the
-    network did it. Raises ValueError if the errors of the network were not measured at such a scale.
+    list has one pair for each position along the axis of channels. Raises ValueError if the errors of the network were
+    not measured at such a scale.
     """
     from vdsr_core import predict_error
 
     network, axes, in_range = load_network(model), source.plane_axes, record["in_range"]
-    restorer = load_network(network.restorer) if network.restorer else network
     noise, compression = record.get("noise", (0, 0)), record.get("compression", 0)
     part, whole = source.grid(scale), upscaled.grid(scale)
     pixels = _make_pixels(tuple(p.stop - p.start for p in part))
@@ -121,11 +120,12 @@ def expect(
             for axis, (p, w) in enumerate(zip(reads, whole, strict=True))
         )
         number = 0 if channel is None else part[channel].start + at[channel]
-        removed = compression or np.any(noise[number] if isinstance(noise, list) else noise)
         pixels[tuple(at.get(axis, slice(None)) for axis in range(len(part)))] = predict_error(
             np.asarray(result[there]),
             scale,
-            model=restorer if removed else network,
+            model=network,
+            noise=noise[number] if np.ndim(noise) == 2 else noise,
+            compression=compression,
             rgb=source.rgb,
             in_range=in_range if channel is None else in_range[number],
             window=(window[0], window[1]),

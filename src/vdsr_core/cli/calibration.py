@@ -7,7 +7,7 @@ import io
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vdsr_core.cli.terminal import plain, progress_bar
 from vdsr_core.cli.training import read_planes
@@ -21,24 +21,16 @@ PLOTS = ("png", "svg", "pdf")  # suffixes of drawings
 
 
 def measure(
-    folder: Path, scales: list[float], model: VDSR, device: str | None, *, self_ensemble: bool = False
+    folder: Path, scales: list[float], model: VDSR, device: str | None, options: dict[str, Any]
 ) -> list[ErrorReport]:
-    """How well the errors of a network are predicted on a folder, with a progress bar."""
+    """How well the errors of a network are predicted on a folder, with a progress bar; options of `compare_errors`."""
     from vdsr_core.dataset.calibration import compare_errors
 
     sources = read_planes([str(folder)], scales).planes
     planes = {f"{name} {number}": hr for name, source in sources.items() for number, (_, hr) in enumerate(source)}
     pieces = max(PIECES, len(planes))
     with progress_bar("{task.completed:.0f} of {task.total:.0f}") as progress:
-        reports = compare_errors(
-            planes,
-            scales,
-            model=model,
-            in_range=(0, 1),
-            self_ensemble=self_ensemble,
-            pieces=pieces,
-            device=device,
-        )
+        reports = compare_errors(planes, scales, model=model, in_range=(0, 1), pieces=pieces, device=device, **options)
         return list(progress.track(reports, len(scales), description=plain(folder.name)))
 
 

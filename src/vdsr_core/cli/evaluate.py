@@ -81,9 +81,6 @@ def evaluate(
     Example: vdsr evaluate Set5 --scales 2 3 4
     """
     factors, degradation = parse_scales(scales), parse_degradation(degrade or "")
-    if calibration and degradation:
-        msg = "cannot be used with --degrade: errors are predicted for bicubic reduction alone. Leave one of them out."
-        refuse(msg, "--calibration")
     suffix = output.suffix[1:].lower() if output else ""
     if suffix in predict.PLOTS and not calibration:
         refuse(f"must be a text unless --calibration draws a plot, got {output}. Try a .csv or .json file.", "--output")
@@ -97,7 +94,9 @@ def evaluate(
         check_options(factors, model=network, device=device)
         with replacing(output) if output else nullcontext() as temporary:
             if calibration:
-                reports = predict.measure(folder, factors, network, device, self_ensemble=self_ensemble)
+                noise = {name: degradation[name] / 255 for name in ("read_noise", "shot_noise") if name in degradation}
+                options = {"degradation": degradation | noise, "self_ensemble": self_ensemble}
+                reports = predict.measure(folder, factors, network, device, options)
                 if temporary and suffix in predict.PLOTS:
                     predict.draw(reports, temporary, suffix)
                 else:

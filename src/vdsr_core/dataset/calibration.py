@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,19 @@ from scipy.optimize import isotonic_regression
 from scipy.stats import spearmanr
 
 from vdsr_core.arguments import check_scales, check_switch
-from vdsr_core.dataset.hold_out import HoldOut, Piece
+from vdsr_core.dataset.hold_out import HoldOut, Piece, make_piece
 from vdsr_core.dataset.planes import Images, find_planes
+from vdsr_core.images.degradation import degrade, mean_step
 from vdsr_core.images.ranges import Range
 from vdsr_core.network.checkpoint import to_network
 from vdsr_core.network.error_table import ErrorTable
-from vdsr_core.network.model import VDSR, check_network
-from vdsr_core.upscaling.error_map import find_detail, find_errors, local_mean
+from vdsr_core.network.model import VDSR, Condition, check_network
+from vdsr_core.upscaling.error_map import find_detail, find_errors, find_restorer, local_mean, predict_piece
 
 COVERED = 0.9  # of the errors lie below the bound
 ROWS = 32  # of a table
 CONTRAST = 5  # side of the square whose standard deviation is the local contrast
+NOISES, QUALITIES = (0.01, 0.03, 0.1), (90, 70, 40)  # at which errors are measured: of the range, and of JPEG
 Values = NDArray[np.float64]
 
 
@@ -70,7 +72,8 @@ def calibrate(
 ) -> ErrorTable:
     """Measure how large the errors of a network are, on sharp images that it was not trained with.
 
-    Set the result as ``model.errors``; `save_checkpoint` keeps it, and `predict_error` uses it.
+    Set the result as ``model.errors``; `save_checkpoint` keeps it, and `predict_error` uses it. If the network has maps
+    of noise and compression, its errors are also measured on noisy and on compressed versions of the images.
 
     Parameters
     ----------
@@ -106,9 +109,15 @@ def calibrate(
     check_network(model)
     hold_out = _hold_out(images, check_scales(model.scales if scales is None else scales), pieces, device,
                          channel_axis=channel_axis, rgb=rgb, in_range=in_range)  # fmt: skip
-    table = measure_errors(hold_out.pieces, hold_out.restore(model))
-    assert table is not None  # all pieces have a scale
-    return table
+    return replace(
+        _measure(model, hold_out, {}),
+        noisy=tuple((noise, _measure(model, hold_out, {"read_noise": noise})) for noise in NOISES)
+        if "noise" in model.config.maps
+        else (),
+        compressed=tuple((mean_step(quality), _measure(model, hold_out, {"jpeg": quality})) for quality in QUALITIES)
+        if "compression" in model.config.maps
+        else (),
+    )
 
 
 def compare_errors(
@@ -120,6 +129,7 @@ def compare_errors(
     rgb: bool = False,
     in_range: Range | Sequence[Range] | None = None,
     self_ensemble: bool = False,
+    degradation: Mapping[str, Any] | None = None,
     pieces: int = 48,
     device: str | None = None,
 ) -> Iterator[ErrorReport]:
@@ -135,6 +145,9 @@ def compare_errors(
         A network, or what `load_model` takes. The default network by default.
     self_ensemble
         As in `super_resolve`.
+    degradation : mapping, optional
+        Options of `degrade` other than the scale, such as ``{"read_noise": 0.02}``; intensities are 0 to 1 there. The
+        network, or its restorer, is told noise and compression.
 
     Yields
     ------
@@ -160,12 +173,19 @@ def compare_errors(
     [2.0]
     """
     network = to_network(model)
-    table = find_errors(network)
+    options = dict(degradation or {})
+    told = find_condition(options)
+    if told.is_degraded and not network.maps:
+        msg = f"`degradation` must add neither noise nor compression for a network that removes none, got {options}. "
+        raise ValueError(msg + "Use one with maps or a restorer, such as photo.")
+    table = find_errors(find_restorer(network) if told.is_degraded else network)
     turned = check_switch("self_ensemble", self_ensemble)
     for scale in check_scales(scales):
         table.predict(np.zeros(1), scale)  # raises before anything is restored
     for scale in check_scales(scales):
         hold_out = _hold_out(images, (scale,), pieces, device, channel_axis=channel_axis, rgb=rgb, in_range=in_range)
+        if options:
+            hold_out.pieces = [degrade_piece(piece, options, seed) for seed, piece in enumerate(hold_out.pieces)]
         yield report(table, scale, hold_out.pieces, hold_out.restore(network, self_ensemble=turned))
 
 
@@ -180,6 +200,29 @@ def _hold_out(images: Images, scales: Sequence[float], pieces: int, device: str 
         msg = f"`images` must have something to measure, but {why}. Use larger ones, with detail."
         raise ValueError(msg)
     return HoldOut([hr for source in sources.values() for _, hr in source], scales, pieces=pieces, device=device)
+
+
+def _measure(model: VDSR, hold_out: HoldOut, options: Mapping[str, Any]) -> ErrorTable:
+    """The errors of a network on pieces that are degraded by some options of `degrade`."""
+    clean = hold_out.pieces
+    hold_out.pieces = [degrade_piece(piece, options, seed) for seed, piece in enumerate(clean)] if options else clean
+    table = measure_errors(hold_out.pieces, hold_out.restore(model))
+    hold_out.pieces = clean
+    assert table is not None  # all pieces have a scale
+    return table
+
+
+def find_condition(options: Mapping[str, Any]) -> Condition:
+    """What a network is told of an image that is reduced with some options of `degrade`."""
+    quality = options.get("jpeg")
+    variance = options.get("shot_noise", 0.0), options.get("read_noise", 0.0) ** 2
+    return Condition(*variance, 0.0 if quality is None else mean_step(quality))
+
+
+def degrade_piece(piece: Piece, options: Mapping[str, Any], seed: int) -> Piece:
+    """A piece whose low-resolution image is made with other options of `degrade`."""
+    low = degrade(piece.hr, piece.factor, **{"seed": seed, **options})
+    return make_piece(piece.factor, piece.hr.astype(np.float32), low, find_condition(options))
 
 
 def measure_errors(pieces: Sequence[Piece], restored: Sequence[Values]) -> ErrorTable | None:
@@ -211,22 +254,29 @@ def _measure_rows(detail: Values, error: Values) -> list[tuple[float, ...]]:
 def _compare(piece: Piece, sr: Values) -> tuple[Values, Values, Values]:
     """The fine detail of a restored piece, its absolute error and the contrast of what it was made of; flat."""
     contrast = np.sqrt(np.maximum(local_mean(piece.ilr**2, CONTRAST) - local_mean(piece.ilr, CONTRAST) ** 2, 0))
-    inside = tuple(slice(piece.border, n - piece.border) for n in sr.shape)
-    detail, error, contrast = (a[inside].ravel() for a in (find_detail(sr), np.abs(piece.hr - sr), contrast))
+    detail, error, contrast = (_inside(piece, values) for values in (find_detail(sr), np.abs(piece.hr - sr), contrast))
     return detail, error, contrast
+
+
+def _inside(piece: Piece, values: Values) -> Values:
+    """The pixels of a piece without its border, flat."""
+    return values[tuple(slice(piece.border, n - piece.border) for n in values.shape)].ravel()
 
 
 def report(table: ErrorTable, scale: float, pieces: Sequence[Piece], restored: Sequence[Values]) -> ErrorReport:
     """How well a table predicts the errors of pieces that were restored from one scale."""
-    found = [_compare(piece, sr) for piece, sr in zip(pieces, restored, strict=True)]
-    detail, error, contrast = map(np.concatenate, zip(*found, strict=True))
-    predicted = table.predict(detail, scale)
-    tenths = np.array_split(np.argsort(detail, kind="stable"), 10)
+    pairs = list(zip(pieces, restored, strict=True))
+    detail, error, contrast = map(np.concatenate, zip(*(_compare(*pair) for pair in pairs), strict=True))
+    predicted, bound = (
+        np.concatenate([_inside(piece, predict_piece(table, sr, piece.condition, bound=kind)) for piece, sr in pairs])
+        for kind in (False, True)
+    )
+    tenths = np.array_split(np.lexsort((detail, predicted)), 10)
     return ErrorReport(
         scale,
         tuple(float(predicted[part].mean()) for part in tenths),
         tuple(float(error[part].mean()) for part in tenths),
-        float(np.mean(error <= table.predict(detail, scale, bound=True))),
+        float(np.mean(error <= bound)),
         float(spearmanr(predicted, error).statistic),
         float(spearmanr(contrast, error).statistic),
         len(error),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,20 @@ from vdsr_core.arguments import check_switch
 from vdsr_core.images.axes import Axes, find_axes, is_dask, open_image, unwrap
 from vdsr_core.images.intensity import Rescale
 from vdsr_core.images.missing import check_policy
+from vdsr_core.images.noise import Noise, check_noise
 from vdsr_core.images.ranges import Range, find_rescales
 from vdsr_core.images.resampling import check_window
 from vdsr_core.images.tiling import cover
-from vdsr_core.network.checkpoint import to_network
+from vdsr_core.network.checkpoint import load_model, to_network
+from vdsr_core.network.conditions import check_compression, check_maps, to_condition
 from vdsr_core.network.error_table import ErrorTable
-from vdsr_core.network.model import VDSR
+from vdsr_core.network.model import VDSR, Condition
 from vdsr_core.upscaling.encoding import encode
 from vdsr_core.upscaling.job import Window, check_scale
 
 FINE, AROUND = 3, 5  # sides of the squares whose means are taken: fine detail is what the first one removes
 HALO = FINE // 2 + AROUND // 2  # pixels per side that the prediction for a pixel depends on
 TILE = 1024  # pixels a side that are looked at at once
-Predict = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # `ErrorTable.predict` for a scale
 LUMA_SPAN = (235 - 16) / 255  # of white less that of black
 
 
@@ -41,6 +41,8 @@ def predict_error(
     channel_axis: int | None = None,
     rgb: bool = False,
     in_range: Range | Sequence[Range] | None = None,
+    noise: float | Noise | Sequence[Noise] = 0.0,
+    compression: float = 0.0,
     window: Window | None = None,
     nan: str = "raise",
 ) -> Any:
@@ -58,8 +60,8 @@ def predict_error(
     scale : float or (float, float)
         The scale by which it was upscaled; the larger one of a pair counts.
     model : VDSR, str or path, optional
-        The network that it was upscaled by, or what `load_model` takes: ``"restore"`` for noisy and compressed images
-        that ``photo`` or ``microscopy`` gave to it. By default ``photo``.
+        The network that it was upscaled by, or what `load_model` takes. By default ``photo``. Where it has a restorer,
+        the errors of the restorer count for channels of which noise or compression was removed.
     bound : bool, optional
         Whether to return the bound that 90 % of the errors stay below, instead of the expected error.
     channel_axis, rgb, nan
@@ -67,6 +69,9 @@ def predict_error(
         prediction is NaN within 3 pixels of it.
     in_range : (low, high) or sequence of them, optional
         The range that was given to `super_resolve`; by default what `find_range` finds in `sr`.
+    noise, compression : optional
+        What `super_resolve` removed, as it takes them: more error is left than in a clean image. It cannot be seen in
+        `sr`; `survey` finds the noise in the source.
     window : (slice, slice), optional
         Rows and columns to predict, the whole by default. With `in_range`, only these and 3 pixels on each side are
         read.
@@ -105,10 +110,10 @@ def predict_error(
     part = check_window(window, axes.plane)
     network = to_network(model)
     table, largest = find_errors(network), max(check_scale(scale))
-    predict = partial(table.predict, scale=largest, bound=check_switch("bound", bound))
+    predictor = Predictor(table, largest, check_switch("bound", bound), *_removed(network, axes, noise, compression))
     if is_dask(image):
         places = [*(slice(None) for _ in axes.leading), *part]
-        lazy = _predict_lazily(image, axes, in_range, keep_nan, predict)
+        lazy = _predict_lazily(image, axes, in_range, keep_nan, predictor)
         return lazy[*(places[number] for number in np.argsort(axes.order))]  # its axes are the image's without colour
     reads = cover(axes.plane, None, HALO, part)[0].read
     rescales = find_rescales(image, axes, in_range, None if window is None else (reads[0], reads[1]), keep_nan)
@@ -116,7 +121,8 @@ def predict_error(
     error = np.empty((*axes.leading, *(s.stop - s.start for s in part)), np.float32)
     for tile in cover((*axes.leading, *axes.plane), TILE, HALO, part):
         values = axes.unpack(np.asarray(image[axes.native(tile.read)]))
-        found = predict_plane(values, rescales[axes.channel_of(tile.write)], predict)
+        channel = axes.channel_of(tile.write)
+        found = predictor.predict_plane(values, rescales[channel], channel)
         place = tuple(slice(s.start - o, s.stop - o) for s, o in zip(tile.write, origin, strict=True))
         error[place] = found[tile.crop[-2:]]
     return error.transpose(np.argsort(axes.order))
@@ -131,12 +137,57 @@ def find_errors(model: VDSR) -> ErrorTable:
     return model.errors
 
 
-def predict_plane(values: NDArray[Any], rescale: Rescale | float, predict: Predict) -> NDArray[np.float64]:
-    """The errors of one plane, (colours, rows, columns) to (rows, columns), in its units."""
-    if not isinstance(rescale, Rescale):
-        return np.zeros(values.shape[1:])
-    unit = (rescale.high - rescale.low) / (LUMA_SPAN if len(values) > 1 else 1)
-    return predict(find_detail(encode(values[:3], rescale)[0])) * unit
+@dataclass(frozen=True)
+class Predictor:
+    """How the errors of a result are predicted: by which table, and what was removed of each channel.
+
+    `restored` is the table of the network that removed it.
+    """
+
+    table: ErrorTable
+    scale: float
+    bound: bool
+    restored: ErrorTable
+    noises: list[Noise]
+    compression: float
+
+    def predict_plane(self, values: NDArray[Any], rescale: Rescale | float, channel: int) -> NDArray[np.float64]:
+        """The errors of one plane, (colours, rows, columns) to (rows, columns), in its units."""
+        if not isinstance(rescale, Rescale):
+            return np.zeros(values.shape[1:])
+        colour = len(values) > 1
+        unit = (rescale.high - rescale.low) / (LUMA_SPAN if colour else 1)
+        condition = to_condition(self.noises[channel], self.compression, rescale, values.dtype, colour=colour)
+        table = self.restored if condition.is_degraded else self.table
+        plane = encode(values[:3], rescale)[0]
+        return predict_piece(table, plane, condition._replace(scale=self.scale), bound=self.bound) * unit
+
+
+def predict_piece(
+    table: ErrorTable, sr: NDArray[np.float64], condition: Condition, *, bound: bool = False
+) -> NDArray[np.float64]:
+    """The errors of a plane in the intensities of the network, (M, N); noise is that of the local mean."""
+    noise: NDArray[np.float64] | float = 0.0
+    if condition.gain or condition.offset:
+        noise = np.sqrt(np.maximum(condition.gain * local_mean(sr, AROUND) + condition.offset, 0))
+    detail, strength = find_detail(sr), condition.compression
+    return table.predict(detail, condition.scale, bound=bound, noise=noise, compression=strength)
+
+
+def _removed(network: VDSR, axes: Axes, noise: Any, compression: Any) -> tuple[ErrorTable, list[Noise], float]:
+    """The table of what removes noise and compression, and how much was removed of each channel."""
+    noises, strength = check_noise(noise, axes.channels), check_compression(compression)
+    if noises is None or strength is None:
+        name = "noise" if noises is None else "compression"
+        msg = f"`{name}` must be what was removed, got 'auto'. Find the noise of the source by `survey`."
+        raise ValueError(msg)
+    check_maps(network.maps, noise=noises, compression=strength)
+    return find_errors(find_restorer(network)), noises, strength
+
+
+def find_restorer(network: VDSR) -> VDSR:
+    """The network that removes noise and compression."""
+    return load_model(network.restorer) if network.restorer else network
 
 
 def find_detail(plane: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -151,7 +202,7 @@ def local_mean(plane: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     return rows
 
 
-def _predict_lazily(image: Any, axes: Axes, in_range: Any, keep_nan: bool, predict: Predict) -> Any:
+def _predict_lazily(image: Any, axes: Axes, in_range: Any, keep_nan: bool, predictor: Predictor) -> Any:
     """A dask array of the errors, chunked as the image."""
     from dask.array.overlap import overlap, trim_internal
 
@@ -171,9 +222,11 @@ def _predict_lazily(image: Any, axes: Axes, in_range: Any, keep_nan: bool, predi
         error = np.empty((*piece.leading, *piece.plane), np.float32)
         for index in np.ndindex(*piece.leading):
             tile = tuple(slice(i, i + 1) for i in index)
-            low, high = ranges[0 if channel is None else first + piece.channel_of(tile)]
+            number = 0 if channel is None else first + piece.channel_of(tile)
+            low, high = ranges[number]
             plane = values[piece.native((*tile, slice(None), slice(None)))]
-            error[index] = predict_plane(piece.unpack(plane), Rescale(low, high) if low < high else low, predict)
+            rescale = Rescale(low, high) if low < high else low
+            error[index] = predictor.predict_plane(piece.unpack(plane), rescale, number)
         return error.transpose(np.argsort(axes.order))
 
     wide = overlap(image, depth, "none")

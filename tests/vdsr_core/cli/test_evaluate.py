@@ -184,7 +184,11 @@ def test_calibration_is_shown_and_drawn(calibrated, vdsr, tmp_path):
     assert f"{found.coverage:.1%} of {found.pixels} pixels" in result.stdout
     assert f"| {100 * found.predicted[9]:9.3f} | {100 * found.measured[9]:8.3f} |" in result.stdout
     pytest.importorskip("matplotlib")
-    assert vdsr("evaluate", ".", "--scales", "2", "--calibration", "--degrade", "noise 5").exit_code == 2
+    noisy = vdsr("evaluate", ".", "--scales", "2", "--calibration", "--degrade", "noise 5")
+    assert "`degradation` must add neither noise nor compression for a network that removes none" in noisy.stderr
+    box = vdsr("evaluate", ".", "--scales", "2", "--calibration", "--degrade", "kernel box", "--format", "json")
+    (found,) = compare_errors(image, 2, model=model, degradation={"kernel": "box"})
+    assert json.loads(box.stdout)[0]["coverage"] == found.coverage
     assert vdsr("evaluate", ".", "--scales", "2", "--calibration", "-o", tmp_path / "plot.png").exit_code == 0
     assert read_image(tmp_path / "plot.png").data.shape[2] == 4
 

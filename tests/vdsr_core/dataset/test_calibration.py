@@ -2,7 +2,17 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from vdsr_core import ErrorTable, calibrate, compare_errors, degrade, predict_error, super_resolve
+from vdsr_core import (
+    ErrorTable,
+    VDSRConfig,
+    calibrate,
+    compare_errors,
+    degrade,
+    make_model,
+    predict_error,
+    super_resolve,
+)
+from vdsr_core.images.degradation import mean_step
 
 
 @pytest.fixture
@@ -33,6 +43,26 @@ def test_report_is_made_of_the_public_functions(tiny_model, image):
     assert sum(found.measured) / 10 == pytest.approx(error.mean(), rel=1e-3)
     assert found.coverage == pytest.approx(np.mean(error <= bound), abs=2e-3)
     assert found.correlation == pytest.approx(spearmanr(mean.ravel(), error.ravel()).statistic, abs=1e-3)
+
+
+def test_noise_and_compression_are_measured_where_they_are_removed(image):
+    network = make_model(0, VDSRConfig(depth=3, width=4, maps=("noise", "compression")))
+    network.errors = calibrate(network, image, 2, in_range=(0, 1))
+    assert [level for level, _ in network.errors.noisy] == [0.01, 0.03, 0.1]
+    assert [level for level, _ in network.errors.compressed] == [mean_step(quality) for quality in (90, 70, 40)]
+    for degradation in ({"read_noise": 0.03}, {"jpeg": 40}):
+        (found,) = compare_errors(image, 2, model=network, in_range=(0, 1), degradation=degradation)
+        assert sum(found.predicted) == pytest.approx(sum(found.measured), rel=0.02)
+        assert found.coverage == pytest.approx(0.9, abs=0.01)
+
+
+def test_degradations_need_a_network_that_removes_them(tiny_model, image):
+    tiny_model.errors = calibrate(tiny_model, image, 2)
+    assert (tiny_model.errors.noisy, tiny_model.errors.compressed) == ((), ())
+    with pytest.raises(ValueError, match="`degradation` must add neither noise nor compression"):
+        next(compare_errors(image, 2, model=tiny_model, degradation={"jpeg": 50}))
+    (found,) = compare_errors(image, 2, model=tiny_model, degradation={"kernel": "box"})
+    assert found.scale == 2
 
 
 def test_scales_are_those_of_the_network(tiny_model, image):

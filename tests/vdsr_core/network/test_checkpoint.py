@@ -3,6 +3,7 @@ import math
 import os
 import re
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def test_saved_equals_loaded(saved, tiny_model):
 
 
 def test_errors_are_saved(saved, tiny_model):
-    tiny_model.errors = ErrorTable((2.0, 4.0), ((0.0, 0.1),) * 2, ((0.0, 0.1), (0.0, 0.2)), ((0.0, 0.2), (0.0, 0.4)))
+    table = ErrorTable((2.0, 4.0), ((0.0, 0.1),) * 2, ((0.0, 0.1), (0.0, 0.2)), ((0.0, 0.2), (0.0, 0.4)))
+    tiny_model.errors = replace(table, noisy=((0.01, table), (0.1, table)), compressed=((0.3, table),))
     save_checkpoint(saved, tiny_model)
     assert load_checkpoint(saved).errors == tiny_model.errors
     assert "errors" not in read_card(saved)
@@ -55,6 +57,7 @@ def test_errors_are_saved(saved, tiny_model):
         '{"scales": [2], "detail": [[0, 1]], "mean": [[0, 1]], "bound": [[0]]}',
         '{"scales": [2], "detail": [[0, 1]], "mean": [[0, 1]], "bound": [[0, Infinity]]}',
         '{"scales": [2, 3], "detail": [[0, 1]], "mean": [[0, 1]], "bound": [[0, 1]]}',
+        '{"scales": [2], "detail": [[0, 1]], "mean": [[0, 1]], "bound": [[0, 1]], "noisy": [[0.1, {}]]}',
         '{"scales": ["a"], "detail": [[0, 1]], "mean": [[0, 1]], "bound": [[0, 1]]}',
     ],
 )

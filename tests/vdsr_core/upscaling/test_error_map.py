@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,10 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
 
-from vdsr_core import ErrorTable, find_range, load_model, model_names, predict_error
+from vdsr_core import ErrorTable, VDSRConfig, find_range, load_model, make_model, model_names, predict_error
 from vdsr_core.upscaling.error_map import HALO, find_detail
 
 TABLE = ErrorTable((2.0, 4.0), ((0.0, 0.1),) * 2, ((0.0, 0.1), (0.0, 0.2)), ((0.0, 0.3), (0.0, 0.4)))
+
+WORSE = ErrorTable((2.0, 4.0), ((0.0, 0.1),) * 2, ((0.1, 0.3), (0.1, 0.4)), ((0.3, 0.9), (0.3, 1.2)))
+
+
+@pytest.fixture
+def mapped():
+    """A network that removes noise and compression: what is left of noise of 0.1 adds 0.1 + x to the mean error x."""
+    network = make_model(0, VDSRConfig(depth=3, width=4, maps=("noise", "compression")))
+    network.errors = replace(TABLE, noisy=((0.1, WORSE),), compressed=((0.2, WORSE),))
+    return network
 
 
 @pytest.fixture
@@ -32,6 +43,49 @@ def test_error_is_the_table_in_image_units(model, rng):
         np.testing.assert_allclose(error, times * expected, rtol=1e-6)
     assert error.dtype == np.float32
     np.testing.assert_allclose(predict_error(sr, 2, model=model, in_range=(3, 7), bound=True), 3 * expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("removed", "share"),
+    [
+        ({"noise": 0.2}, 0.5),
+        ({"noise": (0.0, 0.04)}, 0.5),
+        ({"noise": 4.0}, 1.0),  # more than was measured
+        ({"compression": 0.05}, 0.25),
+        ({"noise": 0.1, "compression": 0.1}, 0.75),
+    ],
+)
+def test_what_was_removed_adds_to_the_error(mapped, rng, removed, share):
+    sr = rng.random((20, 30)) * 0.02 + 5
+    detail = find_detail((sr - 3) / 4)
+    error = predict_error(sr, 2, model=mapped, in_range=(3, 7), **removed)
+    np.testing.assert_allclose(error, 4 * (detail + share * (0.1 + detail)), rtol=1e-5)
+
+
+def test_noise_that_grows_is_that_of_the_local_mean(mapped, rng):
+    sr = rng.random((20, 30)) * 0.02 + np.linspace(0, 0.9, 30)
+    share = np.sqrt(0.01 * uniform_filter(sr, 5)) / 0.1
+    detail = find_detail(sr)
+    error = predict_error(sr, 2, model=mapped, in_range=(0, 1), noise=(0.01, 0.0))
+    np.testing.assert_allclose(error, detail + share * (0.1 + detail), rtol=1e-5)
+
+
+def test_the_restorer_made_the_errors_of_noisy_channels(rng):
+    sr = rng.random((2, 20, 30))
+    asked = {"channel_axis": 0, "in_range": (0, 1), "noise": [(0, 0), (0, 0.01)]}
+    error = predict_error(sr, 2, **asked)
+    assert np.array_equal(error[0], predict_error(sr, 2, channel_axis=0, in_range=(0, 1))[0])
+    assert np.array_equal(error[1], predict_error(sr, 2, model="restore", **asked)[1])
+
+
+def test_what_cannot_have_been_removed_is_named(model, mapped, rng):
+    sr = rng.random((20, 30))
+    with pytest.raises(ValueError, match="`noise` must be 'auto' or 0 for a network that cannot remove it"):
+        predict_error(sr, 2, model=model, noise=3)
+    with pytest.raises(ValueError, match="`noise` must be what was removed, got 'auto'"):
+        predict_error(sr, 2, model=mapped, noise="auto")
+    with pytest.raises(ValueError, match="must be ascending rows"):
+        replace(TABLE, noisy=((0.1, TABLE), (0.1, TABLE)))
 
 
 def test_error_follows_the_units_of_the_image(model, rng):
@@ -115,14 +169,16 @@ def test_networks_without_errors_and_other_scales_are_named(tiny_model, rng):
         ((2, 20, 24, 4), {"rgb": True}, (1, 9, 24, 2)),
     ],
 )
-def test_lazy_equals_eager(model, rng, shape, options, chunks):
-    da = pytest.importorskip("dask.array")
+def test_lazy_equals_eager(mapped, rng, shape, options, chunks):
+    da, model = pytest.importorskip("dask.array"), mapped
+    channels = shape[options["channel_axis"]] if "channel_axis" in options and "rgb" not in options else 1
+    options = {**options, "noise": [(0.1 * number, 9.0) for number in range(channels)]}
     sr = rng.integers(0, 4000, shape).astype(np.uint16)
     lazy = predict_error(da.from_array(sr, chunks=chunks), 2, model=model, **options)
     eager = predict_error(sr, 2, model=model, **options)
     assert (lazy.shape, lazy.dtype) == (eager.shape, eager.dtype)
     assert np.array_equal(lazy.compute(), eager)
-    given = find_range(sr, **options)
+    given = find_range(sr, **{name: value for name, value in options.items() if name != "noise"})
     part = (slice(3, 17), slice(5, 21)) if min(shape) > 2 or len(shape) > 2 else (slice(0, 1), slice(5, 21))
     window = predict_error(da.from_array(sr, chunks=chunks), 2, model=model, in_range=given, window=part, **options)
     assert np.array_equal(window.compute(), predict_error(sr, 2, model=model, in_range=given, window=part, **options))
