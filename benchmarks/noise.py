@@ -51,7 +51,9 @@ def main():
         for number, plane in enumerate(planes):
             noisy = degrade(plane, 1, shot_noise=shot, read_noise=read, seed=number)
             added = np.mean(shot * np.maximum(plane, 0) + read**2)
-            ours = mean_variance(plane, *estimate_noise(noisy)) - mean_variance(plane, *estimate_noise(plane))
+            ours = mean_variance(plane, *estimate_noise(noisy, faint=True)) - mean_variance(
+                plane, *estimate_noise(plane, faint=True)
+            )
             theirs = estimate_sigma(noisy) ** 2 - estimate_sigma(plane) ** 2
             errors.append((ours / added - 1, theirs / added - 1))
         for who, error in zip(("estimate_noise", "estimate_sigma"), np.array(errors).T, strict=True):

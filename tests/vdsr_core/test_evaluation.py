@@ -245,7 +245,7 @@ def test_clean_images_are_told_to_be_clean(rng):
 
 @pytest.mark.parametrize(
     ("degradation", "name"),
-    [({"read_noise": 1}, None), ({"jpeg": 95}, None), ({"read_noise": 10}, "restore"), ({"jpeg": 40}, "restore")],
+    [({"read_noise": 0.3}, None), ({"jpeg": 95}, None), ({"read_noise": 10}, "restore"), ({"jpeg": 40}, "restore")],
 )
 def test_degraded_images_are_handed_over_if_they_are_not_weakly_so(degradation, name):
     """The default network scores as itself without restorer, or as its restorer."""

@@ -215,7 +215,7 @@ def estimate_degradation(image: ArrayLike, scale: float) -> tuple[float, float]:
 
 def measure_noise(plane: NDArray[np.float64]) -> float:
     """The standard deviation of the noise of a plane at its mean intensity."""
-    gain, offset = estimate_noise(plane)
+    gain, offset = estimate_noise(plane, faint=True)
     return math.sqrt(max(0.0, gain * float(plane.mean()) + offset))
 
 

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.special import gammainc, gammaincinv
 
-from vdsr_core.arguments import check_number
+from vdsr_core.arguments import check_number, check_switch
 from vdsr_core.images.axes import find_axes, open_image
 from vdsr_core.images.noise_blocks import sample
 from vdsr_core.images.ranges import Range
@@ -30,15 +30,18 @@ NARROW = 8  # side of a block from which on flat blocks are chosen by their seco
 NOTHING = 1e-14  # variance, where the range is 1, that rounding leaves
 CLIPPED = 0.02  # the fraction of pixels at the highest value from which on a block does not count
 CORNER = 6  # side of a corner of a block of 24 pixels
+FAINT = 0.2  # the fraction of the fine detail of an image from which on noise is told from texture
 FILLED = 0.1  # the fraction of blocks with constant corners from which on an image is a drawing, or has filled areas
 CORRELATION = 3.78  # sum of the squared autocorrelation of the kernel: 1 / 3.78 of its responses are independent
 
 
 @overload
-def estimate_noise(image: Any, *, channel_axis: None = None, rgb: bool = False) -> Noise: ...
+def estimate_noise(image: Any, *, channel_axis: None = None, rgb: bool = False, faint: bool = False) -> Noise: ...
 @overload
-def estimate_noise(image: Any, *, channel_axis: int, rgb: bool = False) -> Noise | list[Noise]: ...
-def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = False) -> Noise | list[Noise]:
+def estimate_noise(image: Any, *, channel_axis: int, rgb: bool = False, faint: bool = False) -> Noise | list[Noise]: ...
+def estimate_noise(
+    image: Any, *, channel_axis: int | None = None, rgb: bool = False, faint: bool = False
+) -> Noise | list[Noise]:
     """Estimate the noise of an image: the line ``gain * intensity + offset`` that its variance follows.
 
     Blocks at fixed places of the image are sorted by their mean. In each bin of intensity, the blocks with the smallest
@@ -55,6 +58,9 @@ def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = F
         Image of any real dtype; NumPy, dask or zarr. Only the blocks, or the chunks that hold them, are read.
     channel_axis, rgb
         As in `super_resolve`. For colour, the noise of luma is estimated, the weighted mean of red, green and blue.
+    faint : bool, optional
+        Whether to return noise that is faint beside the fine detail of the image, too: less than a fifth of its
+        variance, and less than 2 % of the range. It may as well be texture, so `super_resolve` leaves it.
 
     Returns
     -------
@@ -91,12 +97,13 @@ def estimate_noise(image: Any, *, channel_axis: int | None = None, rgb: bool = F
     """
     pixels = open_image(image)
     axes = find_axes(pixels, channel_axis, rgb)
-    found = [fit_blocks(blocks) for blocks in sample(pixels, axes).blocks]
+    faint = check_switch("faint", faint)
+    found = [fit_blocks(blocks, faint=faint) for blocks in sample(pixels, axes).blocks]
     return found if axes.channel is not None else found[0]
 
 
-def fit_blocks(blocks: NDArray[Any]) -> Noise:
-    """Gain and offset from blocks of one channel, (..., side, side)."""
+def fit_blocks(blocks: NDArray[Any], *, faint: bool = False) -> Noise:
+    """Gain and offset from blocks of one channel, (..., side, side); `faint` as in `estimate_noise`."""
     side = blocks.shape[-1]
     values = blocks.reshape(-1, side, side)
     values = values[np.isfinite(values).all((1, 2))].astype(np.float64)
@@ -104,12 +111,12 @@ def fit_blocks(blocks: NDArray[Any]) -> Noise:
         low, span = (float(values.min()), float(np.ptp(values))) if len(values) else (0.0, 0.0)
     if side < 3 or not 0 < span < math.inf:  # no second difference, or no range
         return 0.0, 0.0
-    found = fit_noise((values - low) / span)
+    found = fit_noise((values - low) / span, faint=faint)
     gain, offset = rescale_noise(found, span, low)
     return (gain, offset) if math.isfinite(gain) and math.isfinite(offset) else (0.0, 0.0)
 
 
-def fit_noise(blocks: Values) -> Noise:
+def fit_noise(blocks: Values, *, faint: bool = False) -> Noise:
     """Gain and offset from (N, side, side) blocks in 0 to 1; zeros if all of them are saturated or filled."""
     filled = has_constant_corner(blocks)
     blocks = blocks[~filled & ((blocks == 1).mean((1, 2)) <= CLIPPED)]
@@ -125,7 +132,9 @@ def fit_noise(blocks: Values) -> Noise:
     # Beside black or constant areas, strong noise must be white: in a drawing it is the texture of the lines.
     most = [math.inf if filled.mean() > FILLED or (flat == 0).mean() > CLIPPED else STRONG**2 for flat in chosen]
     variance = np.array([least_variance(flat, share, texture) for flat, texture in zip(chosen, most, strict=True)])
-    return fit_line(level, variance, np.sqrt([len(flat) for flat in chosen]))
+    gain, offset = fit_line(level, variance, np.sqrt([len(flat) for flat in chosen]))
+    mean = np.maximum(gain * means + offset, 0).mean()
+    return (gain, offset) if faint or mean >= min(FAINT * details.mean(), STRONG**2) else (0.0, 0.0)
 
 
 def has_constant_corner(blocks: Values) -> NDArray[np.bool_]:

@@ -49,7 +49,7 @@ def test_a_lazy_layer_is_what_super_resolve_makes_of_the_same_array(mapped, unev
 def test_what_is_too_weak_is_neither_removed_nor_claimed(rng):
     """The default network: one channel is noisy, in the other one there is too little noise."""
     ramp = np.add.outer(10.0 * np.arange(60), 4.0 * np.arange(50))
-    pixels = 100 + np.stack([ramp + rng.normal(0, 30, ramp.shape), ramp + rng.normal(0, 3, ramp.shape)])
+    pixels = 100 + np.stack([ramp + rng.normal(0, 30, ramp.shape), ramp + rng.normal(0, 0.8, ramp.shape)])
     data, keywords, _ = upscale_layer(Image(pixels, name="both", rgb=False), 2, channel_axis=0)
     np.testing.assert_array_equal(data, super_resolve(pixels, 2, channel_axis=0))
     strong, weak = keywords["metadata"]["vdsr"]["noise"]

@@ -67,6 +67,18 @@ def test_strong_noise_is_not_taken_for_texture(rng):
     assert least_variance(0.5 + blocks, 1.0, STRONG**2) == pytest.approx(strong, rel=4 * STRONG**2 / strong)
 
 
+def test_noise_that_is_faint_beside_texture_is_left(rng):
+    """Half a grey level of noise: found on a smooth image, and on a textured one only if it is asked for."""
+    texture = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((256, 256))) * (np.hypot(*np.indices((256, 129))) < 60))
+    noise = rng.normal(0, 0.5, (256, 256))
+    for contrast, found in ((0, True), (30, False)):
+        image = blobs((256, 256)) / 8 + contrast * texture / texture.std() + noise
+        assert any(estimate_noise(image)) == found
+        assert any(estimate_noise(image, faint=True))
+    strong = image + rng.normal(0, 40, image.shape)
+    assert estimate_noise(strong) == estimate_noise(strong, faint=True)
+
+
 @pytest.mark.parametrize("seed", [0, 3])
 def test_few_bright_places_tell_how_noise_grows(seed):
     """Most of the image is dark: what is bright fills no bin of intensity by itself."""

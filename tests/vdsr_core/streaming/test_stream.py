@@ -103,7 +103,7 @@ def test_noise_and_compression_are_removed_as_of_the_whole(tmp_path, rng, axes, 
 def test_noisy_channels_are_handed_over_as_of_the_whole(tmp_path, rng):
     """The default network: one channel is noisy, in the other one there is too little noise."""
     ramp = np.add.outer(10.0 * np.arange(45), 4.0 * np.arange(40))
-    pixels = 100 + np.stack([ramp + rng.normal(0, 30, ramp.shape), ramp + rng.normal(0, 3, ramp.shape)])
+    pixels = 100 + np.stack([ramp + rng.normal(0, 30, ramp.shape), ramp + rng.normal(0, 0.8, ramp.shape)])
     image = ImageFile(pixels.round().clip(0, None).astype(np.uint16), "CYX")
     job = plan(image, 2, tmp_path / "out.ome.zarr", **TILE)
     list(stream(job, image=image))
