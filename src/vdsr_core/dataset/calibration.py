@@ -109,14 +109,12 @@ def calibrate(
     check_network(model)
     hold_out = _hold_out(images, check_scales(model.scales if scales is None else scales), pieces, device,
                          channel_axis=channel_axis, rgb=rgb, in_range=in_range)  # fmt: skip
+    noises = NOISES if "noise" in model.config.maps else ()
+    qualities = QUALITIES if "compression" in model.config.maps else ()
     return replace(
         _measure(model, hold_out, {}),
-        noisy=tuple((noise, _measure(model, hold_out, {"read_noise": noise})) for noise in NOISES)
-        if "noise" in model.config.maps
-        else (),
-        compressed=tuple((mean_step(quality), _measure(model, hold_out, {"jpeg": quality})) for quality in QUALITIES)
-        if "compression" in model.config.maps
-        else (),
+        noisy=tuple((noise, _measure(model, hold_out, {"read_noise": noise})) for noise in noises),
+        compressed=tuple((mean_step(quality), _measure(model, hold_out, {"jpeg": quality})) for quality in qualities),
     )
 
 
@@ -174,6 +172,7 @@ def compare_errors(
     """
     network = to_network(model)
     options = dict(degradation or {})
+    degrade(np.full((16, 16), 0.5), 2, **options)  # raises for wrong options
     told = find_condition(options)
     if told.is_degraded and not network.maps:
         msg = f"`degradation` must add neither noise nor compression for a network that removes none, got {options}. "

@@ -129,8 +129,12 @@ class ErrorTable:
         """The inverse of `to_json`; raises TypeError or ValueError where the fields make no table."""
         scales = tuple(map(float, fields["scales"]))
         rows = [tuple(tuple(map(float, row)) for row in fields[name]) for name in ("detail", "mean", "bound")]
+        clean = "scales", "detail", "mean", "bound"
         steps = [  # older files have none
-            tuple((float(level), cls.from_json(table)) for level, table in fields.get(name, ()))
+            tuple(
+                (float(level), cls.from_json({key: table[key] for key in clean}))
+                for level, table in fields.get(name, ())
+            )
             for name in ("noisy", "compressed")
         ]
         return cls(scales, rows[0], rows[1], rows[2], steps[0], steps[1])

@@ -61,6 +61,8 @@ def test_degradations_need_a_network_that_removes_them(tiny_model, image):
     assert (tiny_model.errors.noisy, tiny_model.errors.compressed) == ((), ())
     with pytest.raises(ValueError, match="`degradation` must add neither noise nor compression"):
         next(compare_errors(image, 2, model=tiny_model, degradation={"jpeg": 50}))
+    with pytest.raises(ValueError, match="`read_noise` must be"):
+        next(compare_errors(image, 2, model=tiny_model, degradation={"read_noise": -1}))
     (found,) = compare_errors(image, 2, model=tiny_model, degradation={"kernel": "box"})
     assert found.scale == 2
 
