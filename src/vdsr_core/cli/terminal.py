@@ -32,7 +32,7 @@ INTERRUPTED = 130  # what shells expect after Ctrl-C
 _options: ContextVar[dict[str, str]] = ContextVar("_options")  # of the running command, by name
 
 Model = Annotated[
-    str | None, typer.Option(help="Network: photo, fast, microscopy, restore, or a file.", show_default="photo")
+    str | None, typer.Option(help="Network: photo, fast, microscopy, restore, vdsr, or a file.", show_default="photo")
 ]
 Device = Annotated[
     str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.", show_default="the fastest that works")
