@@ -25,7 +25,8 @@ SIDE = 384  # of the measured tile, in output pixels: large enough for ncnn's pr
 
 def info(
     model: Annotated[
-        str | None, typer.Argument(help="Network: photo, fast, microscopy, restore, vdsr, or a file.", show_default="photo")
+        str | None,
+        typer.Argument(help="Network: photo, fast, microscopy, restore, vdsr, or a file.", show_default="photo"),
     ] = None,
 ) -> None:
     """Describe a network: its card, scales and size; and this machine."""
