@@ -20,7 +20,7 @@ from vdsr_core.images.ranges import Range
 from vdsr_core.network.checkpoint import to_network
 from vdsr_core.network.error_table import ErrorTable
 from vdsr_core.network.model import VDSR, Condition, check_network
-from vdsr_core.upscaling.error_map import find_detail, find_errors, find_restorer, local_mean, predict_piece
+from vdsr_core.upscaling.error_map import find_detail, find_errors, find_restored, local_mean, predict_piece
 
 COVERED = 0.9  # of the errors lie below the bound
 ROWS = 32  # of a table
@@ -177,7 +177,7 @@ def compare_errors(
     if told.is_degraded and not network.maps:
         msg = f"`degradation` must add neither noise nor compression for a network that removes none, got {options}. "
         raise ValueError(msg + "Use one with maps or a restorer, such as photo.")
-    table = find_errors(find_restorer(network) if told.is_degraded else network)
+    table = find_restored(network) if told.is_degraded else find_errors(network)
     turned = check_switch("self_ensemble", self_ensemble)
     for scale in check_scales(scales):
         table.predict(np.zeros(1), scale)  # raises before anything is restored

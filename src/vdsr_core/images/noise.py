@@ -29,7 +29,6 @@ STRONG = 0.02  # standard deviation, where the range is 1, that fine texture sel
 NARROW = 8  # side of a block from which on flat blocks are chosen by their second differences
 NOTHING = 1e-14  # variance, where the range is 1, that rounding leaves
 CLIPPED = 0.02  # the fraction of pixels at the highest value from which on a block does not count
-CORNER = 6  # side of a corner of a block of 24 pixels
 FAINT = 0.2  # the fraction of the fine detail of an image from which on noise is told from texture
 FILLED = 0.1  # the fraction of blocks with constant corners from which on an image is a drawing, or has filled areas
 CORRELATION = 3.78  # sum of the squared autocorrelation of the kernel: 1 / 3.78 of its responses are independent
@@ -139,7 +138,7 @@ def fit_noise(blocks: Values, *, faint: bool = False) -> Noise:
 
 def has_constant_corner(blocks: Values) -> NDArray[np.bool_]:
     """Whether a corner of each of (N, side, side) blocks has one value only, (N,): a filled area covers a corner."""
-    side = max(3, blocks.shape[-1] * CORNER // 24)
+    side = max(3, blocks.shape[-1] // 4)
     ends = slice(None, side), slice(-side, None)
     corners = [blocks[:, rows, columns] for rows, columns in product(ends, ends)]
     constant: NDArray[np.bool_] = np.any([np.ptp(corner, axis=(1, 2)) == 0 for corner in corners], axis=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -182,12 +183,18 @@ def _removed(network: VDSR, axes: Axes, noise: Any, compression: Any) -> tuple[E
         msg = f"`{name}` must be what was removed, got 'auto'. Find the noise of the source by `survey`."
         raise ValueError(msg)
     check_maps(network.maps, noise=noises, compression=strength)
-    return find_errors(find_restorer(network)), noises, strength
+    return find_restored(network), noises, strength
 
 
-def find_restorer(network: VDSR) -> VDSR:
-    """The network that removes noise and compression."""
-    return load_model(network.restorer) if network.restorer else network
+def find_restored(network: VDSR) -> ErrorTable:
+    """The errors of what removes noise and compression: the network itself, or its restorer."""
+    return _errors_of(network.restorer) if network.restorer else find_errors(network)
+
+
+@lru_cache(maxsize=4)
+def _errors_of(name: str) -> ErrorTable:
+    """Those of a network of the package, which is loaded once for all planes."""
+    return find_errors(load_model(name))
 
 
 def find_detail(plane: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -90,12 +90,9 @@ def find_misfit(
 
 def _to_fractions(noises: Noise | Sequence[Noise], ranges: Range | Sequence[Range]) -> list[float]:
     """The noise of each channel as a fraction of its range."""
-    pairs = [np.atleast_2d(np.asarray(values, np.float64)) for values in (noises, ranges) if len(values)]
-    if not pairs:
-        return []
-    if pairs[0].shape != pairs[-1].shape or pairs[0].shape[1] != 2 or len(pairs) == 1:
+    found, spans = (np.asarray(values, np.float64).reshape(-1, 2).tolist() for values in (noises, ranges))
+    if len(found) != len(spans):
         msg = f"`noises` and `ranges` must be pairs, one of each for each channel, got {noises!r} and {ranges!r}. "
-        msg += "Take both from `survey`."
-        raise ValueError(msg)
-    found = zip(*(values.tolist() for values in pairs), strict=True)
-    return [noise_fraction((gain, offset), (low, high)) for (gain, offset), (low, high) in found]
+        raise ValueError(msg + "Take both from `survey`.")
+    pairs = zip(found, spans, strict=True)
+    return [noise_fraction((gain, offset), (low, high)) for (gain, offset), (low, high) in pairs]
