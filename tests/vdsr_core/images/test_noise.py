@@ -147,6 +147,14 @@ def test_filled_borders_do_not_count(rng, value):
     assert gain * 120 + offset == pytest.approx(64, rel=0.15)
 
 
+def test_narrow_filled_bands_do_not_count(rng):
+    """Most blocks hold a part of a band."""
+    noisy = 120 + rng.normal(0, 8, (480, 480))
+    noisy[np.arange(480) % 48 < 16] = 120
+    gain, offset = estimate_noise(noisy)
+    assert gain * 120 + offset == pytest.approx(64, rel=0.15)
+
+
 def test_blank_planes_do_not_count(rng):
     stack = np.stack([np.full((160, 160), 100.0)] * 5 + [100 + rng.normal(0, 8, (160, 160))])
     gain, offset = estimate_noise(stack)
